@@ -1,0 +1,89 @@
+"""Every field a run has, with its default. The other configs start here and change what they need.
+
+Any field can be set from the command line: `--config.optim.learning_rate=0.01`.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the defaults: nothing pretrained, nothing frozen, CIFAR-10 from tfds."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # initialisation, order of examples, augmentation
+
+    config.model = ml_collections.ConfigDict()
+    config.model.name = "resnet18"
+    config.model.stem = ""  # "imagenet" or "cifar"; empty: the model's own default
+    config.model.dtype = "float32"  # of the computation: "float32" or "bfloat16"
+    config.model.zero_init_residual = False
+
+    config.init = ml_collections.ConfigDict()
+    config.init.weights = ""  # a registered name, a file, a run folder; empty: random
+    config.init.head = "reset"  # "reset" for other classes, "keep" for the same ones
+
+    config.data = ml_collections.ConfigDict()
+    config.data.name = "tfds:cifar10"  # tfds:NAME, folder:PATH, npz:PATH or digits
+    config.data.data_dir = ""  # of tfds; empty: its own default
+    config.data.train_split = "train"  # tfds notation, such as train[:20%]
+    config.data.test_split = "test"
+    config.data.validation_fraction = 0.1  # held out of train, class-balanced, from data.seed
+    config.data.examples_per_class = 0  # few-shot: this many of train; 0: all
+    config.data.seed = 0  # which examples are held out, which few are taken
+    config.data.batch_size = 128  # global
+    config.data.eval_batch_size = 500
+    config.data.image_size = 0  # side of the network's input in pixels; 0: as the weights say, else as stored
+
+    config.preprocess = ml_collections.ConfigDict()
+    config.preprocess.mean = ()  # three numbers in [0, 1]; empty: as the weights say, else CIFAR-10's
+    config.preprocess.std = ()
+    config.preprocess.interpolation = ""  # "bilinear" or "bicubic"; empty: as the weights say
+    config.preprocess.resize = 0  # shorter side before the centre crop; 0: straight to image_size
+
+    config.augment = ml_collections.ConfigDict()
+    config.augment.crop_padding = 4  # pixels of the stored image; 0: no random crop
+    config.augment.flip = True
+
+    config.freeze = ml_collections.ConfigDict()
+    config.freeze.strategy = "none"  # none, backbone, up_to:stageK, all_but_bn
+    config.freeze.patterns = ()  # more frozen leaves: regular expressions over names like stage1/block0/conv1/kernel
+    config.freeze.batch_norm = "frozen"  # of frozen BatchNorm: frozen, batch_stats_no_update, update
+
+    config.optim = ml_collections.ConfigDict()
+    config.optim.name = "sgd"  # sgd or adamw
+    config.optim.learning_rate = 0.1
+    config.optim.momentum = 0.9
+    config.optim.nesterov = False
+    config.optim.b1 = 0.9
+    config.optim.b2 = 0.999
+    config.optim.eps = 1e-8
+    config.optim.weight_decay = 1e-4
+    config.optim.decay_bias_and_norm = False
+    config.optim.clip_norm = 0.0  # global norm of the trainable gradient; 0: off
+    config.optim.schedule = "cosine"  # constant, step or cosine
+    config.optim.warmup_steps = 0
+    config.optim.warmup_epochs = 0.0
+    config.optim.step_epochs = ()  # of the step schedule: where the rate is multiplied by step_decay
+    config.optim.step_decay = 0.1
+    config.optim.final_fraction = 0.0  # of the cosine: last rate as a share of the first
+    config.optim.lr_multipliers = ()  # "pattern=number", first match wins, such as "head/.*=10"
+    config.optim.layerwise_decay = 1.0  # the head learns at 1, the last stage at this, the one below at its square
+    config.optim.label_smoothing = 0.0
+    config.optim.accumulation = 1  # microbatches in one update
+
+    config.train = ml_collections.ConfigDict()
+    config.train.epochs = 0.0  # exactly one of epochs and steps
+    config.train.steps = 0
+    config.train.log_every_steps = 50
+    config.train.eval_every_epochs = 1.0  # 0: only at the end
+    config.train.eval_every_steps = 0
+    config.train.checkpoint_every_steps = 0  # evaluations save too
+
+    config.parallel = ml_collections.ConfigDict()
+    config.parallel.mode = "jit"  # jit or pmap
+    config.parallel.devices = 0  # 0: all
+
+    config.report = ml_collections.ConfigDict()
+    config.report.html = True
+    config.report.tensorboard = True
+    config.report.mistakes = 25  # pictures of the most confident ones
+    return config

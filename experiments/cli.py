@@ -1,0 +1,117 @@
+"""What every command shares: flags, exit codes, several processes, the compilation cache.
+
+Exit codes: 0 done; 2 the user's input is wrong; 75 stopped on request with a checkpoint saved; 1 anything else.
+"""
+
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable
+
+import jax
+import ml_collections
+from absl import flags, logging
+from ml_collections import config_flags
+
+from experiments import config_fields
+from tl_jax.errors import InputError
+from tl_jax.loops import NonFiniteLoss, Stopped
+
+EXIT_INPUT, EXIT_STOPPED, EXIT_FAILURE = 2, 75, 1
+
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, where processes are started by hand."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes, with --coordinator.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's number, with --coordinator.")
+_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    os.environ.get("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "tl_jax" / "xla")),
+    "Folder of compiled programs, reused by later runs; empty: none.",
+)
+
+
+def define_config() -> Callable[[], tuple[ml_collections.ConfigDict, pathlib.Path]]:
+    """Defines --config and --workdir; returns a function giving their values once flags are parsed."""
+    config = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/quickstart.py.")
+    workdir = flags.DEFINE_string("workdir", None, "The run folder: made, or resumed where it exists.")
+
+    def values():
+        missing = [f"--{flag.name}" for flag in (config, workdir) if not flag.value]
+        if missing:
+            raise InputError(f"{' and '.join(missing)} must be given; --helpfull lists all flags")
+        return config.value, pathlib.Path(workdir.value).expanduser()
+
+    return values
+
+
+def run(main: Callable[[], object]) -> None:
+    """Parses the flags, calls `main()` and exits with the code that its outcome stands for."""
+    try:
+        _parse_flags(sys.argv)
+        logging.set_verbosity(logging.WARNING)
+        _start_jax()
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_INPUT)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(EXIT_STOPPED)
+    except NonFiniteLoss as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_FAILURE)
+
+
+def _parse_flags(argv: list[str]) -> None:
+    if "config" in flags.FLAGS:
+        config_fields.check_arguments(argv)
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        raise InputError(str(error)) from error
+    if len(rest) > 1:
+        raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config.seed=1")
+
+
+def _start_jax() -> None:
+    if _CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", _CACHE.value)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if _COORDINATOR.value:
+        if _NUM_PROCESSES.value is None or _PROCESS_ID.value is None:
+            raise InputError("--coordinator needs --num_processes and --process_id")
+        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    elif _cluster_of_several():
+        jax.distributed.initialize()
+
+
+def _cluster_of_several() -> bool:
+    """Returns whether this is one of several processes that JAX's own runtime finds by itself."""
+    env = os.environ
+    slurm = int(env.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in env
+    pod = "," in env.get("TPU_WORKER_HOSTNAMES", "")
+    kubernetes = "KUBERNETES_SERVICE_HOST" in env and "JOB_COMPLETION_INDEX" in env
+    return slurm or pod or kubernetes
+
+
+class StopRequest:
+    """Whether SIGTERM or SIGINT has come; a second one ends the process at once. A context manager."""
+
+    def __init__(self):
+        self.requested = False
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number, _):
+        if self.requested:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.requested = True

@@ -1,0 +1,31 @@
+"""Whole passes over splits with one compiled evaluation step."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from tl_jax import evaluation, models, preprocessing, sharding, steps
+from tl_jax.data import Split, stream
+
+
+class Evaluator:
+    """Evaluates variables of one model on any split; compiled once for each image shape."""
+
+    def __init__(
+        self, model, spec: preprocessing.Preprocessing, mesh: jax.sharding.Mesh, batch_size: int
+    ):
+        """Args: the model, its preprocessing, the devices, and the global batch size (rounded up to them)."""
+        self._mesh = mesh
+        self._batch_size = -(-batch_size // mesh.size) * mesh.size
+        forward = models.make_forward(model)
+        transform = preprocessing.make_eval_transform(spec)
+        self._step = sharding.compile_eval_step(steps.make_eval_step(forward, transform), mesh)
+
+    def __call__(
+        self, params: dict[str, Any], batch_stats: dict[str, Any], split: Split
+    ) -> tuple[dict[str, float], np.ndarray]:
+        """Returns the metrics of `split` and its logits, float32 [N, K]."""
+        rows = sharding.local_rows(self._mesh, self._batch_size)
+        batches = stream.eval_batches(split, self._batch_size, rows)
+        return evaluation.evaluate(self._step, params, batch_stats, batches, len(split))

@@ -1,0 +1,245 @@
+"""One training run, from a config to a finished run folder."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
+
+from experiments import assembly, conclusion
+from experiments.cli import StopRequest
+from experiments.evaluator import Evaluator
+from tl_jax import freezing, loops, models, optim, preprocessing, reporting, sharding, steps
+from tl_jax.checkpointing import Checkpointer
+from tl_jax.data import order, stream
+from tl_jax.run_folder import RunFolder
+from tl_jax.train_state import TrainState
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+    """Trains as `config` says, in `workdir`, resuming what lies there; returns `result.json`.
+
+    Raises:
+        InputError: before anything is compiled, if the config, data or weights do not fit together.
+        loops.Stopped: after SIGTERM or SIGINT, with a checkpoint saved.
+        loops.NonFiniteLoss: naming step, batch and last good checkpoint.
+    """
+    setup = None
+    if not (pathlib.Path(workdir) / "result.json").exists():
+        setup = prepare(config)
+    is_primary = jax.process_index() == 0
+    with (
+        StopRequest() as stop,
+        RunFolder.open(workdir, json.loads(config.to_json()), is_primary=is_primary) as folder,
+    ):
+        if folder.state == "finished" or setup is None:
+            result = folder.read_json("result.json")
+            print(f"{folder.path} is finished: {conclusion.describe(result)}")
+            return result
+        state, seconds = train(setup, folder, stop)
+        return conclusion.conclude(setup, folder, state, seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """All that a run is made of, checked to fit together; nothing compiled yet.
+
+    Attributes:
+        config: what the user asked for.
+        splits: `train`, `test` and, where one is held out, `validation`.
+        model: the Linen module.
+        initial: the variables before the first update, and where they came from.
+        preprocessing: of the pixels; `deviations` from that of the weights, a line each.
+        optimisation: what moves and how.
+        evaluator: whole passes over splits.
+        mesh: the devices.
+        total_steps: updates in the run.
+    """
+
+    config: ml_collections.ConfigDict
+    splits: dict[str, Any]
+    model: Any
+    initial: assembly.Initial
+    preprocessing: preprocessing.Preprocessing
+    deviations: list[str]
+    optimisation: assembly.Optimisation
+    evaluator: Evaluator
+    mesh: jax.sharding.Mesh
+    total_steps: int
+
+    def initial_state(self) -> TrainState:
+        """Returns the state before the first update, on every device."""
+        params = self.initial.variables["params"]
+        state = TrainState(
+            step=jnp.int32(0),
+            seed=jnp.int32(self.config.seed),
+            params=params,
+            batch_stats=self.initial.variables["batch_stats"],
+            opt_state=self.optimisation.tx.init(params),
+        )
+        return sharding.replicate(self.mesh, state)
+
+
+def prepare(config: ml_collections.ConfigDict) -> Setup:
+    """Returns the run that `config` describes, having looked at everything it names.
+
+    Raises:
+        InputError: whatever does not fit; nothing has been compiled or written then.
+    """
+    mesh = sharding.make_mesh(config.parallel.devices)
+    sharding.check_mode(config.parallel.mode)
+    sharding.local_rows(mesh, config.data.batch_size)
+    splits = assembly.make_splits(config)
+    train_split = splits["train"]
+    model = assembly.make_model(config, len(train_split.class_names))
+    steps.check_accumulation(config.data.batch_size, config.optim.accumulation, mesh.size)
+    total = assembly.total_steps(config, len(train_split))
+    order.batch_indices(config.seed, 0, config.data.batch_size, len(train_split))
+    initial = assembly.make_initial(config, model)
+    spec, deviations = assembly.make_preprocessing(config, initial, train_split.image_shape)
+    optimisation = assembly.make_optimisation(
+        config, initial.variables["params"], total, len(train_split)
+    )
+    models.make_forward(
+        model, frozen_norms=optimisation.frozen_norms, norm_policy=config.freeze.batch_norm
+    )
+    evaluator = Evaluator(model, spec, mesh, config.data.eval_batch_size)
+    return Setup(
+        config, splits, model, initial, spec, deviations, optimisation, evaluator, mesh, total
+    )
+
+
+def train(setup: Setup, folder: RunFolder, stop: StopRequest) -> tuple[TrainState, float]:
+    """Runs or resumes the updates; returns the state to report on and the seconds they took.
+
+    That state is the best one on the validation split where there is one, else the last.
+    """
+    config, primary = setup.config, jax.process_index() == 0
+    template = setup.initial_state()
+    checkpointer = Checkpointer(folder.checkpoints)
+    state = checkpointer.restore_latest(template) or template
+    start = int(state.step)
+    conclusion.introduce(setup, folder, template)
+
+    writer = reporting.MetricWriter(
+        folder.path, tensorboard=config.report.tensorboard, resume_step=start or None
+    ) if primary else None
+    before = _seconds_so_far(folder, start)
+    began = time.perf_counter()
+
+    def seconds() -> float:
+        return before + time.perf_counter() - began
+
+    def log(step, measured):
+        rate = float(setup.optimisation.schedule(step - 1))
+        if primary:
+            progress.update(step, measured["loss"])
+            writer.write(
+                step, "train", {**measured, "learning_rate": rate, "seconds": seconds()}
+            )
+
+    def evaluate(state):
+        if "validation" not in setup.splits:
+            return None
+        measured, _ = setup.evaluator(state.params, state.batch_stats, setup.splits["validation"])
+        if primary:
+            writer.write(int(state.step), "validation", {**measured, "seconds": seconds()})
+        return measured
+
+    intervals = make_intervals(config, setup.total_steps, len(setup.splits["train"]))
+    batches = stream.batches(
+        setup.splits["train"],
+        config.seed,
+        start,
+        setup.total_steps,
+        config.data.batch_size,
+        sharding.local_rows(setup.mesh, config.data.batch_size),
+    )
+    with reporting.Progress(
+        setup.total_steps, initial_step=start, batch_size=config.data.batch_size
+    ) as progress:
+        state = loops.train(
+            state,
+            make_train_step(setup),
+            batches,
+            intervals,
+            log=log,
+            evaluate=evaluate,
+            save=checkpointer.save,
+            last_saved=checkpointer.latest_step,
+            stop_requested=functools.partial(_agreed, stop, intervals.log_every),
+            batch_indices=lambda step: order.batch_indices(
+                config.seed, step, config.data.batch_size, len(setup.splits["train"])
+            ),
+        )
+    took = seconds()
+    if writer:
+        writer.close()
+    if "validation" in setup.splits:
+        state = checkpointer.restore_best(template)
+    checkpointer.close()
+    return state, took
+
+
+def make_train_step(setup: Setup):
+    """Returns the compiled training step of a run."""
+    config = setup.config
+    transform = preprocessing.make_train_transform(setup.preprocessing)
+
+    def make_step(axis_name):
+        forward = models.make_forward(
+            setup.model,
+            frozen_norms=setup.optimisation.frozen_norms,
+            norm_policy=config.freeze.batch_norm,
+            axis_name=axis_name,
+        )
+        return steps.make_train_step(
+            forward,
+            transform,
+            setup.optimisation.tx,
+            frozen_mask=setup.optimisation.frozen_mask,
+            label_smoothing=config.optim.label_smoothing,
+            accumulation=config.optim.accumulation,
+            axis_name=axis_name,
+        )
+
+    return sharding.compile_train_step(make_step, setup.mesh, config.parallel.mode)
+
+
+def make_intervals(
+    config: ml_collections.ConfigDict, total_steps: int, num_examples: int
+) -> loops.Intervals:
+    """Returns what happens when, in updates; intervals in steps win over those in epochs."""
+    section = config.train
+    eval_every = section.eval_every_steps
+    if not eval_every and section.eval_every_epochs > 0:
+        eval_every = max(1, assembly.in_steps(config, section.eval_every_epochs, num_examples))
+    return loops.Intervals(
+        total_steps,
+        log_every=max(1, section.log_every_steps),
+        eval_every=eval_every,
+        checkpoint_every=section.checkpoint_every_steps,
+    )
+
+
+def _agreed(stop: StopRequest, every: int, step: int) -> bool:
+    """Returns whether to stop after `step`; several processes ask each other every so many steps."""
+    if jax.process_count() == 1:
+        return stop.requested
+    if step % every:
+        return False
+    return bool(np.any(multihost_utils.process_allgather(np.array(stop.requested))))
+
+
+def _seconds_so_far(folder: RunFolder, step: int) -> float:
+    if not step:
+        return 0.0
+    lines = reporting.read_metrics(folder.path)
+    return max((line.get("seconds", 0.0) for line in lines if line["step"] <= step), default=0.0)

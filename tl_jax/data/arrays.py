@@ -1,0 +1,87 @@
+"""Sources that are arrays from the start: scikit-learn's digits and .npz files.
+
+A source has a `name`, `split_names` and `split(name) -> Split`.
+"""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from tl_jax.data import selection
+from tl_jax.data.split import InMemorySplit
+from tl_jax.errors import InputError
+
+_DIGITS_TEST_PER_CLASS = 50
+
+
+class Digits:
+    """1,797 handwritten digits in 10 classes, part of scikit-learn: the data that is always there.
+
+    Stored as 8x8 grey values in [0, 16]; given as 32x32 RGB, each stored pixel a 4x4 square of
+    `round(value * 255 / 16)`. The publisher's file names no split: 500 examples, 50 of each class, are
+    `test` and 1,297 `train`, the same ones always.
+
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998.
+    """
+
+    name = "digits"
+    split_names = ("train", "test")
+
+    def split(self, name: str) -> InMemorySplit:
+        """Returns `train` or `test`."""
+        from sklearn import datasets  # noqa: PLC0415  takes a second
+
+        digits = datasets.load_digits()
+        labels = digits.target.astype(np.int32)
+        grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        images = np.repeat(np.repeat(grey, 4, axis=1), 4, axis=2)
+        class_names = [str(digit) for digit in digits.target_names]
+        chosen = selection.few_shot(labels, _DIGITS_TEST_PER_CLASS, 0, class_names)
+        if name == "train":
+            chosen = np.setdiff1d(np.arange(len(labels)), chosen)
+        return InMemorySplit(images[chosen], labels[chosen], class_names, f"digits {name}")
+
+
+class Npz:
+    """A .npz file with `{split}_images` uint8 [N, H, W, 3] and `{split}_labels` integers [N].
+
+    Class names are `class_names` or `names` [K] where the file has them, else the numbers up to the
+    highest label of any split.
+
+    Raises:
+        InputError: if the file is absent or no such file; the message names it.
+    """
+
+    def __init__(self, path: Path):
+        self.name = f"npz:{path}"
+        self._path = path
+        if not path.is_file():
+            raise InputError(f"{path} is not a file; npz:PATH needs a .npz file")
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found = list(arrays)
+                pairs = [key.removesuffix("_images") for key in found if key.endswith("_images")]
+                self.split_names = tuple(pair for pair in pairs if f"{pair}_labels" in found)
+                if not self.split_names:
+                    raise InputError(
+                        f"{path} has no pair of arrays SPLIT_images and SPLIT_labels; "
+                        f"it has {', '.join(found) or 'none'}"
+                    )
+                names = next((arrays[key] for key in ("class_names", "names") if key in found), None)
+                if names is None:
+                    highest = max(
+                        int(arrays[f"{split}_labels"].max(initial=0)) for split in self.split_names
+                    )
+                    names = np.arange(highest + 1)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path} is not a readable .npz file: {error}") from error
+        self._class_names = [str(name) for name in names]
+
+    def split(self, name: str) -> InMemorySplit:
+        """Returns the split `name`, one of `split_names`."""
+        with np.load(self._path, allow_pickle=False) as arrays:
+            images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
+        return InMemorySplit(images, labels, self._class_names, f"{self.name} {name}")

@@ -1,0 +1,230 @@
+"""Splits of encoded images: decoded into memory where they fit, on access where they do not."""
+
+import collections
+import concurrent.futures
+import functools
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from tl_jax.data import images
+from tl_jax.data.split import InMemorySplit, label_problems
+from tl_jax.errors import InputError
+
+# Images per task of a thread: fewer cost more in hand-over than a 32-pixel image takes to decode.
+_CHUNK = 128
+
+
+class Records(Protocol):
+    """Encoded images with labels, read by index; can be pickled for worker processes.
+
+    Attributes:
+        class_names: one name per class.
+        declared_size: (H, W) of every image where the data set says so, else None.
+    """
+
+    class_names: tuple[str, ...]
+    declared_size: tuple[int, int] | None
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+        """Returns the encoded images and their labels, integers, at `indices`."""
+        ...
+
+    def labels(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the labels at `indices`, integers."""
+        ...
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Returns (H, W) of one image as stored."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """Returns how a message calls one record."""
+        ...
+
+
+class LazySplit:
+    """A split whose images are decoded on access, by a few threads; it can be pickled.
+
+    Args:
+        records: where they come from.
+        rows: int64 [N], the records that belong to the split, in order.
+        image_size: the side to which images are brought. Needed where stored sizes differ; images that
+            all have one size are shrunk to it and never enlarged, which belongs on the accelerator.
+            0 keeps the stored size.
+        name: how messages call the split.
+
+    Raises:
+        InputError: if stored sizes differ and no `image_size` is given; the sizes are named.
+    """
+
+    def __init__(self, records: Records, rows: np.ndarray, image_size: int, name: str):
+        self.records = records
+        self.rows = np.asarray(rows, np.int64)
+        self.class_names = records.class_names
+        self.name = name
+        self.image_side = image_size
+        self._labels: np.ndarray | None = None
+
+    @functools.cached_property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, 3) of every image; the first use reads all headers where no size is declared."""
+        declared = self.records.declared_size
+        if declared:
+            sizes = collections.Counter({declared: len(self)})
+        else:
+            sizes = collections.Counter(_map_chunks(self._sizes, self.rows))
+        side = self.image_side
+        if len(sizes) == 1:
+            height, width = next(iter(sizes))
+            enlarging = side == 0 or min(height, width) <= side
+            return (height, width, 3) if enlarging else (side, side, 3)
+        if side:
+            return side, side, 3
+        common = ", ".join(f"{h}x{w} ({count})" for (h, w), count in sizes.most_common(5))
+        raise InputError(
+            f"{self.name}: its {len(self)} images have {len(sizes)} different sizes, the most common "
+            f"{common}; image_size must say to which side they are resized"
+        )
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 [N]; the first use reads them."""
+        if self._labels is None:
+            self._labels = self._checked(np.array(list(_map_chunks(self.records.labels, self.rows))))
+        return self._labels
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that all images take once decoded."""
+        return len(self) * int(np.prod(self.image_shape))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def gather(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the images at `indices`, decoded now: uint8 [B, H, W, C]."""
+        return self._decode(self.rows[np.asarray(indices)])[0]
+
+    def subset(self, indices: np.ndarray, name: str = "") -> "LazySplit":
+        """Returns the split of the examples at `indices`."""
+        indices = np.asarray(indices, np.int64)
+        chosen = LazySplit(self.records, self.rows[indices], self.image_side, name or self.name)
+        if "image_shape" in self.__dict__:
+            chosen.__dict__["image_shape"] = self.image_shape
+        if self._labels is not None:
+            chosen._labels = self._labels[indices]
+        return chosen
+
+    def in_memory(self) -> InMemorySplit:
+        """Returns the same split with all images decoded, each once."""
+        pixels, labels = self._decode(self.rows)
+        return InMemorySplit(pixels, self._checked(labels), self.class_names, self.name)
+
+    def _decode(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pixels = np.empty((len(rows), *self.image_shape), np.uint8)
+        labels = np.empty(len(rows), np.int32)
+
+        def work(places: np.ndarray) -> Sequence[int]:
+            encoded, labels[places] = self.records.read(rows[places])
+            for place, one in zip(places, encoded, strict=True):
+                pixels[place] = self._decode_one(one, int(rows[place]))
+            return ()
+
+        collections.deque(_map_chunks(work, np.arange(len(rows))), maxlen=0)
+        return pixels, labels
+
+    def _decode_one(self, encoded: bytes, row: int) -> np.ndarray:
+        height, width, _ = self.image_shape
+        side = height if height == width == self.image_side else 0
+        pixels = images.decode(encoded, self.records.describe(row), side)
+        if pixels.shape != self.image_shape:
+            raise InputError(
+                f"{self.records.describe(row)} is {pixels.shape[0]}x{pixels.shape[1]} pixels, "
+                f"expected {height}x{width}"
+            )
+        return pixels
+
+    def _sizes(self, rows: np.ndarray) -> list[tuple[int, int]]:
+        return [self.records.size(int(row)) for row in rows]
+
+    def _checked(self, labels: np.ndarray) -> np.ndarray:
+        problems = label_problems(labels, self.class_names)
+        if problems:
+            raise InputError(f"{self.name}: " + "; ".join(problems))
+        return labels.astype(np.int32)
+
+
+class JoinedRecords:
+    """Records of several sources with the same classes, one after the other."""
+
+    def __init__(self, parts: Sequence[Records]):
+        self._parts = list(parts)
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+        self.class_names = parts[0].class_names
+        declared = {part.declared_size for part in parts}
+        self.declared_size = declared.pop() if len(declared) == 1 else None
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+        encoded: list[bytes] = [b""] * len(indices)
+        labels = np.empty(len(indices), np.int64)
+        for part, places, local in self._by_part(indices):
+            found, labels[places] = part.read(local)
+            for place, one in zip(places, found, strict=True):
+                encoded[place] = one
+        return encoded, labels
+
+    def labels(self, indices: np.ndarray) -> np.ndarray:
+        labels = np.empty(len(indices), np.int64)
+        for part, places, local in self._by_part(indices):
+            labels[places] = part.labels(local)
+        return labels
+
+    def size(self, index: int) -> tuple[int, int]:
+        part, local = self._locate(index)
+        return part.size(local)
+
+    def describe(self, index: int) -> str:
+        part, local = self._locate(index)
+        return part.describe(local)
+
+    def _locate(self, index: int) -> tuple[Records, int]:
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._parts[number], int(index - self._starts[number])
+
+    def _by_part(self, indices: np.ndarray):
+        owners = np.searchsorted(self._starts, indices, side="right") - 1
+        for number in np.unique(owners):
+            places = np.flatnonzero(owners == number)
+            yield self._parts[number], places, indices[places] - self._starts[number]
+
+
+def join(splits: Sequence[LazySplit]) -> LazySplit:
+    """Returns the examples of `splits`, which have the same classes, one split after the other."""
+    first = splits[0]
+    joined = JoinedRecords([split.records for split in splits])
+    starts = np.cumsum([0, *(len(split.records) for split in splits)])
+    rows = np.concatenate([split.rows + start for split, start in zip(splits, starts, strict=False)])
+    return LazySplit(joined, rows, first.image_side, first.name)
+
+
+def _map_chunks(function, values: np.ndarray):
+    """Yields the items of function(chunk) for every chunk of `values`, in order, from a thread pool."""
+    chunks = [values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK)]
+    if len(chunks) == 1:
+        yield from function(chunks[0])
+        return
+    for items in _pool().map(function, chunks):
+        yield from items
+
+
+@functools.cache
+def _pool() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(min(32, os.cpu_count() or 1), "tl_jax decode")

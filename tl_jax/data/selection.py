@@ -1,0 +1,81 @@
+"""Class-balanced choices of examples that depend only on the labels and a seed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tl_jax.data import order
+from tl_jax.errors import InputError
+
+# Keep the choices independent of one another and of the order of the epochs, which uses [seed, epoch].
+_HOLD_OUT, _FEW_SHOT = 1 << 40, 2 << 40
+
+
+def hold_out(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Splits examples into those that stay and `count` held out, each class in proportion.
+
+    Class shares are rounded by largest remainder, so that exactly `count` are held out and no class
+    is off its share by one or more.
+
+    Args:
+        labels: integers [N].
+        count: number of examples to hold out, from 1 to N - 1.
+        seed: integer from 0.
+
+    Returns:
+        Indices of the examples that stay and of those held out, int64, each in rising order.
+
+    Raises:
+        InputError: if `count` leaves one of the two parts empty.
+
+    Example:
+        >>> stay, held = hold_out(np.array([0, 0, 1, 1]), 2, seed=0)
+        >>> np.array([0, 0, 1, 1])[held].tolist()
+        [0, 1]
+    """
+    if not 0 < count < len(labels):
+        raise InputError(f"{count} of {len(labels)} examples cannot be held out: one part would be empty")
+    classes, sizes = np.unique(labels, return_counts=True)
+    shares = sizes * (count / len(labels))
+    counts = np.floor(shares).astype(np.int64)
+    largest = np.argsort(counts - shares, kind="stable")
+    counts[largest[: count - counts.sum()]] += 1
+    held = _choose(labels, classes, counts, seed, _HOLD_OUT)
+    mask = np.zeros(len(labels), bool)
+    mask[held] = True
+    return np.flatnonzero(~mask), held
+
+
+def few_shot(
+    labels: np.ndarray, examples_per_class: int, seed: int, class_names: Sequence[str]
+) -> np.ndarray:
+    """Returns the indices of `examples_per_class` examples of every class: int64, in rising order.
+
+    With one seed, a smaller choice is part of every larger one.
+
+    Raises:
+        InputError: if classes have fewer examples; all of them are listed.
+    """
+    sizes = np.bincount(labels, minlength=len(class_names))
+    short = [f"{class_names[c]} ({sizes[c]})" for c in np.flatnonzero(sizes < examples_per_class)]
+    if short or examples_per_class < 1:
+        shown = ", ".join(short[:20]) + (f" and {len(short) - 20} more" if len(short) > 20 else "")
+        raise InputError(
+            f"examples_per_class={examples_per_class} is not possible; expected an integer from 1 to "
+            f"{sizes.min()}" + (f"; classes with fewer examples: {shown}" if short else "")
+        )
+    classes = np.arange(len(class_names))
+    return _choose(labels, classes, np.full(len(classes), examples_per_class), seed, _FEW_SHOT)
+
+
+def _choose(
+    labels: np.ndarray, classes: np.ndarray, counts: np.ndarray, seed: int, purpose: int
+) -> np.ndarray:
+    chosen = []
+    # One sort of the shuffled labels in place of a scan per class: quadratic for 1,000 classes.
+    shuffled = order.shuffled(len(labels), seed, purpose)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    starts = np.searchsorted(labels[by_class], classes)
+    for start, count in zip(starts, counts, strict=True):
+        chosen.append(by_class[start : start + count])
+    return np.sort(np.concatenate(chosen))

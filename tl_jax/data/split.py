@@ -1,0 +1,134 @@
+"""What the rest of the library sees of a data set: a split with labels, and images by index.
+
+Shapes: N examples, B examples of a batch, H rows, W columns, C = 3 channels (red, green, blue).
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from tl_jax.errors import InputError
+
+
+@runtime_checkable
+class Split(Protocol):
+    """Labelled images that can be read by index.
+
+    Attributes:
+        name: how messages call it, such as `tfds:cifar10 train[:90%]`.
+        labels: int32 [N], in [0, len(class_names)).
+        class_names: one name per class.
+        image_shape: (H, W, C) of every image.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the images at `indices`: uint8 [B, H, W, C]."""
+        ...
+
+    def subset(self, indices: np.ndarray, name: str = "") -> "Split":
+        """Returns the split of the examples at `indices`, in that order."""
+        ...
+
+
+class InMemorySplit:
+    """A split whose images are decoded: indexing it costs a copy and nothing else.
+
+    Args:
+        images: uint8 [N, H, W, 3]; grey images [N, H, W] or [N, H, W, 1] are repeated to three channels.
+        labels: integers [N], in [0, len(class_names)).
+        class_names: one name per class.
+        name: how messages call it.
+
+    Raises:
+        InputError: if dtype, shape or range is not as above; all problems are listed.
+    """
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], name: str = "split"
+    ):
+        images, labels = np.asarray(images), np.asarray(labels)
+        class_names = tuple(str(class_name) for class_name in class_names)
+        problems = [*_image_problems(images), *label_problems(labels, class_names)]
+        if images.ndim and labels.ndim and len(images) != len(labels):
+            problems.append(f"{len(images)} images but {len(labels)} labels")
+        if problems:
+            raise InputError(f"{name}: " + "; ".join(problems))
+        if images.ndim == 3:
+            images = images[..., None]
+        if images.shape[-1] == 1:
+            images = np.repeat(images, 3, axis=-1)
+        self._images = images
+        self._rows: np.ndarray | None = None
+        self.labels = labels.astype(np.int32)
+        self.class_names = class_names
+        self.name = name
+
+    @property
+    def images(self) -> np.ndarray:
+        """All images: uint8 [N, H, W, C]; a copy when this is a subset, whose memory is shared."""
+        return self._images if self._rows is None else self._images[self._rows]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        height, width, channels = self._images.shape[1:]
+        return height, width, channels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def gather(self, indices: np.ndarray) -> np.ndarray:
+        """Returns a copy of the images at `indices`: uint8 [B, H, W, C]."""
+        indices = np.asarray(indices)
+        return self._images[indices if self._rows is None else self._rows[indices]]
+
+    def subset(self, indices: np.ndarray, name: str = "") -> "InMemorySplit":
+        """Returns the split of the examples at `indices`; the images are shared, not copied."""
+        indices = np.asarray(indices, np.int64)
+        chosen = copy.copy(self)
+        chosen._rows = indices if self._rows is None else self._rows[indices]
+        chosen.labels = self.labels[indices]
+        chosen.name = name or self.name
+        return chosen
+
+
+def label_problems(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """Returns what is wrong with the labels, one line each; none when they are good."""
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        return [f"labels are {labels.dtype} {list(labels.shape)}, expected integers [N]"]
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+    if len(wrong):
+        return [
+            f"{len(wrong)} labels are outside [0, {len(class_names)}): "
+            f"the first is {labels[wrong[0]]} at index {wrong[0]}"
+        ]
+    return []
+
+
+def _image_problems(images: np.ndarray) -> list[str]:
+    if images.dtype != np.uint8:
+        found = f"images are {images.dtype}"
+        if images.size and np.issubdtype(images.dtype, np.number):
+            not_finite = images.size - int(np.isfinite(images).sum())
+            found += f" with values in [{np.nanmin(images)}, {np.nanmax(images)}]"
+            found += f", {not_finite} not finite" if not_finite else ""
+        return [found + "; expected uint8 in [0, 255]"]
+    good = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
+    if not good or 0 in images.shape[1:]:
+        return [f"images have shape {list(images.shape)}, expected [N, H, W, 3], [N, H, W, 1] or [N, H, W]"]
+    return []

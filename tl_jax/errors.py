@@ -1,0 +1,31 @@
+"""What a user is told when the input is wrong: what was given, what was expected, the nearest choice."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """The user's input is wrong; the message says all there is to say (exit code 2, no traceback)."""
+
+
+def nearest(given: str, choices: Iterable[str], count: int = 3) -> list[str]:
+    """Returns up to `count` of `choices` that look most like `given`, best first."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    return [by_lower[match] for match in difflib.get_close_matches(given.lower(), by_lower, count, 0.5)]
+
+
+def unknown(kind: str, given: object, choices: Iterable[str]) -> InputError:
+    """Returns the error for a name that is not one of `choices`.
+
+    Example:
+        >>> str(unknown("model", "resnet5O", ["resnet18", "resnet50"]))
+        "unknown model 'resnet5O'; nearest: resnet50, resnet18; known: resnet18, resnet50"
+    """
+    choices = sorted(choices)
+    near = nearest(str(given), choices)
+    parts = [f"unknown {kind} {given!r}"]
+    if near:
+        parts.append("nearest: " + ", ".join(near))
+    shown = choices if len(choices) <= 40 else [*choices[:40], f"and {len(choices) - 40} more"]
+    parts.append("known: " + (", ".join(shown) or "none"))
+    return InputError("; ".join(parts))

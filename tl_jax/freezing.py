@@ -1,0 +1,248 @@
+"""Which leaves are trained, what their BatchNorm does, and the proof afterwards.
+
+A mask is a tree of Python bools in the shape of `params`, True where the leaf is frozen. A group is
+a top-level part of the network: `stem`, `stage1`, ..., `head`.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from tl_jax import errors, trees
+from tl_jax.errors import InputError
+from tl_jax.trees import Tree
+
+STRATEGIES = ("none", "backbone", "all_but_bn", "up_to:GROUP")
+NORM_POLICIES = ("frozen", "batch_stats_no_update", "update")
+
+
+def groups(params: Tree) -> tuple[str, ...]:
+    """Returns the top-level names of `params` from input to output, whatever order the dict has."""
+
+    def depth(name: str) -> tuple[int, int, str]:
+        stage = re.fullmatch(r"stage(\d+)", name)
+        if stage:
+            return 1, int(stage[1]), name
+        return {"stem": 0, "head": 3}.get(name, 2), 0, name
+
+    return tuple(sorted(params, key=depth))
+
+
+def frozen_mask(
+    params: Tree, strategy: str = "none", patterns: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Returns the mask of a named strategy, plus the leaves that patterns add to it.
+
+    Args:
+        params: nested dict of arrays.
+        strategy: `none`; `backbone` (everything but the head); `up_to:stage2` (everything from the
+            input to the end of stage 2; any group but the last); `all_but_bn` (everything but
+            BatchNorm's scale and bias, and the head).
+        patterns: regular expressions over leaf names, matched in full; the matches are frozen too.
+
+    Returns:
+        A tree of Python bools like `params`, True where the leaf is frozen.
+
+    Raises:
+        InputError: for an unknown strategy or group, a pattern that matches nothing, or if no leaf
+            is left to train.
+
+    Example:
+        >>> frozen_mask({"stem": {"kernel": 0}, "head": {"kernel": 0}}, "backbone")
+        {'stem': {'kernel': True}, 'head': {'kernel': False}}
+    """
+    names = list(trees.flatten(params))
+    frozen = _frozen_by_strategy(params, names, strategy)
+    for matched in trees.match(patterns, names).values():
+        frozen.update(matched)
+    if len(frozen) == len(names):
+        given = f"strategy {strategy!r}" + (f" with patterns {list(patterns)}" if patterns else "")
+        raise InputError(f"{given} freezes all {len(names)} leaves: nothing is left to train")
+    return trees.unflatten({name: name in frozen for name in names})
+
+
+def frozen_norms(params: Tree, mask: Tree) -> frozenset[str]:
+    """Returns the names of the BatchNorm modules whose scale and bias are both frozen.
+
+    A BatchNorm module is one that holds `scale` and `bias`, such as `stage1/block0/bn1`.
+    """
+    frozen = trees.flatten(mask)
+    return frozenset(
+        norm for norm in _norms(params) if frozen[f"{norm}/scale"] and frozen[f"{norm}/bias"]
+    )
+
+
+def check_norm_policy(norm_policy: str) -> None:
+    """Raises InputError unless `norm_policy` is one of `NORM_POLICIES`."""
+    if norm_policy not in NORM_POLICIES:
+        raise errors.unknown("BatchNorm policy", norm_policy, NORM_POLICIES)
+
+
+def summary(
+    params: Tree,
+    batch_stats: Tree,
+    mask: Tree,
+    norm_policy: str,
+    multipliers: Tree | None,
+    opt_state: Any,
+) -> list[dict[str, Any]]:
+    """Returns one row per group, from input to output, of what training will do to it.
+
+    Args:
+        params: nested dict of arrays (or of shapes and dtypes).
+        batch_stats: running statistics, nested dict like `params` restricted to BatchNorm.
+        mask: True where a leaf is frozen.
+        norm_policy: what frozen BatchNorm modules do in training.
+        multipliers: learning-rate multipliers in the shape of `params`; None for 1 everywhere.
+        opt_state: the optimizer state; its arrays are attributed to the leaf whose name ends their
+            path. Counters, which belong to no leaf, are left out.
+
+    Returns:
+        Rows with `group`; `parameters` and `trainable`, numbers of scalars; `state`, one of
+        trainable, frozen, mixed; `batch_norm`, what its BatchNorm modules do ("-" without any;
+        "frozen (5 of 8)" if only some are frozen); `lr_multiplier`, a number, a range such as "0.1
+        to 1", or "-" if nothing is trained; `statistics`, the number of running statistics;
+        `optimizer_state_bytes`.
+
+    Raises:
+        InputError: if `norm_policy` is unknown.
+    """
+    check_norm_policy(norm_policy)
+    leaves, frozen = trees.flatten(params), trees.flatten(mask)
+    scales = dict.fromkeys(leaves, 1.0) if multipliers is None else trees.flatten(multipliers)
+    state_bytes = _state_bytes(opt_state, leaves)
+    all_norms, norms = _norms(params), frozen_norms(params, mask)
+    rows = []
+    for group in groups(params):
+        own = [name for name in leaves if _group(name) == group]
+        trained = [name for name in own if not frozen[name]]
+        rows.append(
+            {
+                "group": group,
+                "parameters": sum(_size(leaves[name]) for name in own),
+                "trainable": sum(_size(leaves[name]) for name in trained),
+                "state": _state(len(trained), len(own)),
+                "batch_norm": _norm_state(group, all_norms, norms, norm_policy),
+                "lr_multiplier": _span([scales[name] for name in trained]),
+                "statistics": _group_size(batch_stats, group),
+                "optimizer_state_bytes": sum(state_bytes[name] for name in own),
+            }
+        )
+    return rows
+
+
+def verify_unchanged(
+    before: Mapping[str, Tree],
+    after: Mapping[str, Tree],
+    mask: Tree,
+    norms: Collection[str],
+    norm_policy: str,
+) -> dict[str, Any]:
+    """Compares, bit by bit, everything that training had to leave alone.
+
+    Args:
+        before: `{"params": ..., "batch_stats": ...}` at the start; a copy on the host, since the
+            training step donates its state.
+        after: the same at the end.
+        mask: True where a leaf is frozen.
+        norms: the BatchNorm modules returned by `frozen_norms`.
+        norm_policy: with `update` the statistics of `norms` may change, and none is compared.
+
+    Returns:
+        `frozen_leaves` and `frozen_statistics`, how many arrays were compared; `changed`, the
+        sorted names of those that differ (statistics as `batch_stats/...`), empty if all is well.
+
+    Raises:
+        InputError: if `norm_policy` is unknown.
+    """
+    check_norm_policy(norm_policy)
+    leaves = [name for name, frozen in trees.flatten(mask).items() if frozen]
+    statistics = []
+    if norm_policy != "update":
+        statistics = [f"{norm}/{part}" for norm in sorted(norms) for part in ("mean", "var")]
+    old, new = trees.flatten(before["params"]), trees.flatten(after["params"])
+    changed = [name for name in leaves if not _same_bits(old[name], new[name])]
+    old, new = trees.flatten(before["batch_stats"]), trees.flatten(after["batch_stats"])
+    changed += [f"batch_stats/{s}" for s in statistics if not _same_bits(old[s], new[s])]
+    return {
+        "frozen_leaves": len(leaves),
+        "frozen_statistics": len(statistics),
+        "changed": sorted(changed),
+    }
+
+
+def _frozen_by_strategy(params: Tree, names: list[str], strategy: str) -> set[str]:
+    if strategy == "none":
+        return set()
+    if strategy == "backbone":
+        return {name for name in names if _group(name) != "head"}
+    if strategy == "all_but_bn":
+        kept = {f"{norm}/{part}" for norm in _norms(params) for part in ("scale", "bias")}
+        return {name for name in names if _group(name) != "head" and name not in kept}
+    if strategy.startswith("up_to:"):
+        order = groups(params)
+        last = strategy.removeprefix("up_to:")
+        if last not in order[:-1]:
+            raise errors.unknown("group in freezing strategy up_to:GROUP", last, order[:-1])
+        return {name for name in names if order.index(_group(name)) <= order.index(last)}
+    raise errors.unknown("freezing strategy", strategy, STRATEGIES)
+
+
+def _group(name: str) -> str:
+    return name.split("/", 1)[0]
+
+
+def _norms(params: Tree) -> list[str]:
+    names = trees.flatten(params)
+    modules = [name.removesuffix("/scale") for name in names if name.endswith("/scale")]
+    return [module for module in modules if f"{module}/bias" in names]
+
+
+def _size(leaf: Any) -> int:
+    return int(np.prod(np.shape(leaf)))
+
+
+def _group_size(tree: Tree, group: str) -> int:
+    return trees.count(tree[group]) if group in tree else 0
+
+
+def _state(trained: int, total: int) -> str:
+    if trained == 0:
+        return "frozen"
+    return "trainable" if trained == total else "mixed"
+
+
+def _norm_state(group: str, norms: list[str], frozen: Collection[str], policy: str) -> str:
+    own = [norm for norm in norms if _group(norm) == group]
+    held = [norm for norm in own if norm in frozen]
+    if not own:
+        return "-"
+    if not held or policy == "update":
+        return "update"
+    return policy if len(held) == len(own) else f"{policy} ({len(held)} of {len(own)})"
+
+
+def _span(values: list[float]) -> float | str:
+    if not values:
+        return "-"
+    low, high = min(values), max(values)
+    return low if low == high else f"{low:g} to {high:g}"
+
+
+def _state_bytes(opt_state: Any, names: Collection[str]) -> dict[str, int]:
+    total = dict.fromkeys(names, 0)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(opt_state)[0]:
+        keys = [str(entry.key) for entry in path if isinstance(entry, jax.tree_util.DictKey)]
+        owners = ("/".join(keys[start:]) for start in range(len(keys)))
+        owner = next((name for name in owners if name in total), None)
+        if owner is not None:
+            total[owner] += _size(leaf) * leaf.dtype.itemsize
+    return total
+
+
+def _same_bits(old: Any, new: Any) -> bool:
+    old, new = np.asarray(old), np.asarray(new)
+    return old.dtype == new.dtype and old.shape == new.shape and old.tobytes() == new.tobytes()

@@ -1,0 +1,210 @@
+"""Stem, residual blocks and stages of the ResNet family.
+
+Shapes: B batch, H and W height and width, C channels. All convolutions are without bias and pad
+symmetrically by `dilation * (size - 1) / 2`, as PyTorch does: with stride 2, "SAME" would pad only
+below and to the right, giving equal shapes and different numbers.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Norm = Callable[..., nn.Module]
+
+STEMS = ("imagenet", "cifar")
+SHORTCUTS = ("projection", "pad")
+
+
+def kaiming_normal(
+    key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
+) -> jax.Array:
+    """Returns a kernel [size, size, C / groups, features] of standard deviation sqrt(2 / fan_out).
+
+    Source: He et al. 2015 (arXiv 1502.01852); `torch.nn.init.kaiming_normal_` with mode="fan_out" and
+    nonlinearity="relu", as in torchvision's `ResNet.__init__`.
+    """
+    height, width, _, features = shape
+    # Drawn flat because XLA's CPU compiler takes three times as long over a draw in four dimensions.
+    draws = jax.random.normal(key, (math.prod(shape),), dtype)
+    return draws.reshape(shape) * (2.0 / (height * width * features)) ** 0.5
+
+
+def conv(
+    features: int, size: int, dtype: jnp.dtype, *, stride: int = 1, groups: int = 1, name: str
+) -> nn.Conv:
+    """Returns a square convolution, float32 kernel [size, size, C / groups, features], in `dtype`."""
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=(stride, stride),
+        padding=((size // 2, size // 2),) * 2,
+        feature_group_count=groups,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=kaiming_normal,
+        name=name,
+    )
+
+
+class Stem(nn.Module):
+    """The first convolution, and for "imagenet" the max-pool.
+
+    Attributes:
+        kind: "imagenet" (7x7 with stride 2, then 3x3 max-pool with stride 2: [B, H, W, 3] to
+            [B, H/4, W/4, features]) or "cifar" (3x3 with stride 1, no pool: size kept).
+        features: output channels.
+        dtype: dtype of the computation.
+        norm: makes a BatchNorm.
+    """
+
+    kind: str
+    features: int
+    dtype: jnp.dtype
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Returns the features [B, H', W', features] of images `x` [B, H, W, 3]."""
+        size, stride = (7, 2) if self.kind == "imagenet" else (3, 1)
+        x = conv(self.features, size, self.dtype, stride=stride, name="conv")(x)
+        x = nn.relu(self.norm(name="bn")(x, train))
+        if self.kind == "imagenet":
+            # Zero is never above a ReLU's output, so it pads as -inf would; padding apart from the pool
+            # because exporters (jax2onnx 0.17) drop a max-pool's explicit padding.
+            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
+        return x
+
+
+class Projection(nn.Module):
+    """The shortcut of He et al. 2015, option B: a strided 1x1 convolution and a BatchNorm."""
+
+    features: int
+    stride: int
+    dtype: jnp.dtype
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Returns `x` [B, H, W, C] as [B, H/stride, W/stride, features]."""
+        x = conv(self.features, 1, self.dtype, stride=self.stride, name="conv")(x)
+        return self.norm(name="bn")(x, train)
+
+
+def pad_shortcut(x: jax.Array, features: int, stride: int) -> jax.Array:
+    """Returns `x` [B, H, W, C] subsampled, with zero channels on both sides to make up `features`.
+
+    Source: He et al. 2015, section 4.2, option A, in the form of akamaster/pytorch_resnet_cifar10
+    (`x[:, :, ::2, ::2]`, then planes // 4 zero channels before and as many after).
+    """
+    before = (features - x.shape[-1]) // 2
+    after = features - x.shape[-1] - before
+    return jnp.pad(x[:, ::stride, ::stride, :], ((0, 0), (0, 0), (0, 0), (before, after)))
+
+
+class _Block(nn.Module):
+    """What basic and bottleneck blocks share.
+
+    Attributes:
+        planes: the nominal width; a bottleneck puts out four times as many channels.
+        stride: of the block, spatially.
+        shortcut: where shapes differ, "projection" (option B) or "pad" (option A).
+        groups: groups of the 3x3 convolution (bottleneck only).
+        base_width: channels of the 3x3 convolution per group and 64 planes (bottleneck only).
+        zero_init_residual: whether the last BatchNorm starts with scale 0, the block as the identity.
+        dtype: dtype of the computation.
+        norm: makes a BatchNorm.
+    """
+
+    planes: int
+    stride: int
+    shortcut: str
+    groups: int
+    base_width: int
+    zero_init_residual: bool
+    dtype: jnp.dtype
+    norm: Norm
+
+    expansion = 1
+
+    def last_norm(self, name: str) -> nn.Module:
+        """Returns the BatchNorm before the addition."""
+        if self.zero_init_residual:
+            return self.norm(scale_init=nn.initializers.zeros, name=name)
+        return self.norm(name=name)
+
+    def residual(self, x: jax.Array, train: bool) -> jax.Array:
+        """Returns the shortcut of the block's input, shaped as its output."""
+        features = self.planes * self.expansion
+        if self.stride == 1 and x.shape[-1] == features:
+            return x
+        if self.shortcut == "pad":
+            return pad_shortcut(x, features, self.stride)
+        return Projection(features, self.stride, self.dtype, self.norm, name="downsample")(x, train)
+
+
+class BasicBlock(_Block):
+    """Two 3x3 convolutions.
+
+    Source: He et al. 2015, figure 5 left; torchvision's `BasicBlock`.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Returns [B, H/stride, W/stride, planes]."""
+        y = conv(self.planes, 3, self.dtype, stride=self.stride, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y, train))
+        y = conv(self.planes, 3, self.dtype, name="conv2")(y)
+        y = self.last_norm("bn2")(y, train)
+        return nn.relu(y + self.residual(x, train))
+
+
+class Bottleneck(_Block):
+    """1x1, 3x3 and 1x1 convolutions.
+
+    Source: He et al. 2015, figure 5 right; torchvision's `Bottleneck` (v1.5: the 3x3 convolution
+    carries the stride, where the paper's first 1x1 did), its groups and base width as in Xie et al.
+    2017 (ResNeXt) and Zagoruyko and Komodakis 2016 (wide).
+    """
+
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Returns [B, H/stride, W/stride, 4 * planes]."""
+        width = self.planes * self.base_width // 64 * self.groups
+        y = conv(width, 1, self.dtype, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y, train))
+        y = conv(width, 3, self.dtype, stride=self.stride, groups=self.groups, name="conv2")(y)
+        y = nn.relu(self.norm(name="bn2")(y, train))
+        y = conv(self.planes * self.expansion, 1, self.dtype, name="conv3")(y)
+        y = self.last_norm("bn3")(y, train)
+        return nn.relu(y + self.residual(x, train))
+
+
+BLOCKS: dict[str, type[_Block]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+class Stage(nn.Module):
+    """A row of blocks named block0, block1, ...; the first may stride.
+
+    Attributes:
+        blocks: makes block `i` given its stride and name.
+        size: the number of blocks.
+        stride: of the first block.
+    """
+
+    blocks: Callable[..., nn.Module]
+    size: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Returns the features after the last block."""
+        for index in range(self.size):
+            stride = self.stride if index == 0 else 1
+            x = self.blocks(stride=stride, name=f"block{index}")(x, train)
+        return x

@@ -1,0 +1,93 @@
+"""Models as functions of plain trees, which is all that the rest of the library sees."""
+
+import functools
+from collections.abc import Callable, Set
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tl_jax.errors import InputError, nearest, unknown
+from tl_jax.models.batch_norm import NORM_POLICIES
+from tl_jax.models.resnet import ResNet
+
+Tree = dict[str, Any]
+
+
+def init_variables(
+    model: ResNet, key: jax.Array, input_shape: tuple[int, ...] = (1, 32, 32, 3)
+) -> dict[str, Tree]:
+    """Returns freshly initialised {"params", "batch_stats"}, nested dicts of float32 arrays.
+
+    Each leaf depends on the key and its name only, not on `input_shape` [B, H, W, 3], whose values
+    are never computed.
+    """
+    images = jax.ShapeDtypeStruct(input_shape, jnp.float32)
+    variables = model.lazy_init(key, images)
+    return {"params": variables["params"], "batch_stats": variables["batch_stats"]}
+
+
+def make_forward(
+    model: ResNet,
+    *,
+    frozen_norms: Set[str] = frozenset(),
+    norm_policy: str = "frozen",
+    axis_name: str | None = None,
+    start: str | None = None,
+    stop: str | None = None,
+) -> Callable[..., tuple[jax.Array, Tree]]:
+    """Returns the model as a pure function of its parameters, statistics and inputs.
+
+    Args:
+        model: from `create_model`.
+        frozen_norms: names of BatchNorm modules, such as "stage1/block0/bn1", to which `norm_policy`
+            applies in training.
+        norm_policy: "frozen", "batch_stats_no_update" or "update"; see `BatchNorm`.
+        axis_name: named axis over which statistics are averaged (`pmap`), None under `jit`.
+        start: the boundary whose features are the inputs; None for images.
+        stop: the boundary to stop after; None for the whole network.
+
+    Returns:
+        forward(params, batch_stats, inputs, *, train) -> (float32 outputs, new batch_stats). Without
+        `train` the statistics are returned as they came.
+
+    Raises:
+        InputError: if a boundary, the policy or a frozen module is unknown.
+    """
+    model.segment(start, stop)
+    if norm_policy not in NORM_POLICIES:
+        raise unknown("norm_policy", norm_policy, NORM_POLICIES)
+    frozen_norms = frozenset(frozen_norms)
+    if frozen_norms:
+        _check_norms(frozen_norms, norm_names(model))
+    module = model.clone(frozen_norms=frozen_norms, norm_policy=norm_policy, axis_name=axis_name)
+
+    def forward(params: Tree, batch_stats: Tree, inputs: jax.Array, *, train: bool):
+        variables = {"params": params, "batch_stats": batch_stats}
+        if not train:
+            outputs = module.apply(variables, inputs, train=False, start=start, stop=stop)
+            return outputs.astype(jnp.float32), batch_stats
+        outputs, updated = module.apply(
+            variables, inputs, train=True, start=start, stop=stop, mutable=["batch_stats"]
+        )
+        return outputs.astype(jnp.float32), updated["batch_stats"]
+
+    return forward
+
+
+@functools.lru_cache(maxsize=32)
+def norm_names(model: ResNet) -> tuple[str, ...]:
+    """Returns the names of the model's BatchNorm modules, in alphabetical order."""
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shapes["batch_stats"])]
+    return tuple(sorted({"/".join(part.key for part in path[:-1]) for path in paths}))
+
+
+def _check_norms(given: frozenset[str], known: tuple[str, ...]) -> None:
+    lines = []
+    for name in sorted(given.difference(known)):
+        near = nearest(name, known)
+        lines.append(f"{name!r} is no BatchNorm of the model; nearest: {', '.join(near) or 'none'}")
+    if lines:
+        raise InputError("\n".join([*lines, f"they are named like {known[0]!r}"]))

@@ -1,0 +1,41 @@
+"""Range checks of hyper-parameters, gathered into one message."""
+
+import math
+import numbers
+from collections.abc import Sequence
+
+from tl_jax.errors import InputError
+
+
+class Problems:
+    """Collects what is wrong with a set of arguments and raises it all at once."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def need(self, good: bool, name: str, value: object, expected: str) -> None:
+        """Notes that `name` has a bad `value`, unless `good`."""
+        if not good:
+            self.lines.append(f"{name} is {value!r}, expected {expected}")
+
+    def raise_any(self) -> None:
+        """Raises InputError with every noted line, if there is one."""
+        if self.lines:
+            raise InputError("\n".join(self.lines))
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a finite real number (and no bool)."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and math.isfinite(value)
+
+
+def is_count(value: object) -> bool:
+    """Whether `value` is of a whole-number type (no bool), and 0 or more."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and value >= 0
+
+
+def increasing(values: Sequence[int]) -> bool:
+    """Whether each value is larger than the one before it."""
+    return all(low < high for low, high in zip(values, values[1:], strict=False))

@@ -1,0 +1,82 @@
+"""Learning-rate multipliers per leaf: by pattern and by depth."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tl_jax import freezing, trees
+from tl_jax.errors import InputError
+from tl_jax.optim._checks import Problems, is_number
+
+
+def lr_multipliers(
+    params: trees.Tree, patterns: Sequence[str] = (), layerwise_decay: float = 1.0
+) -> dict[str, Any]:
+    """Returns the tree of floats by which each leaf's learning rate is multiplied.
+
+    Args:
+        params: nested dict of arrays.
+        patterns: strings such as `stage[12]/.*=0.1`: a regular expression matched in full against
+            leaf names, and a positive number after the last `=`. In order, the first match of a
+            leaf wins; a leaf without a match gets 1.
+        layerwise_decay: within (0, 1]. The head keeps 1, the last stage gets it once, the stage
+            before twice, and so on down to the stem; multiplied with the number from `patterns`.
+
+    Raises:
+        InputError: listing every pattern that is malformed, matches nothing, or comes too late to
+            have an effect; or if `layerwise_decay` is out of range.
+
+    Source: layer-wise decay, Clark et al. 2020 (ELECTRA, arXiv:2003.10555), appendix A; per group
+    of the network here, not per layer.
+    """
+    problems = Problems()
+    problems.need(
+        is_number(layerwise_decay) and 0 < layerwise_decay <= 1,
+        "layerwise_decay",
+        layerwise_decay,
+        "a number in (0, 1]",
+    )
+    problems.raise_any()
+    order = freezing.groups(params)
+    names = list(trees.flatten(params))
+    depths = {group: len(order) - 1 - index for index, group in enumerate(order)}
+    numbers = _numbers(patterns, names)
+    return trees.unflatten(
+        {name: numbers[name] * layerwise_decay ** depths[name.split("/", 1)[0]] for name in names}
+    )
+
+
+def _numbers(patterns: Sequence[str], names: list[str]) -> dict[str, float]:
+    parsed, problems = [], []
+    for text in patterns:
+        pattern, equals, number = text.rpartition("=")
+        value = _positive(number)
+        if equals and pattern and value is not None:
+            parsed.append((pattern, value))
+        else:
+            problems.append(
+                f"learning-rate multiplier {text!r}: expected PATTERN=NUMBER with a number above 0 "
+                "(to hold leaves still, freeze them)"
+            )
+    if problems:
+        raise InputError("\n".join(problems))
+    matches = trees.match([pattern for pattern, _ in parsed], names)
+    numbers: dict[str, float] = {}
+    for pattern, value in parsed:
+        fresh = [name for name in matches[pattern] if name not in numbers]
+        if not fresh:
+            problems.append(
+                f"learning-rate multiplier {pattern!r} has no effect: earlier ones match first"
+            )
+        numbers.update(dict.fromkeys(fresh, value))
+    if problems:
+        raise InputError("\n".join(problems))
+    return {name: numbers.get(name, 1.0) for name in names}
+
+
+def _positive(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None

@@ -1,0 +1,24 @@
+"""Foreign weights in, strictly accounted for, and our weights out."""
+
+from tl_jax.porting.export import export_state_dict, save_state_dict
+from tl_jax.porting.hub import fetch
+from tl_jax.porting.load import load_pretrained
+from tl_jax.porting.naming import NAMINGS, get_naming, name_map, recognise
+from tl_jax.porting.port import port_state_dict
+from tl_jax.porting.reading import SourceFile, read_source
+from tl_jax.porting.report import PortReport
+
+__all__ = [
+    "NAMINGS",
+    "PortReport",
+    "SourceFile",
+    "export_state_dict",
+    "fetch",
+    "get_naming",
+    "load_pretrained",
+    "name_map",
+    "port_state_dict",
+    "read_source",
+    "recognise",
+    "save_state_dict",
+]

@@ -1,0 +1,68 @@
+"""The way back: our variables under the names and in the layout of other libraries."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from tl_jax import trees
+from tl_jax.porting.naming import get_naming, name_map, to_theirs
+
+
+def export_state_dict(
+    variables: Mapping[str, Any], *, naming: str = "torchvision"
+) -> dict[str, np.ndarray]:
+    """Returns {source name: float32 array} of all leaves; undoes `port_state_dict`.
+
+    Args:
+        variables: {"params": ..., "batch_stats": ...}.
+        naming: "torchvision" (also "timm"), "huggingface", "huggingface_backbone", "cifar" or
+            "tl_jax" (our own leaf names and layout).
+
+    The PyTorch namings also get the `num_batches_tracked` counters, 0, which `load_state_dict` with
+    `strict=True` expects; they have no effect with PyTorch's default momentum.
+
+    Example:
+        >>> leaves = {"params": {"head": {"kernel": np.zeros((3, 2)), "bias": np.zeros(2)}}}
+        >>> {name: array.shape for name, array in export_state_dict(leaves).items()}
+        {'fc.weight': (2, 3), 'fc.bias': (2,)}
+
+    Raises:
+        InputError: if the naming is unknown, or has no rule for some leaf.
+    """
+    scheme = get_naming(naming)
+    leaves = trees.flatten(variables)
+    state_dict: dict[str, np.ndarray] = {}
+    for name, entry in name_map(scheme, leaves).items():
+        state_dict[entry.source] = to_theirs(np.asarray(leaves[name], np.float32), entry.layout)
+        if entry.source.endswith(".running_var"):
+            counter = entry.source.removesuffix("running_var") + "num_batches_tracked"
+            state_dict[counter] = np.zeros((), np.int64)
+    return state_dict
+
+
+def save_state_dict(
+    path: str | Path, state_dict: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Writes a `.safetensors` file in one step and returns its path.
+
+    Args:
+        path: the file; an existing one is replaced only when the new one is whole.
+        state_dict: as `export_state_dict` returns it.
+        metadata: strings kept in the file's header.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # safetensors writes the buffer as it lies in memory, so a transposed view would be scrambled.
+    arrays = {name: np.asarray(array, order="C") for name, array in state_dict.items()}
+    try:
+        # transformers refuses a file without the "format" entry.
+        safetensors.numpy.save_file(arrays, partial, metadata={"format": "pt", **(metadata or {})})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

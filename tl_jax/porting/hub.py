@@ -1,0 +1,103 @@
+"""Getting the file of registered weights: from the package, the hub's cache or the hub."""
+
+import importlib.resources
+import re
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tl_jax.errors import InputError
+from tl_jax.models.pretrained import PretrainedWeights
+from tl_jax.porting.reading import file_sha256
+
+# The hub library retries an unreachable host for over 20 s; one request of our own settles it sooner.
+PROBE_SECONDS = 8.0
+
+
+def fetch(weights: PretrainedWeights) -> Path:
+    """Returns the local file of `weights`, downloaded into the Hugging Face cache if it is not there.
+
+    `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and the like are those of the `huggingface_hub` library.
+    The file is checked against the SHA-256 of the registry, else that which the hub states.
+
+    Raises:
+        InputError: if the file cannot be had, within `PROBE_SECONDS` where there is no network, or is
+            damaged; the message says what to place where.
+    """
+    path = _packaged(weights) if weights.packaged else _from_hub(weights)
+    stated = weights.sha256 or _stated_by_hub(path)
+    if stated and file_sha256(path) != stated:
+        raise InputError(
+            f"{path} is damaged: its SHA-256 is {file_sha256(path)}, {weights.name} has {stated}; "
+            "delete it and run again"
+        )
+    return path
+
+
+def _packaged(weights: PretrainedWeights) -> Path:
+    path = Path(str(importlib.resources.files("tl_jax"))) / "weights" / weights.filename
+    if not path.is_file():
+        raise InputError(f"{weights.name} comes with the package but {path} is absent; reinstall tl_jax")
+    return path
+
+
+def _from_hub(weights: PretrainedWeights) -> Path:
+    import huggingface_hub
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    place = {"repo_id": weights.repo_id, "filename": weights.filename, "revision": weights.revision}
+    try:
+        return Path(huggingface_hub.hf_hub_download(**place, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    if constants.HF_HUB_OFFLINE:
+        raise _absent(weights, "HF_HUB_OFFLINE is set and the file is not in the hub's cache")
+    url = f"{constants.ENDPOINT}/{weights.repo_id}/resolve/{weights.revision}/{weights.filename}"
+    reason = _unreachable(url)
+    if reason:
+        raise _absent(weights, f"{constants.ENDPOINT} cannot be reached ({reason})")
+    try:
+        return Path(huggingface_hub.hf_hub_download(**place, etag_timeout=PROBE_SECONDS))
+    except (HfHubHTTPError, OSError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _absent(weights, f"the download failed: {first_line}") from error
+
+
+def _absent(weights: PretrainedWeights, reason: str) -> InputError:
+    from huggingface_hub import constants
+
+    return InputError(
+        f"no file for {weights.name}: {reason}. Download {weights.url} where there is a network and "
+        f"either pass it as --config.init.weights=FILE, or place it in the cache {constants.HF_HUB_CACHE} "
+        f"(hf download {weights.repo_id} {weights.filename})"
+    )
+
+
+def _unreachable(url: str) -> str | None:
+    """Returns why no server answers at `url` within `PROBE_SECONDS`, or None if one does."""
+    outcome: list[str | None] = []
+
+    def probe() -> None:
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS
+            ):
+                outcome.append(None)
+        except urllib.error.HTTPError:
+            outcome.append(None)
+        except (OSError, ValueError) as error:
+            outcome.append(str(getattr(error, "reason", error)))
+
+    # In a thread, since name resolution knows no time limit.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return outcome[0] if outcome else f"no answer within {PROBE_SECONDS:g} s"
+
+
+def _stated_by_hub(path: Path) -> str | None:
+    # The cache names the blob of a large file by the SHA-256 that the hub stated for it.
+    blob = path.resolve()
+    return blob.name if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name) else None

@@ -1,0 +1,135 @@
+"""The strict merge of foreign tensors into the variables of a model."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from tl_jax import trees
+from tl_jax.errors import InputError, unknown
+from tl_jax.porting.naming import Entry, Naming, get_naming, name_map, recognise, to_ours
+from tl_jax.porting.report import PortReport, Row
+
+HEAD_CHOICES = ("keep", "reset")
+RESET_RULE = "head=reset: the head starts fresh"
+HEADLESS_RULE = "the model has no head (num_classes=0)"
+_HEAD = "params/head/"
+# The float types that are read; each becomes the leaf's own type.
+_FLOATS = ("float32", "float64", "float16", "bfloat16")
+
+
+def port_state_dict(
+    state_dict: Mapping[str, np.ndarray],
+    variables: Mapping[str, Any],
+    *,
+    head: str = "keep",
+    naming: str | None = None,
+) -> tuple[dict[str, Any], PortReport]:
+    """Returns `variables` with every leaf taken from `state_dict`, and the account of it.
+
+    Strict: each source tensor is used or waived by a rule that the report states, each leaf is filled
+    or, under head="reset", a leaf of the head that keeps its value in `variables`.
+
+    Args:
+        state_dict: {source name: array}, without wrappers and prefixes.
+        variables: {"params": ..., "batch_stats": ...}, initialised; only the values of a head to be
+            reset are read, so the other leaves may be `jax.ShapeDtypeStruct`s.
+        head: "keep" needs a source head of the same number of classes; "reset" leaves the head of
+            `variables` in place whatever the source holds.
+        naming: the naming of the source; None recognises it by a marker.
+
+    Raises:
+        InputError: if the naming is not recognised or anything is missing, extra, misshapen or of
+            another type; one message lists all of it, sorted.
+    """
+    if head not in HEAD_CHOICES:
+        raise unknown("treatment of the head", head, HEAD_CHOICES)
+    scheme = get_naming(naming) if naming else recognise(state_dict)
+    leaves = trees.flatten(variables)
+    entries = name_map(scheme, leaves)
+    problems: list[str] = []
+    rows: list[Row] = []
+    ported: dict[str, Any] = {}
+
+    for name, leaf in leaves.items():
+        entry = entries[name]
+        if head == "reset" and name.startswith(_HEAD):
+            ported[name] = jnp.asarray(leaf)
+            rows.append(_row(name, leaf, "", None, "reset", "none", RESET_RULE))
+        elif entry.source not in state_dict:
+            problems.append(f"missing: {entry.source}, for {name} {tuple(leaf.shape)}")
+        else:
+            array = np.asarray(state_dict[entry.source])
+            problem = _misfit(name, leaf, entry, array)
+            if problem:
+                problems.append(problem)
+                continue
+            value = np.ascontiguousarray(to_ours(array, entry.layout).astype(leaf.dtype))
+            ported[name] = jnp.asarray(value)
+            cast = "" if array.dtype == leaf.dtype else f"cast {array.dtype} to {leaf.dtype}"
+            rows.append(_row(name, leaf, entry.source, array, "filled", entry.layout, cast))
+
+    used = {row.source for row in rows}
+    expected = {entry.source for entry in entries.values()}
+    for source in sorted(set(state_dict) - used):
+        rule = _waiver(scheme, source, head, leaves)
+        if rule:
+            array = np.asarray(state_dict[source])
+            rows.append(_row("", array, source, array, "waived", "none", rule))
+        elif source not in expected:
+            problems.append(f"not expected: {source} {np.shape(state_dict[source])}")
+
+    if problems:
+        first = (
+            f"the {len(state_dict)} source tensors ({scheme.name} naming) do not fit the model's "
+            f"{len(leaves)} leaves; {len(problems)} differ:"
+        )
+        raise InputError("\n".join([first, *sorted(problems)]))
+    return trees.unflatten(ported), PortReport(naming=scheme.name, head=head, entries=tuple(rows))
+
+
+def _misfit(name: str, leaf: Any, entry: Entry, array: np.ndarray) -> str | None:
+    if array.dtype.name not in _FLOATS:
+        return f"wrong type: {entry.source}, for {name}: {array.dtype}, expected {leaf.dtype}"
+    ours = to_ours(array, entry.layout)
+    if ours.shape == tuple(leaf.shape):
+        return None
+    if name.startswith(_HEAD) and ours.shape[-1:] != leaf.shape[-1:] and ours.ndim == len(leaf.shape):
+        return (
+            f"other classes: {entry.source} has {ours.shape[-1]} classes, the model has {leaf.shape[-1]} "
+            f"({name}); head=reset starts a fresh head"
+        )
+    as_ours = "" if entry.layout == "none" else f" ({entry.layout}: {ours.shape})"
+    return (
+        f"wrong shape: {entry.source}, for {name}: {array.shape}{as_ours}, expected {tuple(leaf.shape)}"
+    )
+
+
+def _waiver(scheme: Naming, source: str, head: str, leaves: Mapping[str, Any]) -> str | None:
+    for pattern, reason in scheme.waived.items():
+        if re.fullmatch(pattern, source):
+            return reason
+    head_sources = {entry.source for entry in name_map(scheme, [f"{_HEAD}kernel", f"{_HEAD}bias"]).values()}
+    if source in head_sources and f"{_HEAD}kernel" not in leaves:
+        return HEADLESS_RULE
+    if source in head_sources and head == "reset":
+        return RESET_RULE
+    return None
+
+
+def _row(
+    target: str, leaf: Any, source: str, array: np.ndarray | None, status: str, layout: str, rule: str
+) -> Row:
+    return Row(
+        target=target,
+        source=source,
+        status=status,
+        layout=layout,
+        shape=tuple(leaf.shape),
+        dtype=str(leaf.dtype),
+        source_shape=() if array is None else tuple(array.shape),
+        source_dtype="" if array is None else str(array.dtype),
+        rule=rule,
+    )

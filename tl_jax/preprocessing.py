@@ -1,0 +1,197 @@
+"""What happens to pixels on the device: from stored uint8 images to the network's input.
+
+Pure functions meant to run inside the compiled step. Shapes: B images of H x W pixels at their
+stored size, C channels, S the side of the network's square input.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from tl_jax import errors
+from tl_jax.errors import InputError
+
+_METHODS = {"bilinear": "linear", "bicubic": "cubic"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How images become the network's input.
+
+    Attributes:
+        image_size: S, the side of the input in pixels.
+        resize: the side to which the shorter side is resized before the central S x S crop, the
+            aspect ratio kept; at least `image_size`. None: images of another size than S x S are
+            resized to S x S, without a crop.
+        interpolation: `bilinear` or `bicubic`, both antialiased when shrinking.
+        mean: per channel, on the [0, 1] scale.
+        std: per channel, on the [0, 1] scale.
+        crop_padding: training only: black pixels added on every side before a random crop back to
+            the stored size, in pixels of the stored image; 0 for no random crop.
+        flip: training only: mirror horizontally with probability 1/2.
+
+    Raises:
+        InputError: listing every value out of range.
+    """
+
+    image_size: int
+    resize: int | None = None
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop_padding: int = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        if self.interpolation not in _METHODS:
+            raise errors.unknown("interpolation", self.interpolation, _METHODS)
+        problems = []
+        if self.image_size < 1:
+            problems.append(f"image_size is {self.image_size}, expected at least 1 pixel")
+        if self.resize is not None and self.resize < self.image_size:
+            problems.append(
+                f"resize is {self.resize}, expected at least image_size {self.image_size}"
+            )
+        if self.crop_padding < 0:
+            problems.append(f"crop_padding is {self.crop_padding}, expected 0 or more pixels")
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            problems.append(
+                f"mean has {len(self.mean)} and std {len(self.std)} channels, expected 3"
+            )
+        if not all(0 <= value <= 1 for value in self.mean):
+            problems.append(f"mean is {tuple(self.mean)}, expected numbers in [0, 1]")
+        if not all(0 < value <= 1 for value in self.std):
+            problems.append(f"std is {tuple(self.std)}, expected numbers in (0, 1]")
+        if problems:
+            raise InputError("\n".join(problems))
+
+
+def make_train_transform(
+    spec: Preprocessing,
+) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """Returns `transform(key, positions, images)`: random crop and flip, then the evaluation path.
+
+    The arguments of `transform` are a JAX random key, int32 [B] positions in the global batch, and
+    uint8 [B, H, W, C] images; it returns float32 [B, S, S, 3]. What happens to an image depends on
+    `key` and its position alone, so any division of the batch over devices gives the same images.
+    """
+    finish = make_eval_transform(spec)
+
+    def transform(key: jax.Array, positions: jax.Array, images: jax.Array) -> jax.Array:
+        if spec.crop_padding or spec.flip:
+            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+            images = crop_and_flip(keys, images, spec.crop_padding, spec.flip)
+        return finish(images)
+
+    return transform
+
+
+def make_eval_transform(spec: Preprocessing) -> Callable[[jax.Array], jax.Array]:
+    """Returns `transform(images)`: resize, central crop, normalise; nothing random.
+
+    `transform` takes uint8 [B, H, W, C] and returns float32 [B, S, S, 3]; one-channel images are
+    repeated over the channels of `spec.mean`.
+    """
+
+    def transform(images: jax.Array) -> jax.Array:
+        _check_images(images, len(spec.mean))
+        if spec.resize is None:
+            images = resize(images, (spec.image_size, spec.image_size), spec.interpolation)
+        else:
+            size = resized_shape(images.shape[1:3], spec.resize)
+            images = central_crop(resize(images, size, spec.interpolation), spec.image_size)
+        return normalize(images, spec.mean, spec.std)
+
+    return transform
+
+
+def crop_and_flip(keys: jax.Array, images: jax.Array, padding: int, flip: bool) -> jax.Array:
+    """Returns images shifted by a random crop from black-padded ones, and mirrored at random.
+
+    Offsets are uniform over the (2 * padding + 1) squared crops. Row and column indices are
+    computed per image and gathered once from the uint8 images.
+
+    Args:
+        keys: [B] random keys, one per image.
+        images: uint8 [B, H, W, C].
+        padding: pixels on every side; 0 for no crop.
+        flip: whether to mirror with probability 1/2.
+
+    Returns:
+        uint8 [B, H, W, C].
+
+    Source: He et al. 2015 (arXiv:1512.03385), section 4.2, who pad CIFAR by 4.
+    """
+    height, width = images.shape[1:3]
+    margin = (padding, padding)
+    padded = jnp.pad(images, ((0, 0), margin, margin, (0, 0)))
+
+    def one(key: jax.Array, image: jax.Array) -> jax.Array:
+        crop_key, flip_key = jax.random.split(key)
+        top, left = jax.random.randint(crop_key, (2,), 0, 2 * padding + 1)
+        rows, columns = jnp.arange(height), jnp.arange(width)
+        if flip:
+            columns = jnp.where(jax.random.bernoulli(flip_key), columns[::-1], columns)
+        return image[top + rows][:, left + columns]
+
+    return jax.vmap(one)(keys, padded)
+
+
+def resize(images: jax.Array, size: tuple[int, int], interpolation: str = "bilinear") -> jax.Array:
+    """Returns images at another size, antialiased when shrinking; as they are if they have it.
+
+    The filters are Pillow's (triangle; Keys' cubic with a = -0.5), widened by the shrinking factor.
+    Unlike Pillow, which rounds to whole levels after each of its two passes, values stay
+    fractional; bicubic overshoot is clipped to [0, 255] once, at the end.
+
+    Args:
+        images: [B, H, W, C], uint8 or float in [0, 255].
+        size: (height, width) wanted.
+        interpolation: `bilinear` or `bicubic`.
+
+    Returns:
+        float32 [B, height, width, C] in [0, 255], or `images` as they are.
+    """
+    if images.shape[1:3] == tuple(size):
+        return images
+    shape = (images.shape[0], *size, images.shape[3])
+    images = jax.image.resize(
+        images.astype(jnp.float32), shape, _METHODS[interpolation], antialias=True
+    )
+    return jnp.clip(images, 0.0, 255.0) if interpolation == "bicubic" else images
+
+
+def resized_shape(shape: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Returns (height, width) with the shorter side `shorter` pixels, the longer one rounded down.
+
+    Source: torchvision `transforms.functional.resize`, which truncates too.
+    """
+    height, width = shape
+    if height <= width:
+        return shorter, shorter * width // height
+    return shorter * height // width, shorter
+
+
+def central_crop(images: jax.Array, size: int) -> jax.Array:
+    """Returns the central `size` x `size` pixels of [B, H, W, C] images.
+
+    An odd margin is split as in torchvision's `center_crop`: half of it, rounded half to even.
+    """
+    top, left = (round((side - size) / 2) for side in images.shape[1:3])
+    return images[:, top : top + size, left : left + size]
+
+
+def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    """Returns (images / 255 - mean) / std as float32, for [B, H, W, C] images in [0, 255]."""
+    shift = 255 * jnp.asarray(mean, jnp.float32)[None, None, None, :]
+    scale = 255 * jnp.asarray(std, jnp.float32)[None, None, None, :]
+    return (images.astype(jnp.float32) - shift) / scale
+
+
+def _check_images(images: jax.Array, channels: int) -> None:
+    if images.ndim != 4 or images.dtype != jnp.uint8 or images.shape[3] not in (1, channels):
+        given = f"{images.dtype} {tuple(images.shape)}"
+        raise InputError(f"images are {given}, expected uint8 [B, H, W, C] with C 1 or {channels}")

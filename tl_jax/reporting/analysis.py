@@ -1,0 +1,134 @@
+"""What the report says about predictions: class by class, the mistakes, how certain the numbers are."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from tl_jax import metrics
+from tl_jax.reporting.run_files import Predictions
+
+_TOP_CONFUSIONS = 12
+_MOST_MISTAKES = 36
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassRow:
+    """One class of the table: its metrics as fractions and where its examples go instead.
+
+    Attributes:
+        name: the class.
+        support: its examples.
+        precision: of what was predicted as the class, the fraction that is.
+        recall: of its examples, the fraction predicted as the class.
+        f1: the harmonic mean of the two.
+        mistaken_for: the class its examples are most often mistaken for; "" if never.
+        mistaken: how often that happened.
+    """
+
+    name: str
+    support: int
+    precision: float
+    recall: float
+    f1: float
+    mistaken_for: str
+    mistaken: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """A wrong answer and its picture."""
+
+    index: int
+    true: str
+    predicted: str
+    confidence: float
+    image: np.ndarray
+
+
+def wilson_interval(fraction: float, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """Returns the 95% interval of a proportion: `fraction` of `count` independent trials.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+
+    Example:
+        >>> [round(bound, 4) for bound in wilson_interval(0.5, 100)]
+        [0.4038, 0.5962]
+    """
+    denominator = 1 + z**2 / count
+    centre = (fraction + z**2 / (2 * count)) / denominator
+    half = z * math.sqrt(fraction * (1 - fraction) / count + z**2 / (4 * count**2)) / denominator
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def class_rows(confusion: np.ndarray, class_names: tuple[str, ...]) -> list[ClassRow]:
+    """Returns a row per class, lowest F1 first; classes without examples come last."""
+    measured = metrics.per_class(confusion)
+    mistakes = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))
+    rows = []
+    for place, name in enumerate(class_names):
+        other = int(mistakes[place].argmax())
+        count = int(mistakes[place, other])
+        rows.append(
+            ClassRow(
+                name,
+                int(measured["support"][place]),
+                float(measured["precision"][place]),
+                float(measured["recall"][place]),
+                float(measured["f1"][place]),
+                class_names[other] if count else "",
+                count,
+            )
+        )
+    return sorted(rows, key=lambda row: (row.support == 0, row.f1))
+
+
+def macro_average(rows: list[ClassRow]) -> dict[str, float]:
+    """Returns the means of precision, recall and F1 over the classes that have examples."""
+    present = [row for row in rows if row.support]
+    return {
+        name: float(np.mean([getattr(row, name) for row in present]))
+        for name in ("precision", "recall", "f1")
+    }
+
+
+def top_confusions(confusion: np.ndarray, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Returns the most frequent mistakes: true and predicted class, count, share of the true class."""
+    mistakes = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))
+    support = confusion.sum(axis=1)
+    # Stable, so that equal counts come in the order of the classes.
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:_TOP_CONFUSIONS]
+    pairs = (divmod(int(cell), len(confusion)) for cell in order)
+    return [
+        {
+            "true": class_names[row],
+            "predicted": class_names[column],
+            "count": int(mistakes[row, column]),
+            "share": float(mistakes[row, column] / support[row]),
+        }
+        for row, column in pairs
+        if mistakes[row, column]
+    ]
+
+
+def confident_mistakes(predictions: Predictions) -> list[Mistake]:
+    """Returns the mistakes that there are pictures of, the most confident first."""
+    rows = {int(index): row for row, index in enumerate(predictions.indices)}
+    predicted, confidence = predictions.predicted, predictions.confidence
+    found = []
+    for index, image in predictions.images.items():
+        row = rows.get(index)
+        if row is None or predicted[row] == predictions.labels[row]:
+            continue
+        names = predictions.class_names
+        found.append(
+            Mistake(
+                index,
+                names[predictions.labels[row]],
+                names[predicted[row]],
+                float(confidence[row]),
+                image,
+            )
+        )
+    return sorted(found, key=lambda mistake: -mistake.confidence)[:_MOST_MISTAKES]

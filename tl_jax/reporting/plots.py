@@ -1,0 +1,310 @@
+"""The plots of a report, as figures that belong to no global state.
+
+K is the number of classes. Every function returns a `matplotlib.figure.Figure`; `to_png` turns it into
+the bytes of a picture. Class names are drawn as they are: `$` starts no formula.
+"""
+
+import io
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import matplotlib.axes
+import matplotlib.colors
+import matplotlib.figure
+import matplotlib.font_manager
+import matplotlib.ticker
+import numpy as np
+
+BLUE, PALE_BLUE, ORANGE, GREEN, GREY, INK = (
+    "#2563a8",
+    "#b5cfea",
+    "#d9722a",
+    "#3a8f5c",
+    "#9aa3ad",
+    "#24292f",
+)
+SPLIT_COLOURS = {"train": BLUE, "validation": ORANGE, "test": GREEN}
+
+# Up to so many classes the cells of a confusion matrix are labelled, or its rows and columns.
+_CLASSES_WITH_COUNTS = 20
+_CLASSES_WITH_NAMES = 50
+# From so many points on, a training curve is drawn pale with a running mean over it.
+_POINTS_TO_SMOOTH = 60
+
+_STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9,
+    "axes.edgecolor": "#c3c9d0",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e9ed",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#57606a",
+    "ytick.color": "#57606a",
+    "text.color": INK,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+}
+
+
+def to_png(figure: matplotlib.figure.Figure) -> bytes:
+    """Returns the figure as the bytes of a PNG."""
+    file = io.BytesIO()
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # A class name in a script that the font lacks is drawn as boxes; the page has it as text.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+        figure.savefig(file, format="png", dpi=160)
+    return file.getvalue()
+
+
+def curve(
+    title: str,
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    best: str | None = None,
+) -> matplotlib.figure.Figure:
+    """Draws one metric over the updates.
+
+    Args:
+        title: the metric.
+        series: {split: (steps, values)}; values that are not finite leave a gap.
+        best: "max" or "min" to mark the best validation value, None for no mark.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(5.6, 3.3)
+        axes.set_title(title, parse_math=False)
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:,.0f}"))
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
+        for split, (steps, values) in series.items():
+            x, y = np.asarray(steps, float), np.asarray(values, float)
+            colour = SPLIT_COLOURS.get(split, GREY)
+            if len(x) >= _POINTS_TO_SMOOTH:
+                axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.9)
+                axes.plot(x, _running_mean(y), color=colour, linewidth=1.7, label=f"{split} (mean)")
+            else:
+                marker = "o" if len(x) <= 30 else None
+                axes.plot(
+                    x, y, color=colour, linewidth=1.7, marker=marker, markersize=3.5, label=split
+                )
+        if best is not None and "validation" in series:
+            steps, values = series["validation"]
+            place = best_index(values, best)
+            if place is not None:
+                axes.plot(
+                    [steps[place]],
+                    [values[place]],
+                    linestyle="none",
+                    marker="o",
+                    markersize=9,
+                    markerfacecolor="none",
+                    markeredgecolor=INK,
+                    label=f"best {values[place]:.4g} at {steps[place]:,.0f}",
+                )
+        if len(series) > 1 or best is not None:
+            axes.legend(fontsize=8)
+        return figure
+
+
+def best_index(values: Sequence[float], mode: str) -> int | None:
+    """Returns the place of the largest ("max") or smallest ("min") finite value; None without one."""
+    finite = [place for place, value in enumerate(values) if math.isfinite(value)]
+    if not finite:
+        return None
+    return (max if mode == "max" else min)(finite, key=lambda place: values[place])
+
+
+def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> matplotlib.figure.Figure:
+    """Draws a confusion matrix, int [K, K], rows being the true classes.
+
+    Colour is the share of the row. The diagonal and the mistakes have a scale each, since the mistakes
+    of a good classifier would be invisible on a common one. With many classes the counts, and then the
+    names, are left out.
+    """
+    num_classes = len(matrix)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    diagonal = np.eye(num_classes, dtype=bool)
+    worst = max(float(shares[~diagonal].max(initial=0.0)), 1e-6)
+    side = float(np.clip(2.6 + 0.36 * num_classes, 3.8, 8.0))
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(side + 1.4, side)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        for hidden, colours, highest, name in (
+            (~diagonal, _from_white(BLUE), 1.0, "right"),
+            (diagonal, _from_white(ORANGE), worst, "mistaken"),
+        ):
+            image = axes.imshow(
+                np.ma.masked_array(shares, hidden),
+                cmap=colours,
+                vmin=0.0,
+                vmax=highest,
+                interpolation="nearest",
+            )
+            bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02, aspect=28)
+            bar.outline.set_visible(False)
+            bar.ax.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=None))
+            bar.ax.set_title(name, fontsize=7.5, fontweight="normal", loc="left", pad=5)
+            bar.ax.tick_params(labelsize=7, length=2)
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
+        if num_classes <= _CLASSES_WITH_NAMES:
+            size = 8.5 if num_classes <= _CLASSES_WITH_COUNTS else 6
+            places = range(num_classes)
+            names = [_shortened(name) for name in class_names]
+            axes.set_xticks(
+                places,
+                names,
+                rotation=45 if num_classes <= _CLASSES_WITH_COUNTS else 90,
+                ha="right" if num_classes <= _CLASSES_WITH_COUNTS else "center",
+                rotation_mode="anchor" if num_classes <= _CLASSES_WITH_COUNTS else "default",
+                fontsize=size,
+                parse_math=False,
+            )
+            axes.set_yticks(places, names, fontsize=size, parse_math=False)
+            axes.tick_params(length=0)
+        else:
+            axes.set_xlabel("predicted class (number)")
+            axes.set_ylabel("true class (number)")
+        if num_classes <= _CLASSES_WITH_COUNTS:
+            for row, column in np.argwhere(matrix > 0):
+                strength = shares[row, column] / (1.0 if row == column else worst)
+                axes.text(
+                    column,
+                    row,
+                    f"{matrix[row, column]}",
+                    ha="center",
+                    va="center",
+                    fontsize=8 if num_classes <= 12 else 6,
+                    color="white" if strength > 0.6 else INK,
+                )
+        return figure
+
+
+def reliability(calibration: Mapping[str, Any]) -> matplotlib.figure.Figure:
+    """Draws the reliability diagram and how many examples each bin of confidence holds.
+
+    Args:
+        calibration: what `metrics.calibration` returns.
+    """
+    count = np.asarray(calibration["bin_count"], float)
+    used = count > 0
+    accuracy = np.asarray(calibration["bin_accuracy"], float)[used]
+    confidence = np.asarray(calibration["bin_confidence"], float)[used]
+    width = 1.0 / len(count)
+    centres = ((np.arange(len(count)) + 0.5) * width)[used]
+    bar = {"width": width, "edgecolor": "white", "linewidth": 0.8}
+    with matplotlib.rc_context(_STYLE):
+        figure = matplotlib.figure.Figure(figsize=(4.6, 5.0), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
+        upper.set_title(f"Reliability (ECE {calibration['ece']:.4f})")
+        upper.bar(centres, accuracy, color=PALE_BLUE, label="accuracy", **bar)
+        upper.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", label="perfect")
+        upper.vlines(confidence, accuracy, confidence, color=ORANGE, linewidth=2, label="gap")
+        upper.plot(confidence, accuracy, linestyle="none", marker="o", markersize=4, color=ORANGE)
+        upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy in the bin")
+        upper.legend(fontsize=8, loc="upper left")
+        lower.bar(centres, count[used] / count.sum(), color=GREY, **bar)
+        lower.set(xlabel="confidence (highest probability)", ylabel="share of\nexamples")
+        lower.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
+        return figure
+
+
+def comparison(
+    metric: str,
+    values: Mapping[str, Mapping[int, float]],
+    differences: Mapping[str, Sequence[float]],
+    first: str,
+) -> matplotlib.figure.Figure:
+    """Draws every run, with mean and sample standard deviation per method, and the paired differences.
+
+    Args:
+        metric: the label of the axis.
+        values: {method: {seed: value}}.
+        differences: {method: its differences to the first method, one per common seed}.
+        first: the method that the others are compared with.
+    """
+    methods = list(values)
+    paired = any(len(items) for items in differences.values())
+    with matplotlib.rc_context(_STYLE):
+        figure = matplotlib.figure.Figure(
+            figsize=(9.0 if paired else 6.4, 1.5 + 0.52 * len(methods)), layout="constrained"
+        )
+        grid = figure.subplots(1, 2 if paired else 1, sharey=True, squeeze=False)[0]
+        _spread(grid[0], methods, {method: list(values[method].values()) for method in methods})
+        grid[0].set_xlabel(metric, parse_math=False)
+        grid[0].set_yticks(range(len(methods)), map(_shortened, methods), parse_math=False)
+        grid[0].invert_yaxis()
+        if paired:
+            _spread(grid[1], methods, differences)
+            grid[1].axvline(0.0, color=INK, linewidth=1, linestyle="--")
+            grid[1].set_xlabel(f"difference to {_shortened(first)}, same seed", parse_math=False)
+        return figure
+
+
+def _spread(
+    axes: matplotlib.axes.Axes, methods: Sequence[str], values: Mapping[str, Sequence[float]]
+) -> None:
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(-0.6, len(methods) - 0.4)
+    for row, method in enumerate(methods):
+        found = np.asarray(values.get(method, ()), float)
+        if not len(found):
+            continue
+        offsets = np.linspace(-0.14, 0.14, len(found)) if len(found) > 1 else np.zeros(1)
+        axes.plot(
+            found,
+            row + offsets,
+            linestyle="none",
+            marker="o",
+            markersize=4.5,
+            color=BLUE,
+            alpha=0.45,
+        )
+        deviation = found.std(ddof=1) if len(found) > 1 else 0.0
+        axes.errorbar(
+            found.mean(),
+            row,
+            xerr=deviation,
+            color=INK,
+            marker="D",
+            markersize=5,
+            capsize=4,
+            linewidth=1.4,
+        )
+
+
+def _figure(width: float, height: float) -> tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]:
+    figure = matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _from_white(colour: str) -> matplotlib.colors.Colormap:
+    return matplotlib.colors.LinearSegmentedColormap.from_list("from_white", ["#f6f8fa", colour])
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Returns the mean of the finite values in a window around each, NaN where the value is NaN."""
+    half = max(1, len(values) // 60)
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    starts = np.maximum(np.arange(len(values)) - half, 0)
+    ends = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    means = (sums[ends] - sums[starts]) / np.maximum(counts[ends] - counts[starts], 1)
+    return np.where(finite, means, np.nan)
+
+
+def _shortened(name: str, length: int = 22) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"

@@ -1,0 +1,310 @@
+"""The report of a run: one page that opens from disk, made from the files of its folder alone."""
+
+import datetime
+import math
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tl_jax import metrics
+from tl_jax.reporting import analysis, pages, plots, run_files, tables
+
+REPORT_FILE = "report.html"
+
+# The first curves of the report, and whether the best value is the largest or the smallest; any other
+# metric of metrics.jsonl follows.
+_CURVES: dict[str, str | None] = {
+    "loss": "min",
+    "top1_accuracy": "max",
+    "top5_accuracy": "max",
+    "learning_rate": None,
+    "grad_norm": None,
+}
+_MOST_CURVES = 8
+# With more classes the table shows the worst ones and folds the others.
+_CLASSES_SHOWN = 20
+
+
+def write_report(
+    folder: str | os.PathLike[str], *, result: Mapping[str, Any] | None = None
+) -> pathlib.Path:
+    """Writes `report.html` and `plots/*.png` from the files of a run folder; returns the page's path.
+
+    The page holds everything it shows: it loads nothing from anywhere. A file of the folder that is
+    missing or broken costs the sections that need it, and the page says so.
+
+    Args:
+        folder: the run folder.
+        result: what result.json is going to hold, for a run whose result.json is still to be written.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
+    folder = pathlib.Path(folder)
+    run = run_files.read_run(folder)
+    notes = list(run.notes)
+    if result is None:
+        result = run.result
+    else:
+        notes = [note for note in notes if not note.startswith("result.json ")]
+
+    def save(name: str, figure: Any, alt: str) -> dict[str, str]:
+        png = plots.to_png(figure)
+        pages.write_bytes(folder / "plots" / f"{name}.png", png)
+        return {"src": pages.png_uri(png), "alt": alt, "name": name}
+
+    results, provenance, port_lists = result or {}, *_port_facts(run.port_report)
+    context = {
+        "title": _title(run.config, folder),
+        "folder": folder.resolve().name,
+        "finished": results.get("status") == "finished",
+        "result": results,
+        "splits": _splits(results),
+        "facts": _facts(results),
+        "versions": results.get("versions") or {},
+        "frozen": results.get("frozen"),
+        "curves": _curves(run.metrics, save, notes),
+        "predictions": _predictions(run.predictions, results, save, notes),
+        "freezing": run.freezing,
+        "provenance": provenance,
+        "port_lists": port_lists,
+        "config": _config_groups(run.config),
+        "notes": notes,
+    }
+    path = folder / REPORT_FILE
+    pages.write_text(path, pages.render("report.html", **context))
+    return path
+
+
+def _title(config: Mapping[str, Any] | None, folder: pathlib.Path) -> str:
+    """Returns "resnet50 on cifar10" where the config says so, else the name of the folder."""
+    config = config or {}
+    model = (config.get("model") or {}).get("name")
+    data = (config.get("data") or {}).get("name")
+    return f"{model} on {data}" if model and data else folder.resolve().name
+
+
+def _splits(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns a row per evaluated split; accuracies as fractions with their 95% interval."""
+    rows = []
+    for name, values in (result.get("splits") or {}).items():
+        accuracy, examples = number(values.get("top1_accuracy")), values.get("examples")
+        interval = None
+        if examples and math.isfinite(accuracy):
+            interval = analysis.wilson_interval(accuracy, int(examples))
+        rows.append(
+            {
+                "name": name,
+                "examples": examples,
+                "top1_accuracy": accuracy,
+                "interval": interval,
+                "top5_accuracy": number(values.get("top5_accuracy")),
+                "loss": number(values.get("loss")),
+            }
+        )
+    return sorted(rows, key=lambda row: {"test": 0, "validation": 1}.get(row["name"], 2))
+
+
+def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns (what, value) pairs about how the numbers were made."""
+    device = result.get("device") or {}
+    seconds, speed = number(result.get("wall_seconds")), number(result.get("images_per_second"))
+    steps = result.get("steps")
+    facts = [
+        (
+            "device",
+            f"{device.get('count', 1)} × {device.get('kind')} ({device.get('platform')})"
+            if device
+            else "",
+        ),
+        ("wall time", duration(seconds) if math.isfinite(seconds) else ""),
+        ("updates", tables.format_value(steps)),
+        ("speed", f"{speed:,.0f} images/s" if math.isfinite(speed) else ""),
+        ("git revision", result.get("git_revision") or ("not known" if result else "")),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _curves(
+    lines: list[dict[str, Any]], save: Callable[..., dict[str, str]], notes: list[str]
+) -> list[dict[str, str]]:
+    series: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    broken: dict[str, int] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name in ("step", "split", "examples"):
+                continue
+            steps, values = series.setdefault(name, {}).setdefault(line["split"], ([], []))
+            steps.append(line["step"])
+            values.append(number(value))
+            if not math.isfinite(values[-1]):
+                broken[name] = broken.get(name, 0) + 1
+    first = [name for name in _CURVES if name in series]
+    names = first + sorted(name for name in series if name not in _CURVES)
+    pictures = []
+    for name in names[:_MOST_CURVES]:
+        mode = _CURVES.get(name)
+        figure = plots.curve(tables.label(name), series[name], mode)
+        pictures.append(save(name.replace("/", "_"), figure, _curve_alt(name, series[name], mode)))
+    for name, count in broken.items():
+        notes.append(f"{count} values of {name} in metrics.jsonl are not finite and are not drawn.")
+    if names[_MOST_CURVES:]:
+        notes.append(f"Metrics without a curve here: {', '.join(names[_MOST_CURVES:])}.")
+    return pictures
+
+
+def _curve_alt(
+    name: str, series: Mapping[str, tuple[list[float], list[float]]], mode: str | None
+) -> str:
+    ends = ", ".join(
+        f"{split} ends at {values[-1]:.4g} (step {steps[-1]:,})"
+        for split, (steps, values) in series.items()
+    )
+    text = f"Curve of {tables.label(name)} over the updates: {ends}"
+    if mode and "validation" in series:
+        steps, values = series["validation"]
+        place = plots.best_index(values, mode)
+        if place is not None:
+            text += f"; best validation value {values[place]:.4g} at step {steps[place]:,}"
+    return text + "."
+
+
+def _predictions(
+    found: run_files.Predictions | None,
+    result: Mapping[str, Any],
+    save: Callable[..., dict[str, str]],
+    notes: list[str],
+) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    names = found.class_names
+    confusion = metrics.confusion_matrix(found.labels, found.predicted, len(names))
+    calibration = metrics.calibration(found.probabilities, found.labels)
+    right = int(np.trace(confusion))
+    accuracy = right / len(found.labels)
+    confidence = float(found.confidence.mean())
+    rows = analysis.class_rows(confusion, names)
+    mistakes = analysis.confident_mistakes(found)
+    if not mistakes and right < len(found.labels):
+        notes.append("predictions.npz holds no pictures of mistakes: none are shown.")
+    count = len(found.labels)
+    return {
+        "split": _split_of(found, accuracy, result),
+        "examples": count,
+        "right": right,
+        "accuracy": accuracy,
+        "ece": calibration["ece"],
+        "mean_confidence": confidence,
+        "num_classes": len(names),
+        "rows": rows[:_CLASSES_SHOWN],
+        "folded_rows": rows[_CLASSES_SHOWN:],
+        "macro": analysis.macro_average(rows),
+        "top_confusions": analysis.top_confusions(confusion, names),
+        "confusion": save(
+            "confusion",
+            plots.confusion(confusion, names),
+            f"Confusion matrix of {len(names)} classes: {right:,} of {count:,} examples on the diagonal.",
+        ),
+        "reliability": save(
+            "reliability",
+            plots.reliability(calibration),
+            f"Reliability diagram: expected calibration error {calibration['ece']:.4f}, "
+            f"mean confidence {confidence:.4f}, accuracy {accuracy:.4f}.",
+        ),
+        "mistakes": [
+            {
+                "src": pages.png_uri(pages.image_png(mistake.image)),
+                "caption": f"true {mistake.true}, predicted {mistake.predicted} with {mistake.confidence:.2f}",
+                "mistake": mistake,
+            }
+            for mistake in mistakes
+        ],
+    }
+
+
+def _split_of(found: run_files.Predictions, accuracy: float, result: Mapping[str, Any]) -> str:
+    """Returns the name of the split that the predictions are of; "" if none has their numbers."""
+    for row in _splits(result):
+        if row["examples"] == len(found.labels) and abs(row["top1_accuracy"] - accuracy) < 1e-4:
+            return row["name"]
+    return ""
+
+
+def _port_facts(
+    report: Mapping[str, Any] | None,
+) -> tuple[list[tuple[str, str]] | None, list[tuple[str, list[str]]]]:
+    """Returns the short facts of a port report, and its long lists to be folded, by name."""
+    if report is None:
+        return None, []
+    facts: list[tuple[str, str]] = []
+    lists: list[tuple[str, list[str]]] = []
+    for name, value in flat(report).items():
+        if (
+            isinstance(value, list)
+            and value
+            and (len(value) > 4 or isinstance(value[0], dict | list))
+        ):
+            lists.append((name, [_line(item) for item in value]))
+        elif value not in (None, "", [], {}):
+            facts.append((name, tables.format_value(value)))
+    return facts, lists
+
+
+def _line(item: Any) -> str:
+    if isinstance(item, dict):
+        return ", ".join(
+            f"{tables.label(str(name))} {tables.format_value(value)}"
+            for name, value in item.items()
+            if value not in (None, "")
+        )
+    return tables.format_value(item)
+
+
+def _config_groups(config: Mapping[str, Any] | None) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Returns [(section, [(field, value)])]; fields outside a section come first, under ""."""
+    if not config:
+        return []
+    groups = [("", {name: value for name, value in config.items() if not isinstance(value, dict)})]
+    groups += [(name, flat(value)) for name, value in config.items() if isinstance(value, dict)]
+    return [
+        (section, [(name, _setting(value)) for name, value in fields.items()])
+        for section, fields in groups
+        if fields
+    ]
+
+
+def _setting(value: Any) -> str:
+    """Returns a setting as it would be written: no digit of a number is rounded away."""
+    if isinstance(value, list):
+        return ", ".join(_setting(item) for item in value) or "none"
+    return "none" if value is None or value == "" else str(value)
+
+
+def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns {"a.b": value} of nested dicts."""
+    leaves = {}
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            leaves.update({f"{name}.{inner}": leaf for inner, leaf in flat(value).items()})
+        else:
+            leaves[str(name)] = value
+    return leaves
+
+
+def number(value: Any) -> float:
+    """Returns a JSON value as a float: NaN for null and anything that is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as people say them: 75.3 as "1:15 min", 12.34 as "12.3 s", 4000 as "1:06:40 h"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    text = str(datetime.timedelta(seconds=round(seconds)))
+    return f"{text} h" if seconds >= 3600 else f"{text.removeprefix('0:').removeprefix('0')} min"

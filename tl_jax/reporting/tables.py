@@ -1,0 +1,100 @@
+"""Rows as a table: on the terminal and in Markdown."""
+
+import math
+import numbers
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+Rows = Sequence[Mapping[str, Any]]
+
+# Wider than any table of ours: without a terminal there is nothing to wrap to.
+_PLAIN_WIDTH = 400
+
+
+def print_table(title: str, rows: Rows, *, stream: TextIO | None = None) -> None:
+    """Prints rows as a table, the columns being all their keys in order of appearance.
+
+    Args:
+        title: the line above the table.
+        rows: one mapping per row; a key that a row lacks leaves its cell empty.
+        stream: where to write; standard output by default.
+    """
+    console = rich.console.Console(file=sys.stdout if stream is None else stream)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    table = rich.table.Table(
+        title=rich.text.Text(title), title_justify="left", box=rich.box.SIMPLE_HEAD, pad_edge=False
+    )
+    for name in columns(rows):
+        justify = "right" if is_numeric(rows, name) else "left"
+        table.add_column(rich.text.Text(label(name)), justify=justify)
+    for row in rows:
+        table.add_row(*(rich.text.Text(format_value(row.get(name))) for name in columns(rows)))
+    console.print(table)
+
+
+def format_markdown(rows: Rows) -> str:
+    """Returns rows as a GitHub-flavoured Markdown table, numbers to the right.
+
+    Example:
+        >>> print(format_markdown([{"method": "linear_probe", "images": 45000}]))
+        | method | images |
+        |---|---:|
+        | linear_probe | 45,000 |
+    """
+    names = columns(rows)
+    lines = [
+        [label(name) for name in names],
+        *([format_value(row.get(name)) for name in names] for row in rows),
+    ]
+    header, *body = ["| " + " | ".join(map(_escape_markdown, cells)) + " |" for cells in lines]
+    rule = "|" + "|".join("---:" if is_numeric(rows, name) else "---" for name in names) + "|"
+    return "\n".join([header, rule, *body])
+
+
+def columns(rows: Rows) -> list[str]:
+    """Returns every key of the rows once, in order of appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def label(name: str) -> str:
+    """Returns a field name as a column heading: "optimizer_state_bytes" as "optimizer state bytes"."""
+    return name.replace("_", " ")
+
+
+def is_numeric(rows: Rows, name: str) -> bool:
+    """Returns whether the column holds numbers only (and at least one)."""
+    values = [row[name] for row in rows if row.get(name) is not None]
+    return bool(values) and all(
+        isinstance(value, numbers.Real) and not isinstance(value, bool) for value in values
+    )
+
+
+def format_value(value: Any) -> str:
+    """Returns a cell: 45000 as "45,000", 0.123456 as "0.1235", None as ""."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case numbers.Integral():
+            return f"{int(value):,}"
+        case numbers.Real():
+            number = float(value)
+            if math.isfinite(number) and abs(number) >= 1000:
+                return f"{number:,.0f}"
+            return f"{number:.4g}"
+        case list() | tuple():
+            return ", ".join(format_value(item) for item in value)
+        case _:
+            return str(value)
+
+
+def _escape_markdown(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

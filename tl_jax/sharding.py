@@ -1,0 +1,134 @@
+"""The mesh, shardings, host batches as global arrays, and the compiled form of a step.
+
+One mesh axis, `data`, of type Auto: parameters are replicated, batches are split over their first axis.
+Process `p` of `P` holds rows `[p * B / P, (p + 1) * B / P)` of a global batch of `B`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from tl_jax.errors import InputError, unknown
+
+AXIS = "data"
+MODES = ("jit", "pmap")
+
+
+def check_mode(mode: str) -> None:
+    """Raises InputError unless `mode` is one of `MODES`."""
+    if mode not in MODES:
+        raise unknown("parallel.mode", mode, MODES)
+
+
+def make_mesh(num_devices: int = 0) -> Mesh:
+    """Returns a mesh of one axis, `data`, over the first `num_devices` devices (0: all of them).
+
+    Raises:
+        InputError: if there are fewer devices, or if a subset is asked for among several processes.
+    """
+    devices = jax.devices()
+    if not 0 <= num_devices <= len(devices):
+        raise InputError(f"parallel.devices={num_devices}: this machine has {len(devices)} devices")
+    if num_devices and num_devices < len(devices) and jax.process_count() > 1:
+        raise InputError(
+            f"parallel.devices={num_devices}: with {jax.process_count()} processes all "
+            f"{len(devices)} devices are used; leave it at 0"
+        )
+    chosen = np.array(devices[: num_devices or len(devices)])
+    return Mesh(chosen, (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of what every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of arrays split over their first axis."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+    """Returns the tree with every leaf copied whole to every device; never aliases its input."""
+    sharding = replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(sharding, np.array(leaf)), tree
+    )
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> slice:
+    """Returns the rows of a global batch that this process loads.
+
+    Raises:
+        InputError: if the devices do not divide `batch_size`; names the nearest sizes they divide.
+    """
+    devices = mesh.size
+    if batch_size % devices:
+        below = batch_size - batch_size % devices
+        choices = [size for size in (below, below + devices) if size > 0]
+        raise InputError(
+            f"batch size {batch_size} is not divisible by {devices} devices; "
+            f"nearest: {' or '.join(map(str, choices))}"
+        )
+    per_process = batch_size // jax.process_count()
+    start = jax.process_index() * per_process
+    return slice(start, start + per_process)
+
+
+def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Returns this process's rows `[B / P, ...]` as parts of global arrays `[B, ...]` over the mesh."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
+    }
+
+
+def compile_train_step(make_step: Callable[..., Callable], mesh: Mesh, mode: str = "jit") -> Callable:
+    """Returns the compiled `(state, host batch) -> (state, metrics)`.
+
+    Args:
+        make_step: called with `axis_name=None` (jit sees global arrays) or `axis_name="data"` (pmap:
+            the step reduces over devices itself), returns the pure step.
+        mesh: the devices.
+        mode: "jit" (`NamedSharding`, state donated) or "pmap", a thin wrapper around the same step.
+
+    Raises:
+        InputError: if `mode` is neither.
+    """
+    check_mode(mode)
+    if mode == "jit":
+        whole = replicated(mesh)
+        step = jax.jit(
+            make_step(axis_name=None),
+            in_shardings=(whole, batch_sharding(mesh)),
+            out_shardings=(whole, whole),
+            donate_argnums=0,
+        )
+        return lambda state, batch: step(state, global_batch(mesh, batch))
+    if mode == "pmap":
+        step = jax.pmap(
+            make_step(axis_name=AXIS),
+            axis_name=AXIS,
+            in_axes=(None, 0),
+            out_axes=(None, None),
+            devices=list(mesh.devices.flat),
+        )
+        local_devices = mesh.size // jax.process_count()
+
+        def split_rows(rows: np.ndarray) -> np.ndarray:
+            return rows.reshape(local_devices, -1, *rows.shape[1:])
+
+        return lambda state, batch: step(state, jax.tree.map(split_rows, batch))
+    raise AssertionError(mode)
+
+
+def compile_eval_step(eval_step: Callable, mesh: Mesh) -> Callable:
+    """Returns the compiled `(params, batch_stats, host batch) -> outputs`, outputs whole on every device."""
+    whole = replicated(mesh)
+    step = jax.jit(
+        eval_step, in_shardings=(whole, whole, batch_sharding(mesh)), out_shardings=whole
+    )
+    return lambda params, batch_stats, batch: step(params, batch_stats, global_batch(mesh, batch))

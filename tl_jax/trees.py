@@ -1,0 +1,98 @@
+"""Leaf names, pattern matching and tree comparison.
+
+A tree is a nested dict of arrays; the name of a leaf is its path joined by "/", such as
+`stage2/block0/conv1/kernel`: the same string in patterns, logs, errors and checkpoints.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tl_jax.errors import InputError, nearest
+
+Tree = Mapping[str, Any]
+
+
+def flatten(tree: Tree) -> dict[str, Any]:
+    """Returns {leaf name: leaf} of a nested dict, in the order of the tree."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{key}/{name}": leaf for name, leaf in flatten(value).items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the nested dict whose leaves are named by the keys of `flat`; undoes `flatten`."""
+    tree: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *path, last = name.split("/")
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+        node[last] = leaf
+    return tree
+
+
+def map_named(function, tree: Tree) -> dict[str, Any]:
+    """Returns the tree of `function(name, leaf)` over the leaves of `tree`."""
+    return unflatten({name: function(name, leaf) for name, leaf in flatten(tree).items()})
+
+
+def match(patterns: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]:
+    """Returns, for each pattern, the names that it matches in full (`re.fullmatch`).
+
+    Raises:
+        InputError: if a pattern is no regular expression or matches nothing; all such patterns are
+            listed in one message, each with the nearest names.
+    """
+    names = list(names)
+    matches, problems = {}, []
+    for pattern in patterns:
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            problems.append(f"{pattern!r} is not a regular expression ({error})")
+            continue
+        matches[pattern] = [name for name in names if expression.fullmatch(name)]
+        if not matches[pattern]:
+            stems = sorted({prefix for name in names for prefix in _prefixes(name)})
+            near = nearest(re.sub(r"[/.*+()\[\]\\^$?]+$", "", pattern), stems)
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            problems.append(f"pattern {pattern!r} matches no leaf{hint}")
+    if problems:
+        raise InputError("\n".join([*problems, f"the {len(names)} leaves are named like {names[0]!r}"]))
+    return matches
+
+
+def _prefixes(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def differences(given: Tree, expected: Tree) -> list[str]:
+    """Returns one sorted line for every leaf that is missing, extra, misshapen or wrongly typed."""
+    given, expected = flatten(given), flatten(expected)
+    lines = [f"{name}: missing" for name in expected.keys() - given.keys()]
+    lines += [f"{name}: not expected" for name in given.keys() - expected.keys()]
+    for name in given.keys() & expected.keys():
+        found, wanted = given[name], expected[name]
+        if np.shape(found) != np.shape(wanted):
+            lines.append(f"{name}: shape {np.shape(found)}, expected {np.shape(wanted)}")
+        elif found.dtype != wanted.dtype:
+            lines.append(f"{name}: dtype {found.dtype}, expected {wanted.dtype}")
+    return sorted(lines)
+
+
+def count(tree: Tree) -> int:
+    """Returns the number of scalars in all leaves."""
+    return sum(int(np.prod(np.shape(leaf))) for leaf in flatten(tree).values())
+
+
+def num_bytes(tree: Tree) -> int:
+    """Returns the bytes that all leaves take."""
+    return sum(int(np.prod(np.shape(leaf))) * leaf.dtype.itemsize for leaf in flatten(tree).values())
