@@ -8,6 +8,7 @@ import pathlib
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import ml_collections
@@ -32,18 +33,32 @@ _CACHE = flags.DEFINE_string(
 )
 
 
-def define_config() -> Callable[[], tuple[ml_collections.ConfigDict, pathlib.Path]]:
-    """Defines --config and --workdir; returns a function giving their values once flags are parsed."""
-    config = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/quickstart.py.")
-    workdir = flags.DEFINE_string("workdir", None, "The run folder: made, or resumed where it exists.")
+def define_config() -> flags.FlagHolder[ml_collections.ConfigDict]:
+    """Defines --config, the file of a config whose fields are flags too."""
+    return config_flags.DEFINE_config_file(
+        "config", None, "The experiment, such as configs/quickstart.py; --config.FIELD=VALUE changes it."
+    )
 
-    def values():
-        missing = [f"--{flag.name}" for flag in (config, workdir) if not flag.value]
-        if missing:
-            raise InputError(f"{' and '.join(missing)} must be given; --helpfull lists all flags")
-        return config.value, pathlib.Path(workdir.value).expanduser()
 
-    return values
+def define_workdir() -> flags.FlagHolder[str]:
+    """Defines --workdir, the run folder."""
+    return flags.DEFINE_string("workdir", None, "The run folder: made, or resumed where it exists.")
+
+
+def required(flag: flags.FlagHolder) -> Any:
+    """Returns the value of a flag.
+
+    Raises:
+        InputError: if it was not given.
+    """
+    if not flag.value:
+        raise InputError(f"--{flag.name} must be given; --helpfull lists all flags")
+    return flag.value
+
+
+def required_path(flag: flags.FlagHolder[str]) -> pathlib.Path:
+    """Returns the path that a flag names; raises InputError if it was not given."""
+    return pathlib.Path(required(flag)).expanduser()
 
 
 def run(main: Callable[[], object]) -> None:

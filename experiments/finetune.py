@@ -5,12 +5,13 @@
 
 from experiments import cli, training
 
-_values = cli.define_config()
+_CONFIG = cli.define_config()
+_WORKDIR = cli.define_workdir()
 
 
 def main() -> None:
     """Trains, or resumes, as the config says."""
-    training.run(*_values())
+    training.run(cli.required(_CONFIG), cli.required_path(_WORKDIR))
 
 
 if __name__ == "__main__":

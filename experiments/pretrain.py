@@ -6,12 +6,13 @@
 from experiments import cli, training
 from tl_jax.errors import InputError
 
-_values = cli.define_config()
+_CONFIG = cli.define_config()
+_WORKDIR = cli.define_workdir()
 
 
 def main() -> None:
     """Runs the config, which must name no pretrained weights."""
-    config, workdir = _values()
+    config, workdir = cli.required(_CONFIG), cli.required_path(_WORKDIR)
     if config.init.weights:
         raise InputError(
             f"init.weights={config.init.weights!r}: pretrain starts from random weights; use experiments.finetune"

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments import assembly, conclusion
+from experiments import assembly, outcome
 from experiments.cli import StopRequest
 from experiments.evaluator import Evaluator
 from tl_jax import freezing, loops, models, optim, preprocessing, reporting, sharding, steps
@@ -41,10 +41,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     ):
         if folder.state == "finished" or setup is None:
             result = folder.read_json("result.json")
-            print(f"{folder.path} is finished: {conclusion.describe(result)}")
+            print(f"{folder.path} is finished: {outcome.describe(result)}")
             return result
+        parameters = introduce(setup, folder)
         state, seconds = train(setup, folder, stop)
-        return conclusion.conclude(setup, folder, state, seconds)
+        return conclude(setup, folder, state, seconds, parameters)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,15 +77,18 @@ class Setup:
 
     def initial_state(self) -> TrainState:
         """Returns the state before the first update, on every device."""
+        return sharding.replicate(self.mesh, self.initial_state_on_host())
+
+    def initial_state_on_host(self) -> TrainState:
+        """Returns the state before the first update."""
         params = self.initial.variables["params"]
-        state = TrainState(
+        return TrainState(
             step=jnp.int32(0),
             seed=jnp.int32(self.config.seed),
             params=params,
             batch_stats=self.initial.variables["batch_stats"],
             opt_state=self.optimisation.tx.init(params),
         )
-        return sharding.replicate(self.mesh, state)
 
 
 def prepare(config: ml_collections.ConfigDict) -> Setup:
@@ -116,6 +120,77 @@ def prepare(config: ml_collections.ConfigDict) -> Setup:
     )
 
 
+def introduce(setup: Setup, folder: RunFolder) -> list[dict[str, Any]]:
+    """Prints and writes what will be trained and from what; returns the rows of the freezing table."""
+    state = jax.eval_shape(setup.initial_state_on_host)
+    rows = freezing.summary(
+        state.params,
+        state.batch_stats,
+        setup.optimisation.frozen_mask,
+        setup.config.freeze.batch_norm,
+        setup.optimisation.multipliers,
+        state.opt_state,
+    )
+    if jax.process_index() == 0:
+        for line in setup.deviations:
+            print(f"deviation: {line}")
+        if setup.initial.port_report is not None:
+            folder.write_json("port_report.json", setup.initial.port_report)
+        folder.write_json(
+            "preprocessing.json", assembly.describe_preprocessing(setup.preprocessing)
+        )
+        folder.write_json("freezing.json", rows)
+        reporting.print_table("Parameters", rows)
+    return rows
+
+
+def conclude(
+    setup: Setup,
+    folder: RunFolder,
+    state: TrainState,
+    seconds: float,
+    parameters: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Evaluates the chosen state, reading the test split once; returns what `result.json` holds."""
+    splits, logits = {}, {}
+    for name in ("validation", "test"):
+        if name in setup.splits:
+            splits[name], logits[name] = setup.evaluator(
+                state.params, state.batch_stats, setup.splits[name]
+            )
+    step, total = int(state.step), setup.total_steps
+    if "validation" in splits:
+        held_out = splits["validation"]["examples"]
+        selection = f"step {step} of {total}, the best top-1 on {held_out:,} images held out of train"
+    else:
+        selection = f"the last step, {total}; nothing was held out to choose by"
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    preprocessing = assembly.describe_preprocessing(setup.preprocessing)
+    class_names = setup.splits["train"].class_names
+    if jax.process_index() == 0:
+        outcome.save_weights(folder, setup.config, variables, preprocessing, class_names)
+    result = {
+        "splits": splits,
+        "selection": f"{selection}; test was read once, at the end",
+        "steps": total,
+        "selected_step": step,
+        "train_examples": len(setup.splits["train"]),
+        "wall_seconds": seconds,
+        "images_per_second": total * setup.config.data.batch_size / seconds,
+        "parameters": parameters,
+        "frozen": freezing.verify_unchanged(
+            setup.initial.variables,
+            variables,
+            setup.optimisation.frozen_mask,
+            setup.optimisation.frozen_norms,
+            setup.config.freeze.batch_norm,
+        ),
+        "preprocessing": preprocessing,
+        "deviations": setup.deviations,
+    }
+    return outcome.finish(folder, setup.config, setup.splits["test"], logits["test"], result)
+
+
 def train(setup: Setup, folder: RunFolder, stop: StopRequest) -> tuple[TrainState, float]:
     """Runs or resumes the updates; returns the state to report on and the seconds they took.
 
@@ -126,7 +201,6 @@ def train(setup: Setup, folder: RunFolder, stop: StopRequest) -> tuple[TrainStat
     checkpointer = Checkpointer(folder.checkpoints)
     state = checkpointer.restore_latest(template) or template
     start = int(state.step)
-    conclusion.introduce(setup, folder, template)
 
     writer = reporting.MetricWriter(
         folder.path, tensorboard=config.report.tensorboard, resume_step=start or None

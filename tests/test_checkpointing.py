@@ -3,7 +3,6 @@
 import errno
 import os
 import pathlib
-import resource
 import shutil
 import signal
 import socket
@@ -18,8 +17,7 @@ import numpy as np
 import optax
 import pytest
 
-from tl_jax import checkpointing
-from tl_jax.checkpointing import Checkpointer, restore_params
+from tl_jax.checkpointing import Checkpointer, restore_params, verification
 from tl_jax.errors import InputError
 from tl_jax.train_state import TrainState
 
@@ -30,7 +28,7 @@ def make_state(step: int = 0, shift: float = 0.0) -> TrainState:
     """Returns a state with a frozen backbone: its optimizer state is full of masked nodes."""
     params = {
         "stem": {"conv": {"kernel": jnp.arange(6, dtype=jnp.float32).reshape(2, 3) + shift}},
-        "head": {"kernel": jnp.full((3, 2), 0.5 + shift), "bias": jnp.zeros(2)},
+        "head": {"kernel": jnp.full((3, 2), 0.5 + shift, jnp.float32), "bias": jnp.zeros(2)},
     }
     frozen_mask = {
         "stem": {"conv": {"kernel": True}},
@@ -83,6 +81,30 @@ def test_keeps_unusual_values_bit_for_bit(checkpointer, values):
     restored = checkpointer.restore_latest(state)
     assert_same_bits(restored, state)
     assert np.asarray(restored.opt_state[0]["trace"]).tobytes() == values.tobytes()
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(checkpointer):
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.3, momentum=0.9))
+
+    @jax.jit
+    def advance(state):
+        grads = jax.grad(lambda p: jnp.sum(jnp.sin(p["w"] * 3.7) ** 2))(state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+
+    params = {"w": jnp.linspace(-1.0, 1.0, 7)}
+    initial = TrainState(jnp.int32(0), jnp.int32(7), params, {}, tx.init(params))
+    whole = initial
+    for _ in range(6):
+        whole = advance(whole)
+        if int(whole.step) == 3:
+            checkpointer.save(whole)
+    resumed = checkpointer.restore_latest(initial)
+    assert int(resumed.step) == 3
+    for _ in range(3):
+        resumed = advance(resumed)
+    assert_same_bits(resumed, whole)
 
 
 def test_restores_from_shapes_alone(checkpointer):
@@ -296,7 +318,7 @@ def test_restore_params_refuses(tmp_path, checkpointer):
     checkpointer.save(make_state(3))
     folder = tmp_path / "checkpoints"
     assert_same_bits(restore_params(folder, "latest")["params"], make_state().params)
-    with pytest.raises(InputError, match="no best checkpoint .* ask for 'latest'"):
+    with pytest.raises(InputError, match=r"no best checkpoint .* ask for 'latest'"):
         restore_params(folder)
     with pytest.raises(InputError, match="unknown checkpoint 'lates'; nearest: latest"):
         restore_params(folder, "lates")
@@ -332,7 +354,7 @@ def test_a_save_that_fails_leaves_nothing_behind(checkpointer, tmp_path, monkeyp
         raise PermissionError(errno.EACCES, "not now", str(folder))
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpointing, "_checksums", fail)
+        patched.setattr(verification, "_sha256", fail)
         with pytest.raises(PermissionError, match="not now"):
             checkpointer.save(make_state(20))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["10"]
@@ -344,6 +366,7 @@ def _python(code: str, *arguments, **options) -> subprocess.Popen:
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
         "PYTHONPATH": os.pathsep.join([str(_REPOSITORY), str(_REPOSITORY / "tests")]),
         **options.pop("environment", {}),
     }
@@ -396,10 +419,9 @@ def _check_full_disk_message(output: str, folder: pathlib.Path) -> None:
 
 
 def test_a_file_size_limit_keeps_earlier_checkpoints(tmp_path):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-
-    output, _ = _finish(_python(_SAVE_UNTIL_FULL, tmp_path / "checkpoints", preexec_fn=limit))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
+    code = limit + textwrap.dedent(_SAVE_UNTIL_FULL)
+    output, _ = _finish(_python(code, tmp_path / "checkpoints"))
     _check_full_disk_message(output, tmp_path / "checkpoints")
 
 

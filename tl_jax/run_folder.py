@@ -60,7 +60,7 @@ class RunFolder:
 
         Args:
             path: the run's folder.
-            config: the resolved configuration, of JSON values; compared with the one that lies there.
+            config: the resolved configuration, of JSON values; compared with the one there.
             is_primary: False for all but one process of a run: they neither lock nor write.
 
         Raises:
@@ -138,9 +138,8 @@ class RunFolder:
 def environment_facts() -> dict[str, Any]:
     """Returns {"device", "versions", "git_revision"}: what a number of this run depends on.
 
-    `device` is {"platform", "kind", "count"} over all processes; a package that is not installed has
-    the version None. `git_revision` is the commit of the checkout in which the package lies, with
-    "+dirty" appended when a tracked file is modified; None when the package lies in no checkout.
+    `device` is {"platform", "kind", "count"} over all processes; a package that is not installed
+    has the version None; `git_revision` is that of the folder in which this package lies.
     """
     devices = jax.devices()
     versions: dict[str, str | None] = {"python": platform.python_version()}
@@ -161,7 +160,10 @@ def environment_facts() -> dict[str, Any]:
 
 
 def git_revision(folder: Path) -> str | None:
-    """Returns the commit of the checkout that tracks `folder`, "+dirty" when modified, else None."""
+    """Returns the commit of the checkout that tracks `folder`, or None when no checkout does.
+
+    "+dirty" is appended when any tracked file of the checkout is modified.
+    """
     # A package in a virtual environment lies inside a checkout that knows nothing of it.
     if not _git(folder, "ls-files", "--", "."):
         return None
@@ -191,8 +193,8 @@ def _check_usable(folder: Path) -> None:
     if foreign:
         shown = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if foreign[5:] else "")
         raise InputError(
-            f"--workdir {folder} is not the folder of a run (no config.json) and not empty: it holds "
-            f"{shown}; give a new folder"
+            f"--workdir {folder} is not the folder of a run (no config.json) and not empty: it "
+            f"holds {shown}; give a new folder"
         )
 
 
@@ -225,7 +227,7 @@ def _config_differences(found: Any, given: dict[str, Any]) -> list[str]:
 
 
 def _fields(prefix: str, value: Any) -> dict[str, str]:
-    """Returns {field name: value as JSON}; text, so that NaN equals itself and 1 differs from 1.0."""
+    """Returns {field name: JSON text}: as text, NaN equals itself and 1 differs from 1.0."""
     if not isinstance(value, dict) or not value:
         return {prefix: json.dumps(value, sort_keys=True)}
     flat = {}
@@ -266,8 +268,8 @@ def _acquire(path: Path) -> int:
     except BlockingIOError as error:
         os.close(lock)
         raise InputError(
-            f"--workdir {path.parent} is in use by {_holder(path)}; wait until it ends, stop it, or "
-            "use another --workdir"
+            f"--workdir {path.parent} is in use by {_holder(path)}; wait until it ends, stop it, "
+            "or use another --workdir"
         ) from error
     except BaseException:
         os.close(lock)

@@ -23,7 +23,10 @@ def random_variables(model, seed=0):
             last[block] = max(last.get(block, ""), name)
     random = np.random.RandomState(seed)
     return trees.unflatten(
-        {name: _leaf(random, name, flat[name].shape, name in last.values()) for name in sorted(flat)}
+        {
+            name: _leaf(random, name, flat[name].shape, name in last.values())
+            for name in sorted(flat)
+        }
     )
 
 

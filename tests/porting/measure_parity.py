@@ -1,6 +1,6 @@
 """Records the largest relative error per network, reference and boundary.
 
-    python tests/porting/measure_parity.py --out parity.json
+python tests/porting/measure_parity.py --out parity.json
 """
 
 import argparse
@@ -25,7 +25,9 @@ def main():
                 results[f"{case.id}/{reference}"] = errors
                 worst = max(errors, key=errors.get)
                 seconds = time.perf_counter() - start
-                print(f"{case.id:28} {reference:12} {errors[worst]:.2e} at {worst} ({seconds:.0f} s)")
+                print(
+                    f"{case.id:28} {reference:12} {errors[worst]:.2e} at {worst} ({seconds:.0f} s)"
+                )
     table = {
         "what": "max |ours - reference| / max |reference|, float32, random weights and statistics",
         "jax": jax.__version__,

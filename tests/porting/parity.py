@@ -1,4 +1,4 @@
-"""The comparison of our networks with the reference ones, shared by tests and the recorded table."""
+"""Our networks compared with the reference ones, for the tests and the recorded table."""
 
 import dataclasses
 
@@ -51,9 +51,7 @@ def make_reference(case, reference):
         naming = "torchvision" if case.name.endswith("_b") else "cifar"
         return (lambda: torch_reference.cifar_resnet(case.name, NUM_CLASSES)), naming
     stem = case.stem or "imagenet"
-    return (
-        lambda: torch_reference.torchvision_resnet(case.name, NUM_CLASSES, stem)
-    ), "torchvision"
+    return (lambda: torch_reference.torchvision_resnet(case.name, NUM_CLASSES, stem)), "torchvision"
 
 
 def measure(case):
@@ -79,5 +77,7 @@ def measure(case):
         )
         theirs = run(net, images)
         assert tuple(theirs) == model.boundaries
-        errors[reference] = {name: relative_error(ours[name], theirs[name]) for name in model.boundaries}
+        errors[reference] = {
+            name: relative_error(ours[name], theirs[name]) for name in model.boundaries
+        }
     return errors

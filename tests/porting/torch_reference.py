@@ -18,7 +18,7 @@ _OPERATORS = {
 def torchvision_models():
     """Returns `torchvision.models`, also where torchvision has no compiled operators for this CPU.
 
-    Without them `import torchvision` fails at the operators to which it attaches fake kernels, unless
+    Without them `import torchvision` fails where it attaches fake kernels to some of them, unless
     they are declared; the networks never call them.
     """
     global _LIBRARY
@@ -130,7 +130,7 @@ class CifarResNet(nn.Module):
 
 
 class CifarProjectionResNet(CifarResNet):
-    """The same with projections as shortcuts (option B), head and projections named as torchvision's."""
+    """The same with projections as shortcuts (option B), named as torchvision names them."""
 
     def __init__(self, blocks, num_classes):
         super().__init__(blocks, num_classes)
@@ -175,7 +175,7 @@ def timm_resnet(name, num_classes):
 
 
 def cifar_resnet(name, num_classes):
-    """Returns the CIFAR network of that name: `resnet20_cifar`, ..., or with projections `..._b`."""
+    """Returns the CIFAR network of that name; those ending in `_b` have projections."""
     blocks = (int(name.split("_")[0].removeprefix("resnet")) - 2) // 6
     make = CifarProjectionResNet if name.endswith("_b") else CifarResNet
     return make(blocks, num_classes)

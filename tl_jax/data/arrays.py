@@ -19,8 +19,8 @@ class Digits:
     """1,797 handwritten digits in 10 classes, part of scikit-learn: the data that is always there.
 
     Stored as 8x8 grey values in [0, 16]; given as 32x32 RGB, each stored pixel a 4x4 square of
-    `round(value * 255 / 16)`. The publisher's file names no split: 500 examples, 50 of each class, are
-    `test` and 1,297 `train`, the same ones always.
+    `round(value * 255 / 16)`. The file names no split: 500 examples, 50 of each class, are `test`
+    and 1,297 `train`, the same ones always.
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998.
     """
@@ -30,7 +30,7 @@ class Digits:
 
     def split(self, name: str) -> InMemorySplit:
         """Returns `train` or `test`."""
-        from sklearn import datasets  # noqa: PLC0415  takes a second
+        from sklearn import datasets  # takes a second
 
         digits = datasets.load_digits()
         labels = digits.target.astype(np.int32)
@@ -68,7 +68,9 @@ class Npz:
                         f"{path} has no pair of arrays SPLIT_images and SPLIT_labels; "
                         f"it has {', '.join(found) or 'none'}"
                     )
-                names = next((arrays[key] for key in ("class_names", "names") if key in found), None)
+                names = next(
+                    (arrays[key] for key in ("class_names", "names") if key in found), None
+                )
                 if names is None:
                     highest = max(
                         int(arrays[f"{split}_labels"].max(initial=0)) for split in self.split_names

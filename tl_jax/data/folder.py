@@ -18,22 +18,25 @@ class Folder:
     """Images in one folder per class; classes are numbered in the order of their names.
 
     A folder without splits gets three: `test` is a fifth of every class, always the same files,
-    `train` the rest and `all` both. Files whose name starts with a dot or does not end like an image
-    are passed over; folders inside a class folder belong to the class.
+    `train` the rest and `all` both. Files whose name starts with a dot or does not end like an
+    image are passed over; folders inside a class folder belong to the class.
 
     Args:
         path: the folder.
         image_size: see `records.LazySplit`.
 
     Raises:
-        InputError: if the folder or its images are missing, or a split has a class that `train` has not.
+        InputError: if the folder or its images are missing, or a split has a class that `train` has
+            not.
     """
 
     def __init__(self, path: Path, image_size: int):
         self.name = f"folder:{path}"
         self._image_size = image_size
         if not path.is_dir():
-            raise InputError(f"{path} is not a folder; folder:PATH needs PATH/CLASS/* or PATH/SPLIT/CLASS/*")
+            raise InputError(
+                f"{path} is not a folder; folder:PATH needs PATH/CLASS/* or PATH/SPLIT/CLASS/*"
+            )
         folders = _subfolders(path)
         named = [folder for folder in folders if folder.name in _SPLITS]
         holds_images = any(_images(folder, nested=False) for folder in folders) and not named
@@ -51,7 +54,9 @@ class Folder:
             self._records |= {"train": records, "test": records}
         self.split_names = tuple(self._rows)
 
-    def _index(self, path: Path, files: dict[str, dict[str, list[str]]]) -> dict[str, "_FileRecords"]:
+    def _index(
+        self, path: Path, files: dict[str, dict[str, list[str]]]
+    ) -> dict[str, "_FileRecords"]:
         if not any(found for classes in files.values() for found in classes.values()):
             raise InputError(
                 f"{path} has no images in PATH/CLASS/* nor in PATH/SPLIT/CLASS/*; "
@@ -60,13 +65,18 @@ class Folder:
         reference = "train" if "train" in files else next(iter(files))
         class_names = tuple(sorted(files[reference]))
         problems = [
-            f"{reference}/{name} has no images" for name, found in files[reference].items() if not found
+            f"{reference}/{name} has no images"
+            for name, found in files[reference].items()
+            if not found
         ]
         for split, classes in files.items():
             extra = sorted(set(classes) - set(class_names))
             problems += [f"{split}/{name} is no class of {reference}" for name in extra]
         if problems:
-            shown = [*problems[:10], *([f"and {len(problems) - 10} more"] if len(problems) > 10 else [])]
+            shown = [
+                *problems[:10],
+                *([f"and {len(problems) - 10} more"] if len(problems) > 10 else []),
+            ]
             raise InputError(f"{path}: " + "; ".join(shown))
         return {split: _FileRecords(classes, class_names) for split, classes in files.items()}
 
@@ -93,7 +103,9 @@ class _FileRecords:
 
     def read(self, indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
         try:
-            return [Path(self._files[index]).read_bytes() for index in indices], self._labels[indices]
+            return [Path(self._files[index]).read_bytes() for index in indices], self._labels[
+                indices
+            ]
         except OSError as error:
             raise InputError(f"an image cannot be read: {error}") from error
 
@@ -114,7 +126,9 @@ def _classes(folder: Path) -> dict[str, list[str]]:
 def _subfolders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         return sorted(
-            Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")
+            Path(entry.path)
+            for entry in entries
+            if entry.is_dir() and not entry.name.startswith(".")
         )
 
 

@@ -40,15 +40,18 @@ def decode(encoded: bytes, name: str, image_size: int = 0) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(encoded)) as opened:
             if opened.mode in _DEEP_MODES:
-                raise InputError(f"{name} has more than 8 bits a channel (mode {opened.mode}); expected 8")
-            image = opened.convert("RGB")
+                raise InputError(
+                    f"{name} has more than 8 bits a channel (mode {opened.mode}); expected 8"
+                )
+            opened.load()
+            image = opened if opened.mode == "RGB" else opened.convert("RGB")
+            if image_size and image.size != (image_size, image_size):
+                image = _square(image, image_size)
+            return np.asarray(image)
     except InputError:
         raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{name} cannot be read as an image: {error}") from error
-    if image_size and image.size != (image_size, image_size):
-        image = _square(image, image_size)
-    return np.asarray(image)
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:

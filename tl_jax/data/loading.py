@@ -17,17 +17,25 @@ DEFAULT_DATA_DIR = "~/tensorflow_datasets"
 _ALIASES = {"val": "validation", "validation": "val"}
 _SLICE_ORDER = 3 << 40
 
+_Stored = InMemorySplit | records.LazySplit
+
 
 class Source(Protocol):
     """A data set with named splits."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """How messages call it."""
+        ...
 
     @property
-    def split_names(self) -> tuple[str, ...]: ...
+    def split_names(self) -> tuple[str, ...]:
+        """What `split` takes."""
+        ...
 
-    def split(self, name: str) -> InMemorySplit | records.LazySplit: ...
+    def split(self, name: str) -> _Stored:
+        """Returns one of `split_names`."""
+        ...
 
 
 def load_splits(
@@ -51,29 +59,31 @@ def load_splits(
 
     Args:
         name: `digits`, `npz:PATH`, `folder:PATH`, `tfds:NAME` or `tfds:NAME/CONFIG`.
-        data_dir: where prepared tfds data sets lie (None: `~/tensorflow_datasets`); a relative PATH is
-            looked up here when it is not in the working directory.
+        data_dir: where prepared tfds data sets lie (None: `~/tensorflow_datasets`); a relative PATH
+            is looked up here when it is not in the working directory.
         train: training split in tfds notation, such as `train[:80%]`.
         test: test split in tfds notation, such as `val`.
         validation: validation split in tfds notation, or "" for none.
-        validation_fraction: in [0, 1): this part of `train`, the same part of each class, is held out.
+        validation_fraction: in [0, 1): this part of `train`, the same of each class, is held out.
         examples_per_class: when above 0, `train` keeps this many of each class, chosen after the
             validation split is held out.
         seed: of both choices, an integer from 0; `test` does not depend on it.
-        image_size: the side to which images are brought on the host where stored sizes differ or are
-            larger; 0 keeps the stored size. See `records.LazySplit`.
+        image_size: where stored sizes differ, the side to which images are brought on the host:
+            shorter side resized, centre square cut out. Images that all have one size keep it.
         max_memory_bytes: splits whose decoded images take more are decoded on access.
         download: whether CIFAR-10 and CIFAR-100 are prepared from the publisher's archive when they
             are missing: one placed in `data_dir`, or else downloaded.
 
     Raises:
-        InputError: if a name is unknown, the data is absent or not as promised, a split does not exist,
-            or two splits share examples.
+        InputError: if a name is unknown, the data is absent or not as promised, a split does not
+            exist, or two splits share examples.
     """
     if not 0 <= validation_fraction < 1:
         raise InputError(f"validation_fraction={validation_fraction} is not in [0, 1)")
     if validation and validation_fraction:
-        raise InputError(f"validation={validation!r} and validation_fraction={validation_fraction}: give one")
+        raise InputError(
+            f"validation={validation!r} and validation_fraction={validation_fraction}: give one"
+        )
     if min(seed, image_size, examples_per_class) < 0:
         raise InputError(
             f"expected integers from 0: seed={seed}, image_size={image_size}, "
@@ -82,6 +92,7 @@ def load_splits(
     source = open_source(name, data_dir=data_dir, image_size=image_size, download=download)
     wanted = {"train": train, "test": test} | ({"validation": validation} if validation else {})
     chosen = _resolve(source, wanted)
+    chosen = _one_shape(chosen, image_size)
     splits = {role: _in_memory(split, max_memory_bytes) for role, split in chosen.items()}
     if validation_fraction:
         labels = splits["train"].labels
@@ -109,14 +120,14 @@ def open_source(
     if kind == "tfds" and rest:
         root = Path(data_dir or DEFAULT_DATA_DIR).expanduser()
         parsed = tfds_source.Name.parse(rest)
-        found = prepare.find_or_prepare(parsed, root, download=download)
+        found = prepare.find_or_prepare(parsed, root, fetch=download)
         return tfds_source.Tfds(found, name, image_size)
     raise errors.unknown("data set", name, FORMS)
 
 
-def _resolve(source: Source, wanted: dict[str, str]) -> dict[str, InMemorySplit | records.LazySplit]:
-    """Returns the split of each role, in tfds notation; raises InputError where they share examples."""
-    whole: dict[str, InMemorySplit | records.LazySplit] = {}
+def _resolve(source: Source, wanted: dict[str, str]) -> dict[str, _Stored]:
+    """Returns the split of each role; raises InputError where two share examples."""
+    whole: dict[str, _Stored] = {}
     chosen, rows = {}, {}
     for role, text in wanted.items():
         parts, places = [], []
@@ -124,7 +135,9 @@ def _resolve(source: Source, wanted: dict[str, str]) -> dict[str, InMemorySplit 
             split = _split_name(source, part.name)
             if split not in whole:
                 whole[split] = source.split(split)
-            indices = _slice(part, len(whole[split]), shuffled=not isinstance(source, tfds_source.Tfds))
+            indices = _slice(
+                part, len(whole[split]), shuffled=not isinstance(source, tfds_source.Tfds)
+            )
             parts.append(whole[split].subset(indices, f"{source.name} {text}"))
             places.append((split, indices))
         chosen[role], rows[role] = _join(parts), places
@@ -157,7 +170,7 @@ def _shared(first, second, whole) -> int:
     return count
 
 
-def _join(parts: Sequence[InMemorySplit | records.LazySplit]) -> InMemorySplit | records.LazySplit:
+def _join(parts: Sequence[_Stored]) -> _Stored:
     if len(parts) == 1:
         return parts[0]
     if all(isinstance(part, InMemorySplit) for part in parts):
@@ -165,6 +178,20 @@ def _join(parts: Sequence[InMemorySplit | records.LazySplit]) -> InMemorySplit |
         labels = np.concatenate([part.labels for part in parts])
         return InMemorySplit(images, labels, parts[0].class_names, parts[0].name)
     return records.join(parts)
+
+
+def _one_shape(chosen: dict[str, _Stored], image_size: int) -> dict[str, _Stored]:
+    """Returns the splits with images of one shape; raises InputError where they cannot have it."""
+    if image_size and len({split.image_shape for split in chosen.values()}) > 1:
+        chosen = {
+            role: split.resized() if isinstance(split, records.LazySplit) else split
+            for role, split in chosen.items()
+        }
+    shapes = {role: split.image_shape for role, split in chosen.items()}
+    if len(set(shapes.values())) > 1:
+        sizes = ", ".join(f"{role} {height}x{width}" for role, (height, width, _) in shapes.items())
+        raise InputError(f"images differ in size between splits: {sizes}; image_size must say one")
+    return chosen
 
 
 def _in_memory(split: Split, max_memory_bytes: int) -> Split:

@@ -35,8 +35,8 @@ class Part:
         stop = num_examples if self.stop is None else _boundary(self.stop, num_examples)
         if not 0 <= start < stop <= num_examples:
             raise InputError(
-                f"{self.name}[{self.start or ''}:{self.stop or ''}] selects examples {start} to {stop} "
-                f"of the {num_examples} in split {self.name!r}; expected at least one, all of them in it"
+                f"{self.name}[{self.start or ''}:{self.stop or ''}] selects examples {start} to "
+                f"{stop} of the {num_examples} in split {self.name!r}; expected one or more, all in it"
             )
         return start, stop
 

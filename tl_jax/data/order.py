@@ -1,8 +1,8 @@
 """The order of examples, as arithmetic: no iterator state exists, so there is none to lose.
 
 The examples of update `t` are places `t * batch_size` to `(t + 1) * batch_size` of an endless
-concatenation of permutations of the split, one per epoch, so a batch may span two epochs. Resuming at
-`t` needs only `t`.
+concatenation of permutations of the split, one per epoch, so a batch may span two epochs. Resuming
+at `t` needs only `t`.
 """
 
 import functools
@@ -33,7 +33,9 @@ def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> n
     """
     check_batch_size(batch_size, num_examples)
     if seed < 0 or step < 0:
-        raise InputError(f"seed and step must be integers from 0; given seed {seed} and step {step}")
+        raise InputError(
+            f"seed and step must be integers from 0; given seed {seed} and step {step}"
+        )
     epoch, offset = divmod(step * batch_size, num_examples)
     first = _permutation(seed, epoch, num_examples)[offset : offset + batch_size]
     if len(first) == batch_size:

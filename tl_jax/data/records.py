@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import copy
 import functools
 import os
 from collections.abc import Sequence
@@ -53,9 +54,8 @@ class LazySplit:
     Args:
         records: where they come from.
         rows: int64 [N], the records that belong to the split, in order.
-        image_size: the side to which images are brought. Needed where stored sizes differ; images that
-            all have one size are shrunk to it and never enlarged, which belongs on the accelerator.
-            0 keeps the stored size.
+        image_size: where stored sizes differ, the side to which images are brought; images that all
+            have one size keep it, as resizing belongs on the accelerator.
         name: how messages call the split.
 
     Raises:
@@ -70,32 +70,35 @@ class LazySplit:
         self.image_side = image_size
         self._labels: np.ndarray | None = None
 
-    @functools.cached_property
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, 3) of every image; the first use reads all headers where no size is declared."""
-        declared = self.records.declared_size
-        if declared:
-            sizes = collections.Counter({declared: len(self)})
-        else:
-            sizes = collections.Counter(_map_chunks(self._sizes, self.rows))
-        side = self.image_side
+        return self._framing[0]
+
+    @functools.cached_property
+    def _framing(self) -> tuple[tuple[int, int, int], int]:
+        """The shape of every image, and the side to which each is brought or 0."""
+        if self.records.declared_size:
+            return (*self.records.declared_size, 3), 0
+        sizes = collections.Counter(_map_chunks(self._sizes, self.rows))
         if len(sizes) == 1:
-            height, width = next(iter(sizes))
-            enlarging = side == 0 or min(height, width) <= side
-            return (height, width, 3) if enlarging else (side, side, 3)
+            return (*next(iter(sizes)), 3), 0
+        side = self.image_side
         if side:
-            return side, side, 3
+            return (side, side, 3), side
         common = ", ".join(f"{h}x{w} ({count})" for (h, w), count in sizes.most_common(5))
         raise InputError(
-            f"{self.name}: its {len(self)} images have {len(sizes)} different sizes, the most common "
-            f"{common}; image_size must say to which side they are resized"
+            f"{self.name}: its {len(self)} images have {len(sizes)} different sizes, the most "
+            f"common {common}; image_size must say to which side they are resized"
         )
 
     @property
     def labels(self) -> np.ndarray:
         """int32 [N]; the first use reads them."""
         if self._labels is None:
-            self._labels = self._checked(np.array(list(_map_chunks(self.records.labels, self.rows))))
+            self._labels = self._checked(
+                np.array(list(_map_chunks(self.records.labels, self.rows)))
+            )
         return self._labels
 
     @property
@@ -114,10 +117,16 @@ class LazySplit:
         """Returns the split of the examples at `indices`."""
         indices = np.asarray(indices, np.int64)
         chosen = LazySplit(self.records, self.rows[indices], self.image_side, name or self.name)
-        if "image_shape" in self.__dict__:
-            chosen.__dict__["image_shape"] = self.image_shape
+        if "_framing" in self.__dict__:
+            chosen.__dict__["_framing"] = self._framing
         if self._labels is not None:
             chosen._labels = self._labels[indices]
+        return chosen
+
+    def resized(self) -> "LazySplit":
+        """Returns the same split with every image brought to `image_side`, equal in size or not."""
+        chosen = copy.copy(self)
+        chosen.__dict__["_framing"] = (self.image_side, self.image_side, 3), self.image_side
         return chosen
 
     def in_memory(self) -> InMemorySplit:
@@ -139,13 +148,12 @@ class LazySplit:
         return pixels, labels
 
     def _decode_one(self, encoded: bytes, row: int) -> np.ndarray:
-        height, width, _ = self.image_shape
-        side = height if height == width == self.image_side else 0
+        shape, side = self._framing
         pixels = images.decode(encoded, self.records.describe(row), side)
-        if pixels.shape != self.image_shape:
+        if pixels.shape != shape:
             raise InputError(
                 f"{self.records.describe(row)} is {pixels.shape[0]}x{pixels.shape[1]} pixels, "
-                f"expected {height}x{width}"
+                f"expected {shape[0]}x{shape[1]}"
             )
         return pixels
 
@@ -173,6 +181,7 @@ class JoinedRecords:
         return int(self._starts[-1])
 
     def read(self, indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+        """See `Records`."""
         encoded: list[bytes] = [b""] * len(indices)
         labels = np.empty(len(indices), np.int64)
         for part, places, local in self._by_part(indices):
@@ -182,16 +191,19 @@ class JoinedRecords:
         return encoded, labels
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
+        """See `Records`."""
         labels = np.empty(len(indices), np.int64)
         for part, places, local in self._by_part(indices):
             labels[places] = part.labels(local)
         return labels
 
     def size(self, index: int) -> tuple[int, int]:
+        """See `Records`."""
         part, local = self._locate(index)
         return part.size(local)
 
     def describe(self, index: int) -> str:
+        """See `Records`."""
         part, local = self._locate(index)
         return part.describe(local)
 
@@ -211,12 +223,14 @@ def join(splits: Sequence[LazySplit]) -> LazySplit:
     first = splits[0]
     joined = JoinedRecords([split.records for split in splits])
     starts = np.cumsum([0, *(len(split.records) for split in splits)])
-    rows = np.concatenate([split.rows + start for split, start in zip(splits, starts, strict=False)])
+    rows = np.concatenate(
+        [split.rows + start for split, start in zip(splits, starts, strict=False)]
+    )
     return LazySplit(joined, rows, first.image_side, first.name)
 
 
 def _map_chunks(function, values: np.ndarray):
-    """Yields the items of function(chunk) for every chunk of `values`, in order, from a thread pool."""
+    """Yields the items of function(chunk) for every chunk of `values`, in order, from threads."""
     chunks = [values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK)]
     if len(chunks) == 1:
         yield from function(chunks[0])

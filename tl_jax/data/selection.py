@@ -7,7 +7,7 @@ import numpy as np
 from tl_jax.data import order
 from tl_jax.errors import InputError
 
-# Keep the choices independent of one another and of the order of the epochs, which uses [seed, epoch].
+# Keep the choices independent of one another and of the order of epochs, which uses [seed, epoch].
 _HOLD_OUT, _FEW_SHOT = 1 << 40, 2 << 40
 
 
@@ -34,7 +34,9 @@ def hold_out(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.
         [0, 1]
     """
     if not 0 < count < len(labels):
-        raise InputError(f"{count} of {len(labels)} examples cannot be held out: one part would be empty")
+        raise InputError(
+            f"{count} of {len(labels)} examples cannot be held out: one part would be empty"
+        )
     classes, sizes = np.unique(labels, return_counts=True)
     shares = sizes * (count / len(labels))
     counts = np.floor(shares).astype(np.int64)
@@ -61,8 +63,8 @@ def few_shot(
     if short or examples_per_class < 1:
         shown = ", ".join(short[:20]) + (f" and {len(short) - 20} more" if len(short) > 20 else "")
         raise InputError(
-            f"examples_per_class={examples_per_class} is not possible; expected an integer from 1 to "
-            f"{sizes.min()}" + (f"; classes with fewer examples: {shown}" if short else "")
+            f"examples_per_class={examples_per_class} is not possible; expected an integer from 1 "
+            f"to {sizes.min()}" + (f"; classes with fewer examples: {shown}" if short else "")
         )
     classes = np.arange(len(class_names))
     return _choose(labels, classes, np.full(len(classes), examples_per_class), seed, _FEW_SHOT)

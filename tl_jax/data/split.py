@@ -14,26 +14,27 @@ from tl_jax.errors import InputError
 
 @runtime_checkable
 class Split(Protocol):
-    """Labelled images that can be read by index.
-
-    Attributes:
-        name: how messages call it, such as `tfds:cifar10 train[:90%]`.
-        labels: int32 [N], in [0, len(class_names)).
-        class_names: one name per class.
-        image_shape: (H, W, C) of every image.
-    """
+    """Labelled images that can be read by index."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """How messages call it."""
+        ...
 
     @property
-    def labels(self) -> np.ndarray: ...
+    def labels(self) -> np.ndarray:
+        """int32 [N], in [0, len(class_names))."""
+        ...
 
     @property
-    def class_names(self) -> tuple[str, ...]: ...
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class."""
+        ...
 
     @property
-    def image_shape(self) -> tuple[int, int, int]: ...
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -50,7 +51,8 @@ class InMemorySplit:
     """A split whose images are decoded: indexing it costs a copy and nothing else.
 
     Args:
-        images: uint8 [N, H, W, 3]; grey images [N, H, W] or [N, H, W, 1] are repeated to three channels.
+        images: uint8 [N, H, W, 3]; grey ones, [N, H, W] or [N, H, W, 1], are repeated to three
+            channels.
         labels: integers [N], in [0, len(class_names)).
         class_names: one name per class.
         name: how messages call it.
@@ -60,7 +62,11 @@ class InMemorySplit:
     """
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], name: str = "split"
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        name: str = "split",
     ):
         images, labels = np.asarray(images), np.asarray(labels)
         class_names = tuple(str(class_name) for class_name in class_names)
@@ -86,6 +92,7 @@ class InMemorySplit:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
         height, width, channels = self._images.shape[1:]
         return height, width, channels
 
@@ -130,5 +137,8 @@ def _image_problems(images: np.ndarray) -> list[str]:
         return [found + "; expected uint8 in [0, 255]"]
     good = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
     if not good or 0 in images.shape[1:]:
-        return [f"images have shape {list(images.shape)}, expected [N, H, W, 3], [N, H, W, 1] or [N, H, W]"]
+        return [
+            f"images have shape {list(images.shape)}; "
+            "expected [N, H, W, 3], [N, H, W, 1] or [N, H, W], none of H and W zero"
+        ]
     return []

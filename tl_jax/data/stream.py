@@ -1,10 +1,11 @@
 """Batches on the host, read ahead of the step that takes them.
 
-A batch is a dict: `image` uint8 [b, H, W, C], `label` int32 [b], `position` int32 [b], the place in the
-global batch, which keys the randomness of augmentation, and `index` int32 [b], the place in the split;
-b examples are this process's rows of the global batch.
+A batch is a dict: `image` uint8 [b, H, W, C], `label` int32 [b], `position` int32 [b], the place in
+the global batch, which keys the randomness of augmentation, and `index` int32 [b], the place in the
+split; b examples are this process's rows of the global batch.
 """
 
+import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tl_jax.data import order
+from tl_jax.data.records import LazySplit
 from tl_jax.data.split import Split
 from tl_jax.errors import InputError
 
@@ -27,6 +29,7 @@ def batches(
     stop_step: int,
     batch_size: int,
     rows: slice = slice(None),
+    workers: int = 0,
 ) -> Iterator[Batch]:
     """Returns an iterator over the training batches of updates `start_step` to `stop_step - 1`.
 
@@ -40,21 +43,18 @@ def batches(
         stop_step: the update after the last.
         batch_size: global batch size.
         rows: this process's rows of the global batch.
+        workers: processes that decode a split larger than memory; 0: threads of this one.
 
     Raises:
         InputError: at once, if the batch is larger than the split or a step is negative.
     """
     order.batch_indices(seed, start_step, batch_size, len(split))
-    positions = np.arange(batch_size, dtype=np.int32)[rows]
-
-    def make(step: int) -> Batch:
-        indices = order.batch_indices(seed, step, batch_size, len(split))[rows]
-        return _batch(split, indices, positions)
-
-    return _read_ahead(make, start_step, stop_step)
+    return _iterate(_TrainBatch(split, seed, batch_size, rows), start_step, stop_step, workers)
 
 
-def eval_batches(split: Split, batch_size: int, rows: slice = slice(None)) -> Iterator[Batch]:
+def eval_batches(
+    split: Split, batch_size: int, rows: slice = slice(None), workers: int = 0
+) -> Iterator[Batch]:
     """Returns an iterator over the whole split in stored order, each example once.
 
     The last batch is padded to `batch_size` with copies of the first example; `mask`, bool [b], is
@@ -64,6 +64,7 @@ def eval_batches(split: Split, batch_size: int, rows: slice = slice(None)) -> It
         split: where the examples come from; it may be smaller than a batch.
         batch_size: global batch size, from 1.
         rows: this process's rows of the global batch.
+        workers: processes that decode a split larger than memory; 0: threads of this one.
 
     Raises:
         InputError: at once, if the batch size is below 1 or the split is empty.
@@ -71,17 +72,44 @@ def eval_batches(split: Split, batch_size: int, rows: slice = slice(None)) -> It
     num_examples = len(split)
     if batch_size < 1 or not num_examples:
         raise InputError(
-            f"split {split.name!r} of {num_examples} examples cannot be read in batches of {batch_size}; "
-            "both must be at least 1"
+            f"split {split.name!r} of {num_examples} examples cannot be read in batches of "
+            f"{batch_size}; both must be at least 1"
         )
-    positions = np.arange(batch_size, dtype=np.int32)[rows]
+    num_batches = -(-num_examples // batch_size)
+    return _iterate(_EvalBatch(split, batch_size, rows), 0, num_batches, workers)
 
-    def make(number: int) -> Batch:
-        places = number * batch_size + positions.astype(np.int64)
-        mask = places < num_examples
-        return {**_batch(split, np.where(mask, places, 0), positions), "mask": mask}
 
-    return _read_ahead(make, 0, -(-num_examples // batch_size))
+@dataclasses.dataclass(frozen=True)
+class _TrainBatch:
+    """The batch of an update; can be pickled for worker processes."""
+
+    split: Split
+    seed: int
+    batch_size: int
+    rows: slice
+
+    def __call__(self, step: int) -> Batch:
+        indices = order.batch_indices(self.seed, int(step), self.batch_size, len(self.split))
+        return _batch(self.split, indices[self.rows], _positions(self.batch_size, self.rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class _EvalBatch:
+    """One batch of a pass over the split; can be pickled for worker processes."""
+
+    split: Split
+    batch_size: int
+    rows: slice
+
+    def __call__(self, number: int) -> Batch:
+        positions = _positions(self.batch_size, self.rows)
+        places = int(number) * self.batch_size + positions.astype(np.int64)
+        mask = places < len(self.split)
+        return {**_batch(self.split, np.where(mask, places, 0), positions), "mask": mask}
+
+
+def _positions(batch_size: int, rows: slice) -> np.ndarray:
+    return np.arange(batch_size, dtype=np.int32)[rows]
 
 
 def _batch(split: Split, indices: np.ndarray, positions: np.ndarray) -> Batch:
@@ -91,6 +119,36 @@ def _batch(split: Split, indices: np.ndarray, positions: np.ndarray) -> Batch:
         "position": positions,
         "index": indices.astype(np.int32),
     }
+
+
+def _iterate(
+    make: _TrainBatch | _EvalBatch, start: int, stop: int, workers: int
+) -> Iterator[Batch]:
+    if workers and isinstance(make.split, LazySplit):
+        return _in_processes(make, start, stop, workers)
+    return _read_ahead(make, start, stop)
+
+
+def _in_processes(
+    make: Callable[[int], Batch], start: int, stop: int, workers: int
+) -> Iterator[Batch]:
+    """Yields make(start) to make(stop - 1), in order, made by `workers` processes."""
+    import grain  # only splits larger than memory need it
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        raise InputError(
+            f"workers={workers}: Grain's processes need absl's flags parsed; "
+            "call absl.flags.FLAGS(['name']) first, or give workers=0"
+        )
+    options = grain.multiprocessing.MultiprocessingOptions(workers, per_worker_buffer_size=_AHEAD)
+    read = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    made = grain.MapDataset.range(start, stop).map(make)
+    iterator = iter(made.to_iter_dataset(read).mp_prefetch(options))
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
 
 
 def _read_ahead(make: Callable[[int], Batch], start: int, stop: int) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""Prepared tfds data sets, read through `as_data_source` without TensorFlow and without the network.
+"""Prepared tfds data sets, read through `as_data_source`: no TensorFlow, no network.
 
 A data set lies in `DATA_DIR/NAME/VERSION` or `DATA_DIR/NAME/CONFIG/VERSION`, a folder with
 `dataset_info.json`, `features.json` and array_record files.
@@ -40,7 +40,8 @@ class Name:
         found = re.fullmatch(r"(\w+)(?:/([\w.-]+))?(?::(\d+\.\d+\.\d+))?", text)
         if not found:
             raise InputError(
-                f"{text!r} is not the name of a tfds data set; expected NAME, NAME/CONFIG or NAME:VERSION"
+                f"{text!r} is not the name of a tfds data set; expected NAME, NAME/CONFIG or "
+                "NAME:VERSION"
             )
         return cls(*(part or "" for part in found.groups()))
 
@@ -57,13 +58,9 @@ def find(name: Name, data_dir: Path) -> Path:
         InputError: if `data_dir` is a file or itself a data set, or has the data set in another
             version, another configuration or half prepared; the message says what is there.
     """
-    if data_dir.is_file():
-        raise InputError(f"data_dir {data_dir} is a file; expected the folder that holds {name.dataset}/")
-    own = _owner(data_dir)
-    if own is not None:
-        raise InputError(f"data_dir {data_dir} is itself a tfds data set; give the folder above, {own}")
+    check_data_dir(data_dir)
     root = data_dir / name.dataset / name.config if name.config else data_dir / name.dataset
-    if not root.exists():
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         raise MissingError(_missing(name, data_dir))
     versions = _versions(root)
     if not versions:
@@ -75,7 +72,7 @@ def find(name: Name, data_dir: Path) -> Path:
             )
         found = sorted(path.name for path in root.iterdir()) if root.is_dir() else ["a file"]
         raise InputError(
-            f"{root} is not a prepared tfds data set: no folder VERSION/dataset_info.json in it; it holds "
+            f"{root} is not a prepared tfds data set: it has no VERSION/dataset_info.json, only "
             + (", ".join(found[:10]) or "nothing")
         )
     wanted = name.version or STOCK_VERSIONS.get(name.dataset, versions[-1])
@@ -87,6 +84,19 @@ def find(name: Name, data_dir: Path) -> Path:
     return root / wanted
 
 
+def check_data_dir(data_dir: Path) -> None:
+    """Raises InputError if `data_dir` is a file, or a tfds data set instead of the folder above."""
+    if data_dir.is_file():
+        raise InputError(
+            f"data_dir {data_dir} is a file; expected the folder that holds tfds data sets"
+        )
+    own = _owner(data_dir)
+    if own is not None:
+        raise InputError(
+            f"data_dir {data_dir} is itself a tfds data set; give the folder above, {own}"
+        )
+
+
 class Tfds:
     """A prepared tfds data set with one image and one label per example.
 
@@ -96,8 +106,8 @@ class Tfds:
         image_size: see `records.LazySplit`.
 
     Raises:
-        InputError: if files are missing, their format is not array_record, or there is no image with
-            a class label.
+        InputError: if files are missing, their format is not array_record, or there is no image
+            with a class label.
     """
 
     def __init__(self, folder: Path, name: str, image_size: int):
@@ -107,12 +117,14 @@ class Tfds:
         info = _read_json(folder / "dataset_info.json")
         if info.get("fileFormat", "tfrecord") != "array_record":
             raise InputError(
-                f"{folder} is stored as {info.get('fileFormat', 'tfrecord')}, which needs TensorFlow; "
-                "prepare it again with file_format='array_record'"
+                f"{folder} is stored as {info.get('fileFormat', 'tfrecord')}, which needs "
+                "TensorFlow; prepare it again with file_format='array_record'"
             )
         expected = folder.parents[1].name if _VERSION.fullmatch(folder.name) else info.get("name")
         if info.get("name") not in (expected, folder.parent.name):
-            raise InputError(f"{folder} holds the data set {info.get('name')!r}, expected {expected!r}")
+            raise InputError(
+                f"{folder} holds the data set {info.get('name')!r}, expected {expected!r}"
+            )
         self._builder = _builder(folder)
         self.split_names = tuple(self._builder.info.splits)
         missing = [
@@ -144,7 +156,7 @@ class _TfdsRecords:
         self._source: Any = None
 
     def _open(self) -> Any:
-        import tensorflow_datasets as tfds  # noqa: PLC0415
+        import tensorflow_datasets as tfds
 
         return _builder(self._folder).as_data_source(
             self._split, decoders={self._image: tfds.decode.SkipDecoding()}
@@ -185,14 +197,14 @@ class _TfdsRecords:
 
 
 def _builder(folder: Path) -> Any:
-    import tensorflow_datasets as tfds  # noqa: PLC0415  0.4 s, and only this source needs it
+    import tensorflow_datasets as tfds  # 0.4 s, and only this source needs it
 
     return tfds.builder_from_directory(folder)
 
 
 def _keys(info: Any) -> tuple[str, str]:
     """Returns the names of the image and of the label feature."""
-    import tensorflow_datasets as tfds  # noqa: PLC0415
+    import tensorflow_datasets as tfds
 
     features = info.features
     kinds = {name: features[name] for name in features}
@@ -208,7 +220,8 @@ def _keys(info: Any) -> tuple[str, str]:
     if not image or not label:
         found = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in kinds.items())
         raise InputError(
-            f"tfds data set {info.name} has no 8-bit image with a class label; its features: {found}"
+            f"tfds data set {info.name} has no 8-bit image with a class label; "
+            f"its features: {found}"
         )
     return image[0], label[0]
 

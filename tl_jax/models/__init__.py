@@ -1,14 +1,18 @@
 """Residual networks in Flax Linen; the only place that knows the Flax module API."""
 
 from tl_jax.models.forward import init_variables, make_forward, norm_names
+from tl_jax.models.pretrained import PretrainedWeights, get_pretrained, list_pretrained
 from tl_jax.models.registry import create_model, list_models
 from tl_jax.models.resnet import ResNet
 
 __all__ = [
+    "PretrainedWeights",
     "ResNet",
     "create_model",
+    "get_pretrained",
     "init_variables",
     "list_models",
+    "list_pretrained",
     "make_forward",
     "norm_names",
 ]

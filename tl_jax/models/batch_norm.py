@@ -12,23 +12,23 @@ NORM_POLICIES = ("frozen", "batch_stats_no_update", "update")
 class BatchNorm(nn.Module):
     """Normalises each channel to `scale * (x - mean) / sqrt(var + epsilon) + bias`.
 
-    In training, `mean` and `var` are the (biased) statistics of the batch, over all axes but the last,
-    and the running ones become `momentum * running + (1 - momentum) * batch`, where the running
-    variance takes the unbiased estimate `var * n / (n - 1)` with n values per channel. In inference
-    they are the running ones. Flax's momentum 0.9 is PyTorch's 0.1; Flax's own BatchNorm keeps the
-    biased variance, so its running statistics drift from PyTorch's.
+    In training, `mean` and `var` are the (biased) statistics of the batch, over all axes but the
+    last, and the running ones become `momentum * running + (1 - momentum) * batch`, where the
+    running variance takes the unbiased estimate `var * n / (n - 1)` with n values per channel. In
+    inference they are the running ones. Flax's momentum 0.9 is PyTorch's 0.1; Flax's own BatchNorm
+    keeps the biased variance, so its running statistics drift from PyTorch's.
 
     Statistics are computed, stored and applied in float32 whatever the dtype of the input.
 
     Attributes:
         dtype: the dtype of the output.
-        axis_name: the named axis (of `pmap` or `shard_map`) over which batch statistics are averaged;
+        axis_name: named axis (of `pmap` or `shard_map`) over which batch statistics are averaged;
             None under `jit`, where the batch seen is already the global one.
-        frozen_norms: names of the modules to which `norm_policy` applies; this one's name is its path,
-            such as "stage1/block0/bn1".
-        norm_policy: what a module in `frozen_norms` does in training: "frozen" (running statistics, left
-            untouched), "batch_stats_no_update" (statistics of the batch, running ones left untouched)
-            or "update" (as if it were not frozen).
+        frozen_norms: names of the modules to which `norm_policy` applies; the name of this one is
+            its path, such as "stage1/block0/bn1".
+        norm_policy: what a module in `frozen_norms` does in training: "frozen" (running statistics,
+            left untouched), "batch_stats_no_update" (statistics of the batch, running ones left
+            untouched) or "update" (as if it were not frozen).
         momentum: the weight of the old running statistics.
         epsilon: added to the variance.
         scale_init: initialiser of `scale`.
@@ -77,10 +77,10 @@ class BatchNorm(nn.Module):
 
 
 def _batch_statistics(x, shift, axis_name, name):
-    """Returns the mean and biased variance [C] of `x` [..., C], and the number of values per channel.
+    """Returns mean and biased variance [C] of `x` [..., C], and the number of values per channel.
 
-    One pass gives both, as E[d] and E[d²] - E[d]² of d = x - shift: shifting by the running mean keeps
-    the difference of squares accurate for channels whose mean is large against their spread.
+    One pass gives both, as E[d] and E[d²] - E[d]² of d = x - shift: shifting by the running mean
+    keeps the difference of squares accurate for channels whose mean is large against their spread.
     """
     axes = tuple(range(x.ndim - 1))
     count = x.size // x.shape[-1]
@@ -93,8 +93,8 @@ def _batch_statistics(x, shift, axis_name, name):
         count *= jax.lax.axis_size(axis_name)
     if count < 2:
         raise InputError(
-            f"BatchNorm {name}: one value per channel in training (input shape {x.shape}), expected at "
-            "least two; use a larger batch or larger images, or freeze it with norm_policy 'frozen'"
+            f"BatchNorm {name}: one value per channel in training (input {x.shape}); expected "
+            "two or more: use a larger batch or images, or freeze it with norm_policy 'frozen'"
         )
     var = jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
     return mean + shift, var, count

@@ -1,7 +1,7 @@
 """Stem, residual blocks and stages of the ResNet family.
 
 Shapes: B batch, H and W height and width, C channels. All convolutions are without bias and pad
-symmetrically by `dilation * (size - 1) / 2`, as PyTorch does: with stride 2, "SAME" would pad only
+symmetrically by half their size, as PyTorch does: with stride 2, "SAME" would pad only
 below and to the right, giving equal shapes and different numbers.
 """
 
@@ -15,7 +15,6 @@ from flax import linen as nn
 Norm = Callable[..., nn.Module]
 
 STEMS = ("imagenet", "cifar")
-SHORTCUTS = ("projection", "pad")
 
 
 def kaiming_normal(
@@ -23,11 +22,11 @@ def kaiming_normal(
 ) -> jax.Array:
     """Returns a kernel [size, size, C / groups, features] of standard deviation sqrt(2 / fan_out).
 
-    Source: He et al. 2015 (arXiv 1502.01852); `torch.nn.init.kaiming_normal_` with mode="fan_out" and
-    nonlinearity="relu", as in torchvision's `ResNet.__init__`.
+    Source: He et al. 2015 (arXiv 1502.01852); `torch.nn.init.kaiming_normal_` with mode="fan_out"
+    and nonlinearity="relu", as in torchvision's `ResNet.__init__`.
     """
     height, width, _, features = shape
-    # Drawn flat because XLA's CPU compiler takes three times as long over a draw in four dimensions.
+    # Drawn flat: XLA's CPU compiler takes twice as long over a draw in four dimensions.
     draws = jax.random.normal(key, (math.prod(shape),), dtype)
     return draws.reshape(shape) * (2.0 / (height * width * features)) ** 0.5
 
@@ -35,7 +34,7 @@ def kaiming_normal(
 def conv(
     features: int, size: int, dtype: jnp.dtype, *, stride: int = 1, groups: int = 1, name: str
 ) -> nn.Conv:
-    """Returns a square convolution, float32 kernel [size, size, C / groups, features], in `dtype`."""
+    """Returns a square convolution in `dtype`, its kernel [size, size, C / groups, features]."""
     return nn.Conv(
         features,
         (size, size),
@@ -72,8 +71,8 @@ class Stem(nn.Module):
         x = conv(self.features, size, self.dtype, stride=stride, name="conv")(x)
         x = nn.relu(self.norm(name="bn")(x, train))
         if self.kind == "imagenet":
-            # Zero is never above a ReLU's output, so it pads as -inf would; padding apart from the pool
-            # because exporters (jax2onnx 0.17) drop a max-pool's explicit padding.
+            # Zero is never above a ReLU's output, so it pads as -inf would; padding apart from the
+            # pool because exporters (jax2onnx 0.17) drop a max-pool's explicit padding.
             x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
         return x
@@ -114,7 +113,7 @@ class _Block(nn.Module):
         shortcut: where shapes differ, "projection" (option B) or "pad" (option A).
         groups: groups of the 3x3 convolution (bottleneck only).
         base_width: channels of the 3x3 convolution per group and 64 planes (bottleneck only).
-        zero_init_residual: whether the last BatchNorm starts with scale 0, the block as the identity.
+        zero_init_residual: whether the last BatchNorm starts with scale 0, the block as identity.
         dtype: dtype of the computation.
         norm: makes a BatchNorm.
     """

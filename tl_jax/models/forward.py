@@ -22,8 +22,13 @@ def init_variables(
     Each leaf depends on the key and its name only, not on `input_shape` [B, H, W, 3], whose values
     are never computed.
     """
-    images = jax.ShapeDtypeStruct(input_shape, jnp.float32)
-    variables = model.lazy_init(key, images)
+    return _init(model, key, tuple(input_shape))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _init(model, key, input_shape):
+    # Under jit the forward pass is dead code, and one program compiles faster than a draw per leaf.
+    variables = model.init(key, jnp.zeros(input_shape, jnp.float32))
     return {"params": variables["params"], "batch_stats": variables["batch_stats"]}
 
 
@@ -40,16 +45,16 @@ def make_forward(
 
     Args:
         model: from `create_model`.
-        frozen_norms: names of BatchNorm modules, such as "stage1/block0/bn1", to which `norm_policy`
-            applies in training.
+        frozen_norms: names of BatchNorm modules, such as "stage1/block0/bn1", to which
+            `norm_policy` applies in training.
         norm_policy: "frozen", "batch_stats_no_update" or "update"; see `BatchNorm`.
         axis_name: named axis over which statistics are averaged (`pmap`), None under `jit`.
         start: the boundary whose features are the inputs; None for images.
         stop: the boundary to stop after; None for the whole network.
 
     Returns:
-        forward(params, batch_stats, inputs, *, train) -> (float32 outputs, new batch_stats). Without
-        `train` the statistics are returned as they came.
+        forward(params, batch_stats, inputs, *, train) -> (float32 outputs, new batch_stats);
+        without `train` the statistics are returned as they came.
 
     Raises:
         InputError: if a boundary, the policy or a frozen module is unknown.
@@ -66,11 +71,11 @@ def make_forward(
         variables = {"params": params, "batch_stats": batch_stats}
         if not train:
             outputs = module.apply(variables, inputs, train=False, start=start, stop=stop)
-            return outputs.astype(jnp.float32), batch_stats
+            return jnp.asarray(outputs, jnp.float32), batch_stats
         outputs, updated = module.apply(
             variables, inputs, train=True, start=start, stop=stop, mutable=["batch_stats"]
         )
-        return outputs.astype(jnp.float32), updated["batch_stats"]
+        return jnp.asarray(outputs, jnp.float32), updated["batch_stats"]
 
     return forward
 

@@ -5,9 +5,9 @@ A table only; `tl_jax.porting.fetch` gets the file.
 Source: repository names, image sizes, crop fractions, interpolations and licences are those of the
 `default_cfgs` in `timm/models/resnet.py` (timm 1.0.31). Top-1 accuracies of the `tv` and `tv2`
 weights are the `acc@1` of the weight enums in `torchvision/models/resnet.py` (torchvision 0.29.2),
-measured at the image size and crop given here; all others are from `results/results-imagenet.csv` of
-huggingface/pytorch-image-models at revision 0173a139, measured at `top1_image_size` and
-`top1_crop_fraction`. None of the numbers has been measured by this project, but for the packaged one.
+measured at the image size and crop given here; all others are from `results/results-imagenet.csv`
+of huggingface/pytorch-image-models at revision 0173a139, measured at `top1_image_size` and
+`top1_crop_fraction`. None has been measured by this project, but for that of the packaged weights.
 """
 
 import dataclasses
@@ -124,63 +124,77 @@ _STRIKES_BACK = "ResNet strikes back (Wightman et al. 2021, arXiv:2110.00476)"
 _TIMM = "timm (https://github.com/huggingface/pytorch-image-models)"
 _GLUON = "Bag of Tricks (He et al. 2018, arXiv:1812.01187), https://cv.gluon.ai/model_zoo"
 _BILLION = "Billion-scale semi-supervised learning (Yalniz et al. 2019, arXiv:1905.00546)"
-_WEAK = "Exploring the limits of weakly supervised pretraining (Mahajan et al. 2018, arXiv:1805.00932)"
+_WEAK = (
+    "Exploring the limits of weakly supervised pretraining (Mahajan et al. 2018, arXiv:1805.00932)"
+)
+
+# Licence, image size, crop fraction, interpolation, image size and crop fraction of the accuracy.
+_TV = ("bsd-3-clause", 224, 0.875, "bilinear", 224, 0.875)
+# torchvision resizes to 232 for all weights of its new recipe: 224 / 0.965 = 232.1.
+_TV2 = ("bsd-3-clause", 224, 0.965, "bilinear", 224, 0.965)
+_RSB = ("apache-2.0", 224, 0.95, "bicubic", 288, 1.0)
+_RSB_160 = ("apache-2.0", 160, 0.95, "bicubic", 224, 0.95)
+_RSB_176 = ("apache-2.0", 176, 0.9, "bicubic", 224, 1.0)
+_TIMM_288 = ("apache-2.0", 224, 0.875, "bicubic", 288, 0.95)
+_TIMM_224 = ("apache-2.0", 224, 0.875, "bicubic", 224, 0.875)
+_FACEBOOK = ("cc-by-nc-4.0", 224, 0.875, "bilinear", 224, 0.875)
 
 # fmt: off
 _RECIPES = (
-    _Recipe("tv_in1k", "bsd-3-clause", 224, 0.875, "bilinear", 224, 0.875, "torchvision IMAGENET1K_V1", {
+    _Recipe("tv_in1k", *_TV, "torchvision IMAGENET1K_V1", {
         "resnet18": 69.758, "resnet34": 73.314, "resnet50": 76.130, "resnet101": 77.374,
         "resnet152": 78.312, "resnext50_32x4d": 77.618, "resnext101_32x8d": 79.312,
         "wide_resnet50_2": 78.468, "wide_resnet101_2": 78.848,
     }),
-    # torchvision resizes to 232 for all weights of its new recipe: 224 / 0.965 = 232.1.
-    _Recipe("tv2_in1k", "bsd-3-clause", 224, 0.965, "bilinear", 224, 0.965, "torchvision IMAGENET1K_V2", {
+    _Recipe("tv2_in1k", *_TV2, "torchvision IMAGENET1K_V2", {
         "resnet50": 80.858, "resnet101": 81.886, "resnet152": 82.284, "resnext50_32x4d": 81.198,
         "resnext101_32x8d": 82.834, "wide_resnet50_2": 81.602, "wide_resnet101_2": 82.510,
     }),
-    _Recipe("a1_in1k", "apache-2.0", 224, 0.95, "bicubic", 288, 1.0, _STRIKES_BACK, {
+    _Recipe("a1_in1k", *_RSB, _STRIKES_BACK, {
         "resnet18": 73.158, "resnet34": 77.918, "resnet50": 81.214, "resnet101": 82.322,
         "resnet152": 82.732, "resnext50_32x4d": 81.466,
     }),
-    _Recipe("a2_in1k", "apache-2.0", 224, 0.95, "bicubic", 288, 1.0, _STRIKES_BACK, {
+    _Recipe("a2_in1k", *_RSB, _STRIKES_BACK, {
         "resnet18": 72.372, "resnet34": 77.158, "resnet50": 80.772, "resnet101": 82.236,
         "resnet152": 82.608, "resnext50_32x4d": 81.304,
     }),
-    _Recipe("a3_in1k", "apache-2.0", 160, 0.95, "bicubic", 224, 0.95, _STRIKES_BACK, {
+    _Recipe("a3_in1k", *_RSB_160, _STRIKES_BACK, {
         "resnet18": 68.254, "resnet34": 72.970, "resnet50": 78.048, "resnet101": 79.814,
         "resnet152": 80.546, "resnext50_32x4d": 79.268,
     }),
-    _Recipe("a1h_in1k", "apache-2.0", 224, 0.95, "bicubic", 288, 1.0, _STRIKES_BACK, {
+    _Recipe("a1h_in1k", *_RSB, _STRIKES_BACK, {
         "resnet101": 82.778, "resnet152": 83.450, "resnext50_32x4d": 82.014,
     }),
-    _Recipe("a1h_in1k", "apache-2.0", 176, 0.9, "bicubic", 224, 1.0, _STRIKES_BACK, {
+    _Recipe("a1h_in1k", *_RSB_176, _STRIKES_BACK, {
         "resnet50": 80.676,
     }),
-    _Recipe("b1k_in1k", "apache-2.0", 224, 0.95, "bicubic", 288, 1.0, _STRIKES_BACK, {"resnet50": 80.706}),
-    _Recipe("b2k_in1k", "apache-2.0", 224, 0.95, "bicubic", 288, 1.0, _STRIKES_BACK, {"resnet50": 80.454}),
-    _Recipe("c1_in1k", "apache-2.0", 224, 0.95, "bicubic", 288, 1.0, _STRIKES_BACK, {"resnet50": 80.912}),
-    _Recipe("c2_in1k", "apache-2.0", 224, 0.95, "bicubic", 288, 1.0, _STRIKES_BACK, {"resnet50": 80.870}),
-    _Recipe("d_in1k", "apache-2.0", 224, 0.95, "bicubic", 288, 1.0, _STRIKES_BACK, {"resnet50": 80.972}),
-    _Recipe("bt_in1k", "apache-2.0", 224, 0.875, "bicubic", 288, 0.95, _TIMM, {
+    _Recipe("b1k_in1k", *_RSB, _STRIKES_BACK, {"resnet50": 80.706}),
+    _Recipe("b2k_in1k", *_RSB, _STRIKES_BACK, {"resnet50": 80.454}),
+    _Recipe("c1_in1k", *_RSB, _STRIKES_BACK, {"resnet50": 80.912}),
+    _Recipe("c2_in1k", *_RSB, _STRIKES_BACK, {"resnet50": 80.870}),
+    _Recipe("d_in1k", *_RSB, _STRIKES_BACK, {"resnet50": 80.972}),
+    _Recipe("bt_in1k", *_TIMM_288, _TIMM, {
         "resnet34": 76.480, "resnet50": 79.640,
     }),
-    _Recipe("ra_in1k", "apache-2.0", 224, 0.875, "bicubic", 288, 0.95, _TIMM, {
+    _Recipe("ra_in1k", *_TIMM_288, _TIMM, {
         "resnet50": 79.836, "resnext50_32x4d": 80.698,
     }),
-    _Recipe("ram_in1k", "apache-2.0", 224, 0.875, "bicubic", 288, 0.95, _TIMM, {"resnet50": 79.976}),
-    _Recipe("racm_in1k", "apache-2.0", 224, 0.875, "bicubic", 288, 0.95, _TIMM, {"wide_resnet50_2": 82.280}),
-    _Recipe("am_in1k", "apache-2.0", 224, 0.875, "bicubic", 224, 0.875, _TIMM, {"resnet50": 78.998}),
-    _Recipe("gluon_in1k", "apache-2.0", 224, 0.875, "bicubic", 224, 0.875, _GLUON, {
+    _Recipe("ram_in1k", *_TIMM_288, _TIMM, {"resnet50": 79.976}),
+    _Recipe("racm_in1k", *_TIMM_288, _TIMM, {"wide_resnet50_2": 82.280}),
+    _Recipe("am_in1k", *_TIMM_224, _TIMM, {"resnet50": 78.998}),
+    _Recipe("gluon_in1k", *_TIMM_224, _GLUON, {
         "resnet18": 70.838, "resnet34": 74.578, "resnet50": 77.580, "resnet101": 79.310,
         "resnet152": 79.694, "resnext50_32x4d": 79.360,
     }),
-    _Recipe("fb_ssl_yfcc100m_ft_in1k", "cc-by-nc-4.0", 224, 0.875, "bilinear", 224, 0.875, _BILLION, {
-        "resnet18": 72.594, "resnet50": 79.234, "resnext50_32x4d": 80.338, "resnext101_32x8d": 81.606,
+    _Recipe("fb_ssl_yfcc100m_ft_in1k", *_FACEBOOK, _BILLION, {
+        "resnet18": 72.594, "resnet50": 79.234, "resnext50_32x4d": 80.338,
+        "resnext101_32x8d": 81.606,
     }),
-    _Recipe("fb_swsl_ig1b_ft_in1k", "cc-by-nc-4.0", 224, 0.875, "bilinear", 224, 0.875, _BILLION, {
-        "resnet18": 73.282, "resnet50": 81.182, "resnext50_32x4d": 82.174, "resnext101_32x8d": 84.302,
+    _Recipe("fb_swsl_ig1b_ft_in1k", *_FACEBOOK, _BILLION, {
+        "resnet18": 73.282, "resnet50": 81.182, "resnext50_32x4d": 82.174,
+        "resnext101_32x8d": 84.302,
     }),
-    _Recipe("fb_wsl_ig1b_ft_in1k", "cc-by-nc-4.0", 224, 0.875, "bilinear", 224, 0.875, _WEAK, {
+    _Recipe("fb_wsl_ig1b_ft_in1k", *_FACEBOOK, _WEAK, {
         "resnext101_32x8d": 82.698,
     }),
 )

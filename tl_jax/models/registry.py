@@ -71,7 +71,7 @@ def create_model(
         num_classes: of the head; 0 for no head, the model then returns pooled features.
         stem: "imagenet" (7x7 convolution of stride 2 and max-pool) or "cifar" (3x3 convolution of
             stride 1, for images of about 32 pixels); None for the architecture's own.
-        dtype: float32 or bfloat16, of the computation; parameters, statistics and logits are float32.
+        dtype: float32 or bfloat16, of the computation; variables and logits are float32.
         zero_init_residual: whether the last BatchNorm of each block starts with scale 0.
 
     Raises:
@@ -85,7 +85,9 @@ def create_model(
         raise unknown("model", name, ARCHITECTURES)
     architecture = ARCHITECTURES[name]
     if num_classes < 0:
-        raise InputError(f"num_classes is {num_classes}, expected a positive number, or 0 for no head")
+        raise InputError(
+            f"num_classes is {num_classes}, expected a positive number, or 0 for no head"
+        )
     stem = architecture.stems[0] if stem is None else stem
     if stem not in architecture.stems:
         raise unknown(f"stem of {name}", stem, architecture.stems)

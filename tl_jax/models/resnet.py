@@ -62,9 +62,10 @@ class ResNet(nn.Module):
         """Returns the features after boundary `stop`.
 
         Args:
-            x: normalised images [B, H, W, 3], or the features after boundary `start`; floating point.
-            train: whether BatchNorm uses and records the statistics of the batch; `batch_stats` must
-                then be mutable.
+            x: normalised images [B, H, W, 3] or the features after boundary `start`; floating
+                point.
+            train: whether BatchNorm uses and records the statistics of the batch; `batch_stats`
+                must then be mutable.
             start: the boundary whose features `x` is; None for images.
             stop: the boundary to stop after; None for the whole network.
 
@@ -109,7 +110,7 @@ class ResNet(nn.Module):
         last = len(self.boundaries) if stop is None else self.boundaries.index(stop) + 1
         if first > last:
             raise InputError(
-                f"start {start!r} comes after stop {stop!r}; the order is {', '.join(self.boundaries)}"
+                f"start {start!r} comes after stop {stop!r}; order: {', '.join(self.boundaries)}"
             )
         return first, last
 

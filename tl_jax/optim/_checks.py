@@ -1,8 +1,10 @@
 """Range checks of hyper-parameters, gathered into one message."""
 
+import itertools
 import math
 import numbers
 from collections.abc import Sequence
+from typing import Any
 
 from tl_jax.errors import InputError
 
@@ -24,13 +26,13 @@ class Problems:
             raise InputError("\n".join(self.lines))
 
 
-def is_number(value: object) -> bool:
+def is_number(value: Any) -> bool:
     """Whether `value` is a finite real number (and no bool)."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return real and math.isfinite(value)
 
 
-def is_count(value: object) -> bool:
+def is_count(value: Any) -> bool:
     """Whether `value` is of a whole-number type (no bool), and 0 or more."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return whole and value >= 0
@@ -38,4 +40,4 @@ def is_count(value: object) -> bool:
 
 def increasing(values: Sequence[int]) -> bool:
     """Whether each value is larger than the one before it."""
-    return all(low < high for low, high in zip(values, values[1:], strict=False))
+    return all(low < high for low, high in itertools.pairwise(values))

@@ -62,8 +62,8 @@ def make_schedule(
 
     def factor(t: jax.Array) -> jax.Array:
         if name == "step":
-            passed = sum((t >= boundary).astype(jnp.float32) for boundary in boundaries)
-            return decay**passed
+            passed = jnp.sum(t >= jnp.asarray(boundaries, jnp.float32))
+            return jnp.power(decay, passed.astype(jnp.float32))
         if name == "cosine":
             progress = (t - warmup_steps) / max(total_steps - warmup_steps, 1)
             wave = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))

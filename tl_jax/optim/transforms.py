@@ -1,5 +1,6 @@
 """The gradient transformation: SGD or AdamW on the trainable leaves, nothing on the frozen ones."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -133,14 +134,31 @@ def _record_and_clip(clip_norm: float) -> optax.GradientTransformation:
 
 
 def _scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    adam = optax.scale_by_adam(b1, b2, eps)
+    """Returns Adam's m_hat / (sqrt(v_hat) + eps), with bias corrections exact to float32.
+
+    `optax.scale_by_adam` takes 1 - b2**t from a rounded b2, 1.3e-5 away from PyTorch's at t = 1.
+    """
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
 
     def update(updates, state, params=None):
-        # Optax raises a float to an int32 count, which strict dtype promotion forbids.
-        with jax.numpy_dtype_promotion("standard"):
-            return adam.update(updates, state, params)
+        del params
+        count = optax.safe_increment(state.count)
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
+        scale1, scale2 = _bias_correction(b1, count), _bias_correction(b2, count)
+        updates = jax.tree.map(lambda m, v: m / scale1 / (jnp.sqrt(v / scale2) + eps), mu, nu)
+        return updates, optax.ScaleByAdamState(count, mu, nu)
 
-    return optax.GradientTransformation(adam.init, update)
+    return optax.GradientTransformation(init, update)
+
+
+def _bias_correction(decay: float, count: jax.Array) -> jax.Array:
+    """Returns 1 - decay**count as float32."""
+    log_decay = math.log(decay) if decay else -math.inf
+    return -jnp.expm1(count.astype(jnp.float32) * log_decay)
 
 
 def _add_decay(decays: Any) -> optax.GradientTransformation:

@@ -45,7 +45,9 @@ def export_state_dict(
 
 
 def save_state_dict(
-    path: str | Path, state_dict: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+    path: str | Path,
+    state_dict: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes a `.safetensors` file in one step and returns its path.
 

@@ -11,19 +11,19 @@ from tl_jax.errors import InputError
 from tl_jax.models.pretrained import PretrainedWeights
 from tl_jax.porting.reading import file_sha256
 
-# The hub library retries an unreachable host for over 20 s; one request of our own settles it sooner.
+# The hub library retries an unreachable host for over 20 s; one request of ours settles it sooner.
 PROBE_SECONDS = 8.0
 
 
 def fetch(weights: PretrainedWeights) -> Path:
-    """Returns the local file of `weights`, downloaded into the Hugging Face cache if it is not there.
+    """Returns the local file of `weights`, downloaded into the Hugging Face cache if need be.
 
-    `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and the like are those of the `huggingface_hub` library.
+    `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and the like work as in the `huggingface_hub` library.
     The file is checked against the SHA-256 of the registry, else that which the hub states.
 
     Raises:
-        InputError: if the file cannot be had, within `PROBE_SECONDS` where there is no network, or is
-            damaged; the message says what to place where.
+        InputError: if the file is damaged or cannot be had (told within `PROBE_SECONDS` where there is
+            no network); the message says what to place where.
     """
     path = _packaged(weights) if weights.packaged else _from_hub(weights)
     stated = weights.sha256 or _stated_by_hub(path)
@@ -38,7 +38,9 @@ def fetch(weights: PretrainedWeights) -> Path:
 def _packaged(weights: PretrainedWeights) -> Path:
     path = Path(str(importlib.resources.files("tl_jax"))) / "weights" / weights.filename
     if not path.is_file():
-        raise InputError(f"{weights.name} comes with the package but {path} is absent; reinstall tl_jax")
+        raise InputError(
+            f"{weights.name} comes with the package but {path} is absent; reinstall tl_jax"
+        )
     return path
 
 
@@ -69,9 +71,9 @@ def _absent(weights: PretrainedWeights, reason: str) -> InputError:
     from huggingface_hub import constants
 
     return InputError(
-        f"no file for {weights.name}: {reason}. Download {weights.url} where there is a network and "
-        f"either pass it as --config.init.weights=FILE, or place it in the cache {constants.HF_HUB_CACHE} "
-        f"(hf download {weights.repo_id} {weights.filename})"
+        f"no file for {weights.name}: {reason}. Download {weights.url} where there is a network "
+        "and pass it as --config.init.weights=FILE, or copy into the cache folder "
+        f"{constants.HF_HUB_CACHE} what `hf download {weights.repo_id} {weights.filename}` makes there"
     )
 
 
@@ -100,4 +102,8 @@ def _unreachable(url: str) -> str | None:
 def _stated_by_hub(path: Path) -> str | None:
     # The cache names the blob of a large file by the SHA-256 that the hub stated for it.
     blob = path.resolve()
-    return blob.name if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name) else None
+    return (
+        blob.name
+        if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name)
+        else None
+    )

@@ -30,8 +30,8 @@ def load_pretrained(
         source: a registry name (`models.list_pretrained()`) or a weight file.
         model: from `models.create_model`.
         input_shape: [B, H, W, C] with which the model is initialised; no computation is made.
-        head: "keep" needs weights for as many classes as the model has; "reset" initialises the head
-            from `key` and leaves the source's unused.
+        head: "keep" needs weights for as many classes as the model has; "reset" initialises the
+            head from `key` and leaves the source's unused.
         key: JAX random key of a fresh head; None is `jax.random.key(0)`.
 
     Raises:
@@ -74,7 +74,7 @@ def _locate(source: str | Path) -> tuple[str, Path]:
 
 
 def _check_config(file: SourceFile) -> None:
-    """Refuses Hugging Face checkpoints of the variants that share our names and shapes, not our graph."""
+    """Refuses Hugging Face variants that share our names and shapes but not our strides."""
     config_path = file.path.with_name("config.json")
     if not any(name.endswith("embedder.embedder.convolution.weight") for name in file.tensors):
         return
@@ -82,10 +82,12 @@ def _check_config(file: SourceFile) -> None:
         return
     config = json.loads(config_path.read_text())
     variants = [
-        name for name in ("downsample_in_bottleneck", "downsample_in_first_stage") if config.get(name)
+        name
+        for name in ("downsample_in_bottleneck", "downsample_in_first_stage")
+        if config.get(name)
     ]
     if variants:
         raise InputError(
-            f"{config_path} sets {' and '.join(variants)}: that network strides elsewhere than ours "
-            "(ResNet v1.5) with the same names and shapes"
+            f"{config_path} sets {' and '.join(variants)}: that network strides elsewhere than "
+            "ours (ResNet v1.5), with the same names and shapes"
         )

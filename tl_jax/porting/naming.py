@@ -111,11 +111,11 @@ def _huggingface_rules(prefix: str) -> tuple[Rule, ...]:
 
 
 _COUNTERS = {
-    r"(.*\.)?num_batches_tracked": "PyTorch's counter of training batches; unused with a fixed momentum"
+    r"(.*\.)?num_batches_tracked": "PyTorch's counter of batches, unused with a fixed momentum"
 }
 
-# Looked at in this order: the first whose marker occurs is the naming. `conv1.weight` is last, since
-# the CIFAR scheme has it too.
+# Looked at in this order: the first whose marker occurs is the naming. `conv1.weight` is last,
+# since the CIFAR scheme has it too.
 NAMINGS: tuple[Naming, ...] = (
     Naming("tl_jax", r"params/stem/conv/kernel", (), {}),
     Naming(

@@ -29,8 +29,8 @@ def port_state_dict(
 ) -> tuple[dict[str, Any], PortReport]:
     """Returns `variables` with every leaf taken from `state_dict`, and the account of it.
 
-    Strict: each source tensor is used or waived by a rule that the report states, each leaf is filled
-    or, under head="reset", a leaf of the head that keeps its value in `variables`.
+    Strict: each source tensor is used, or waived by a rule that the report states; each leaf is
+    filled or, under head="reset", a leaf of the head that keeps its value in `variables`.
 
     Args:
         state_dict: {source name: array}, without wrappers and prefixes.
@@ -96,14 +96,19 @@ def _misfit(name: str, leaf: Any, entry: Entry, array: np.ndarray) -> str | None
     ours = to_ours(array, entry.layout)
     if ours.shape == tuple(leaf.shape):
         return None
-    if name.startswith(_HEAD) and ours.shape[-1:] != leaf.shape[-1:] and ours.ndim == len(leaf.shape):
+    if (
+        name.startswith(_HEAD)
+        and ours.shape[-1:] != leaf.shape[-1:]
+        and ours.ndim == len(leaf.shape)
+    ):
         return (
-            f"other classes: {entry.source} has {ours.shape[-1]} classes, the model has {leaf.shape[-1]} "
-            f"({name}); head=reset starts a fresh head"
+            f"other classes: {entry.source} has {ours.shape[-1]} classes, the model has "
+            f"{leaf.shape[-1]} ({name}); head=reset starts a fresh head"
         )
     as_ours = "" if entry.layout == "none" else f" ({entry.layout}: {ours.shape})"
     return (
-        f"wrong shape: {entry.source}, for {name}: {array.shape}{as_ours}, expected {tuple(leaf.shape)}"
+        f"wrong shape: {entry.source}, for {name}: {array.shape}{as_ours}, "
+        f"expected {tuple(leaf.shape)}"
     )
 
 
@@ -111,7 +116,9 @@ def _waiver(scheme: Naming, source: str, head: str, leaves: Mapping[str, Any]) -
     for pattern, reason in scheme.waived.items():
         if re.fullmatch(pattern, source):
             return reason
-    head_sources = {entry.source for entry in name_map(scheme, [f"{_HEAD}kernel", f"{_HEAD}bias"]).values()}
+    head_sources = {
+        entry.source for entry in name_map(scheme, [f"{_HEAD}kernel", f"{_HEAD}bias"]).values()
+    }
     if source in head_sources and f"{_HEAD}kernel" not in leaves:
         return HEADLESS_RULE
     if source in head_sources and head == "reset":
@@ -120,7 +127,13 @@ def _waiver(scheme: Naming, source: str, head: str, leaves: Mapping[str, Any]) -
 
 
 def _row(
-    target: str, leaf: Any, source: str, array: np.ndarray | None, status: str, layout: str, rule: str
+    target: str,
+    leaf: Any,
+    source: str,
+    array: np.ndarray | None,
+    status: str,
+    layout: str,
+    rule: str,
 ) -> Row:
     return Row(
         target=target,

@@ -20,7 +20,7 @@ SAFETENSORS_SUFFIXES = (".safetensors",)
 TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
 SUFFIXES = SAFETENSORS_SUFFIXES + TORCH_SUFFIXES
 
-# {"model": ...} is DeiT's and timm's, {"net": ...} is kuangliu's, the others are PyTorch's tutorials'.
+# {"model": ...} is DeiT's, {"net": ...} kuangliu's, the others are those of PyTorch's tutorials.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
 # `module.` is DataParallel's, `backbone.` and `model.` name the network inside a larger module.
 PREFIXES = ("module.", "backbone.", "model.")
@@ -35,7 +35,7 @@ class SourceFile:
         sha256: its digest, hexadecimal.
         tensors: {name in the file, wrappers and prefixes taken off: array}.
         unwrapped: what was taken off, outermost first, such as `["state_dict"]`, `module.`.
-        beside: names of the entries next to a wrapper (optimizer state, epoch), which are no weights.
+        beside: names of the entries next to a wrapper (optimizer, epoch), which are no weights.
     """
 
     path: Path
@@ -99,7 +99,9 @@ def _load_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # PyTorch's own message goes on to suggest weights_only=False, which would run the code.
-        reason = re.search(r"(GLOBAL|Unsupported (?:class|global|operand)[^\n]*?) ?([\w.]+)", str(error))
+        reason = re.search(
+            r"(GLOBAL|Unsupported (?:class|global|operand)[^\n]*?) ?([\w.]+)", str(error)
+        )
         detail = f" (it names {reason[2]})" if reason else ""
         raise InputError(
             f"{path} holds more than tensors{detail}: reading it would run code, or it is damaged; "
@@ -112,7 +114,9 @@ def _load_torch(path: Path) -> Any:
         ) from error
 
 
-def _unwrap(content: Any, path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
+def _unwrap(
+    content: Any, path: Path
+) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
     wrappers: list[str] = []
     beside: list[str] = []
     while isinstance(content, Mapping):
@@ -127,12 +131,14 @@ def _unwrap(content: Any, path: Path) -> tuple[dict[str, np.ndarray], tuple[str,
         beside += [str(key) for key in content if key != inside[0]]
         content = content[inside[0]]
     if not isinstance(content, Mapping) or not content:
-        raise InputError(f"{path} holds a {type(content).__name__}, expected a dict of named tensors")
+        raise InputError(
+            f"{path} holds a {type(content).__name__}, expected a dict of named tensors"
+        )
     strangers = sorted(str(key) for key, value in content.items() if not hasattr(value, "detach"))
     if strangers:
         raise InputError(
-            f"{path}: entries that are not tensors: {', '.join(strangers)}; known wrappers of a state "
-            f"dict: {', '.join(WRAPPERS)}"
+            f"{path}: entries that are not tensors: {', '.join(strangers)}; known wrappers of "
+            f"a state dict: {', '.join(WRAPPERS)}"
         )
     arrays = {str(key): _torch_to_numpy(value) for key, value in content.items()}
     return arrays, tuple(wrappers), tuple(sorted(beside))
@@ -147,7 +153,9 @@ def _torch_to_numpy(tensor: Any) -> np.ndarray:
     return tensor.numpy()
 
 
-def strip_prefixes(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def strip_prefixes(
+    tensors: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Returns the tensors without the prefixes that all their names share, and those prefixes.
 
     `backbone.` is also taken off where the head lies outside the backbone.
@@ -160,8 +168,12 @@ def strip_prefixes(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndar
     while prefix := next((prefix for prefix in PREFIXES if _has_prefix(prefix, tensors)), None):
         stripped = {name.removeprefix(prefix): array for name, array in tensors.items()}
         if len(stripped) < len(tensors):
-            doubled = sorted(n for n in tensors if n.startswith(prefix) and n.removeprefix(prefix) in tensors)
-            raise InputError(f"tensors with and without the prefix {prefix!r}: {', '.join(doubled)}")
+            doubled = sorted(
+                n for n in tensors if n.startswith(prefix) and n.removeprefix(prefix) in tensors
+            )
+            raise InputError(
+                f"tensors with and without the prefix {prefix!r}: {', '.join(doubled)}"
+            )
         tensors = stripped
         taken.append(prefix)
     return tensors, tuple(taken)

@@ -11,7 +11,7 @@ class Row:
     Attributes:
         target: leaf name, such as `params/stem/conv/kernel`; empty if a source tensor is waived.
         source: name of the source tensor; empty if the leaf is reset.
-        status: "filled", "reset" (a leaf that keeps its fresh value) or "waived" (an unused tensor).
+        status: "filled", "reset" (the leaf keeps its fresh value) or "waived" (an unused tensor).
         layout: the change of layout, such as `OIHW->HWIO`, or "none".
         shape, dtype: of the leaf; of the source tensor where it is waived.
         source_shape, source_dtype: of the source tensor; empty where the leaf is reset.

@@ -1,4 +1,4 @@
-"""What the report says about predictions: class by class, the mistakes, how certain the numbers are."""
+"""What the report says about predictions: class by class, and the mistakes."""
 
 import dataclasses
 import math
@@ -45,6 +45,11 @@ class Mistake:
     predicted: str
     confidence: float
     image: np.ndarray
+
+    @property
+    def caption(self) -> str:
+        """What stands under the picture."""
+        return f"true {self.true}, predicted {self.predicted} with {self.confidence:.2f}"
 
 
 def wilson_interval(fraction: float, count: int, z: float = 1.959964) -> tuple[float, float]:
@@ -94,7 +99,7 @@ def macro_average(rows: list[ClassRow]) -> dict[str, float]:
 
 
 def top_confusions(confusion: np.ndarray, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Returns the most frequent mistakes: true and predicted class, count, share of the true class."""
+    """Returns the most frequent mistakes: both classes, count, share of the true class."""
     mistakes = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))
     support = confusion.sum(axis=1)
     # Stable, so that equal counts come in the order of the classes.

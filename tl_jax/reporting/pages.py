@@ -3,6 +3,8 @@
 import base64
 import functools
 import io
+import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -11,7 +13,7 @@ import jinja2
 import numpy as np
 import PIL.Image
 
-from tl_jax.reporting.tables import format_value, label
+from tl_jax.reporting.tables import columns, format_value, label
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 # Pictures of examples are not embedded larger than this, in pixels.
@@ -41,6 +43,25 @@ def image_png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def to_json(value: Any) -> str:
+    """Returns a value as indented JSON; not finite numbers become strings, as in metrics.jsonl."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a whole file or, when interrupted, none of it."""
     write_bytes(path, text.encode("utf-8"))
@@ -63,5 +84,5 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(cell=format_value, label=label, png_uri=png_uri)
+    environment.filters.update(cell=format_value, columns=columns, label=label, png_uri=png_uri)
     return environment

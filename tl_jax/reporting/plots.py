@@ -1,7 +1,7 @@
 """The plots of a report, as figures that belong to no global state.
 
-K is the number of classes. Every function returns a `matplotlib.figure.Figure`; `to_png` turns it into
-the bytes of a picture. Class names are drawn as they are: `$` starts no formula.
+K is the number of classes. Every function returns a `matplotlib.figure.Figure`; `to_png` turns it
+into the bytes of a picture. Class names are drawn as they are: `$` starts no formula.
 """
 
 import io
@@ -34,7 +34,8 @@ _CLASSES_WITH_NAMES = 50
 # From so many points on, a training curve is drawn pale with a running mean over it.
 _POINTS_TO_SMOOTH = 60
 
-_STYLE: dict[str, Any] = {
+# Typed loosely: matplotlib lists its settings as literals in some releases and not in others.
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
@@ -81,10 +82,15 @@ def curve(
         best: "max" or "min" to mark the best validation value, None for no mark.
     """
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(5.6, 3.3)
+        # Fixed margins: constrained layout would double the time of a curve.
+        figure = matplotlib.figure.Figure(figsize=(5.6, 3.4))
+        axes = figure.subplots(
+            gridspec_kw={"left": 0.12, "right": 0.97, "top": 0.88, "bottom": 0.14}
+        )
         axes.set_title(title, parse_math=False)
         axes.set_xlabel("step")
-        axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:,.0f}"))
+        axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(_tick))
+        axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(_tick))
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
         for split, (steps, values) in series.items():
             x, y = np.asarray(steps, float), np.asarray(values, float)
@@ -117,7 +123,7 @@ def curve(
 
 
 def best_index(values: Sequence[float], mode: str) -> int | None:
-    """Returns the place of the largest ("max") or smallest ("min") finite value; None without one."""
+    """Returns where the largest ("max") or smallest ("min") finite value is; None without one."""
     finite = [place for place, value in enumerate(values) if math.isfinite(value)]
     if not finite:
         return None
@@ -127,17 +133,18 @@ def best_index(values: Sequence[float], mode: str) -> int | None:
 def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> matplotlib.figure.Figure:
     """Draws a confusion matrix, int [K, K], rows being the true classes.
 
-    Colour is the share of the row. The diagonal and the mistakes have a scale each, since the mistakes
-    of a good classifier would be invisible on a common one. With many classes the counts, and then the
-    names, are left out.
+    Colour is the share of the row. The diagonal and the mistakes have a scale each, since the
+    mistakes of a good classifier would be invisible on a common one. With many classes the counts,
+    and then the names, are left out.
     """
     num_classes = len(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     diagonal = np.eye(num_classes, dtype=bool)
     worst = max(float(shares[~diagonal].max(initial=0.0)), 1e-6)
-    side = float(np.clip(2.6 + 0.36 * num_classes, 3.8, 8.0))
+    side = float(np.clip(2.0 + 0.3 * num_classes, 3.4, 8.0))
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(side + 1.4, side)
+        figure = matplotlib.figure.Figure(figsize=(side + 1.3, side), layout="constrained")
+        axes = figure.subplots()
         axes.grid(False)
         axes.spines[:].set_visible(False)
         for hidden, colours, highest, name in (
@@ -205,8 +212,14 @@ def reliability(calibration: Mapping[str, Any]) -> matplotlib.figure.Figure:
     centres = ((np.arange(len(count)) + 0.5) * width)[used]
     bar = {"width": width, "edgecolor": "white", "linewidth": 0.8}
     with matplotlib.rc_context(_STYLE):
-        figure = matplotlib.figure.Figure(figsize=(4.6, 5.0), layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
+        figure = matplotlib.figure.Figure(figsize=(4.8, 5.0))
+        upper, lower = figure.subplots(
+            2,
+            1,
+            sharex=True,
+            height_ratios=[3.2, 1],
+            gridspec_kw={"left": 0.15, "right": 0.97, "top": 0.92, "bottom": 0.1, "hspace": 0.08},
+        )
         upper.set_title(f"Reliability (ECE {calibration['ece']:.4f})")
         upper.bar(centres, accuracy, color=PALE_BLUE, label="accuracy", **bar)
         upper.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", label="perfect")
@@ -226,7 +239,7 @@ def comparison(
     differences: Mapping[str, Sequence[float]],
     first: str,
 ) -> matplotlib.figure.Figure:
-    """Draws every run, with mean and sample standard deviation per method, and the paired differences.
+    """Draws every run, mean and sample standard deviation per method, and the paired differences.
 
     Args:
         metric: the label of the axis.
@@ -244,7 +257,6 @@ def comparison(
         _spread(grid[0], methods, {method: list(values[method].values()) for method in methods})
         grid[0].set_xlabel(metric, parse_math=False)
         grid[0].set_yticks(range(len(methods)), map(_shortened, methods), parse_math=False)
-        grid[0].invert_yaxis()
         if paired:
             _spread(grid[1], methods, differences)
             grid[1].axvline(0.0, color=INK, linewidth=1, linestyle="--")
@@ -257,7 +269,7 @@ def _spread(
 ) -> None:
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(-0.6, len(methods) - 0.4)
+    axes.set_ylim(len(methods) - 0.4, -0.6)
     for row, method in enumerate(methods):
         found = np.asarray(values.get(method, ()), float)
         if not len(found):
@@ -285,11 +297,6 @@ def _spread(
         )
 
 
-def _figure(width: float, height: float) -> tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]:
-    figure = matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
-
-
 def _from_white(colour: str) -> matplotlib.colors.Colormap:
     return matplotlib.colors.LinearSegmentedColormap.from_list("from_white", ["#f6f8fa", colour])
 
@@ -304,6 +311,10 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
     ends = np.minimum(np.arange(len(values)) + half + 1, len(values))
     means = (sums[ends] - sums[starts]) / np.maximum(counts[ends] - counts[starts], 1)
     return np.where(finite, means, np.nan)
+
+
+def _tick(value: float, _: int) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _shortened(name: str, length: int = 22) -> str:

@@ -12,16 +12,16 @@ import rich.progress
 
 _PLAIN_SECONDS = 10.0
 _TERMINAL_SECONDS = 0.5
-# The speed shown is that of the last few lines, so that it follows changes and forgets the compilation.
+# The speed shown is that of the last few lines: it follows changes and forgets the compilation.
 _MARKS = 20
 
 
 class Progress:
     """Shows the step, images per second, the loss and the time left while a run goes on.
 
-    On a terminal this is a bar; anywhere else plain lines, one every ten seconds at most and one at the
-    end. `update` may be called after every step: it looks at the loss, and so waits for the device,
-    only when something is shown.
+    On a terminal this is a bar; anywhere else plain lines, one every ten seconds at most and one at
+    the end. `update` may be called after every step: it looks at the loss, and so waits for the
+    device, only when something is shown.
 
     Example:
         >>> with Progress(2, batch_size=8, stream=sys.stdout) as progress:
@@ -71,7 +71,7 @@ class Progress:
             )
 
     def update(self, step: int, loss: Any = None) -> None:
-        """Notes that `step` updates are done, the last with this `loss` (a number or scalar array)."""
+        """Notes that `step` updates are done, the last with `loss` (a number or scalar array)."""
         self._step, self._loss = step, loss
         now = self._clock()
         if not self._marks:

@@ -1,6 +1,5 @@
 """The report of a run: one page that opens from disk, made from the files of its folder alone."""
 
-import datetime
 import math
 import os
 import pathlib
@@ -14,15 +13,16 @@ from tl_jax.reporting import analysis, pages, plots, run_files, tables
 
 REPORT_FILE = "report.html"
 
-# The first curves of the report, and whether the best value is the largest or the smallest; any other
-# metric of metrics.jsonl follows.
+# The first curves of the report, and which validation value is marked as the best; any other metric
+# of metrics.jsonl follows.
 _CURVES: dict[str, str | None] = {
     "loss": "min",
     "top1_accuracy": "max",
-    "top5_accuracy": "max",
+    "top5_accuracy": None,
     "learning_rate": None,
     "grad_norm": None,
 }
+_NO_CURVE = ("step", "split", "examples", "seconds")
 _MOST_CURVES = 8
 # With more classes the table shows the worst ones and folds the others.
 _CLASSES_SHOWN = 20
@@ -31,14 +31,14 @@ _CLASSES_SHOWN = 20
 def write_report(
     folder: str | os.PathLike[str], *, result: Mapping[str, Any] | None = None
 ) -> pathlib.Path:
-    """Writes `report.html` and `plots/*.png` from the files of a run folder; returns the page's path.
+    """Writes `report.html` and `plots/*.png` from the files of a run folder; returns the page.
 
     The page holds everything it shows: it loads nothing from anywhere. A file of the folder that is
     missing or broken costs the sections that need it, and the page says so.
 
     Args:
         folder: the run folder.
-        result: what result.json is going to hold, for a run whose result.json is still to be written.
+        result: what result.json is going to hold, for a run that has still to write it.
 
     Raises:
         InputError: if there is no such folder.
@@ -56,13 +56,16 @@ def write_report(
         pages.write_bytes(folder / "plots" / f"{name}.png", png)
         return {"src": pages.png_uri(png), "alt": alt, "name": name}
 
-    results, provenance, port_lists = result or {}, *_port_facts(run.port_report)
+    results = result or {}
+    provenance, port_tables = _port_facts(run.port_report)
     context = {
         "title": _title(run.config, folder),
         "folder": folder.resolve().name,
         "finished": results.get("status") == "finished",
         "result": results,
         "splits": _splits(results),
+        # Of five classes or fewer the top-5 accuracy says nothing.
+        "top5": len(results.get("class_names") or range(6)) > 5,
         "facts": _facts(results),
         "versions": results.get("versions") or {},
         "frozen": results.get("frozen"),
@@ -70,8 +73,10 @@ def write_report(
         "predictions": _predictions(run.predictions, results, save, notes),
         "freezing": run.freezing,
         "provenance": provenance,
-        "port_lists": port_lists,
+        "port_tables": port_tables,
         "config": _config_groups(run.config),
+        "used": _settings(results.get("preprocessing") or {}),
+        "deviations": results.get("deviations") or [],
         "notes": notes,
     }
     path = folder / REPORT_FILE
@@ -91,7 +96,7 @@ def _splits(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns a row per evaluated split; accuracies as fractions with their 95% interval."""
     rows = []
     for name, values in (result.get("splits") or {}).items():
-        accuracy, examples = number(values.get("top1_accuracy")), values.get("examples")
+        accuracy, examples = tables.number(values.get("top1_accuracy")), values.get("examples")
         interval = None
         if examples and math.isfinite(accuracy):
             interval = analysis.wilson_interval(accuracy, int(examples))
@@ -101,8 +106,8 @@ def _splits(result: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "examples": examples,
                 "top1_accuracy": accuracy,
                 "interval": interval,
-                "top5_accuracy": number(values.get("top5_accuracy")),
-                "loss": number(values.get("loss")),
+                "top5_accuracy": tables.number(values.get("top5_accuracy")),
+                "loss": tables.number(values.get("loss")),
             }
         )
     return sorted(rows, key=lambda row: {"test": 0, "validation": 1}.get(row["name"], 2))
@@ -111,16 +116,19 @@ def _splits(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns (what, value) pairs about how the numbers were made."""
     device = result.get("device") or {}
-    seconds, speed = number(result.get("wall_seconds")), number(result.get("images_per_second"))
+    seconds, speed = (
+        tables.number(result.get("wall_seconds")),
+        tables.number(result.get("images_per_second")),
+    )
     steps = result.get("steps")
     facts = [
         (
             "device",
-            f"{device.get('count', 1)} × {device.get('kind')} ({device.get('platform')})"
+            f"{device.get('count', 1)} x {device.get('kind')} ({device.get('platform')})"
             if device
             else "",
         ),
-        ("wall time", duration(seconds) if math.isfinite(seconds) else ""),
+        ("wall time", tables.duration(seconds) if math.isfinite(seconds) else ""),
         ("updates", tables.format_value(steps)),
         ("speed", f"{speed:,.0f} images/s" if math.isfinite(speed) else ""),
         ("git revision", result.get("git_revision") or ("not known" if result else "")),
@@ -135,11 +143,11 @@ def _curves(
     broken: dict[str, int] = {}
     for line in lines:
         for name, value in line.items():
-            if name in ("step", "split", "examples"):
+            if name in _NO_CURVE:
                 continue
             steps, values = series.setdefault(name, {}).setdefault(line["split"], ([], []))
             steps.append(line["step"])
-            values.append(number(value))
+            values.append(tables.number(value))
             if not math.isfinite(values[-1]):
                 broken[name] = broken.get(name, 0) + 1
     first = [name for name in _CURVES if name in series]
@@ -206,7 +214,8 @@ def _predictions(
         "confusion": save(
             "confusion",
             plots.confusion(confusion, names),
-            f"Confusion matrix of {len(names)} classes: {right:,} of {count:,} examples on the diagonal.",
+            f"Confusion matrix of {len(names)} classes: {right:,} of {count:,} examples on the "
+            "diagonal.",
         ),
         "reliability": save(
             "reliability",
@@ -217,7 +226,7 @@ def _predictions(
         "mistakes": [
             {
                 "src": pages.png_uri(pages.image_png(mistake.image)),
-                "caption": f"true {mistake.true}, predicted {mistake.predicted} with {mistake.confidence:.2f}",
+                "caption": mistake.caption,
                 "mistake": mistake,
             }
             for mistake in mistakes
@@ -235,32 +244,18 @@ def _split_of(found: run_files.Predictions, accuracy: float, result: Mapping[str
 
 def _port_facts(
     report: Mapping[str, Any] | None,
-) -> tuple[list[tuple[str, str]] | None, list[tuple[str, list[str]]]]:
-    """Returns the short facts of a port report, and its long lists to be folded, by name."""
+) -> tuple[list[tuple[str, str]] | None, list[tuple[str, list[dict[str, Any]]]]]:
+    """Returns the short facts of a port report, and its tables by name, to be folded."""
     if report is None:
         return None, []
     facts: list[tuple[str, str]] = []
-    lists: list[tuple[str, list[str]]] = []
+    listed: list[tuple[str, list[dict[str, Any]]]] = []
     for name, value in flat(report).items():
-        if (
-            isinstance(value, list)
-            and value
-            and (len(value) > 4 or isinstance(value[0], dict | list))
-        ):
-            lists.append((name, [_line(item) for item in value]))
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            listed.append((name, value))
         elif value not in (None, "", [], {}):
-            facts.append((name, tables.format_value(value)))
-    return facts, lists
-
-
-def _line(item: Any) -> str:
-    if isinstance(item, dict):
-        return ", ".join(
-            f"{tables.label(str(name))} {tables.format_value(value)}"
-            for name, value in item.items()
-            if value not in (None, "")
-        )
-    return tables.format_value(item)
+            facts.append((name.replace("counts.", ""), tables.format_value(value)))
+    return facts, listed
 
 
 def _config_groups(config: Mapping[str, Any] | None) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -268,12 +263,12 @@ def _config_groups(config: Mapping[str, Any] | None) -> list[tuple[str, list[tup
     if not config:
         return []
     groups = [("", {name: value for name, value in config.items() if not isinstance(value, dict)})]
-    groups += [(name, flat(value)) for name, value in config.items() if isinstance(value, dict)]
-    return [
-        (section, [(name, _setting(value)) for name, value in fields.items()])
-        for section, fields in groups
-        if fields
-    ]
+    groups += [(name, value) for name, value in config.items() if isinstance(value, dict)]
+    return [(section, _settings(fields)) for section, fields in groups if fields]
+
+
+def _settings(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, _setting(value)) for name, value in flat(fields).items()]
 
 
 def _setting(value: Any) -> str:
@@ -292,19 +287,3 @@ def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
         else:
             leaves[str(name)] = value
     return leaves
-
-
-def number(value: Any) -> float:
-    """Returns a JSON value as a float: NaN for null and anything that is no number."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
-
-
-def duration(seconds: float) -> str:
-    """Returns seconds as people say them: 75.3 as "1:15 min", 12.34 as "12.3 s", 4000 as "1:06:40 h"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    text = str(datetime.timedelta(seconds=round(seconds)))
-    return f"{text} h" if seconds >= 3600 else f"{text.removeprefix('0:').removeprefix('0')} min"

@@ -137,7 +137,7 @@ def _read_predictions(path: pathlib.Path) -> Predictions:
             f"shapes disagree: probabilities {probabilities.shape}, labels {labels.shape}, "
             f"indices {indices.shape}, {len(names)} class names"
         )
-    elif count and not (0 <= labels.min() and labels.max() < num_classes):
+    elif count and not 0 <= labels.min() <= labels.max() < num_classes:
         problems.append(f"labels from {labels.min()} to {labels.max()} for {num_classes} classes")
     broken = int((~np.isfinite(probabilities)).any(axis=1).sum())
     if broken:

@@ -1,7 +1,9 @@
 """Rows as a table: on the terminal and in Markdown."""
 
+import datetime
 import math
 import numbers
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -32,8 +34,9 @@ def print_table(title: str, rows: Rows, *, stream: TextIO | None = None) -> None
         title=rich.text.Text(title), title_justify="left", box=rich.box.SIMPLE_HEAD, pad_edge=False
     )
     for name in columns(rows):
-        justify = "right" if is_numeric(rows, name) else "left"
-        table.add_column(rich.text.Text(label(name)), justify=justify)
+        table.add_column(
+            rich.text.Text(label(name)), justify="right" if is_numeric(rows, name) else "left"
+        )
     for row in rows:
         table.add_row(*(rich.text.Text(format_value(row.get(name))) for name in columns(rows)))
     console.print(table)
@@ -64,8 +67,8 @@ def columns(rows: Rows) -> list[str]:
 
 
 def label(name: str) -> str:
-    """Returns a field name as a column heading: "optimizer_state_bytes" as "optimizer state bytes"."""
-    return name.replace("_", " ")
+    """Returns a field name as a heading: "optimizer_state_bytes" as "optimizer state bytes"."""
+    return re.sub(r"\btop(\d)", r"top-\1", name.replace("_", " "))
 
 
 def is_numeric(rows: Rows, name: str) -> bool:
@@ -94,6 +97,22 @@ def format_value(value: Any) -> str:
             return ", ".join(format_value(item) for item in value)
         case _:
             return str(value)
+
+
+def number(value: Any) -> float:
+    """Returns a JSON value as a float: NaN for null and anything that is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as "12.3 s", "1:15 min" or "1:06:40 h"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    text = str(datetime.timedelta(seconds=round(seconds)))
+    return f"{text} h" if seconds >= 3600 else f"{text.removeprefix('0:').removeprefix('0')} min"
 
 
 def _escape_markdown(text: str) -> str:

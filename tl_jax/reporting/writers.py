@@ -20,9 +20,9 @@ class MetricWriter:
     """Writes the metrics of a run to `metrics.jsonl` and, if asked, to TensorBoard events.
 
     A line is `{"step": 100, "split": "train", "loss": 0.5, ...}` and reaches the operating system
-    before `write` returns, so that a killed process loses at most the line it was writing. JSON has no
-    word for numbers that are not finite: they are written as the strings "nan", "inf" and "-inf",
-    which `float` reads back (null would not tell a divergence from a division by zero).
+    before `write` returns, so that a killed process loses at most the line it was writing. JSON has
+    no word for numbers that are not finite: they are written as the strings "nan", "inf" and
+    "-inf", which `float` reads back (null would not tell an overflow from a division by zero).
 
     Example:
         >>> import tempfile
@@ -45,10 +45,10 @@ class MetricWriter:
         Args:
             folder: the run folder.
             tensorboard: whether to write events too, in `folder/tensorboard`.
-            resume_step: None starts anew, without the lines of an earlier attempt. A number keeps the
-                lines up to that step and drops the later ones, which the run will write again, and a
-                last line that was cut off; metrics of `resume_step` itself that are in the file
-                already are not written twice.
+            resume_step: None starts anew, without the lines of an earlier attempt. A number keeps
+                the lines up to that step and drops the later ones, which the run will write again,
+                and a last line that was cut off; metrics of `resume_step` itself that are in the
+                file already are not written twice.
         """
         self._folder = pathlib.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class MetricWriter:
                 stale.unlink()
         # TensorBoard hides what an earlier attempt wrote from `purge_step` on.
         purge_step = None if resume_step is None else resume_step + 1
-        # File names hold whole seconds: without the suffix a quick restart would overwrite the events.
+        # Names hold whole seconds: without the suffix a quick restart would overwrite the events.
         suffix = f".{resume_step or 0}"
         return tensorboardX.SummaryWriter(
             str(folder), purge_step=purge_step, flush_secs=30, filename_suffix=suffix
@@ -83,8 +83,8 @@ class MetricWriter:
         Args:
             step: the number of completed updates.
             split: "train", "validation" or "test".
-            metrics: scalars: Python numbers, or NumPy or JAX arrays with one element (an array still
-                being computed is waited for).
+            metrics: scalars: Python numbers, or NumPy or JAX arrays with one element (an array
+                still being computed is waited for).
 
         Raises:
             InputError: if a metric is no scalar or is called "step" or "split".
@@ -120,7 +120,7 @@ class MetricWriter:
 
 
 def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Returns the lines of `folder/metrics.jsonl` in order, numbers as numbers; [] without the file.
+    """Returns the lines of `folder/metrics.jsonl`, numbers as numbers; [] without the file.
 
     A last line that was cut off, by a process killed in the middle of writing, is left out.
 
@@ -131,7 +131,7 @@ def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     texts = path.read_bytes().split(b"\n")
-    # A complete file ends with a newline: what follows the last one is the cut-off line, or nothing.
+    # A complete file ends with a newline: after the last one comes a cut-off line, or nothing.
     lines = []
     for number, text in enumerate(texts[:-1], start=1):
         try:
@@ -153,8 +153,8 @@ def _scalar(name: str, value: Any) -> int | float:
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biufV":
         raise InputError(
-            f"metric {name!r} must be one number, given {type(value).__name__} of shape {array.shape} "
-            f"and dtype {array.dtype}"
+            f"metric {name!r} must be one number, given {type(value).__name__} of shape "
+            f"{array.shape} and dtype {array.dtype}"
         )
     # bfloat16 is of kind "V" for NumPy.
     return (

@@ -1,23 +1,8 @@
-"""Saving and resuming: the newest checkpoint that verifies is the one that is used.
-
-A checkpoint is a folder named by its step:
-
-    checkpoints/1200/state/           the leaves, written by Orbax
-    checkpoints/1200/checkpoint.json  step, metrics, shape and dtype of every leaf
-    checkpoints/1200/SHA256SUMS       checksums of all other files (`sha256sum -c` reads it)
-
-It is written as `1200.tmp` and renamed when complete, so a killed save never looks like a checkpoint.
-Orbax itself takes an empty folder for the latest step and restores a flipped byte without a word:
-hence checksums of our own.
-"""
+"""Writing and reading checkpoints; the only place that knows Orbax."""
 
 import errno
-import hashlib
-import json
 import logging
-import math
 import os
-import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -31,11 +16,10 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from tl_jax import trees
+from tl_jax.checkpointing import verification
 from tl_jax.errors import InputError, unknown
 from tl_jax.train_state import TrainState
 
-_STEP = re.compile(r"0|[1-9][0-9]*")
-_LEFTOVER = re.compile(r"[0-9]+\.(tmp|old|orbax-checkpoint-tmp.*)")
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _log = logging.getLogger(__name__)
 
@@ -48,8 +32,8 @@ logging.getLogger("absl").addFilter(
 class Checkpointer:
     """Keeps the two latest checkpoints and the best one of a run.
 
-    Two, because the newest may turn out damaged. Every process of a run calls `save` and the
-    `restore_*` methods together, on a folder that all of them see.
+    Two, because the newest may turn out damaged. Every process of a run calls each method together
+    with the others, on a folder that all of them see.
 
     Args:
         folder: where the checkpoints lie; made when missing.
@@ -67,11 +51,10 @@ class Checkpointer:
         best_metric: str = "top1_accuracy",
         best_mode: str = "max",
     ):
-        if best_mode not in ("max", "min"):
-            raise unknown("best_mode", best_mode, ["max", "min"])
+        _check_mode(best_mode)
         self._folder = Path(folder).absolute()
         self._best_metric = best_metric
-        self._sign = 1.0 if best_mode == "max" else -1.0
+        self._best_mode = best_mode
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -103,57 +86,56 @@ class Checkpointer:
 
         Raises:
             InputError: if metrics are given without the best metric.
-            OSError: if the disk is full; earlier checkpoints are untouched.
+            OSError: if the disk is full (ENOSPC; the message names folder, bytes needed and free);
+                earlier checkpoints are untouched.
         """
         if metrics and self._best_metric not in metrics:
             raise unknown("metric for the best checkpoint", self._best_metric, metrics)
         leaves = _on_host(_flatten(state))
         step = int(state.step)
         final, draft = self._folder / str(step), self._folder / f"{step}.tmp"
-        if not metrics and not _problem(final):
-            metrics = _record(final)["metrics"]
+        if not metrics and not verification.find_problem(final):
+            metrics = verification.read_record(final)["metrics"]
         record = {
             "step": step,
             "metrics": {name: float(value) for name, value in (metrics or {}).items()},
             "leaves": {name: [list(leaf.shape), leaf.dtype.name] for name, leaf in leaves.items()},
         }
+        is_primary = jax.process_index() == 0
         try:
-            self._write(draft, leaves, record)
-            if jax.process_index() == 0:
-                _move(draft, final)
-                self._damaged.discard(step)
-                self._prune()
+            if is_primary:
+                verification.remove_leftovers(self._folder)
+                draft.mkdir()
+            _barrier(f"{draft} begins")
+            self._orbax.save(draft / "state", args=ocp.args.PyTreeSave(trees.unflatten(leaves)))
+            _barrier(f"{draft} is written")
+            if is_primary:
+                verification.seal(draft, record)
+                verification.put_in_place(draft, final)
         except Exception as error:
-            if jax.process_index() == 0:
+            if is_primary:
                 shutil.rmtree(draft, ignore_errors=True)
             if not _is_disk_full(error):
                 raise
+            free = shutil.disk_usage(self._folder).free
             raise OSError(
                 errno.ENOSPC,
-                f"the checkpoint of step {step} could not be written to {self._folder}: it needs about "
-                f"{trees.num_bytes(leaves):,} bytes and {shutil.disk_usage(self._folder).free:,} are "
-                "free (or a quota or file-size limit is reached); earlier checkpoints are untouched, "
-                "so make room and run the same command again to go on",
+                f"the checkpoint of step {step} could not be written to {self._folder}: it needs "
+                f"about {trees.num_bytes(leaves):,} bytes and {free:,} are free (or a quota or "
+                "file-size limit is reached); earlier checkpoints are untouched: make room and run "
+                "the same command again to go on",
             ) from error
-        _barrier(f"checkpoint {step} is complete")
-
-    def _write(self, draft: Path, leaves: dict[str, Any], record: dict[str, Any]) -> None:
-        if jax.process_index() == 0:
-            self._remove_leftovers()
-            draft.mkdir()
-        _barrier(f"{draft.name} begins")
-        self._orbax.save(draft / "state", args=ocp.args.PyTreeSave(trees.unflatten(leaves)))
-        _barrier(f"{draft.name} is written")
-        if jax.process_index() == 0:
-            _write_text(draft / "checkpoint.json", json.dumps(record, indent=1) + "\n")
-            _write_text(draft / "SHA256SUMS", _checksums(draft))
+        self._damaged.discard(step)
+        if is_primary:
+            self._prune()
+        _barrier(f"{final} is in place")
 
     def restore_latest(self, template: TrainState) -> TrainState | None:
         """Returns the newest state that verifies, or None when no checkpoint does.
 
         Args:
-            template: a state of the expected structure; leaves are arrays or `jax.ShapeDtypeStruct`.
-                Every restored leaf takes the template's sharding, whatever devices wrote it.
+            template: a state of the expected structure, of arrays or `jax.ShapeDtypeStruct`. Every
+                restored leaf takes the template's sharding, whatever devices wrote it.
 
         Raises:
             InputError: if the saved leaves differ from the template's; all differences are listed.
@@ -164,7 +146,7 @@ class Checkpointer:
         return self._restore(self._choose(self._by_age()), template)
 
     def restore_best(self, template: TrainState) -> TrainState | None:
-        """Returns the state with the best metric, as `restore_latest` does; None when none has one."""
+        """Returns the state with the best metric, or None; otherwise as `restore_latest`."""
         return self._restore(self._choose(self._by_metric()), template)
 
     def latest_step(self) -> int | None:
@@ -175,9 +157,15 @@ class Checkpointer:
         """Returns the step with the best metric that verifies, the earliest of equals, or None."""
         return self._choose(self._by_metric(), warn=False)
 
+    def _by_age(self) -> list[int]:
+        return verification.steps_by_age(self._folder)
+
+    def _by_metric(self) -> list[int]:
+        return verification.steps_by_metric(self._folder, self._best_metric, self._best_mode)
+
     def _choose(self, candidates: list[int], warn: bool = True) -> int | None:
         """Returns the first candidate that verifies; process 0 decides for all processes."""
-        step, damaged = _first_verified(self._folder, candidates)
+        step, damaged = verification.first_verified(self._folder, candidates)
         self._damaged |= damaged.keys()
         if warn:
             _warn(self._folder, damaged)
@@ -189,11 +177,11 @@ class Checkpointer:
     def _restore(self, step: int | None, template: TrainState) -> TrainState | None:
         if step is None:
             return None
-        expected = _flatten(template)
         folder = self._folder / str(step)
+        expected = _flatten(template)
         found = {
             name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
-            for name, (shape, dtype) in _record(folder)["leaves"].items()
+            for name, (shape, dtype) in verification.read_record(folder)["leaves"].items()
         }
         lines = trees.differences(found, expected)
         if lines:
@@ -206,28 +194,12 @@ class Checkpointer:
         _log.info("restored step %d from %s", step, folder)
         return jax.tree.unflatten(jax.tree.structure(template), placed)
 
-    def _by_age(self) -> list[int]:
-        return sorted(_steps(self._folder), reverse=True)
-
-    def _by_metric(self) -> list[int]:
-        return _ranked(self._folder, self._best_metric, self._sign)
-
     def _prune(self) -> None:
         """Removes all but the two latest and the best; damaged ones neither count nor go."""
         ages = [step for step in self._by_age() if step not in self._damaged]
         best = [step for step in self._by_metric() if step not in self._damaged]
         for step in set(ages) - {*ages[:2], *best[:1]}:
             shutil.rmtree(self._folder / str(step))
-
-    def _remove_leftovers(self) -> None:
-        """Removes what a killed save left; a checkpoint that it had moved away comes back."""
-        for path in self._folder.iterdir():
-            if not _LEFTOVER.fullmatch(path.name):
-                continue
-            if path.suffix == ".old" and not path.with_suffix("").exists():
-                path.rename(path.with_suffix(""))
-            else:
-                shutil.rmtree(path)
 
 
 def restore_params(
@@ -237,27 +209,28 @@ def restore_params(
     best_metric: str = "top1_accuracy",
     best_mode: str = "max",
 ) -> dict[str, Any]:
-    """Returns {"params", "batch_stats"} of a run as nested dicts of numpy arrays, without a template.
+    """Returns {"params", "batch_stats"} of a run as nested dicts of numpy arrays; no template.
 
     Args:
-        folder: the checkpoint folder of a run.
+        folder: the checkpoint folder of a run; only read.
         which: "best" or "latest"; checkpoints that do not verify are skipped with a warning.
         best_metric: as in `Checkpointer`.
         best_mode: as in `Checkpointer`.
 
     Raises:
-        InputError: if there is no such checkpoint, or `which` is unknown.
+        InputError: if there is no such checkpoint, or `which` or `best_mode` is unknown.
     """
     if which not in ("best", "latest"):
         raise unknown("checkpoint", which, ["best", "latest"])
+    _check_mode(best_mode)
     root = Path(folder).absolute()
     if not root.is_dir():
         raise InputError(f"{root} is no folder of checkpoints")
     if which == "latest":
-        candidates = sorted(_steps(root), reverse=True)
+        candidates = verification.steps_by_age(root)
     else:
-        candidates = _ranked(root, best_metric, 1.0 if best_mode == "max" else -1.0)
-    step, damaged = _first_verified(root, candidates)
+        candidates = verification.steps_by_metric(root, best_metric, best_mode)
+    step, damaged = verification.first_verified(root, candidates)
     _warn(root, damaged)
     if step is None:
         hint = f"; ask for 'latest' if none was saved with {best_metric}" if which == "best" else ""
@@ -267,8 +240,20 @@ def restore_params(
     return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}
 
 
+def _check_mode(best_mode: str) -> None:
+    if best_mode not in ("max", "min"):
+        raise unknown("best_mode", best_mode, ["max", "min"])
+
+
+def _warn(root: Path, damaged: dict[int, str]) -> None:
+    for step, problem in damaged.items():
+        message = f"skipped the damaged checkpoint {root / str(step)}: {problem}"
+        _log.warning(message)
+        warnings.warn(message, stacklevel=4)
+
+
 def _flatten(state: Any) -> dict[str, Any]:
-    """Returns {leaf name: leaf}; also names the leaves of optax's tuples, `opt_state/0/trace/...`."""
+    """Returns {leaf name: leaf}; the leaves of optax's tuples are named too: opt_state/0/trace."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
@@ -288,6 +273,7 @@ def _on_host(leaves: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place(array: np.ndarray, like: Any) -> jax.Array:
+    """Returns the array on the devices of `like`; left uncommitted to a device where `like` is."""
     sharding = getattr(like, "sharding", None)
     if sharding is None or not getattr(like, "committed", True):
         return jnp.asarray(array)
@@ -295,110 +281,17 @@ def _place(array: np.ndarray, like: Any) -> jax.Array:
 
 
 def _read(orbax: ocp.Checkpointer, folder: Path) -> dict[str, np.ndarray]:
-    as_numpy = {
-        name: ocp.RestoreArgs(restore_type=np.ndarray) for name in _record(folder)["leaves"]
-    }
+    """Returns {leaf name: array}, whatever devices wrote them: numpy knows of no mesh."""
+    names = verification.read_record(folder)["leaves"]
+    as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
     arguments = ocp.args.PyTreeRestore(restore_args=trees.unflatten(as_numpy))
     return trees.flatten(orbax.restore(folder / "state", args=arguments))
-
-
-def _steps(folder: Path) -> list[int]:
-    return [
-        int(path.name) for path in folder.iterdir() if _STEP.fullmatch(path.name) and path.is_dir()
-    ]
-
-
-def _ranked(folder: Path, metric: str, sign: float) -> list[int]:
-    """Returns the steps with a finite metric, best first, the earlier of equals first."""
-    scores = {}
-    for step in _steps(folder):
-        try:
-            scores[step] = sign * float(
-                _record(folder / str(step))["metrics"].get(metric, math.nan)
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-    finite = [step for step in scores if math.isfinite(scores[step])]
-    return sorted(finite, key=lambda step: (-scores[step], step))
-
-
-def _first_verified(folder: Path, steps: list[int]) -> tuple[int | None, dict[int, str]]:
-    """Returns the first of `steps` that verifies, and {step: problem} of those before it."""
-    damaged: dict[int, str] = {}
-    for step in steps:
-        problem = _problem(folder / str(step))
-        if not problem:
-            return step, damaged
-        damaged[step] = problem
-    return None, damaged
-
-
-def _warn(folder: Path, damaged: dict[int, str]) -> None:
-    for step, problem in damaged.items():
-        message = f"skipped the damaged checkpoint {folder / str(step)}: {problem}"
-        _log.warning(message)
-        warnings.warn(message, stacklevel=4)
-
-
-def _problem(folder: Path) -> str:
-    """Returns why the checkpoint does not verify, or "" when it does."""
-    try:
-        text = (folder / "SHA256SUMS").read_text()
-        pairs = [line.split("  ", 1) for line in text.splitlines()]
-        expected = {name: checksum for checksum, name in pairs}
-        unlisted = {"checkpoint.json", *_files(folder / "state")} - expected.keys()
-        if unlisted:
-            return f"{min(unlisted)} has no checksum"
-        for name, checksum in expected.items():
-            if _sha256(folder / name) != checksum:
-                return f"{name} is altered or truncated"
-        step = _record(folder)["step"]
-        return "" if folder.name == str(step) else f"it is a copy of step {step}"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).relative_to(folder)} is missing"
-    except (OSError, ValueError) as error:
-        return f"it cannot be read ({error})"
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "checkpoint.json").read_text())
-
-
-def _checksums(folder: Path) -> str:
-    names = sorted(["checkpoint.json", *_files(folder / "state")])
-    return "".join(f"{_sha256(folder / name)}  {name}\n" for name in names)
-
-
-def _files(folder: Path) -> list[str]:
-    """Returns the names of all files below, relative to the folder's parent."""
-    paths = folder.rglob("*")
-    return [path.relative_to(folder.parent).as_posix() for path in paths if path.is_file()]
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_text(path: Path, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _move(draft: Path, final: Path) -> None:
-    """Puts the complete checkpoint in place; one of the same step is moved away first."""
-    old = final.with_name(f"{final.name}.old")
-    if final.exists():
-        final.rename(old)
-    draft.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return True
+    # TensorStore raises a ValueError that says so in its text only.
     reasons = ("no space left", "disk quota exceeded", "file too large")
     return any(reason in str(error).lower() for reason in reasons)
 

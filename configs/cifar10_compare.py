@@ -1,0 +1,36 @@
+"""Random initialisation, linear probe and full fine-tuning of the packaged ResNet-20 on CIFAR-10, equal epochs.
+
+Command:
+    python -m experiments.compare --config=configs/cifar10_compare.py --config.data.data_dir=DIR \
+        --workdir=runs/cifar10_compare
+
+Needs: CIFAR-10 (prepared by itself where the network allows; see experiments.prepare_data).
+Result: see README.md. 500 images per class of train are used (5,000 in all), chosen by the seed, since the
+table is meant for a CPU; all 10,000 test images are counted.
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns full fine-tuning; `compare` holds what the other methods change."""
+    config = base.get_config()
+    config.model.name = "resnet20_cifar"
+    config.init.weights = "resnet20_cifar.tin32"
+    config.data.examples_per_class = 500
+    config.data.validation_fraction = 0.0
+    config.optim.learning_rate = 0.05
+    config.optim.nesterov = True
+    config.optim.weight_decay = 5e-4
+    config.optim.warmup_epochs = 1.0
+    config.train.epochs = 10.0
+
+    config.compare = ml_collections.ConfigDict()
+    config.compare.seeds = (0, 1, 2)
+    config.compare.methods = ml_collections.ConfigDict()
+    config.compare.methods.random_init = ("init.weights=", "optim.learning_rate=0.1")
+    config.compare.methods.linear_probe = ("freeze.strategy=backbone", "optim.learning_rate=0.1")
+    config.compare.methods.full_finetune = ()
+    return config

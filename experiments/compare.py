@@ -1,0 +1,92 @@
+"""Compares methods over seeds; every cell is an ordinary run, and a finished one is not run again.
+
+    python -m experiments.compare --config=configs/quickstart.py --workdir=runs/quickstart
+
+`config.compare.methods` names the methods and the fields that make each of them; `config.compare.seeds` are given
+to `seed` and `data.seed` alike, so that methods meet the same examples and are compared in pairs.
+"""
+
+import copy
+import pathlib
+import time
+from typing import Any
+
+import jax
+import ml_collections
+
+from experiments import cli, config_fields, training
+from tl_jax import reporting
+from tl_jax.errors import InputError, unknown
+
+_CONFIG = cli.define_config()
+_WORKDIR = cli.define_workdir()
+
+
+def main() -> None:
+    """Runs all cells and writes the comparison into the workdir."""
+    config, workdir = cli.required(_CONFIG), cli.required_path(_WORKDIR)
+    began = time.perf_counter()
+    results = run_cells(config, workdir)
+    if jax.process_index() == 0:
+        reporting.write_comparison(workdir, title(config), results)
+        print(f"{workdir / 'comparison.html'}: {time.perf_counter() - began:.0f} s in all")
+
+
+def title(config: ml_collections.ConfigDict) -> str:
+    """Returns what is compared, on what."""
+    few = config.data.examples_per_class
+    shots = f", {few} labelled images per class" if few else ""
+    return f"{config.model.name} on {config.data.name}{shots}"
+
+
+def run_cells(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns a row for each method and seed: method, seed, run folder and the test metrics.
+
+    Raises:
+        InputError: if the config names no methods or seeds, or a field that does not exist.
+    """
+    cells = [
+        (method, seed, cell_config(config, method, seed))
+        for seed in config.get("compare", {}).get("seeds", ())
+        for method in config.get("compare", {}).get("methods", {})
+    ]
+    if not cells:
+        raise InputError("compare.methods and compare.seeds: expected at least one of each")
+    rows = []
+    for method, seed, cell in cells:
+        print(f"\n{method}, seed {seed}", flush=True)
+        folder = workdir / method / f"seed{seed}"
+        result = training.run(cell, folder)
+        rows.append(
+            {
+                "method": method,
+                "seed": seed,
+                "run": str(folder.relative_to(workdir)),
+                **result["splits"]["test"],
+                "trainable_parameters": sum(
+                    group["trainable"] for group in result["parameters"]
+                ),
+                "wall_seconds": result["wall_seconds"],
+            }
+        )
+    return rows
+
+
+def cell_config(
+    config: ml_collections.ConfigDict, method: str, seed: int
+) -> ml_collections.ConfigDict:
+    """Returns the config of one ordinary run: the fields of `method` set, the comparison gone."""
+    cell = copy.deepcopy(config)
+    methods = cell.compare.methods
+    if method not in methods:
+        raise unknown("method", method, methods)
+    assignments = methods[method]
+    with cell.unlocked():
+        del cell.compare
+    for assignment in (*assignments, f"seed={seed}", f"data.seed={seed}"):
+        config_fields.set_field(cell, assignment)
+    return cell
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,114 @@
+"""Evaluates weights on the test split of a data set; writes the `result.json` that a training run writes.
+
+A run, on the data it was trained for:
+    python -m experiments.evaluate --checkpoint=runs/cifar10 --workdir=runs/cifar10_again
+Any weights whose head fits, on any data:
+    python -m experiments.evaluate --config=configs/cifar10_resnet20.py --config.init.weights=FILE \
+        --config.init.head=keep --workdir=runs/evaluated
+"""
+
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import ml_collections
+from absl import flags
+
+from experiments import assembly, cli, outcome
+from experiments.evaluator import Evaluator
+from tl_jax import checkpointing, sharding
+from tl_jax.errors import InputError
+from tl_jax.run_folder import RunFolder
+
+_CONFIG = cli.define_config()
+_WORKDIR = cli.define_workdir()
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run folder, instead of --config.")
+_WHICH = flags.DEFINE_enum("which", "best", ["best", "latest"], "Which of its checkpoints.")
+
+
+def main() -> None:
+    """Evaluates what the flags name."""
+    workdir = cli.required_path(_WORKDIR)
+    if _CHECKPOINT.value:
+        if _CONFIG.value is not None:
+            raise InputError("--checkpoint and --config: give one; a run brings its own config")
+        evaluate_run(cli.required_path(_CHECKPOINT), _WHICH.value, workdir)
+    else:
+        evaluate_weights(cli.required(_CONFIG), workdir)
+
+
+def evaluate_run(run: pathlib.Path, which: str, workdir: pathlib.Path) -> dict[str, Any]:
+    """Evaluates the "best" or the "latest" checkpoint of a run, preprocessed as the run did.
+
+    Raises:
+        InputError: if `run` is no run folder or holds no checkpoint that verifies.
+    """
+    paths = [run / "config.json", run / "preprocessing.json"]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise InputError(f"--checkpoint={run}: no {' and no '.join(missing)} there; expected a run folder")
+    fields, preprocessing = (json.loads(path.read_text()) for path in paths)
+    config = ml_collections.ConfigDict(fields)
+    variables = checkpointing.restore_params(run / "checkpoints", which)
+    initial = assembly.Initial(variables, preprocessing, None)
+    record = {"checkpoint": str(run), "which": which}
+    return _evaluate(config, initial, workdir, f"the {which} checkpoint of {run}", record)
+
+
+def evaluate_weights(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+    """Evaluates `config.init.weights`, whose head must fit the data.
+
+    Raises:
+        InputError: if the config names no weights or does not keep their head.
+    """
+    if not config.init.weights or config.init.head != "keep":
+        raise InputError(
+            f"init.weights={config.init.weights!r}, init.head={config.init.head!r}: evaluation needs "
+            "--config.init.weights=FILE and --config.init.head=keep, or --checkpoint=RUN"
+        )
+    return _evaluate(config, None, workdir, f"the weights {config.init.weights}, as they are", {})
+
+
+def _evaluate(
+    config: ml_collections.ConfigDict,
+    initial: assembly.Initial | None,
+    workdir: pathlib.Path,
+    selection: str,
+    record: dict[str, str],
+) -> dict[str, Any]:
+    split = assembly.make_splits(config)["test"]
+    model = assembly.make_model(config, len(split.class_names))
+    if initial is None:
+        initial = assembly.make_initial(config, model)
+    spec, deviations = assembly.make_preprocessing(config, initial, split.image_shape)
+    mesh = sharding.make_mesh(config.parallel.devices)
+    evaluator = Evaluator(model, spec, mesh, config.data.eval_batch_size)
+    is_primary = jax.process_index() == 0
+    given = {**json.loads(config.to_json()), "evaluate": record}
+    with RunFolder.open(workdir, given, is_primary=is_primary) as folder:
+        if folder.state == "finished":
+            result = folder.read_json("result.json")
+            print(f"{folder.path} is finished: {outcome.describe(result)}")
+            return result
+        if is_primary and initial.port_report is not None:
+            folder.write_json("port_report.json", initial.port_report)
+        variables = sharding.replicate(mesh, initial.variables)
+        began = time.perf_counter()
+        measured, logits = evaluator(variables["params"], variables["batch_stats"], split)
+        seconds = time.perf_counter() - began
+        result = {
+            "splits": {"test": measured},
+            "selection": selection,
+            "steps": 0,
+            "wall_seconds": seconds,
+            "images_per_second": measured["examples"] / seconds,
+            "preprocessing": assembly.describe_preprocessing(spec),
+            "deviations": deviations,
+        }
+        return outcome.finish(folder, config, split, logits, result)
+
+
+if __name__ == "__main__":
+    cli.run(main)

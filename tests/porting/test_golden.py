@@ -1,0 +1,32 @@
+"""Networks against numbers that PyTorch gave for the same weights (`record_golden.py`)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fabricate import boundary_features, random_images, random_variables, relative_error
+
+from tl_jax import models
+
+GOLDEN = Path(__file__).parent / "golden"
+TOLERANCE = 1e-5
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet20_cifar"])
+def test_features_and_logits(name):
+    golden = json.loads((GOLDEN / f"{name}.json").read_text())
+    model = models.create_model(name, 10)
+    size = golden["image_size"]
+    features = boundary_features(model, random_variables(model), random_images((2, size, size, 3)))
+    assert tuple(golden["boundaries"]) == model.boundaries
+    for boundary, recorded in golden["boundaries"].items():
+        ours = features[boundary]
+        assert list(ours.shape) == recorded["shape"], boundary
+        allowed = TOLERANCE * recorded["max"]
+        assert abs(ours.mean(dtype=np.float64) - recorded["mean"]) < allowed, boundary
+        assert abs(ours.std(dtype=np.float64) - recorded["std"]) < allowed, boundary
+        np.testing.assert_allclose(
+            ours.reshape(-1)[:8], recorded["first"], rtol=0, atol=allowed, err_msg=boundary
+        )
+    assert relative_error(features["head"], np.array(golden["logits"], np.float32)) < TOLERANCE

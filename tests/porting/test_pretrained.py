@@ -1,0 +1,176 @@
+"""The registry against the packages it was read from, and fetching without a network."""
+
+import math
+import time
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+from fabricate import random_variables
+
+from tl_jax import models, porting
+from tl_jax.errors import InputError
+from tl_jax.models.pretrained import PretrainedWeights, get_pretrained, list_pretrained
+from tl_jax.porting import hub
+
+HUB_NAMES = [name for name in list_pretrained() if not get_pretrained(name).packaged]
+
+
+@pytest.mark.parametrize("name", list_pretrained())
+def test_entries_are_complete(name):
+    weights = get_pretrained(name)
+    assert isinstance(weights, PretrainedWeights)
+    assert weights.name == name and name.startswith(f"{weights.model}.".removesuffix("_cifar."))
+    model = models.create_model(weights.model, weights.num_classes)
+    assert model.stem_kind == weights.stem
+    assert weights.channel_order == "rgb" and weights.licence and weights.source
+    assert weights.interpolation in ("bilinear", "bicubic")
+    assert weights.packaged or 0.6 < weights.top1_accuracy < 0.9
+
+
+def test_names_by_hand():
+    weights = get_pretrained("resnet50.a1_in1k")
+    assert (
+        weights.url == "https://huggingface.co/timm/resnet50.a1_in1k/resolve/main/model.safetensors"
+    )
+    assert weights.resize_size == 235 and weights.top1_accuracy == 0.81214
+    assert get_pretrained("resnet50.tv2_in1k").resize_size == 232
+    assert get_pretrained("resnet18.tv_in1k").resize_size == 256
+    assert list_pretrained("resnet50.tv*") == ["resnet50.tv2_in1k", "resnet50.tv_in1k"]
+    with pytest.raises(
+        InputError, match=r"unknown pretrained weights 'resnet50.a1'; nearest: resnet50.a1_in1k"
+    ):
+        get_pretrained("resnet50.a1")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_preprocessing_is_timms():
+    pytest.importorskip("torch")
+    import torch_reference
+
+    torch_reference.torchvision_models()
+    timm = pytest.importorskip("timm")
+    for name in HUB_NAMES:
+        weights = get_pretrained(name)
+        theirs = timm.get_pretrained_cfg(name)
+        assert (weights.mean, weights.std) == (theirs.mean, theirs.std), name
+        assert weights.interpolation == theirs.interpolation, name
+        assert weights.licence == theirs.license, name
+        assert theirs.num_classes == 1000 and theirs.hf_hub_id == "timm/", name
+        if ".tv2_" in name:
+            # timm states torchvision's training size; torchvision evaluates at the test size.
+            assert weights.image_size == theirs.test_input_size[1], name
+            assert weights.crop_fraction == theirs.test_crop_pct, name
+        else:
+            assert weights.image_size == theirs.input_size[1], name
+            assert weights.crop_fraction == theirs.crop_pct, name
+            if theirs.test_input_size:
+                assert weights.top1_image_size == theirs.test_input_size[1], name
+                assert weights.top1_crop_fraction == theirs.test_crop_pct, name
+
+
+def test_accuracy_and_resizing_are_torchvisions():
+    pytest.importorskip("torch")
+    import torch_reference
+
+    torchvision_models = torch_reference.torchvision_models()
+    for version, tag in [("IMAGENET1K_V1", "tv_in1k"), ("IMAGENET1K_V2", "tv2_in1k")]:
+        for name in list_pretrained(f"*.{tag}"):
+            weights = get_pretrained(name)
+            theirs = torchvision_models.get_model_weights(weights.model)[version]
+            transforms = theirs.transforms()
+            stated = theirs.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100
+            assert math.isclose(weights.top1_accuracy, stated), name
+            assert transforms.crop_size == [weights.image_size], name
+            assert transforms.resize_size == [weights.resize_size], name
+            assert transforms.interpolation.value == weights.interpolation, name
+            assert (tuple(transforms.mean), tuple(transforms.std)) == (weights.mean, weights.std)
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_offline_says_what_to_place_where(empty_cache, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set") as caught:
+        porting.fetch(get_pretrained("resnet18.tv_in1k"))
+    message = str(caught.value)
+    assert "https://huggingface.co/timm/resnet18.tv_in1k/resolve/main/model.safetensors" in message
+    assert "--config.init.weights=FILE" in message and str(empty_cache) in message
+
+
+def test_no_network_is_told_within_ten_seconds(empty_cache, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    # Port 9 of this machine: refused at once.
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(
+        InputError, match=r"http://127.0.0.1:9 cannot be reached .*init.weights=FILE"
+    ):
+        porting.fetch(get_pretrained("resnet18.tv_in1k"))
+    assert time.monotonic() - start < 10
+
+
+def test_a_host_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(hub, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(hub.urllib.request, "urlopen", lambda *_, **__: time.sleep(1))
+    assert hub._unreachable("http://example.invalid") == "no answer within 0.2 s"
+
+
+def cached(folder, weights, content, blob):
+    """Lays a file into the hub's cache as the hub library does."""
+    repository = folder / f"models--{weights.repo_id.replace('/', '--')}"
+    for part in ("blobs", "refs", "snapshots/0123"):
+        (repository / part).mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0123")
+    (repository / "blobs" / blob).write_bytes(content)
+    link = repository / "snapshots/0123" / weights.filename
+    link.symlink_to(repository / "blobs" / blob)
+    return link
+
+
+def test_a_cached_file_is_used_offline_and_its_digest_checked(empty_cache, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    weights = get_pretrained("resnet18.tv_in1k")
+    model = models.create_model("resnet18", 1000)
+    variables = random_variables(model)
+    path = porting.save_state_dict(
+        empty_cache / "a.safetensors", porting.export_state_dict(variables)
+    )
+    content, digest = path.read_bytes(), porting.read_source(path).sha256
+    link = cached(empty_cache, weights, content, digest)
+
+    ported, report = porting.load_pretrained("resnet18.tv_in1k", model)
+    assert (report.weights, report.sha256) == ("resnet18.tv_in1k", digest)
+    np.testing.assert_array_equal(
+        ported["params"]["head"]["bias"], variables["params"]["head"]["bias"]
+    )
+
+    link.resolve().write_bytes(content[:-1] + b"x")
+    with pytest.raises(InputError, match="is damaged: its SHA-256 is"):
+        porting.fetch(weights)
+
+
+def test_packaged_weights_come_with_the_package():
+    weights = get_pretrained("resnet20_cifar.tin32")
+    try:
+        path = porting.fetch(weights)
+    except InputError as error:
+        assert "comes with the package but" in str(error)
+        pytest.skip("the packaged weights are not there yet")
+    model = models.create_model(weights.model, weights.num_classes)
+    _, report = porting.load_pretrained(weights.name, model, input_shape=(1, 32, 32, 3))
+    assert report.source == str(path)
+
+
+def test_a_name_that_is_neither_file_nor_registered():
+    model = models.create_model("resnet18", 10)
+    with pytest.raises(
+        InputError, match=r"unknown pretrained weights 'resnet18.tv'; nearest: resnet18.tv"
+    ):
+        porting.load_pretrained("resnet18.tv", model)
+    with pytest.raises(InputError, match=r"no such file: missing.safetensors"):
+        porting.load_pretrained("missing.safetensors", model)

@@ -1,0 +1,136 @@
+"""Imports between our modules only point upwards in the list of the style guide."""
+
+import ast
+import pathlib
+
+import pytest
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+_ORDER = (
+    "errors",
+    "trees",
+    "models",
+    "porting",
+    "data",
+    "preprocessing",
+    "losses",
+    "metrics",
+    "freezing",
+    "optim",
+    "sharding",
+    "train_state",
+    "steps",
+    "checkpointing",
+    "reporting",
+    "run_folder",
+    "evaluation",
+    "loops",
+)
+_SOLE_USERS = {"flax": "models", "orbax": "checkpointing"}
+
+
+def _files(folder: str) -> list[pathlib.Path]:
+    return sorted((_REPOSITORY / folder).rglob("*.py"))
+
+
+def _name(path: pathlib.Path) -> str:
+    return path.relative_to(_REPOSITORY).as_posix()
+
+
+def _module(path: pathlib.Path) -> str:
+    """Returns the listed module in which a file of the library lies; "" for tl_jax/__init__.py."""
+    parts = path.relative_to(_REPOSITORY / "tl_jax").with_suffix("").parts
+    return "" if parts == ("__init__",) else parts[0]
+
+
+def imported(path: pathlib.Path, repository: pathlib.Path = _REPOSITORY) -> set[str]:
+    """Returns the dotted names that a file imports, anywhere in it; relative ones made absolute."""
+    package = path.relative_to(repository).parent.parts
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*base, *filter(None, [node.module])))
+            names |= {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _inner(path: pathlib.Path) -> set[str]:
+    """Returns the modules of our list that a file imports."""
+    parts = [name.split(".") for name in imported(path)]
+    listed = {part[1] for part in parts if part[0] == "tl_jax" and len(part) > 1}
+    return {name for name in listed if not name.startswith("__")}
+
+
+def _outer(path: pathlib.Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path)}
+
+
+@pytest.mark.parametrize("path", _files("tl_jax"), ids=_name)
+def test_library_imports_point_upwards(path):
+    module, found = _module(path), _inner(path)
+    if not module:
+        assert not found, "tl_jax/__init__.py imports nothing, so that each module loads alone"
+        return
+    assert module in _ORDER, f"{module} is not in the module list of the style guide"
+    later = {name for name in found if name != module and _index(name) >= _index(module)}
+    assert not later, f"{module} may only import what comes before it in {_ORDER}"
+
+
+def _index(module: str) -> int:
+    return _ORDER.index(module) if module in _ORDER else len(_ORDER)
+
+
+@pytest.mark.parametrize("path", _files("tl_jax"), ids=_name)
+def test_library_imports_neither_experiments_nor_configs_nor_flags(path):
+    assert not _outer(path) & {"experiments", "configs", "tests", "ml_collections"}
+    assert not {name for name in imported(path) if name.startswith(("absl.flags", "absl.app"))}
+
+
+@pytest.mark.parametrize("path", _files("tl_jax"), ids=_name)
+def test_library_does_not_read_the_environment(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    read = [
+        f"line {node.lineno}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
+    ]
+    assert not read
+
+
+@pytest.mark.parametrize("path", _files("tl_jax"), ids=_name)
+def test_flax_and_orbax_are_known_in_one_place(path):
+    for package, owner in _SOLE_USERS.items():
+        assert package not in _outer(path) or _module(path) == owner
+
+
+@pytest.mark.parametrize("path", _files("experiments"), ids=_name)
+def test_experiments_know_neither_flax_nor_orbax(path):
+    assert not _outer(path) & _SOLE_USERS.keys()
+
+
+@pytest.mark.parametrize("path", _files("configs"), ids=_name)
+def test_configs_import_neither_library_nor_experiments(path):
+    assert not _outer(path) & {"tl_jax", "experiments"}
+
+
+def test_imports_are_found_in_every_form(tmp_path):
+    path = tmp_path / "tl_jax" / "data" / "sample.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "import jax.numpy as jnp\n"
+        "from tl_jax import loops as later\n"
+        "from . import order\n"
+        "from ..trees import flatten\n"
+        "def late():\n"
+        "    import tl_jax.steps\n"
+    )
+    assert imported(path, tmp_path) == {
+        "jax.numpy",
+        "tl_jax.loops",
+        "tl_jax.data.order",
+        "tl_jax.trees.flatten",
+        "tl_jax.steps",
+    }

@@ -1,0 +1,411 @@
+"""Schedules, multipliers and updates: by hand, against PyTorch, and by compiled cost."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tl_jax import freezing, optim, trees
+from tl_jax.errors import InputError
+
+SCHEDULE_CASES = [
+    pytest.param("constant", {}, {0: 0.8, 99: 0.8}, id="constant"),
+    pytest.param(
+        "constant", {"warmup_steps": 4}, {0: 0.2, 1: 0.4, 3: 0.8, 4: 0.8, 99: 0.8}, id="warm-up"
+    ),
+    pytest.param(
+        "step",
+        {"boundaries": [50, 75]},
+        {0: 0.8, 49: 0.8, 50: 0.08, 74: 0.08, 75: 0.008, 99: 0.008},
+        id="step",
+    ),
+    pytest.param(
+        "step", {"boundaries": [2], "decay": 0.5, "warmup_steps": 4}, {1: 0.4, 4: 0.4}, id="halved"
+    ),
+    pytest.param(
+        "cosine", {}, {0: 0.8, 25: 0.8 * (2 + 2**0.5) / 4, 50: 0.4, 100: 0.0}, id="cosine"
+    ),
+    pytest.param(
+        "cosine",
+        {"warmup_steps": 20, "final_fraction": 0.25},
+        {0: 0.04, 19: 0.8, 20: 0.8, 60: 0.5, 100: 0.2, 150: 0.2},
+        id="cosine with warm-up to a quarter",
+    ),
+    pytest.param("cosine", {"warmup_steps": 100}, {0: 0.008, 99: 0.8}, id="warm-up only"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "expected"), SCHEDULE_CASES)
+def test_schedule(name, arguments, expected):
+    schedule = optim.make_schedule(name, 0.8, 100, **arguments)
+    for step, rate in expected.items():
+        found = jax.jit(schedule)(jnp.int32(step))
+        assert found.dtype == jnp.float32
+        assert float(found) == pytest.approx(rate, rel=1e-5, abs=1e-7)
+        assert float(schedule(step)) == pytest.approx(rate, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        pytest.param({"name": "cosin"}, ["unknown schedule 'cosin'", "nearest: cosine"], id="name"),
+        pytest.param({"learning_rate": -0.1}, ["learning_rate is -0.1", "at least 0"], id="rate"),
+        pytest.param({"learning_rate": math.nan}, ["learning_rate is nan"], id="nan"),
+        pytest.param({"total_steps": 0}, ["total_steps is 0", "at least 1"], id="no step"),
+        pytest.param({"total_steps": 2.5}, ["total_steps is 2.5", "whole"], id="fraction"),
+        pytest.param({"warmup_steps": 101}, ["warmup_steps is 101", "[0, 100]"], id="warm-up"),
+        pytest.param({"warmup_steps": -1}, ["warmup_steps is -1"], id="negative warm-up"),
+        pytest.param({"name": "step"}, ["boundaries is []", "one or more"], id="no boundary"),
+        pytest.param({"name": "step", "boundaries": [9, 9]}, ["[9, 9]", "increasing"], id="twice"),
+        pytest.param({"name": "step", "boundaries": [100]}, ["[1, 100)"], id="boundary too late"),
+        pytest.param(
+            {"name": "step", "boundaries": [9], "decay": 1.5},
+            ["decay is 1.5", "(0, 1]"],
+            id="decay",
+        ),
+        pytest.param({"name": "cosine", "final_fraction": 2}, ["final_fraction is 2"], id="final"),
+        pytest.param(
+            {"learning_rate": -1, "warmup_steps": -2, "total_steps": -3},
+            ["learning_rate is -1", "warmup_steps is -2", "total_steps is -3"],
+            id="all listed",
+        ),
+    ],
+)
+def test_make_schedule_refuses(arguments, parts):
+    arguments = {"name": "constant", "learning_rate": 0.1, "total_steps": 100, **arguments}
+    with pytest.raises(InputError) as caught:
+        optim.make_schedule(**arguments)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def make_params():
+    return {
+        "head": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+        "stage1": {"conv": {"kernel": jnp.ones((1, 1, 2, 2))}},
+        "stage2": {"bn": {"scale": jnp.ones(2), "bias": jnp.ones(2)}},
+        "stem": {"conv": {"kernel": jnp.ones((1, 1, 3, 2))}},
+    }
+
+
+LEAVES = [
+    "stem/conv/kernel",
+    "stage1/conv/kernel",
+    "stage2/bn/scale",
+    "stage2/bn/bias",
+    "head/kernel",
+    "head/bias",
+]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "decay", "expected"),
+    [
+        pytest.param([], 1.0, [1, 1, 1, 1, 1, 1], id="nothing asked"),
+        pytest.param(["head/.*=10"], 1.0, [1, 1, 1, 1, 10, 10], id="head"),
+        pytest.param(
+            ["head/bias=3", "head/.*=10", ".*=1e-1"], 1.0, [0.1, 0.1, 0.1, 0.1, 10, 3], id="order"
+        ),
+        pytest.param([], 0.5, [0.125, 0.25, 0.5, 0.5, 1, 1], id="layer-wise"),
+        pytest.param(["stem/.*=4", ".*/bias=2"], 0.5, [0.5, 0.25, 0.5, 1, 1, 2], id="both"),
+    ],
+)
+def test_lr_multipliers(patterns, decay, expected):
+    multipliers = trees.flatten(optim.lr_multipliers(make_params(), patterns, decay))
+    assert {name: multipliers[name] for name in LEAVES} == dict(zip(LEAVES, expected, strict=True))
+    assert len(multipliers) == len(LEAVES)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "decay", "parts"),
+    [
+        pytest.param(["hed/.*=2"], 1, ["'hed/.*' matches no leaf", "nearest: head"], id="no match"),
+        pytest.param(["head/.*"], 1, ["'head/.*'", "PATTERN=NUMBER"], id="no number"),
+        pytest.param(["=2"], 1, ["'=2'"], id="no pattern"),
+        pytest.param(["head/.*=two"], 1, ["'head/.*=two'"], id="a word"),
+        pytest.param(["head/.*=-1"], 1, ["'head/.*=-1'", "above 0"], id="negative"),
+        pytest.param(["head/.*=0"], 1, ["'head/.*=0'", "freeze them"], id="zero"),
+        pytest.param(["head/.*=nan"], 1, ["'head/.*=nan'"], id="nan"),
+        pytest.param(["(head=2"], 1, ["not a regular expression"], id="bad expression"),
+        pytest.param(
+            [".*=2", "head/.*=3"], 1, ["'head/.*' has no effect", "earlier"], id="shadowed"
+        ),
+        pytest.param(["a=x", "b=-1"], 1, ["'a=x'", "'b=-1'"], id="all listed"),
+        pytest.param([], 0.0, ["layerwise_decay is 0.0", "(0, 1]"], id="decay 0"),
+        pytest.param([], 1.5, ["layerwise_decay is 1.5"], id="decay above 1"),
+    ],
+)
+def test_lr_multipliers_refuses(patterns, decay, parts):
+    with pytest.raises(InputError) as caught:
+        optim.lr_multipliers(make_params(), patterns, decay)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def two_updates(grads=1.0, **arguments):
+    """Returns kernel and bias, both from 1, after each of two updates with the same gradient."""
+    params = {"head": {"kernel": jnp.ones((1, 1)), "bias": jnp.ones(1)}}
+    tx = optim.make_optimizer(params, lambda step: 0.1, **arguments)
+    opt_state, seen = tx.init(params), []
+    for _ in range(2):
+        updates, opt_state = tx.update(
+            jax.tree.map(lambda w: w * 0 + grads, params), opt_state, params
+        )
+        params = optax.apply_updates(params, updates)
+        seen.append([params["head"]["kernel"].item(), params["head"]["bias"].item()])
+    return np.array(seen)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        pytest.param({"momentum": 0.0}, [[0.9, 0.9], [0.8, 0.8]], id="plain"),
+        # v = 1, then 0.9 + 1.
+        pytest.param({}, [[0.9, 0.9], [0.71, 0.71]], id="momentum"),
+        # Kernel: g = 1.1, v = 1.1; then g = 1.089, v = 0.99 + 1.089. The bias does not decay.
+        pytest.param({"weight_decay": 0.1}, [[0.89, 0.9], [0.6821, 0.71]], id="decay"),
+        pytest.param(
+            {"weight_decay": 0.1, "decay_bias_and_norm": True},
+            [[0.89, 0.89], [0.6821, 0.6821]],
+            id="decay of everything",
+        ),
+        # Kernel: g + 0.9 v = 1.1 + 0.99; then g = 1.0791, v = 2.0691, g + 0.9 v = 2.94129.
+        pytest.param(
+            {"weight_decay": 0.1, "nesterov": True},
+            [[0.791, 0.81], [0.496871, 0.539]],
+            id="nesterov",
+        ),
+        # A constant gradient makes m_hat / sqrt(v_hat) 1, so w <- w - 0.1 (1 + 0.1 w).
+        pytest.param(
+            {"name": "adamw", "weight_decay": 0.1}, [[0.89, 0.9], [0.7811, 0.8]], id="adamw"
+        ),
+        # The multiplier scales the decoupled decay too: 1 - 0.2 (1 + 0.1), then 0.78 - 0.2 (1.078).
+        pytest.param(
+            {
+                "name": "adamw",
+                "weight_decay": 0.1,
+                "multipliers": {"head": {"kernel": 2.0, "bias": 0.5}},
+            },
+            [[0.78, 0.95], [0.5644, 0.9]],
+            id="adamw with multipliers",
+        ),
+        # The norm of (2, 2) is 2 sqrt(2); clipped to 1 each part is 1 / sqrt(2).
+        pytest.param(
+            {"momentum": 0.0, "clip_norm": 1.0, "grads": 2.0},
+            [[1 - 0.1 * 0.5**0.5] * 2, [1 - 0.2 * 0.5**0.5] * 2],
+            id="clipped",
+        ),
+        pytest.param(
+            {"momentum": 0.0, "clip_norm": 3.0, "grads": 2.0},
+            [[0.8, 0.8], [0.6, 0.6]],
+            id="below the clipping norm",
+        ),
+        # The bias is frozen: the norm is the kernel's alone, 2.
+        pytest.param(
+            {
+                "momentum": 0.0,
+                "clip_norm": 1.0,
+                "grads": 2.0,
+                "frozen_mask": {"head": {"kernel": False, "bias": True}},
+            },
+            [[0.9, 1.0], [0.8, 1.0]],
+            id="clipped inside the partition",
+        ),
+    ],
+)
+def test_updates_by_hand(arguments, expected):
+    np.testing.assert_allclose(two_updates(**arguments), expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_grad_norm_is_that_of_trainable_leaves_before_clipping(name, clip_norm):
+    params = {
+        "stem": {"kernel": jnp.zeros(1)},
+        "head": {"kernel": jnp.zeros(1), "bias": jnp.zeros(1)},
+    }
+    grads = {"stem": {"kernel": jnp.array([100.0])}}
+    grads["head"] = {"kernel": jnp.array([3.0]), "bias": jnp.array([-4.0])}
+    tx = optim.make_optimizer(
+        params,
+        lambda step: 0.1,
+        name=name,
+        clip_norm=clip_norm,
+        frozen_mask=freezing.frozen_mask(params, "backbone"),
+    )
+    opt_state = tx.init(params)
+    assert float(optim.grad_norm(opt_state)) == 0.0
+    _, opt_state = jax.jit(tx.update)(grads, opt_state, params)
+    assert optim.grad_norm(opt_state).dtype == jnp.float32
+    assert float(optim.grad_norm(opt_state)) == pytest.approx(5.0)
+
+
+def test_grad_norm_of_another_optimizer_is_refused():
+    with pytest.raises(ValueError, match="holds 0 gradient norms"):
+        optim.grad_norm(optax.sgd(0.1).init(make_params()))
+
+
+def test_frozen_leaves_have_no_optimizer_state():
+    params = make_params()
+    for name, copies in [("sgd", 1), ("adamw", 2)]:
+        mask = freezing.frozen_mask(params, "backbone")
+        tx = optim.make_optimizer(params, lambda step: 0.1, name=name, frozen_mask=mask)
+        arrays = [leaf for leaf in jax.tree.leaves(tx.init(params)) if leaf.ndim]
+        assert sum(leaf.size for leaf in arrays) == copies * (4 + 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        pytest.param({"name": "sdg"}, ["unknown optimizer 'sdg'", "nearest: sgd"], id="name"),
+        pytest.param({"momentum": 1.0}, ["momentum is 1.0", "[0, 1)"], id="momentum"),
+        pytest.param({"momentum": -0.1}, ["momentum is -0.1"], id="negative momentum"),
+        pytest.param({"momentum": 0.0, "nesterov": True}, ["nesterov is True"], id="nesterov"),
+        pytest.param({"weight_decay": -1e-4}, ["weight_decay is -0.0001"], id="decay"),
+        pytest.param({"clip_norm": -1.0}, ["clip_norm is -1.0"], id="clipping"),
+        pytest.param({"name": "adamw", "b1": 1.0}, ["b1 is 1.0"], id="b1"),
+        pytest.param({"name": "adamw", "b2": 1.5}, ["b2 is 1.5"], id="b2"),
+        pytest.param({"name": "adamw", "eps": 0.0}, ["eps is 0.0", "above 0"], id="eps"),
+        pytest.param(
+            {"momentum": 2, "clip_norm": math.inf}, ["momentum is 2", "clip_norm is inf"], id="all"
+        ),
+        pytest.param(
+            {"multipliers": {"head": {"kernel": 1.0, "scale": 1.0}}},
+            ["multipliers", "head/bias: missing", "head/scale: not expected"],
+            id="multipliers of another tree",
+        ),
+        pytest.param(
+            {"frozen_mask": {"head": {"kernel": True}}},
+            ["frozen_mask", "head/bias: missing"],
+            id="mask of another tree",
+        ),
+    ],
+)
+def test_make_optimizer_refuses(arguments, parts):
+    params = {"head": {"kernel": jnp.ones((1, 1)), "bias": jnp.ones(1)}}
+    with pytest.raises(InputError) as caught:
+        optim.make_optimizer(params, lambda step: 0.1, **arguments)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+TORCH_CASES = [
+    pytest.param("sgd", {"momentum": 0.0}, 0.0, id="sgd"),
+    pytest.param("sgd", {"momentum": 0.9}, 0.0, id="momentum"),
+    pytest.param("sgd", {"momentum": 0.9, "weight_decay": 0.05}, 0.0, id="weight decay"),
+    pytest.param(
+        "sgd", {"momentum": 0.9, "weight_decay": 0.05, "nesterov": True}, 0.0, id="nesterov"
+    ),
+    pytest.param("sgd", {"momentum": 0.9, "weight_decay": 0.05}, 0.7, id="sgd clipped"),
+    pytest.param("adamw", {"weight_decay": 0.05}, 0.0, id="adamw"),
+    pytest.param("adamw", {"weight_decay": 0.3, "b1": 0.8, "b2": 0.9}, 0.7, id="adamw clipped"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "clip_norm"), TORCH_CASES)
+def test_twenty_updates_equal_pytorch(name, arguments, clip_norm):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    shapes = {leaf: leaf_value.shape for leaf, leaf_value in trees.flatten(make_params()).items()}
+    start = {leaf: rng.normal(size=shape).astype(np.float32) for leaf, shape in shapes.items()}
+    target = {leaf: rng.normal(size=shape).astype(np.float32) for leaf, shape in shapes.items()}
+    multipliers = optim.lr_multipliers(trees.unflatten(start), ["head/.*=3"], 0.5)
+    schedule = optim.make_schedule("cosine", 0.05, 20, warmup_steps=5)
+
+    params = trees.unflatten({leaf: jnp.asarray(value) for leaf, value in start.items()})
+    tx = optim.make_optimizer(
+        params, schedule, name=name, clip_norm=clip_norm, multipliers=multipliers, **arguments
+    )
+
+    @jax.jit
+    def train(params, opt_state):
+        grads = jax.tree.map(lambda w, t: (w - t) ** 3, params, trees.unflatten(target))
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    tensors = {leaf: torch.nn.Parameter(torch.tensor(value)) for leaf, value in start.items()}
+    reference = _torch_optimizer(torch, tensors, name, dict(arguments), multipliers)
+    opt_state = tx.init(params)
+    for step in range(20):
+        params, opt_state = train(params, opt_state)
+        for group in reference.param_groups:
+            group["lr"] = float(schedule(step)) * group["multiplier"]
+        for leaf, tensor in tensors.items():
+            tensor.grad = (tensor.detach() - torch.tensor(target[leaf])) ** 3
+        if clip_norm:
+            norm = torch.nn.utils.clip_grad_norm_(tensors.values(), clip_norm)
+            assert float(optim.grad_norm(opt_state)) == pytest.approx(float(norm), rel=1e-5)
+        reference.step()
+        for leaf, value in trees.flatten(params).items():
+            np.testing.assert_allclose(
+                value, tensors[leaf].detach().numpy(), rtol=1e-5, atol=1e-6, err_msg=leaf
+            )
+
+
+def _torch_optimizer(torch, tensors, name, arguments, multipliers):
+    if name == "adamw":
+        arguments["betas"] = (arguments.pop("b1", 0.9), arguments.pop("b2", 0.999))
+    weight_decay = arguments.pop("weight_decay", 0.0)
+    groups = [
+        {
+            "params": [tensor],
+            "multiplier": multiplier,
+            "weight_decay": weight_decay if leaf.endswith("kernel") else 0.0,
+        }
+        for (leaf, tensor), multiplier in zip(
+            tensors.items(), trees.flatten(multipliers).values(), strict=True
+        )
+    ]
+    optimizers = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    return optimizers[name](groups, lr=0.1, **arguments)
+
+
+def conv_net(params, images):
+    x = images
+    for group in ("stem", "stage1", "stage2"):
+        x = jax.lax.conv_general_dilated(
+            x,
+            params[group]["conv"]["kernel"],
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        x = jax.nn.relu(x)
+    return jnp.mean(x, axis=(1, 2)) @ params["head"]["kernel"]
+
+
+def flops(function, *arguments):
+    return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+
+def test_head_only_training_compiles_to_the_forward_pass():
+    widths = {"stem": (3, 16), "stage1": (16, 16), "stage2": (16, 16)}
+    params = {
+        group: {"conv": {"kernel": jnp.ones((3, 3, *width))}} for group, width in widths.items()
+    }
+    params["head"] = {"kernel": jnp.ones((16, 4))}
+    images = jnp.ones((8, 16, 16, 3))
+
+    def step_flops(strategy):
+        tx = optim.make_optimizer(
+            params,
+            optim.make_schedule("cosine", 0.1, 100, warmup_steps=10),
+            weight_decay=1e-4,
+            clip_norm=1.0,
+            multipliers=optim.lr_multipliers(params, layerwise_decay=0.7),
+            frozen_mask=freezing.frozen_mask(params, strategy),
+        )
+
+        def train(params, opt_state, images):
+            grads = jax.grad(lambda p: jnp.mean(conv_net(p, images) ** 2))(params)
+            updates, opt_state = tx.update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state, optim.grad_norm(opt_state)
+
+        return flops(train, params, tx.init(params), images)
+
+    forward = flops(conv_net, params, images)
+    assert step_flops("backbone") <= 1.05 * forward
+    assert step_flops("none") >= 2.5 * forward

@@ -1,0 +1,298 @@
+"""The run folder: its state, its lock, its config, and what it refuses to touch."""
+
+import errno
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import tl_jax
+from tl_jax import run_folder
+from tl_jax.errors import InputError
+from tl_jax.run_folder import RunFolder, environment_facts, git_revision
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+_CONFIG = {
+    "seed": 0,
+    "optim": {"learning_rate": 0.1, "boundaries": [1, 2]},
+    "data": {"name": "digits"},
+}
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    """Returns {name: content} of all files below a folder but the lock."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_a_run_is_new_then_interrupted_then_finished(tmp_path):
+    path = tmp_path / "runs" / "one"
+    with RunFolder.open(path, _CONFIG) as folder:
+        assert folder.state == "new"
+        assert folder.path == path
+        assert folder.checkpoints == path / "checkpoints"
+        assert folder.read_json("config.json") == _CONFIG
+    with RunFolder.open(str(path), _CONFIG) as folder:
+        assert folder.state == "interrupted"
+        folder.finish({"status": "finished"})
+    with RunFolder.open(path, _CONFIG) as folder:
+        assert folder.state == "finished"
+        assert folder.read_json("result.json") == {"status": "finished"}
+
+
+def test_an_empty_folder_and_a_start_that_was_killed_are_new(tmp_path):
+    (tmp_path / ".lock").write_text('{"pid": 1, "ho')
+    (tmp_path / ".config.json.tmp").write_text('{"se')
+    with RunFolder.open(tmp_path, _CONFIG) as folder:
+        assert folder.state == "new"
+    assert contents(tmp_path).keys() == {"config.json"}
+
+
+def test_another_config_lists_the_differing_fields(tmp_path):
+    RunFolder.open(tmp_path, _CONFIG).close()
+    before = contents(tmp_path)
+    other = {
+        "seed": 0,
+        "optim": {"learning_rate": 0.25, "boundaries": (1, 2), "name": "sgd"},
+        "data": {},
+    }
+    with pytest.raises(InputError) as raised:
+        RunFolder.open(tmp_path, other)
+    first, *lines = str(raised.value).splitlines()
+    assert str(tmp_path) in first
+    assert "use another --workdir" in first
+    assert lines == [
+        "data: absent in the folder, {} given",
+        'data.name: "digits" in the folder, absent given',
+        "optim.learning_rate: 0.1 in the folder, 0.25 given",
+        'optim.name: absent in the folder, "sgd" given',
+    ]
+    assert contents(tmp_path) == before
+    RunFolder.open(tmp_path, _CONFIG).close()
+
+
+def test_a_finished_run_of_another_config_is_refused_too(tmp_path):
+    with RunFolder.open(tmp_path, _CONFIG) as folder:
+        folder.finish({})
+    with pytest.raises(InputError, match="seed: 0 in the folder, 1 given"):
+        RunFolder.open(tmp_path, {**_CONFIG, "seed": 1})
+
+
+@pytest.mark.parametrize(
+    ("value", "same", "another"),
+    [
+        (float("nan"), float("nan"), 0.0),
+        (1, 1, 1.0),
+        (True, True, 1),
+        ((1, 2), [1, 2], [2, 1]),
+        (None, None, ""),
+        ({}, {}, {"inner": None}),
+        (np.float64(0.5), 0.5, 0.25),
+        (pathlib.PurePosixPath("a/b"), "a/b", "a/c"),
+    ],
+    ids=["nan", "int_or_float", "bool_or_int", "tuple", "none", "empty", "numpy", "path"],
+)
+def test_comparison_is_exact_and_survives_the_file(tmp_path, value, same, another):
+    RunFolder.open(tmp_path, {"field": value}).close()
+    RunFolder.open(tmp_path, {"field": same}).close()
+    with pytest.raises(InputError, match=r"differ:\nfield.* given"):
+        RunFolder.open(tmp_path, {"field": another})
+
+
+def test_a_second_open_names_the_process_that_holds_the_lock(tmp_path):
+    with RunFolder.open(tmp_path, _CONFIG):
+        with pytest.raises(InputError) as raised:
+            RunFolder.open(tmp_path, _CONFIG)
+        assert f"in use by process {os.getpid()} on {socket.gethostname()}" in str(raised.value)
+        assert str(tmp_path) in str(raised.value)
+    RunFolder.open(tmp_path, _CONFIG).close()
+
+
+def _hold_lock(path: pathlib.Path) -> subprocess.Popen:
+    code = (
+        "import sys\nfrom tl_jax.run_folder import RunFolder\n"
+        f"folder = RunFolder.open(sys.argv[1], {_CONFIG!r})\n"
+        "print('held', flush=True)\nsys.stdin.read()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY), "JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_lock_ends_with_its_process_even_when_killed(tmp_path):
+    with _hold_lock(tmp_path) as process:
+        with pytest.raises(InputError, match=f"in use by process {process.pid} on"):
+            RunFolder.open(tmp_path, _CONFIG)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert json.loads((tmp_path / ".lock").read_text())["pid"] == process.pid
+    with RunFolder.open(tmp_path, _CONFIG) as folder:
+        assert folder.state == "interrupted"
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_refused_open_does_not_keep_the_lock(tmp_path):
+    RunFolder.open(tmp_path, _CONFIG).close()
+    with pytest.raises(InputError):
+        RunFolder.open(tmp_path, {"seed": 1})
+    RunFolder.open(tmp_path, _CONFIG).close()
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("kept")
+    with pytest.raises(InputError, match="file is a file"):
+        RunFolder.open(path, _CONFIG)
+    with pytest.raises(InputError, match=r"cannot use .*inside as --workdir"):
+        RunFolder.open(path / "inside", _CONFIG)
+    assert path.read_text() == "kept"
+
+
+def test_a_folder_of_something_else_is_not_touched(tmp_path):
+    for name in ("thesis.tex", "a", "b", "c", "d", "e"):
+        (tmp_path / name).write_text(name)
+    before = {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match="it holds a, b, c, d, e and 1 more; give a new folder"):
+        RunFolder.open(tmp_path, _CONFIG)
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("content", ['{"seed": 0', "", "[1]", '{"model_type": "resnet"}'])
+def test_a_config_that_is_not_ours_is_refused_and_kept(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match="config"):
+        RunFolder.open(tmp_path, _CONFIG)
+    assert contents(tmp_path) == {"config.json": content.encode()}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match=r"cannot use .* as --workdir"):
+        RunFolder.open(tmp_path / "run", _CONFIG)
+
+
+def test_other_processes_neither_lock_nor_write(tmp_path):
+    path = tmp_path / "run"
+    with RunFolder.open(path, _CONFIG, is_primary=False) as other:
+        assert other.state == "new"
+        other.write_json("result.json", {})
+    assert not path.exists()
+    with RunFolder.open(path, _CONFIG):
+        before = contents(path)
+        with RunFolder.open(path, _CONFIG, is_primary=False) as other:
+            assert other.state == "interrupted"
+            other.finish({})
+        assert contents(path) == before
+        with pytest.raises(InputError, match="seed: 0 in the folder, 3 given"):
+            RunFolder.open(path, {**_CONFIG, "seed": 3}, is_primary=False)
+
+
+def test_write_json_takes_arrays_and_replaces_whole_files(tmp_path):
+    with RunFolder.open(tmp_path, _CONFIG) as folder:
+        folder.write_json("facts.json", {"old": list(range(1000))})
+        folder.write_json(
+            "facts.json",
+            {"accuracy": np.float32(0.5), "rows": np.eye(2, dtype=int), "step": jax.numpy.int32(3)},
+        )
+        expected = {"accuracy": 0.5, "rows": [[1, 0], [0, 1]], "step": 3}
+        assert folder.read_json("facts.json") == expected
+        with pytest.raises(TypeError, match="of type object cannot be written"):
+            folder.write_json("facts.json", {"bad": object()})
+        assert folder.read_json("facts.json") == expected
+        with pytest.raises(InputError, match=r"absent\.json is missing"):
+            folder.read_json("absent.json")
+    assert contents(tmp_path).keys() == {"config.json", "facts.json"}
+
+
+def test_write_json_on_a_full_disk_keeps_the_earlier_file(tmp_path, monkeypatch):
+    with RunFolder.open(tmp_path, _CONFIG) as folder:
+        folder.write_json("result.json", {"kept": True})
+
+        def fail(descriptor):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(run_folder.os, "fsync", fail)
+        with pytest.raises(
+            OSError, match=r"result.json needs 18 bytes in .*, [\d,]+ are free"
+        ) as raised:
+            folder.write_json("result.json", {"new": True})
+        assert str(tmp_path) in str(raised.value)
+        assert contents(tmp_path).keys() == {"config.json", "result.json"}
+        assert folder.read_json("result.json") == {"kept": True}
+
+
+def test_environment_facts():
+    facts = environment_facts()
+    assert facts["device"] == {
+        "platform": jax.devices()[0].platform,
+        "kind": jax.devices()[0].device_kind,
+        "count": jax.device_count(),
+    }
+    assert set(facts["versions"]) == {
+        "python",
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "tensorflow-datasets",
+        "grain",
+        "ml-collections",
+        "numpy",
+        "tl_jax",
+    }
+    assert facts["versions"]["jax"] == jax.__version__
+    assert facts["versions"]["tl_jax"] == tl_jax.__version__
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
+    monkeypatch.setattr(run_folder, "_PACKAGES", ("jax", "surely-not-installed"))
+    assert environment_facts()["versions"]["surely-not-installed"] is None
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "module.py").write_text("one = 1\n")
+    identity = ["-c", "user.name=n", "-c", "user.email=n@example.org", "-c", "commit.gpgsign=false"]
+    for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
+    return tmp_path
+
+
+def test_git_revision_of_a_checkout(checkout):
+    revision = git_revision(checkout / "package")
+    assert len(revision) == 40
+    (checkout / "runs").mkdir()
+    (checkout / "runs" / "config.json").write_text("{}")
+    assert git_revision(checkout / "package") == revision
+    (checkout / "package" / "module.py").write_text("one = 2\n")
+    assert git_revision(checkout / "package") == revision + "+dirty"
+
+
+def test_git_revision_of_what_no_checkout_tracks(checkout, tmp_path_factory):
+    installed = checkout / "venv" / "site-packages" / "package"
+    installed.mkdir(parents=True)
+    (installed / "module.py").write_text("one = 1\n")
+    assert git_revision(installed) is None
+    assert git_revision(tmp_path_factory.mktemp("elsewhere")) is None
+    assert git_revision(checkout / "absent") is None

@@ -1,0 +1,126 @@
+"""Downloads that give up early, go on where they stopped, and are verified before they count."""
+
+import http.client
+import os
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+Progress = Callable[[int, int], None]
+
+_BLOCK = 1 << 20
+
+
+class DownloadError(OSError):
+    """The file could not be fetched; the message says why."""
+
+
+def download(
+    url: str,
+    path: Path,
+    verify: Callable[[Path], None],
+    *,
+    timeout: float = 10.0,
+    progress: Progress | None = None,
+) -> Path:
+    """Fetches `url` into `path` and returns `path`.
+
+    Bytes go to `path` + `.part`, which a later call continues; the file gets its name once `verify`
+    has passed.
+
+    Args:
+        url: where from.
+        path: where to; its folder exists.
+        verify: raises if the file it is given is not the right one; that file is then deleted.
+        timeout: seconds for the connection, name lookup included, and for each wait for data.
+        progress: called with bytes done and bytes in all (0: unknown).
+
+    Raises:
+        DownloadError: if the server cannot be reached in time or the transfer stops.
+    """
+    part = path.with_name(path.name + ".part")
+    done = part.stat().st_size if part.exists() else 0
+    try:
+        response = _connect(url, done, timeout)
+        if response is not None:
+            _receive(response, part, done, progress)
+    except (OSError, http.client.HTTPException) as error:
+        kept = f"; {part} keeps what has come, run again to go on" if part.exists() else ""
+        raise DownloadError(f"{url}: {error}{kept}") from error
+    try:
+        verify(part)
+    except BaseException:
+        part.unlink()
+        raise
+    os.replace(part, path)
+    return path
+
+
+def print_progress(what: str) -> Progress:
+    """Returns a progress function that prints to stderr: one line rewritten, or one per tenth."""
+    shown = -1
+    terminal = sys.stderr.isatty()
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * done // total if total else 0
+        step = percent if terminal else percent // 10 * 10
+        if step != shown:
+            shown = step
+            end = "\n" if not terminal or done == total else ""
+            print(
+                f"{chr(13) if terminal else ''}{what}: {step}%",
+                end=end,
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return show
+
+
+def _connect(url: str, done: int, timeout: float) -> http.client.HTTPResponse | None:
+    """Returns the open response, or None where the server has no more than `done` bytes."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    outcome: list[http.client.HTTPResponse | Exception] = []
+
+    def work() -> None:
+        try:
+            outcome.append(urllib.request.urlopen(request, timeout=timeout))
+        except Exception as error:
+            outcome.append(error)
+
+    # A thread, as urlopen's timeout covers neither the name lookup nor a second address.
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if not outcome:
+        raise TimeoutError(f"no connection within {timeout:g} seconds")
+    if isinstance(outcome[0], urllib.error.HTTPError) and outcome[0].code == 416 and done:
+        return None
+    if isinstance(outcome[0], urllib.error.URLError) and not isinstance(
+        outcome[0], urllib.error.HTTPError
+    ):
+        raise OSError(str(outcome[0].reason)) from outcome[0]
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _receive(
+    response: http.client.HTTPResponse, part: Path, done: int, progress: Progress | None
+) -> None:
+    with response:
+        if response.status != 206:
+            done = 0
+        total = done + int(response.headers.get("Content-Length", 0))
+        with open(part, "ab" if done else "wb") as file:
+            while block := response.read(_BLOCK):
+                file.write(block)
+                done += len(block)
+                if progress:
+                    progress(done, total)
+    if total > done:
+        raise OSError(f"the connection closed after {done} of {total} bytes")
