@@ -31,7 +31,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.seed = 0  # which examples are held out, which few are taken
     config.data.batch_size = 128  # global
     config.data.eval_batch_size = 500
-    config.data.image_size = 0  # side of the network's input in pixels; 0: as the weights say, else as stored
+    config.data.image_size = (
+        0  # side of the network's input in pixels; 0: as the weights say, else as stored
+    )
 
     config.preprocess = ml_collections.ConfigDict()
     config.preprocess.mean = ()  # three numbers in [0, 1]; empty: as the weights say, else CIFAR-10's
@@ -46,7 +48,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.freeze = ml_collections.ConfigDict()
     config.freeze.strategy = "none"  # none, backbone, up_to:stageK, all_but_bn
     config.freeze.patterns = ()  # more frozen leaves: regular expressions over names like stage1/block0/conv1/kernel
-    config.freeze.batch_norm = "frozen"  # of frozen BatchNorm: frozen, batch_stats_no_update, update
+    config.freeze.batch_norm = (
+        "frozen"  # of frozen BatchNorm: frozen, batch_stats_no_update, update
+    )
 
     config.optim = ml_collections.ConfigDict()
     config.optim.name = "sgd"  # sgd or adamw
@@ -66,7 +70,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.step_decay = 0.1
     config.optim.final_fraction = 0.0  # of the cosine: last rate as a share of the first
     config.optim.lr_multipliers = ()  # "pattern=number", first match wins, such as "head/.*=10"
-    config.optim.layerwise_decay = 1.0  # the head learns at 1, the last stage at this, the one below at its square
+    config.optim.layerwise_decay = (
+        1.0  # the head learns at 1, the last stage at this, the one below at its square
+    )
     config.optim.label_smoothing = 0.0
     config.optim.accumulation = 1  # microbatches in one update
 

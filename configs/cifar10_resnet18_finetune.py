@@ -22,7 +22,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.batch_size = 128
     config.data.image_size = 224
     config.data.validation_fraction = 0.05
-    config.preprocess.resize = 224  # the whole of a small square image, rather than the centre of it
+    config.preprocess.resize = (
+        224  # the whole of a small square image, rather than the centre of it
+    )
     config.optim.learning_rate = 0.01
     config.optim.nesterov = True
     config.optim.warmup_epochs = 0.5

@@ -131,9 +131,13 @@ def make_preprocessing(
     used, deviations = {}, []
     for name, value in chosen.items():
         theirs = tuple(own[name]) if isinstance(own[name], (list, tuple)) else own[name]
-        used[name] = tuple(map(float, value)) if isinstance(value, tuple) and value else value or theirs
+        used[name] = (
+            tuple(map(float, value)) if isinstance(value, tuple) and value else value or theirs
+        )
         if initial.preprocessing is not None and used[name] != theirs:
-            deviations.append(f"preprocessing {name} is {used[name]}, the weights were trained with {theirs}")
+            deviations.append(
+                f"preprocessing {name} is {used[name]}, the weights were trained with {theirs}"
+            )
     spec = Preprocessing(
         image_size=used["image_size"],
         resize=used["resize"] or None,

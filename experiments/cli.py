@@ -24,11 +24,15 @@ EXIT_INPUT, EXIT_STOPPED, EXIT_FAILURE = 2, 75, 1
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, where processes are started by hand."
 )
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes, with --coordinator.")
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes, with --coordinator."
+)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's number, with --coordinator.")
 _CACHE = flags.DEFINE_string(
     "compilation_cache",
-    os.environ.get("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "tl_jax" / "xla")),
+    os.environ.get(
+        "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "tl_jax" / "xla")
+    ),
     "Folder of compiled programs, reused by later runs; empty: none.",
 )
 
@@ -36,7 +40,9 @@ _CACHE = flags.DEFINE_string(
 def define_config() -> flags.FlagHolder[ml_collections.ConfigDict]:
     """Defines --config, the file of a config whose fields are flags too."""
     return config_flags.DEFINE_config_file(
-        "config", None, "The experiment, such as configs/quickstart.py; --config.FIELD=VALUE changes it."
+        "config",
+        None,
+        "The experiment, such as configs/quickstart.py; --config.FIELD=VALUE changes it.",
     )
 
 
@@ -74,7 +80,10 @@ def run(main: Callable[[], object]) -> None:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(EXIT_STOPPED)
-    except NonFiniteLoss as error:
+    except (
+        NonFiniteLoss,
+        OSError,
+    ) as error:  # OSError: a full disk, whose message says what was saved
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_FAILURE)
 
@@ -118,7 +127,9 @@ class StopRequest:
         self.requested = False
 
     def __enter__(self) -> "StopRequest":
-        self._before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+        self._before = {
+            s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)
+        }
         return self
 
     def __exit__(self, *_):

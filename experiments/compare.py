@@ -63,9 +63,7 @@ def run_cells(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
                 "seed": seed,
                 "run": str(folder.relative_to(workdir)),
                 **result["splits"]["test"],
-                "trainable_parameters": sum(
-                    group["trainable"] for group in result["parameters"]
-                ),
+                "trainable_parameters": sum(group["trainable"] for group in result["parameters"]),
                 "wall_seconds": result["wall_seconds"],
             }
         )

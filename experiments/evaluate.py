@@ -48,7 +48,9 @@ def evaluate_run(run: pathlib.Path, which: str, workdir: pathlib.Path) -> dict[s
     paths = [run / "config.json", run / "preprocessing.json"]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
-        raise InputError(f"--checkpoint={run}: no {' and no '.join(missing)} there; expected a run folder")
+        raise InputError(
+            f"--checkpoint={run}: no {' and no '.join(missing)} there; expected a run folder"
+        )
     fields, preprocessing = (json.loads(path.read_text()) for path in paths)
     config = ml_collections.ConfigDict(fields)
     variables = checkpointing.restore_params(run / "checkpoints", which)

@@ -1,6 +1,6 @@
 """Fine-tunes a network on a data set: the main job.
 
-    python -m experiments.finetune --config=configs/cifar10_resnet18_finetune.py --workdir=runs/cifar10
+python -m experiments.finetune --config=configs/cifar10_resnet18_finetune.py --workdir=runs/cifar10
 """
 
 from experiments import cli, training

@@ -81,7 +81,9 @@ def save_weights(
     )
 
 
-def _write_predictions(folder: pathlib.Path, split: Split, logits: np.ndarray, mistakes: int) -> None:
+def _write_predictions(
+    folder: pathlib.Path, split: Split, logits: np.ndarray, mistakes: int
+) -> None:
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities = (shifted / shifted.sum(-1, keepdims=True)).astype(np.float32)
     predicted = probabilities.argmax(-1)

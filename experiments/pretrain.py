@@ -1,6 +1,6 @@
 """Trains from random weights: the loop of `finetune`, for weights that others will fine-tune.
 
-    python -m experiments.pretrain --config=configs/tinyimagenet32_resnet20_pretrain.py --workdir=runs/pretrain
+python -m experiments.pretrain --config=configs/tinyimagenet32_resnet20_pretrain.py --workdir=runs/pretrain
 """
 
 from experiments import cli, training

@@ -161,7 +161,9 @@ def conclude(
     step, total = int(state.step), setup.total_steps
     if "validation" in splits:
         held_out = splits["validation"]["examples"]
-        selection = f"step {step} of {total}, the best top-1 on {held_out:,} images held out of train"
+        selection = (
+            f"step {step} of {total}, the best top-1 on {held_out:,} images held out of train"
+        )
     else:
         selection = f"the last step, {total}; nothing was held out to choose by"
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -202,9 +204,13 @@ def train(setup: Setup, folder: RunFolder, stop: StopRequest) -> tuple[TrainStat
     state = checkpointer.restore_latest(template) or template
     start = int(state.step)
 
-    writer = reporting.MetricWriter(
-        folder.path, tensorboard=config.report.tensorboard, resume_step=start or None
-    ) if primary else None
+    writer = (
+        reporting.MetricWriter(
+            folder.path, tensorboard=config.report.tensorboard, resume_step=start or None
+        )
+        if primary
+        else None
+    )
     before = _seconds_so_far(folder, start)
     began = time.perf_counter()
 
@@ -215,9 +221,7 @@ def train(setup: Setup, folder: RunFolder, stop: StopRequest) -> tuple[TrainStat
         rate = float(setup.optimisation.schedule(step - 1))
         if primary:
             progress.update(step, measured["loss"])
-            writer.write(
-                step, "train", {**measured, "learning_rate": rate, "seconds": seconds()}
-            )
+            writer.write(step, "train", {**measured, "learning_rate": rate, "seconds": seconds()})
 
     def evaluate(state):
         if "validation" not in setup.splits:

@@ -130,6 +130,15 @@ def test_summary_of_adamw_counts_both_moments():
     assert rows[3]["lr_multiplier"] == 1.0
 
 
+def test_summary_needs_only_shapes():
+    params, stats = make_params(), make_stats()
+    mask = freezing.frozen_mask(params, "up_to:stem")
+    tx = optim.make_optimizer(params, lambda step: 0.1, frozen_mask=mask)
+    shapes = jax.eval_shape(lambda: (params, stats))
+    rows = freezing.summary(*shapes, mask, "frozen", None, jax.eval_shape(tx.init, params))
+    assert rows == freezing.summary(params, stats, mask, "frozen", None, tx.init(params))
+
+
 def test_summary_says_how_many_norms_of_a_group_are_frozen():
     params, stats = {"stage1": {"bn1": norm(), "bn2": norm()}}, {}
     mask = freezing.frozen_mask(params, "none", [".*/bn2/.*"])

@@ -1,9 +1,12 @@
 """Pixels: against Pillow where its definition is ours, and randomness by position alone."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from PIL import Image
 
 from tl_jax import preprocessing
@@ -88,7 +91,7 @@ def test_resize_to_the_same_size_changes_nothing():
     ],
 )
 def test_resized_shape_is_torchvisions(shape, shorter, expected):
-    assert preprocessing.resized_shape(shape, shorter) == expected
+    assert preprocessing.resized_shape(*shape, shorter) == expected
 
 
 @pytest.mark.parametrize(
@@ -214,6 +217,20 @@ def test_an_image_depends_on_key_and_position_alone(make_key):
     shuffled = transform(key, positions[order], images[order])
     np.testing.assert_array_equal(whole[order], shuffled)
     assert not np.array_equal(whole, transform(make_key(8), positions, images))
+
+
+def test_eight_devices_give_the_images_of_one_without_talking():
+    spec = preprocessing.Preprocessing(20, crop_padding=2, flip=True)
+    transform = preprocessing.make_train_transform(spec)
+    images, positions, key = noise(16, 16, 16, 3), jnp.arange(16), jax.random.key(7)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    arguments = jax.device_put((key, positions, images), (everywhere, split, split))
+    compiled = jax.jit(transform, out_shardings=split).lower(*arguments).compile()
+    expected = jax.jit(transform)(key, positions, images)
+    np.testing.assert_array_equal(expected, compiled(*arguments))
+    assert not re.findall(r"all-(gather|reduce|to-all)|collective-permute", compiled.as_text())
 
 
 def test_equal_images_at_different_positions_differ():

@@ -163,6 +163,11 @@ def test_a_file_is_no_run_folder(tmp_path):
     assert path.read_text() == "kept"
 
 
+def test_a_name_that_no_disk_takes(tmp_path):
+    with pytest.raises(InputError, match=r"cannot use .* as --workdir: .*name too long"):
+        RunFolder.open(tmp_path / ("long" * 100), _CONFIG)
+
+
 def test_a_folder_of_something_else_is_not_touched(tmp_path):
     for name in ("thesis.tex", "a", "b", "c", "d", "e"):
         (tmp_path / name).write_text(name)

@@ -11,7 +11,9 @@ class InputError(ValueError):
 def nearest(given: str, choices: Iterable[str], count: int = 3) -> list[str]:
     """Returns up to `count` of `choices` that look most like `given`, best first."""
     by_lower = {choice.lower(): choice for choice in choices}
-    return [by_lower[match] for match in difflib.get_close_matches(given.lower(), by_lower, count, 0.5)]
+    return [
+        by_lower[match] for match in difflib.get_close_matches(given.lower(), by_lower, count, 0.5)
+    ]
 
 
 def unknown(kind: str, given: object, choices: Iterable[str]) -> InputError:

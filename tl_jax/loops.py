@@ -35,8 +35,16 @@ class NonFiniteLoss(ArithmeticError):
     """
 
     def __init__(self, step: int, loss: float, last_good: int | None, indices: np.ndarray | None):
-        saved = "no checkpoint was saved before" if last_good is None else f"last good checkpoint: step {last_good}"
-        batch = "" if indices is None else f"; indices of its batch in the training split: {indices.tolist()}"
+        saved = (
+            "no checkpoint was saved before"
+            if last_good is None
+            else f"last good checkpoint: step {last_good}"
+        )
+        batch = (
+            ""
+            if indices is None
+            else f"; indices of its batch in the training split: {indices.tolist()}"
+        )
         super().__init__(f"loss {loss} at step {step}; {saved}{batch}")
         self.step = step
 

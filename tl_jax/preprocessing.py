@@ -57,7 +57,7 @@ class Preprocessing:
             )
         if self.crop_padding < 0:
             problems.append(f"crop_padding is {self.crop_padding}, expected 0 or more pixels")
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+        if (len(self.mean), len(self.std)) != (3, 3):
             problems.append(
                 f"mean has {len(self.mean)} and std {len(self.std)} channels, expected 3"
             )
@@ -93,15 +93,15 @@ def make_eval_transform(spec: Preprocessing) -> Callable[[jax.Array], jax.Array]
     """Returns `transform(images)`: resize, central crop, normalise; nothing random.
 
     `transform` takes uint8 [B, H, W, C] and returns float32 [B, S, S, 3]; one-channel images are
-    repeated over the channels of `spec.mean`.
+    repeated over the three channels.
     """
 
     def transform(images: jax.Array) -> jax.Array:
-        _check_images(images, len(spec.mean))
+        _check_images(images)
         if spec.resize is None:
             images = resize(images, (spec.image_size, spec.image_size), spec.interpolation)
         else:
-            size = resized_shape(images.shape[1:3], spec.resize)
+            size = resized_shape(images.shape[1], images.shape[2], spec.resize)
             images = central_crop(resize(images, size, spec.interpolation), spec.image_size)
         return normalize(images, spec.mean, spec.std)
 
@@ -164,12 +164,11 @@ def resize(images: jax.Array, size: tuple[int, int], interpolation: str = "bilin
     return jnp.clip(images, 0.0, 255.0) if interpolation == "bicubic" else images
 
 
-def resized_shape(shape: tuple[int, int], shorter: int) -> tuple[int, int]:
+def resized_shape(height: int, width: int, shorter: int) -> tuple[int, int]:
     """Returns (height, width) with the shorter side `shorter` pixels, the longer one rounded down.
 
     Source: torchvision `transforms.functional.resize`, which truncates too.
     """
-    height, width = shape
     if height <= width:
         return shorter, shorter * width // height
     return shorter * height // width, shorter
@@ -191,7 +190,7 @@ def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
     return (images.astype(jnp.float32) - shift) / scale
 
 
-def _check_images(images: jax.Array, channels: int) -> None:
-    if images.ndim != 4 or images.dtype != jnp.uint8 or images.shape[3] not in (1, channels):
+def _check_images(images: jax.Array) -> None:
+    if images.ndim != 4 or images.dtype != jnp.uint8 or images.shape[3] not in (1, 3):
         given = f"{images.dtype} {tuple(images.shape)}"
-        raise InputError(f"images are {given}, expected uint8 [B, H, W, C] with C 1 or {channels}")
+        raise InputError(f"images are {given}, expected uint8 [B, H, W, C] with C 1 or 3")

@@ -86,7 +86,9 @@ def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Arra
     }
 
 
-def compile_train_step(make_step: Callable[..., Callable], mesh: Mesh, mode: str = "jit") -> Callable:
+def compile_train_step(
+    make_step: Callable[..., Callable], mesh: Mesh, mode: str = "jit"
+) -> Callable:
     """Returns the compiled `(state, host batch) -> (state, metrics)`.
 
     Args:

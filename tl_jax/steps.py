@@ -82,7 +82,9 @@ def make_train_step(
             grads, batch_stats, measured = gradients(params, batch_stats, *rows)
             return (batch_stats, jax.tree.map(jnp.add, total, (grads, measured))), None
 
-        shapes = jax.eval_shape(gradients, params, batch_stats, *(split_rows(r)[0] for r in (images, labels)))
+        shapes = jax.eval_shape(
+            gradients, params, batch_stats, *(split_rows(r)[0] for r in (images, labels))
+        )
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[2]))
         (batch_stats, total), _ = jax.lax.scan(
             add, (batch_stats, zeros), (split_rows(images), split_rows(labels))

@@ -65,7 +65,9 @@ def match(patterns: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]
             hint = f"; nearest: {', '.join(near)}" if near else ""
             problems.append(f"pattern {pattern!r} matches no leaf{hint}")
     if problems:
-        raise InputError("\n".join([*problems, f"the {len(names)} leaves are named like {names[0]!r}"]))
+        raise InputError(
+            "\n".join([*problems, f"the {len(names)} leaves are named like {names[0]!r}"])
+        )
     return matches
 
 
@@ -95,4 +97,6 @@ def count(tree: Tree) -> int:
 
 def num_bytes(tree: Tree) -> int:
     """Returns the bytes that all leaves take."""
-    return sum(int(np.prod(np.shape(leaf))) * leaf.dtype.itemsize for leaf in flatten(tree).values())
+    return sum(
+        int(np.prod(np.shape(leaf))) * leaf.dtype.itemsize for leaf in flatten(tree).values()
+    )

@@ -15,7 +15,7 @@ FROZEN = frozenset({"stem/bn", "stage2/block0/bn1", "stage2/block0/downsample/bn
 
 @pytest.fixture(scope="module")
 def variables():
-    """Returns parameters with random running statistics, so that inference differs from training."""
+    """Returns params, and random running statistics so that inference differs from training."""
     fresh = models.init_variables(MODEL, jax.random.key(0))
     rng = np.random.default_rng(0)
     stats = jax.tree.map(

@@ -33,7 +33,9 @@ def random_variables(model, seed=0):
 def _leaf(random, name, shape, is_last):
     leaf = name.rsplit("/", 1)[1]
     if leaf == "kernel":
-        values = random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))
+        # Uniform with the variance 2 / fan-in of He et al.; much quicker to draw than normal.
+        bound = np.sqrt(6 / np.prod(shape[:-1]))
+        values = random.uniform(-bound, bound, shape)
     elif leaf == "scale":
         values = random.uniform(0.5, 1.5, shape) * (0.3 if is_last else 1.0)
     elif leaf == "var":

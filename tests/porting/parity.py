@@ -57,8 +57,8 @@ def make_reference(case, reference):
 def measure(case):
     """Returns {reference: {boundary: max relative error}} for random weights and statistics.
 
-    The weights go out through `export_state_dict`, into the reference with `strict=True`, and come
-    back through `port_state_dict` before they are used here.
+    The weights go out through `export_state_dict` and into each reference with `strict=True`; the
+    first reference's state dict comes back through `port_state_dict` before it is used here.
     """
     model = models.create_model(case.name, NUM_CLASSES, stem=case.stem)
     variables = random_variables(model)
@@ -67,8 +67,9 @@ def measure(case):
     for reference in case.references:
         make, naming = make_reference(case, reference)
         net = torch_reference.load(make, porting.export_state_dict(variables, naming=naming))
-        ported, _ = porting.port_state_dict(torch_reference.state_dict_arrays(net), variables)
         if ours is None:
+            state_dict = torch_reference.state_dict_arrays(net)
+            ported, _ = porting.port_state_dict(state_dict, variables)
             ours = boundary_features(model, ported, images)
         run = (
             torch_reference.huggingface_features

@@ -52,20 +52,30 @@ def load(make, state_dict):
 
 @torch.no_grad()
 def boundary_features(net, images):
-    """Returns {boundary: NHWC array} of a torchvision, timm or CIFAR network for NHWC images."""
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    x = torch.relu(net.bn1(net.conv1(x)))
-    features = {"stem": net.maxpool(x) if hasattr(net, "maxpool") else x}
-    x = features["stem"]
-    for number in range(1, 5):
-        if hasattr(net, f"layer{number}"):
-            x = features[f"stage{number}"] = getattr(net, f"layer{number}")(x)
-    features["pool"] = x.mean((2, 3))
+    """Returns {boundary: NHWC array} of a torchvision, timm or CIFAR network for NHWC images.
+
+    Read off in one pass of the network's own `forward`: what goes into the first stage, comes out of
+    each, goes into the head and comes out of it.
+    """
+    features = {}
+
+    def before(boundary):
+        return lambda module, inputs: features.update({boundary: to_numpy(inputs[0])})
+
+    def after(boundary):
+        return lambda module, inputs, output: features.update({boundary: to_numpy(output)})
+
+    stages = [name for name in ("layer1", "layer2", "layer3", "layer4") if hasattr(net, name)]
     head = net.fc if hasattr(net, "fc") else net.linear
-    features["head"] = head(features["pool"])
-    # The network's own forward must be the chain above.
-    torch.testing.assert_close(net(torch.from_numpy(images).permute(0, 3, 1, 2)), features["head"])
-    return {name: to_numpy(value) for name, value in features.items()}
+    handles = [net.layer1.register_forward_pre_hook(before("stem"))]
+    for number, name in enumerate(stages, start=1):
+        handles.append(getattr(net, name).register_forward_hook(after(f"stage{number}")))
+    handles.append(head.register_forward_pre_hook(before("pool")))
+    handles.append(head.register_forward_hook(after("head")))
+    net(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
+    for handle in handles:
+        handle.remove()
+    return features
 
 
 @torch.no_grad()

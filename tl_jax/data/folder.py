@@ -90,7 +90,7 @@ class Folder:
 class _FileRecords:
     """Files ordered by class, then name; see `records.Records`."""
 
-    declared_size = None
+    declared_size: tuple[int, int] | None = None
 
     def __init__(self, classes: dict[str, list[str]], class_names: tuple[str, ...]):
         self.class_names = class_names

@@ -173,11 +173,13 @@ def _shared(first, second, whole) -> int:
 def _join(parts: Sequence[_Stored]) -> _Stored:
     if len(parts) == 1:
         return parts[0]
-    if all(isinstance(part, InMemorySplit) for part in parts):
-        images = np.concatenate([part.images for part in parts])
-        labels = np.concatenate([part.labels for part in parts])
-        return InMemorySplit(images, labels, parts[0].class_names, parts[0].name)
-    return records.join(parts)
+    lazy = [part for part in parts if isinstance(part, records.LazySplit)]
+    if lazy:
+        return records.join(lazy)
+    decoded = [part for part in parts if isinstance(part, InMemorySplit)]
+    images = np.concatenate([part.images for part in decoded])
+    labels = np.concatenate([part.labels for part in decoded])
+    return InMemorySplit(images, labels, parts[0].class_names, parts[0].name)
 
 
 def _one_shape(chosen: dict[str, _Stored], image_size: int) -> dict[str, _Stored]:

@@ -36,7 +36,7 @@ class Part:
         if not 0 <= start < stop <= num_examples:
             raise InputError(
                 f"{self.name}[{self.start or ''}:{self.stop or ''}] selects examples {start} to "
-                f"{stop} of the {num_examples} in split {self.name!r}; expected one or more, all in it"
+                f"{stop} of the {num_examples} in split {self.name!r}; expected one or more"
             )
         return start, stop
 

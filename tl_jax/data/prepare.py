@@ -64,7 +64,8 @@ def prepare(
     """Writes `DATA_DIR/DATASET/3.0.2` and returns it; what is prepared already is left as it is.
 
     Takes, in this order: `archive`, one of the publisher's archives lying in `data_dir`, a
-    download, which is kept in `data_dir`. The folder appears whole or not at all; one process writes at a time.
+    download, which is kept in `data_dir`. The folder appears whole or not at all, and one process
+    writes at a time.
 
     Args:
         dataset: `cifar10` or `cifar100`.
@@ -75,26 +76,28 @@ def prepare(
         progress: takes what is being done, returns the function to which its progress is told.
 
     Raises:
-        InputError: if the archive is not the right one or cannot be fetched, or `data_dir` cannot be
-            used.
+        InputError: if the archive is not the right one or cannot be fetched, or `data_dir` cannot
+            be used.
     """
     if dataset not in _VERSION:
         raise errors.unknown("data set to prepare", dataset, _VERSION)
     tfds_source.check_data_dir(data_dir)
-    if archive is not None and not archive.is_file():
-        raise InputError(f"archive {archive} is not a file")
     final = data_dir / dataset / _VERSION[dataset]
+    if (final / "dataset_info.json").is_file():
+        return final
+    if final.exists():
+        raise InputError(f"{final} exists and is no prepared data set; move it away")
+    if archive is not None:
+        cifar.verify(archive, dataset, checksum)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with _lock(data_dir / f".{dataset}.lock"):
-            if (final / "dataset_info.json").is_file():
-                return final
             if final.exists():
-                raise InputError(f"{final} exists and is no prepared data set; move it away")
+                return final
             source = archive or _placed(dataset, data_dir)
             if source is None:
                 source = _fetch(dataset, data_dir, checksum, timeout, progress)
-            else:
+            elif archive is None:
                 cifar.verify(source, dataset, checksum)
             content = cifar.read(source, dataset)
             _write(dataset, content, final, progress(f"writing {dataset}"))
@@ -219,6 +222,15 @@ def _png(pixels: Any) -> bytes:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    """Holds the lock file `path`, which is removed afterwards; waits while another process has it."""
+    while True:
+        with open(path, "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever held it has removed it meanwhile: a lock on a removed file excludes nobody.
+            if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
+                continue
+            try:
+                yield
+            finally:
+                path.unlink()
+            return

@@ -59,7 +59,10 @@ def few_shot(
         InputError: if classes have fewer examples; all of them are listed.
     """
     sizes = np.bincount(labels, minlength=len(class_names))
-    short = [f"{class_names[c]} ({sizes[c]})" for c in np.flatnonzero(sizes < examples_per_class)]
+    short = [
+        f"{class_names[c]} ({sizes[c]})"
+        for c in np.flatnonzero(sizes < examples_per_class).tolist()
+    ]
     if short or examples_per_class < 1:
         shown = ", ".join(short[:20]) + (f" and {len(short) - 20} more" if len(short) > 20 else "")
         raise InputError(

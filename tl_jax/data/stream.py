@@ -156,10 +156,10 @@ def _read_ahead(make: Callable[[int], Batch], start: int, stop: int) -> Iterator
 
     An exception of `make` is raised where its batch would have come.
     """
-    ready: queue.Queue = queue.Queue(_AHEAD)
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(_AHEAD)
     closed = threading.Event()
 
-    def put(item) -> bool:
+    def put(item: Batch | BaseException) -> bool:
         while not closed.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -168,23 +168,23 @@ def _read_ahead(make: Callable[[int], Batch], start: int, stop: int) -> Iterator
                 continue
         return False
 
-    def work():
+    def work() -> None:
         for number in range(start, stop):
             try:
-                item = (make(number), None)
+                item: Batch | BaseException = make(number)
             except BaseException as error:
-                item = (None, error)
-            if not put(item) or item[1] is not None:
+                item = error
+            if not put(item) or isinstance(item, BaseException):
                 return
 
     thread = threading.Thread(target=work, name="tl_jax batches", daemon=True)
     thread.start()
     try:
         for _ in range(start, stop):
-            batch, error = ready.get()
-            if error is not None:
-                raise error
-            yield batch
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
     finally:
         closed.set()
         thread.join()

@@ -61,6 +61,11 @@ def find(name: Name, data_dir: Path) -> Path:
     check_data_dir(data_dir)
     root = data_dir / name.dataset / name.config if name.config else data_dir / name.dataset
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        below = [folder for folder in _folders(data_dir) if _versions(folder / name.dataset)]
+        if below:
+            raise InputError(
+                f"{name.dataset} is not in data_dir {data_dir}, but in {below[0]}: give that"
+            )
         raise MissingError(_missing(name, data_dir))
     versions = _versions(root)
     if not versions:
@@ -229,9 +234,9 @@ def _keys(info: Any) -> tuple[str, str]:
 def _missing(name: Name, data_dir: Path) -> str:
     if not data_dir.exists():
         return f"tfds data set {name} is not prepared: data_dir {data_dir} does not exist"
-    prepared = [folder.name for folder in _folders(data_dir)]
-    near = errors.nearest(name.dataset, prepared)
-    holds = ", ".join(sorted(path.name for path in data_dir.iterdir())[:20]) or "nothing"
+    near = errors.nearest(name.dataset, [folder.name for folder in _folders(data_dir)])
+    names = sorted(path.name for path in data_dir.iterdir() if not path.name.startswith("."))
+    holds = ", ".join(names[:20]) or "nothing"
     return (
         f"tfds data set {name} is not prepared: data_dir {data_dir} has no folder {name.dataset}"
         + (f"; nearest: {', '.join(near)}" if near else "")

@@ -18,12 +18,12 @@ PROBE_SECONDS = 8.0
 def fetch(weights: PretrainedWeights) -> Path:
     """Returns the local file of `weights`, downloaded into the Hugging Face cache if need be.
 
-    `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and the like work as in the `huggingface_hub` library.
+    `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and the like work as in `huggingface_hub`.
     The file is checked against the SHA-256 of the registry, else that which the hub states.
 
     Raises:
-        InputError: if the file is damaged or cannot be had (told within `PROBE_SECONDS` where there is
-            no network); the message says what to place where.
+        InputError: if the file is damaged or cannot be had, told within `PROBE_SECONDS` where there
+            is no network; the message says what to place where.
     """
     path = _packaged(weights) if weights.packaged else _from_hub(weights)
     stated = weights.sha256 or _stated_by_hub(path)
@@ -72,8 +72,9 @@ def _absent(weights: PretrainedWeights, reason: str) -> InputError:
 
     return InputError(
         f"no file for {weights.name}: {reason}. Download {weights.url} where there is a network "
-        "and pass it as --config.init.weights=FILE, or copy into the cache folder "
-        f"{constants.HF_HUB_CACHE} what `hf download {weights.repo_id} {weights.filename}` makes there"
+        "and pass it as --config.init.weights=FILE, or run there "
+        f"`hf download {weights.repo_id} {weights.filename}` and copy its cache folder "
+        f"models--{weights.repo_id.replace('/', '--')} into {constants.HF_HUB_CACHE}"
     )
 
 

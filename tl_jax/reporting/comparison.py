@@ -14,9 +14,9 @@ from tl_jax.reporting.report import REPORT_FILE
 from tl_jax.reporting.tables import duration, number
 
 SPREAD = (
-    "The spread is the sample standard deviation over seeds (divisor n - 1); with one seed there is "
-    "none. Differences are to the first method, between runs of the same seed, and their spread is "
-    "the sample standard deviation of those paired differences."
+    "The spread is the sample standard deviation over seeds (divisor n - 1); with one seed there "
+    "is none. Differences are to the first method, between runs of the same seed, and their spread "
+    "is the sample standard deviation of those paired differences."
 )
 _NONE = "-"
 # Fields of a result that have a place of their own.
