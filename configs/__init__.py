@@ -1,0 +1,1 @@
+"""One module per experiment: a config as data, its command and its result in the header."""

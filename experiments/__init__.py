@@ -1,0 +1,1 @@
+"""The commands: each parses flags, reads a config and calls the library."""

@@ -1,8 +1,10 @@
 """What every command shares: flags, exit codes, several processes, the compilation cache.
 
-Exit codes: 0 done; 2 the user's input is wrong; 75 stopped on request with a checkpoint saved; 1 anything else.
+Exit codes: 0 done; 2 the user's input is wrong; 75 stopped on request with a checkpoint saved; 1
+anything else.
 """
 
+import functools
 import os
 import pathlib
 import signal
@@ -37,6 +39,8 @@ _CACHE = flags.DEFINE_string(
 )
 
 
+# Cached: a process that imports several commands defines the flags they share once.
+@functools.cache
 def define_config() -> flags.FlagHolder[ml_collections.ConfigDict]:
     """Defines --config, the file of a config whose fields are flags too."""
     return config_flags.DEFINE_config_file(
@@ -46,6 +50,7 @@ def define_config() -> flags.FlagHolder[ml_collections.ConfigDict]:
     )
 
 
+@functools.cache
 def define_workdir() -> flags.FlagHolder[str]:
     """Defines --workdir, the run folder."""
     return flags.DEFINE_string("workdir", None, "The run folder: made, or resumed where it exists.")

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from experiments import assembly, outcome
 from experiments.cli import StopRequest
 from experiments.evaluator import Evaluator
-from tl_jax import freezing, loops, models, optim, preprocessing, reporting, sharding, steps
+from tl_jax import freezing, loops, models, preprocessing, reporting, sharding, steps
 from tl_jax.checkpointing import Checkpointer
 from tl_jax.data import order, stream
 from tl_jax.run_folder import RunFolder

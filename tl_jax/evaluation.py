@@ -25,7 +25,8 @@ def evaluate(
         eval_step: compiled `(params, batch_stats, host batch) -> (sums, logits [B, K])`.
         params: of the model.
         batch_stats: of the model; not changed.
-        batches: host batches of `image`, `label` and `mask`; the last one padded, its padding masked.
+        batches: host batches of `image`, `label` and `mask`; the last one padded, its padding
+            masked.
         num_examples: N, which the masks must add up to.
     """
     sums, logits = [], []

@@ -10,8 +10,8 @@ import numpy as np
 
 from tl_jax.train_state import TrainState
 
-# How far the host may run ahead of the device: bounds the batches held there, and keeps loops over forced
-# host devices from the rendezvous timeout of jaxlib 0.10.
+# How far the host may run ahead of the device: bounds the batches held there, and keeps loops over
+# forced host devices from the rendezvous timeout of jaxlib 0.10.
 _STEPS_IN_FLIGHT = 8
 
 
@@ -85,9 +85,9 @@ def train(
 ) -> TrainState:
     """Runs updates from `state.step` to `intervals.total_steps` and returns the final state.
 
-    After each update, in this order: log if due, evaluate if due, save if due, stop if asked. The loss
-    is checked wherever the host reads it: at logs and before every save, so no checkpoint ever holds
-    what came after a non-finite loss.
+    After each update, in this order: log if due, evaluate if due, save if due, stop if asked. The
+    loss is checked wherever the host reads it: at logs and before every save, so no checkpoint ever
+    holds what came after a non-finite loss.
 
     Args:
         state: where to start; donated.
@@ -98,7 +98,8 @@ def train(
         evaluate: receives the state, returns metrics for choosing the best checkpoint, or None.
         save: receives the state and those metrics.
         last_saved: the newest checkpoint's step.
-        stop_requested: asked after each update, with its number; must answer alike in every process.
+        stop_requested: asked after each update, with its number; must answer alike in every
+            process.
         batch_indices: the examples of an update, for the message about a non-finite loss.
 
     Raises:

@@ -1,7 +1,7 @@
 """The mesh, shardings, host batches as global arrays, and the compiled form of a step.
 
-One mesh axis, `data`, of type Auto: parameters are replicated, batches are split over their first axis.
-Process `p` of `P` holds rows `[p * B / P, (p + 1) * B / P)` of a global batch of `B`.
+One mesh axis, `data`, of type Auto: parameters are replicated, batches are split over their first
+axis. Process `p` of `P` holds rows `[p * B / P, (p + 1) * B / P)` of a global batch of `B`.
 """
 
 from collections.abc import Callable

@@ -13,8 +13,8 @@ class TrainState:
 
     Attributes:
         step: int32 scalar, the number of completed updates.
-        seed: int32 scalar, of the randomness of every update; constant. It is data, not a constant of the
-            program, so that runs over several seeds share one compiled step.
+        seed: int32 scalar, of the randomness of every update; constant. It is data, not a constant
+            of the program, so that runs over several seeds share one compiled step.
         params: nested dict of float32 arrays.
         batch_stats: nested dict of float32 arrays, the running statistics of BatchNorm.
         opt_state: the state of the gradient transformation, for trainable leaves only.

@@ -34,7 +34,7 @@ def test_grey_becomes_rgb():
         (
             np.full((2, 4, 4, 3), np.nan, np.float32),
             [0, 0],
-            "float32 .*96 not finite; expected uint8",
+            "float32, 96 not finite; expected uint8",
         ),
         (np.full((2, 4, 4, 3), 300), [0, 0], r"int64 with values in \[300, 300\]; expected uint8"),
         (images(2, 4, 4, 4), [0, 0], r"shape \[2, 4, 4, 4\]"),

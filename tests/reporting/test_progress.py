@@ -24,7 +24,7 @@ def test_plain_lines_come_every_ten_seconds_and_at_the_end():
         for step in range(1, 101):
             progress.update(step, 1 / step)
             clock.seconds += 0.3
-    # 50 images in 0.3 s are 167 a second; the last update is at 29.7 s, the end of the block at 30 s.
+    # 50 images in 0.3 s are 167 a second; the last update is at 29.7 s, the end at 30 s.
     assert stream.getvalue().splitlines() == [
         "step 1/100 (1%)  loss 1.0000",
         "step 35/100 (35%)  loss 0.0286  167 images/s  0:00:20 left",

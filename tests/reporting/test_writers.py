@@ -114,9 +114,10 @@ def test_scalars_of_every_kind(tmp_path, value, written):
     ],
 )
 def test_what_is_no_metric_is_refused_and_not_written(tmp_path, metrics, message):
-    with MetricWriter(tmp_path, tensorboard=False) as writer:
-        with pytest.raises(InputError, match=message):
-            writer.write(1, "train", metrics)
+    writer = MetricWriter(tmp_path, tensorboard=False)
+    with pytest.raises(InputError, match=message):
+        writer.write(1, "train", metrics)
+    writer.close()
     assert read_metrics(tmp_path) == []
 
 

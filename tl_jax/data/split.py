@@ -131,9 +131,11 @@ def _image_problems(images: np.ndarray) -> list[str]:
     if images.dtype != np.uint8:
         found = f"images are {images.dtype}"
         if images.size and np.issubdtype(images.dtype, np.number):
-            not_finite = images.size - int(np.isfinite(images).sum())
-            found += f" with values in [{np.nanmin(images)}, {np.nanmax(images)}]"
-            found += f", {not_finite} not finite" if not_finite else ""
+            finite = images[np.isfinite(images)]
+            if finite.size:
+                found += f" with values in [{finite.min()}, {finite.max()}]"
+            if finite.size < images.size:
+                found += f", {images.size - finite.size} not finite"
         return [found + "; expected uint8 in [0, 255]"]
     good = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
     if not good or 0 in images.shape[1:]:

@@ -85,4 +85,5 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(cell=format_value, columns=columns, label=label, png_uri=png_uri)
+    environment.tests["finite"] = lambda value: value is not None and math.isfinite(value)
     return environment

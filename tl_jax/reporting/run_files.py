@@ -93,6 +93,9 @@ def read_run(folder: str | os.PathLike[str]) -> RunFiles:
     config = read_json("config.json", dict, "no configuration is shown")
     result = read_json("result.json", dict, "no final metrics are shown, the run has not finished")
     freezing = read_json("freezing.json", list, "no freezing table is shown")
+    if freezing and not all(isinstance(row, dict) for row in freezing):
+        notes.append("freezing.json does not hold rows: no freezing table is shown.")
+        freezing = None
     port_report = read_json("port_report.json", dict, "no source of pretrained weights is shown")
     metrics: list[dict[str, Any]] = []
     try:
@@ -107,7 +110,7 @@ def read_run(folder: str | os.PathLike[str]) -> RunFiles:
         predictions = _read_predictions(folder / "predictions.npz")
     except FileNotFoundError:
         notes.append(f"predictions.npz is not in the run folder: {without}.")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         notes.append(f"predictions.npz cannot be used ({error}): {without}.")
     return RunFiles(config, metrics, result, freezing, port_report, predictions, tuple(notes))
 

@@ -1,4 +1,4 @@
-"""Schedules, multipliers and updates: by hand, against PyTorch, and by compiled cost."""
+"""Updates: by hand, against PyTorch, and by compiled cost."""
 
 import math
 
@@ -11,76 +11,6 @@ import pytest
 from tl_jax import freezing, optim, trees
 from tl_jax.errors import InputError
 
-SCHEDULE_CASES = [
-    pytest.param("constant", {}, {0: 0.8, 99: 0.8}, id="constant"),
-    pytest.param(
-        "constant", {"warmup_steps": 4}, {0: 0.2, 1: 0.4, 3: 0.8, 4: 0.8, 99: 0.8}, id="warm-up"
-    ),
-    pytest.param(
-        "step",
-        {"boundaries": [50, 75]},
-        {0: 0.8, 49: 0.8, 50: 0.08, 74: 0.08, 75: 0.008, 99: 0.008},
-        id="step",
-    ),
-    pytest.param(
-        "step", {"boundaries": [2], "decay": 0.5, "warmup_steps": 4}, {1: 0.4, 4: 0.4}, id="halved"
-    ),
-    pytest.param(
-        "cosine", {}, {0: 0.8, 25: 0.8 * (2 + 2**0.5) / 4, 50: 0.4, 100: 0.0}, id="cosine"
-    ),
-    pytest.param(
-        "cosine",
-        {"warmup_steps": 20, "final_fraction": 0.25},
-        {0: 0.04, 19: 0.8, 20: 0.8, 60: 0.5, 100: 0.2, 150: 0.2},
-        id="cosine with warm-up to a quarter",
-    ),
-    pytest.param("cosine", {"warmup_steps": 100}, {0: 0.008, 99: 0.8}, id="warm-up only"),
-]
-
-
-@pytest.mark.parametrize(("name", "arguments", "expected"), SCHEDULE_CASES)
-def test_schedule(name, arguments, expected):
-    schedule = optim.make_schedule(name, 0.8, 100, **arguments)
-    for step, rate in expected.items():
-        found = jax.jit(schedule)(jnp.int32(step))
-        assert found.dtype == jnp.float32
-        assert float(found) == pytest.approx(rate, rel=1e-5, abs=1e-7)
-        assert float(schedule(step)) == pytest.approx(rate, rel=1e-5, abs=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        pytest.param({"name": "cosin"}, ["unknown schedule 'cosin'", "nearest: cosine"], id="name"),
-        pytest.param({"learning_rate": -0.1}, ["learning_rate is -0.1", "at least 0"], id="rate"),
-        pytest.param({"learning_rate": math.nan}, ["learning_rate is nan"], id="nan"),
-        pytest.param({"total_steps": 0}, ["total_steps is 0", "at least 1"], id="no step"),
-        pytest.param({"total_steps": 2.5}, ["total_steps is 2.5", "whole"], id="fraction"),
-        pytest.param({"warmup_steps": 101}, ["warmup_steps is 101", "[0, 100]"], id="warm-up"),
-        pytest.param({"warmup_steps": -1}, ["warmup_steps is -1"], id="negative warm-up"),
-        pytest.param({"name": "step"}, ["boundaries is []", "one or more"], id="no boundary"),
-        pytest.param({"name": "step", "boundaries": [9, 9]}, ["[9, 9]", "increasing"], id="twice"),
-        pytest.param({"name": "step", "boundaries": [100]}, ["[1, 100)"], id="boundary too late"),
-        pytest.param(
-            {"name": "step", "boundaries": [9], "decay": 1.5},
-            ["decay is 1.5", "(0, 1]"],
-            id="decay",
-        ),
-        pytest.param({"name": "cosine", "final_fraction": 2}, ["final_fraction is 2"], id="final"),
-        pytest.param(
-            {"learning_rate": -1, "warmup_steps": -2, "total_steps": -3},
-            ["learning_rate is -1", "warmup_steps is -2", "total_steps is -3"],
-            id="all listed",
-        ),
-    ],
-)
-def test_make_schedule_refuses(arguments, parts):
-    arguments = {"name": "constant", "learning_rate": 0.1, "total_steps": 100, **arguments}
-    with pytest.raises(InputError) as caught:
-        optim.make_schedule(**arguments)
-    for part in parts:
-        assert part in str(caught.value)
-
 
 def make_params():
     return {
@@ -89,60 +19,6 @@ def make_params():
         "stage2": {"bn": {"scale": jnp.ones(2), "bias": jnp.ones(2)}},
         "stem": {"conv": {"kernel": jnp.ones((1, 1, 3, 2))}},
     }
-
-
-LEAVES = [
-    "stem/conv/kernel",
-    "stage1/conv/kernel",
-    "stage2/bn/scale",
-    "stage2/bn/bias",
-    "head/kernel",
-    "head/bias",
-]
-
-
-@pytest.mark.parametrize(
-    ("patterns", "decay", "expected"),
-    [
-        pytest.param([], 1.0, [1, 1, 1, 1, 1, 1], id="nothing asked"),
-        pytest.param(["head/.*=10"], 1.0, [1, 1, 1, 1, 10, 10], id="head"),
-        pytest.param(
-            ["head/bias=3", "head/.*=10", ".*=1e-1"], 1.0, [0.1, 0.1, 0.1, 0.1, 10, 3], id="order"
-        ),
-        pytest.param([], 0.5, [0.125, 0.25, 0.5, 0.5, 1, 1], id="layer-wise"),
-        pytest.param(["stem/.*=4", ".*/bias=2"], 0.5, [0.5, 0.25, 0.5, 1, 1, 2], id="both"),
-    ],
-)
-def test_lr_multipliers(patterns, decay, expected):
-    multipliers = trees.flatten(optim.lr_multipliers(make_params(), patterns, decay))
-    assert {name: multipliers[name] for name in LEAVES} == dict(zip(LEAVES, expected, strict=True))
-    assert len(multipliers) == len(LEAVES)
-
-
-@pytest.mark.parametrize(
-    ("patterns", "decay", "parts"),
-    [
-        pytest.param(["hed/.*=2"], 1, ["'hed/.*' matches no leaf", "nearest: head"], id="no match"),
-        pytest.param(["head/.*"], 1, ["'head/.*'", "PATTERN=NUMBER"], id="no number"),
-        pytest.param(["=2"], 1, ["'=2'"], id="no pattern"),
-        pytest.param(["head/.*=two"], 1, ["'head/.*=two'"], id="a word"),
-        pytest.param(["head/.*=-1"], 1, ["'head/.*=-1'", "above 0"], id="negative"),
-        pytest.param(["head/.*=0"], 1, ["'head/.*=0'", "freeze them"], id="zero"),
-        pytest.param(["head/.*=nan"], 1, ["'head/.*=nan'"], id="nan"),
-        pytest.param(["(head=2"], 1, ["not a regular expression"], id="bad expression"),
-        pytest.param(
-            [".*=2", "head/.*=3"], 1, ["'head/.*' has no effect", "earlier"], id="shadowed"
-        ),
-        pytest.param(["a=x", "b=-1"], 1, ["'a=x'", "'b=-1'"], id="all listed"),
-        pytest.param([], 0.0, ["layerwise_decay is 0.0", "(0, 1]"], id="decay 0"),
-        pytest.param([], 1.5, ["layerwise_decay is 1.5"], id="decay above 1"),
-    ],
-)
-def test_lr_multipliers_refuses(patterns, decay, parts):
-    with pytest.raises(InputError) as caught:
-        optim.lr_multipliers(make_params(), patterns, decay)
-    for part in parts:
-        assert part in str(caught.value)
 
 
 def two_updates(grads=1.0, **arguments):

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from tl_jax.data import load_splits
+from tl_jax.errors import InputError
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """Splits train (20, by class) and val (4) of two classes."""
+    pixels = np.arange(20, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 2, 2, 3), np.uint8)
+    np.savez(
+        tmp_path / "toy.npz",
+        train_images=pixels,
+        train_labels=np.repeat([0, 1], 10),
+        val_images=pixels[:4],
+        val_labels=np.array([0, 1, 0, 1]),
+    )
+    return tmp_path
+
+
+def pixels(split) -> list[int]:
+    return split.images[:, 0, 0, 0].tolist()
+
+
+def test_a_balanced_validation_split_is_held_out(npz):
+    splits = load_splits("npz:toy.npz", data_dir=npz, test="val", validation_fraction=0.2, seed=4)
+    assert np.bincount(splits["validation"].labels).tolist() == [2, 2]
+    assert sorted(pixels(splits["train"]) + pixels(splits["validation"])) == list(range(20))
+    assert pixels(splits["test"]) == [0, 1, 2, 3]
+    again = load_splits("npz:toy.npz", data_dir=npz, test="val", validation_fraction=0.2, seed=4)
+    assert pixels(again["validation"]) == pixels(splits["validation"])
+
+
+def test_few_examples_leave_the_validation_split_as_it_is(npz):
+    options = {"data_dir": npz, "test": "val", "validation_fraction": 0.2}
+    full = load_splits("npz:toy.npz", **options)
+    few = load_splits("npz:toy.npz", examples_per_class=3, **options)
+    assert np.bincount(few["train"].labels).tolist() == [3, 3]
+    assert pixels(few["validation"]) == pixels(full["validation"])
+    assert not set(pixels(few["train"])) & set(pixels(few["validation"]))
+
+
+def test_there_is_no_validation_split_unless_asked_for(npz):
+    assert set(load_splits("npz:toy.npz", data_dir=npz, test="val")) == {"train", "test"}
+    named = load_splits("npz:toy.npz", data_dir=npz, test="val[:50%]", validation="val[50%:]")
+    assert len(named["validation"]) == len(named["test"]) == 2
+
+
+def test_a_slice_of_data_stored_by_class_has_every_class(npz):
+    splits = load_splits("npz:toy.npz", data_dir=npz, train="train[:50%]", test="train[50%:]")
+    assert set(splits["train"].labels) == {0, 1}
+    assert sorted(pixels(splits["train"]) + pixels(splits["test"])) == list(range(20))
+
+
+def test_splits_can_be_joined(npz):
+    splits = load_splits("npz:toy.npz", data_dir=npz, train="train[:90%]+val", test="train[90%:]")
+    assert (len(splits["train"]), len(splits["test"])) == (22, 2)
+    assert splits["train"].labels[-4:].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"test": "train[:10%]"}, r"train='train' and test='train\[:10%\]' .* share 2 examples"),
+        ({"test": "val", "validation": "val[:1]"}, "share 1 examples"),
+        ({"test": "test"}, "unknown split of npz:.* 'test'; .*known: train, val"),
+        ({"test": "val", "validation_fraction": 1.0}, r"not in \[0, 1\)"),
+        ({"test": "val", "validation_fraction": 0.01}, "0 of 20 examples cannot be held out"),
+        ({"test": "val", "validation_fraction": 0.1, "validation": "val"}, "give one"),
+        ({"test": "val", "examples_per_class": 11}, "from 1 to 10; classes with fewer examples"),
+        ({"test": "val", "seed": -1}, "integers from 0"),
+    ],
+)
+def test_wrong_options_are_refused(npz, options, message):
+    with pytest.raises(InputError, match=message):
+        load_splits("npz:toy.npz", data_dir=npz, **options)
+
+
+@pytest.mark.parametrize("name", ["digit", "cifar10", "tfds:", "folder:", "npz:", "", "http:x"])
+def test_unknown_names_say_what_there_is(name):
+    with pytest.raises(InputError, match="unknown data set .*known: digits, folder:PATH"):
+        load_splits(name)
