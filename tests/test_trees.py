@@ -54,7 +54,7 @@ def test_match_lists_every_useless_pattern(patterns, parts):
     for part in parts:
         assert part in str(caught.value)
     assert "pattern 'head/.*'" not in str(caught.value)
-    assert "the 3 leaves are named like 'stem/conv/kernel'" in str(caught.value)
+    assert "there are 3 leaves named like 'stem/conv/kernel'" in str(caught.value)
 
 
 def test_differences_lists_missing_extra_misshapen_and_wrongly_typed_leaves():

@@ -23,7 +23,7 @@ class MiniCifar:
     test_images: np.ndarray
 
 
-def write_archive(path: pathlib.Path, members: dict[str, bytes]) -> pathlib.Path:
+def _write_archive(path: pathlib.Path, members: dict[str, bytes]) -> pathlib.Path:
     with tarfile.open(path, "w:gz") as archive:
         for name, data in members.items():
             entry = tarfile.TarInfo(name)
@@ -72,8 +72,8 @@ def _make(
     train = [name for name in files if not name.startswith("test")]
     images = {name: rows[name].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for name in files}
     return MiniCifar(
-        write_archive(folder / "binary.tar.gz", binary),
-        write_archive(folder / "python.tar.gz", python),
+        _write_archive(folder / "binary.tar.gz", binary),
+        _write_archive(folder / "python.tar.gz", python),
         np.concatenate([images[name] for name in train]),
         np.concatenate([labels[name] for name in train]),
         images[files[-1]],
@@ -100,6 +100,12 @@ def prepared(tmp_path_factory, mini_cifar10) -> pathlib.Path:
     checksum = cifar.digest(mini_cifar10.binary, "md5")
     prepare.prepare("cifar10", data_dir, archive=mini_cifar10.binary, checksum=checksum)
     return data_dir
+
+
+@pytest.fixture
+def write_archive() -> Callable[..., pathlib.Path]:
+    """Returns a function that writes a .tar.gz of {name: bytes}."""
+    return _write_archive
 
 
 @pytest.fixture

@@ -21,12 +21,18 @@ def test_digits_are_stored_pixels_in_squares_of_four():
     # Full brightness, 16, becomes 255; 8 becomes 127.5, rounded to even.
     small = train.images[:, ::4, ::4, 0]
     assert small.max() == 255
-    np.testing.assert_array_equal(train.images, small.repeat(4, 1).repeat(4, 2)[..., None].repeat(3, 3))
+    np.testing.assert_array_equal(
+        train.images, small.repeat(4, 1).repeat(4, 2)[..., None].repeat(3, 3)
+    )
     values = {round(value * 255 / 16) for value in range(17)}
     assert set(np.unique(small)) == values
     grey = np.round(stored.images * 255 / 16).astype(np.uint8)
-    whole = {(image.tobytes(), int(label)) for image, label in zip(grey, stored.target, strict=True)}
-    assert {(image.tobytes(), int(label)) for image, label in zip(small, train.labels, strict=True)} < whole
+    whole = {
+        (image.tobytes(), int(label)) for image, label in zip(grey, stored.target, strict=True)
+    }
+    assert {
+        (image.tobytes(), int(label)) for image, label in zip(small, train.labels, strict=True)
+    } < whole
 
 
 def write(path, **content):
@@ -72,9 +78,13 @@ def test_npz_problems_name_the_file(tmp_path):
     broken.write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(InputError, match=r"broken\.npz is not a readable \.npz"):
         arrays.Npz(broken)
-    with pytest.raises(InputError, match="no pair of arrays SPLIT_images and SPLIT_labels; it has x"):
+    with pytest.raises(
+        InputError, match="no pair of arrays SPLIT_images and SPLIT_labels; it has x"
+    ):
         arrays.Npz(write(tmp_path / "x.npz", x=np.zeros(3)))
     with pytest.raises(InputError, match=r"f\.npz train: images are float64"):
         arrays.Npz(
-            write(tmp_path / "f.npz", train_images=np.zeros((1, 2, 2, 3)), train_labels=np.array([0]))
+            write(
+                tmp_path / "f.npz", train_images=np.zeros((1, 2, 2, 3)), train_labels=np.array([0])
+            )
         ).split("train")

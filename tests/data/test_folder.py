@@ -37,7 +37,9 @@ def test_without_splits_a_fifth_of_every_class_is_test(classes):
     assert sorted(values(first["train"]) + values(first["test"])) == list(range(20))
     assert values(first["test"]) == values(again["test"])
     assert first["train"].class_names == ("cat", "dog")
-    assert all(value // 10 == label for value, label in zip(values(first["test"]), first["test"].labels))
+    assert all(
+        value // 10 == label for value, label in zip(values(first["test"]), first["test"].labels)
+    )
 
 
 def test_splits_are_read_and_their_usual_names_stand_for_each_other(splits):
@@ -85,8 +87,8 @@ def test_all_overlaps_its_parts(classes):
 
 def test_sizes_that_differ_need_an_image_size(classes, write_image):
     write_image(classes / "cat" / "large.png", 7, (9, 16))
-    with pytest.raises(InputError, match=r"2 different sizes, the most common 8x8 \(20\), 9x16 \(1\)"):
-        load_splits(f"folder:{classes}", train="all")
+    with pytest.raises(InputError, match=r"2 different sizes, the most common 8x8 .*, 9x16 \(1\)"):
+        load_splits(f"folder:{classes}")
     found = load_splits(f"folder:{classes}", image_size=4)
     assert found["train"].image_shape == found["test"].image_shape == (4, 4, 3)
 

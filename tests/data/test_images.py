@@ -23,7 +23,9 @@ def test_png_is_lossless():
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA", "CMYK"])
 def test_every_eight_bit_mode_becomes_rgb(mode):
     kind = "JPEG" if mode == "CMYK" else "PNG"
-    decoded = images.decode(encode(Image.new("RGB", (4, 3), (255, 255, 255)).convert(mode), kind), "x")
+    decoded = images.decode(
+        encode(Image.new("RGB", (4, 3), (255, 255, 255)).convert(mode), kind), "x"
+    )
     assert decoded.shape == (3, 4, 3)
     assert (decoded == 255).all()
 

@@ -3,7 +3,10 @@
 A source has a `name`, `split_names` and `split(name) -> Split`.
 """
 
+import contextlib
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,32 +61,35 @@ class Npz:
         self._path = path
         if not path.is_file():
             raise InputError(f"{path} is not a file; npz:PATH needs a .npz file")
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                found = list(arrays)
-                pairs = [key.removesuffix("_images") for key in found if key.endswith("_images")]
-                self.split_names = tuple(pair for pair in pairs if f"{pair}_labels" in found)
-                if not self.split_names:
-                    raise InputError(
-                        f"{path} has no pair of arrays SPLIT_images and SPLIT_labels; "
-                        f"it has {', '.join(found) or 'none'}"
-                    )
-                names = next(
-                    (arrays[key] for key in ("class_names", "names") if key in found), None
+        with self._open() as stored:
+            pairs = [key.removesuffix("_images") for key in stored if key.endswith("_images")]
+            self.split_names = tuple(pair for pair in pairs if f"{pair}_labels" in stored)
+            if not self.split_names:
+                raise InputError(
+                    f"{path} has no pair of arrays SPLIT_images and SPLIT_labels; "
+                    f"it has {', '.join(stored) or 'none'}"
                 )
-                if names is None:
-                    highest = max(
-                        int(arrays[f"{split}_labels"].max(initial=0)) for split in self.split_names
-                    )
-                    names = np.arange(highest + 1)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{path} is not a readable .npz file: {error}") from error
+            names = next((stored[key] for key in ("class_names", "names") if key in stored), None)
+            if names is None:
+                labels = [stored[f"{split}_labels"] for split in self.split_names]
+                names = np.arange(max(int(values.max(initial=0)) for values in labels) + 1)
         self._class_names = [str(name) for name in names]
 
     def split(self, name: str) -> InMemorySplit:
         """Returns the split `name`, one of `split_names`."""
-        with np.load(self._path, allow_pickle=False) as arrays:
-            images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
+        with self._open() as stored:
+            images, labels = stored[f"{name}_images"], stored[f"{name}_labels"]
         return InMemorySplit(images, labels, self._class_names, f"{self.name} {name}")
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[np.lib.npyio.NpzFile]:
+        # Opened here, as numpy leaves the file open when it is damaged.
+        with open(self._path, "rb") as file:
+            try:
+                with zipfile.ZipFile(file):
+                    file.seek(0)
+                yield np.load(file, allow_pickle=False)
+            except InputError:
+                raise
+            except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+                raise InputError(f"{self._path} is not a readable .npz file: {error}") from error

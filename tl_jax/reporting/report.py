@@ -253,7 +253,7 @@ def _port_facts(
     for name, value in flat(report).items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             listed.append((name, value))
-        elif value not in (None, "", [], {}):
+        elif name != "format" and value not in (None, "", [], {}):
             facts.append((name.replace("counts.", ""), tables.format_value(value)))
     return facts, listed
 

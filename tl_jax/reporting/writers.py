@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-import tensorboardX
 
 from tl_jax.errors import InputError
 
@@ -64,7 +63,10 @@ class MetricWriter:
         self._file = path.open("a", encoding="utf-8")
         self._events = self._open_events(resume_step) if tensorboard else None
 
-    def _open_events(self, resume_step: int | None) -> tensorboardX.SummaryWriter:
+    def _open_events(self, resume_step: int | None) -> Any:
+        # Imports PyTorch where that is installed, seconds that only a writer of events should wait.
+        import tensorboardX
+
         folder = self._folder / TENSORBOARD_FOLDER
         if resume_step is None:
             for stale in folder.glob("events.out.tfevents.*"):

@@ -1,0 +1,86 @@
+"""Compiled FLOPs of a training step under each freezing strategy, as multiples of the forward pass.
+
+    python benchmarks/flops.py [--model=resnet20_cifar] [--image_size=32] [--batch_size=32] [--out=flops.json]
+
+The figures are those of XLA's cost analysis of the compiled program: counted, not timed.
+"""
+
+import argparse
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+
+from tl_jax import freezing, models, optim, preprocessing, steps
+from tl_jax.run_folder import environment_facts
+from tl_jax.train_state import TrainState
+
+
+def main() -> None:
+    """Prints one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="resnet20_cifar", choices=models.list_models())
+    parser.add_argument("--image_size", type=int, default=32)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--out", type=pathlib.Path)
+    args = parser.parse_args()
+    result = {
+        "command": f"benchmarks/flops.py --model={args.model} --image_size={args.image_size} "
+        f"--batch_size={args.batch_size}",
+        **measure(args.model, args.image_size, args.batch_size),
+        **environment_facts(),
+    }
+    text = json.dumps(result, indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+def measure(name: str, image_size: int, batch_size: int) -> dict[str, float]:
+    """Returns MFLOP of the forward pass and of a step under each strategy, and their ratios."""
+    model = models.create_model(name, 10)
+    variables = models.init_variables(model, jax.random.key(0), (1, image_size, image_size, 3))
+    batch = {
+        "image": jnp.zeros((batch_size, image_size, image_size, 3), jnp.uint8),
+        "label": jnp.zeros(batch_size, jnp.int32),
+        "position": jnp.arange(batch_size, dtype=jnp.int32),
+    }
+    spec = preprocessing.Preprocessing(image_size, crop_padding=4, flip=True)
+    forward = models.make_forward(model)
+    transform = preprocessing.make_eval_transform(spec)
+    evaluate = steps.make_eval_step(forward, transform)
+    masked = {**batch, "mask": jnp.ones(batch_size, bool)}
+    base = _mflop(evaluate, variables["params"], variables["batch_stats"], masked)
+    measured = {"forward_mflop": base}
+    last_stage = model.boundaries[-3]
+    before_last = f"stage{int(last_stage.removeprefix('stage')) - 1}"
+    for strategy in ("backbone", f"up_to:{before_last}", "none"):
+        step, state = _train_step(model, variables, spec, strategy)
+        measured[f"{strategy}_mflop"] = _mflop(step, state, batch)
+        measured[f"{strategy}_ratio"] = measured[f"{strategy}_mflop"] / base
+    return measured
+
+
+def _train_step(model, variables, spec, strategy):
+    params = variables["params"]
+    mask = freezing.frozen_mask(params, strategy)
+    tx = optim.make_optimizer(
+        params, optim.make_schedule("constant", 0.1, 10), weight_decay=1e-4, clip_norm=1.0, frozen_mask=mask
+    )
+    forward = models.make_forward(model, frozen_norms=freezing.frozen_norms(params, mask))
+    transform = preprocessing.make_train_transform(spec)
+    step = steps.make_train_step(forward, transform, tx, frozen_mask=mask)
+    state = TrainState(
+        jnp.int32(0), jnp.int32(0), params, variables["batch_stats"], tx.init(params)
+    )
+    return step, state
+
+
+def _mflop(function, *args) -> float:
+    analysis = jax.jit(function).lower(*args).compile().cost_analysis()
+    return analysis["flops"] / 1e6
+
+
+if __name__ == "__main__":
+    main()
