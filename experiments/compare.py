@@ -28,7 +28,8 @@ def main() -> None:
     began = time.perf_counter()
     results = run_cells(config, workdir)
     if jax.process_index() == 0:
-        reporting.write_comparison(workdir, title(config), results)
+        rows = reporting.write_comparison(workdir, title(config), results)
+        reporting.print_table(title(config), rows)
         print(f"{workdir / 'comparison.html'}: {time.perf_counter() - began:.0f} s in all")
 
 
