@@ -39,7 +39,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.preprocess.mean = ()  # three numbers in [0, 1]; empty: as the weights say, else CIFAR-10's
     config.preprocess.std = ()
     config.preprocess.interpolation = ""  # "bilinear" or "bicubic"; empty: as the weights say
-    config.preprocess.resize = 0  # shorter side before the centre crop; 0: straight to image_size
+    # Shorter side before the centre crop; 0: as the weights say, in proportion to image_size, else straight to it.
+    config.preprocess.resize = 0
 
     config.augment = ml_collections.ConfigDict()
     config.augment.crop_padding = 4  # pixels of the stored image; 0: no random crop

@@ -15,6 +15,9 @@ from tl_jax.errors import InputError, unknown
 from tl_jax.preprocessing import Preprocessing
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+# Above anything that any registered network was trained with: a larger side is a slip of the pen, which
+# would end in an allocation failure after the run folder was made.
+LARGEST_IMAGE_SIZE = 4096
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -95,13 +98,12 @@ def _preprocessing_of(weights: str) -> dict[str, Any] | None:
             return json.loads(metadata[METADATA_KEY])["preprocessing"]
     if weights in models.list_pretrained():
         known = models.get_pretrained(weights)
-        resize = round(known.image_size / known.crop_fraction)
         return {
             "mean": known.mean,
             "std": known.std,
             "interpolation": known.interpolation,
             "image_size": known.image_size,
-            "resize": resize,
+            "resize": known.resize_size,
         }
     return None
 
@@ -112,8 +114,17 @@ def make_preprocessing(
     """Returns the preprocessing and a line for each deviation from that of the weights.
 
     The weights decide unless the config does. A stored size is resized to the network's input size;
-    where neither says one, images keep the size at which they are stored.
+    where neither says one, images keep the size at which they are stored. Where the config asks for
+    another image size only, the resize before the centre crop keeps its proportion to it.
+
+    Raises:
+        InputError: if a value is out of range.
     """
+    if not 0 <= config.data.image_size <= LARGEST_IMAGE_SIZE:
+        raise InputError(
+            f"data.image_size={config.data.image_size}: expected 0 (as the weights say, else as "
+            f"stored) or 1 to {LARGEST_IMAGE_SIZE} pixels"
+        )
     own = initial.preprocessing or {
         "mean": CIFAR10_MEAN,
         "std": CIFAR10_STD,
@@ -131,13 +142,21 @@ def make_preprocessing(
     used, deviations = {}, []
     for name, value in chosen.items():
         theirs = tuple(own[name]) if isinstance(own[name], (list, tuple)) else own[name]
+        if name == "resize":
+            theirs = round(theirs * used["image_size"] / own["image_size"])
+        # A config read back from its JSON holds lists.
         used[name] = (
-            tuple(map(float, value)) if isinstance(value, tuple) and value else value or theirs
+            tuple(map(float, value)) if isinstance(theirs, tuple) and value else value or theirs
         )
         if initial.preprocessing is not None and used[name] != theirs:
             deviations.append(
                 f"preprocessing {name} is {used[name]}, the weights were trained with {theirs}"
             )
+    if config.init.weights and initial.preprocessing is None:
+        deviations.append(
+            f"{config.init.weights} does not say what it was trained with; used: mean {used['mean']}, "
+            f"std {used['std']}, {used['interpolation']} (config.preprocess changes it)"
+        )
     spec = Preprocessing(
         image_size=used["image_size"],
         resize=used["resize"] or None,
@@ -159,6 +178,19 @@ def describe_preprocessing(spec: Preprocessing) -> dict[str, Any]:
         "image_size": spec.image_size,
         "resize": spec.resize or 0,
     }
+
+
+def check_training(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError for what would only be noticed while the first update is traced."""
+    problems = []
+    if not 0 <= config.seed < 2**31:
+        problems.append(f"seed={config.seed}: expected an integer from 0 to 2147483647")
+    if not 0 <= config.optim.label_smoothing < 1:
+        problems.append(
+            f"optim.label_smoothing={config.optim.label_smoothing}: expected a number in [0, 1)"
+        )
+    if problems:
+        raise InputError("\n".join(problems))
 
 
 def total_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:

@@ -1,6 +1,7 @@
 """Fields of a config by their dotted names: looking them up, setting them, naming the nearest one."""
 
 import ast
+import itertools
 import pathlib
 import runpy
 
@@ -46,6 +47,8 @@ def check_arguments(argv: list[str]) -> None:
     """
     given = [argument.lstrip("-") for argument in argv[1:] if argument.startswith("-")]
     files = [text.removeprefix("config=") for text in given if text.startswith("config=")]
+    pairs = itertools.pairwise(argv[1:])
+    files += [value for flag, value in pairs if flag in ("--config", "-config")]
     if not files:
         return
     config = load(pathlib.Path(files[-1]))

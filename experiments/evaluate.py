@@ -25,7 +25,12 @@ from tl_jax.run_folder import RunFolder
 _CONFIG = cli.define_config()
 _WORKDIR = cli.define_workdir()
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run folder, instead of --config.")
-_WHICH = flags.DEFINE_enum("which", "best", ["best", "latest"], "Which of its checkpoints.")
+_WHICH = flags.DEFINE_enum(
+    "which",
+    None,
+    ["best", "latest"],
+    "Which of its checkpoints; by default the one that the run reports on.",
+)
 
 
 def main() -> None:
@@ -39,8 +44,14 @@ def main() -> None:
         evaluate_weights(cli.required(_CONFIG), workdir)
 
 
-def evaluate_run(run: pathlib.Path, which: str, workdir: pathlib.Path) -> dict[str, Any]:
-    """Evaluates the "best" or the "latest" checkpoint of a run, preprocessed as the run did.
+def evaluate_run(run: pathlib.Path, which: str | None, workdir: pathlib.Path) -> dict[str, Any]:
+    """Evaluates a checkpoint of a run, preprocessed as the run did.
+
+    Args:
+        run: a run folder.
+        which: "best" or "latest"; None for the one that the run reports on: the best where it held
+            out a validation split to choose by, else the latest.
+        workdir: the folder of this evaluation.
 
     Raises:
         InputError: if `run` is no run folder or holds no checkpoint that verifies.
@@ -53,6 +64,7 @@ def evaluate_run(run: pathlib.Path, which: str, workdir: pathlib.Path) -> dict[s
         )
     fields, preprocessing = (json.loads(path.read_text()) for path in paths)
     config = ml_collections.ConfigDict(fields)
+    which = which or ("best" if config.data.validation_fraction else "latest")
     variables = checkpointing.restore_params(run / "checkpoints", which)
     initial = assembly.Initial(variables, preprocessing, None)
     record = {"checkpoint": str(run), "which": which}

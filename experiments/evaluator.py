@@ -7,6 +7,7 @@ import numpy as np
 
 from tl_jax import evaluation, models, preprocessing, sharding, steps
 from tl_jax.data import Split, stream
+from tl_jax.errors import InputError
 
 
 class Evaluator:
@@ -15,7 +16,19 @@ class Evaluator:
     def __init__(
         self, model, spec: preprocessing.Preprocessing, mesh: jax.sharding.Mesh, batch_size: int
     ):
-        """Args: the model, its preprocessing, the devices, and the global batch size (rounded up to them)."""
+        """Prepares the step; nothing is compiled yet.
+
+        Args:
+            model: the Linen module.
+            spec: its preprocessing.
+            mesh: the devices.
+            batch_size: global, rounded up to the devices.
+
+        Raises:
+            InputError: if `batch_size` is below 1.
+        """
+        if batch_size < 1:
+            raise InputError(f"data.eval_batch_size={batch_size}: expected at least 1")
         self._mesh = mesh
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         forward = models.make_forward(model)

@@ -114,6 +114,7 @@ def prepare(config: ml_collections.ConfigDict) -> Setup:
     models.make_forward(
         model, frozen_norms=optimisation.frozen_norms, norm_policy=config.freeze.batch_norm
     )
+    assembly.check_training(config)
     evaluator = Evaluator(model, spec, mesh, config.data.eval_batch_size)
     return Setup(
         config, splits, model, initial, spec, deviations, optimisation, evaluator, mesh, total

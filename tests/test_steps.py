@@ -38,7 +38,9 @@ def zero_head(backbone=((1.0, 0.0), (0.0, 1.0))):
 
 def make(params, *, frozen=None, rate=0.1, seed=0, forward=linear, transform=as_float, **options):
     """Returns a step with plain SGD and the state before it."""
-    optimizer = {name: options.pop(name) for name in ("momentum", "weight_decay") if name in options}
+    optimizer = {
+        name: options.pop(name) for name in ("momentum", "weight_decay") if name in options
+    }
     mask = frozen or jax.tree.map(lambda _: False, params)
     tx = optim.make_optimizer(
         params, lambda step: rate, frozen_mask=mask, **{"momentum": 0.0, **optimizer}

@@ -28,13 +28,13 @@ class Stopped(Exception):
 
 
 class NonFiniteLoss(ArithmeticError):
-    """The loss of an update was NaN or infinite.
+    """The loss of an update, or the norm of its gradient, was NaN or infinite.
 
     Attributes:
-        step: the update, counted from 0, whose loss was not finite.
+        step: the update, counted from 0, for which it was not finite.
     """
 
-    def __init__(self, step: int, loss: float, last_good: int | None, indices: np.ndarray | None):
+    def __init__(self, step: int, what: str, last_good: int | None, indices: np.ndarray | None):
         saved = (
             "no checkpoint was saved before"
             if last_good is None
@@ -45,7 +45,7 @@ class NonFiniteLoss(ArithmeticError):
             if indices is None
             else f"; indices of its batch in the training split: {indices.tolist()}"
         )
-        super().__init__(f"loss {loss} at step {step}; {saved}{batch}")
+        super().__init__(f"{what} at step {step}; {saved}{batch}")
         self.step = step
 
 
@@ -85,9 +85,9 @@ def train(
 ) -> TrainState:
     """Runs updates from `state.step` to `intervals.total_steps` and returns the final state.
 
-    After each update, in this order: log if due, evaluate if due, save if due, stop if asked. The
-    loss is checked wherever the host reads it: at logs and before every save, so no checkpoint ever
-    holds what came after a non-finite loss.
+    After each update, in this order: log if due, evaluate if due, save if due, stop if asked. Loss and
+    gradient norm are checked wherever the host reads them: at logs and before every save, so no
+    checkpoint ever holds what came after one that is not finite.
 
     Args:
         state: where to start; donated.
@@ -113,10 +113,14 @@ def train(
     def read_pending() -> list[dict[str, float]]:
         read = [{name: float(value) for name, value in jax.device_get(m).items()} for m in pending]
         for offset, measured in enumerate(read):
-            if not np.isfinite(measured["loss"]):
+            # A gradient that is not finite spoils the parameters one update before the loss shows it.
+            spoilt = [
+                f"{name} {value}" for name, value in measured.items() if not np.isfinite(value)
+            ]
+            if spoilt:
                 bad = step - len(read) + offset
                 indices = None if batch_indices is None else batch_indices(bad)
-                raise NonFiniteLoss(bad, measured["loss"], last_saved(), indices)
+                raise NonFiniteLoss(bad, ", ".join(spoilt), last_saved(), indices)
         return read
 
     window: list[dict[str, float]] = []

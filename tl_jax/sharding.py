@@ -63,12 +63,15 @@ def local_rows(mesh: Mesh, batch_size: int) -> slice:
     """Returns the rows of a global batch that this process loads.
 
     Raises:
-        InputError: if the devices do not divide `batch_size`; names the nearest sizes they divide.
+        InputError: if the devices do not divide `batch_size`, or it is below 1; names the nearest
+            sizes they divide.
     """
     devices = mesh.size
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size} has no examples; nearest: {devices}")
     if batch_size % devices:
         below = batch_size - batch_size % devices
-        choices = [size for size in (below, below + devices) if size > 0]
+        choices = [size for size in (below, below + devices) if size]
         raise InputError(
             f"batch size {batch_size} is not divisible by {devices} devices; "
             f"nearest: {' or '.join(map(str, choices))}"

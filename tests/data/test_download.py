@@ -109,7 +109,7 @@ def test_a_silent_server_is_given_up_in_time(tmp_path):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         start = time.monotonic()
-        with pytest.raises(download.DownloadError, match="timed out|no connection within"):
+        with pytest.raises(download.DownloadError, match=r"timed out|no connection within"):
             url = f"http://127.0.0.1:{silent.getsockname()[1]}/file"
             download.download(url, tmp_path / "file", verify, timeout=0.3)
         assert time.monotonic() - start < 3

@@ -38,7 +38,8 @@ def test_without_splits_a_fifth_of_every_class_is_test(classes):
     assert values(first["test"]) == values(again["test"])
     assert first["train"].class_names == ("cat", "dog")
     assert all(
-        value // 10 == label for value, label in zip(values(first["test"]), first["test"].labels)
+        value // 10 == label
+        for value, label in zip(values(first["test"]), first["test"].labels, strict=True)
     )
 
 
@@ -50,7 +51,7 @@ def test_splits_are_read_and_their_usual_names_stand_for_each_other(splits):
 
 
 def test_a_missing_split_names_those_there_are(splits):
-    with pytest.raises(InputError, match="unknown split of folder:.* 'test'; .*known: train, val"):
+    with pytest.raises(InputError, match=r"unknown split of folder:.* 'test'; .*known: train, val"):
         load_splits(f"folder:{splits}")
 
 

@@ -79,5 +79,5 @@ def test_wrong_options_are_refused(npz, options, message):
 
 @pytest.mark.parametrize("name", ["digit", "cifar10", "tfds:", "folder:", "npz:", "", "http:x"])
 def test_unknown_names_say_what_there_is(name):
-    with pytest.raises(InputError, match="unknown data set .*known: digits, folder:PATH"):
+    with pytest.raises(InputError, match=r"unknown data set .*known: digits, folder:PATH"):
         load_splits(name)

@@ -106,7 +106,7 @@ def test_without_a_connection_the_message_says_the_three_ways_on(tmp_path, monke
         "digits",
     ):
         assert part in str(raised.value)
-    with pytest.raises(InputError, match="is not prepared: .*\nthree ways on"):
+    with pytest.raises(InputError, match=r"is not prepared: .*\nthree ways on"):
         load_splits("tfds:cifar10", data_dir=tmp_path, download=False)
 
 

@@ -52,5 +52,5 @@ def test_bad_arrays_are_named(pixels, labels, message):
 
 
 def test_all_problems_come_in_one_message():
-    with pytest.raises(InputError, match="expected uint8.*labels are outside"):
+    with pytest.raises(InputError, match=r"expected uint8.*labels are outside"):
         InMemorySplit(np.zeros((2, 4, 4, 3)), np.array([5, 0]), "ab")

@@ -85,28 +85,35 @@ def _connect(url: str, done: int, timeout: float) -> http.client.HTTPResponse | 
     """Returns the open response, or None where the server has no more than `done` bytes."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     outcome: list[http.client.HTTPResponse | Exception] = []
+    abandoned = threading.Event()
 
     def work() -> None:
         try:
-            outcome.append(urllib.request.urlopen(request, timeout=timeout))
+            response = urllib.request.urlopen(request, timeout=timeout)
         except Exception as error:
             outcome.append(error)
+            return
+        outcome.append(response)
+        if abandoned.is_set():
+            response.close()
 
     # A thread, as urlopen's timeout covers neither the name lookup nor a second address.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(timeout)
     if not outcome:
+        abandoned.set()
         raise TimeoutError(f"no connection within {timeout:g} seconds")
-    if isinstance(outcome[0], urllib.error.HTTPError) and outcome[0].code == 416 and done:
-        return None
-    if isinstance(outcome[0], urllib.error.URLError) and not isinstance(
-        outcome[0], urllib.error.HTTPError
-    ):
-        raise OSError(str(outcome[0].reason)) from outcome[0]
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
-    return outcome[0]
+    result = outcome[0]
+    if isinstance(result, urllib.error.HTTPError):
+        result.close()
+        if result.code == 416 and done:
+            return None
+    elif isinstance(result, urllib.error.URLError):
+        raise OSError(str(result.reason)) from result
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _receive(

@@ -121,7 +121,7 @@ def open_source(
         root = Path(data_dir or DEFAULT_DATA_DIR).expanduser()
         parsed = tfds_source.Name.parse(rest)
         found = prepare.find_or_prepare(parsed, root, fetch=download)
-        return tfds_source.Tfds(found, name, image_size)
+        return tfds_source.Tfds(found, parsed, image_size)
     raise errors.unknown("data set", name, FORMS)
 
 

@@ -239,6 +239,8 @@ def _map_chunks(function, values: np.ndarray):
         yield from items
 
 
+# Eight at most: Pillow holds the interpreter's lock while it reads headers, so that small images gain
+# nothing from more threads.
 @functools.cache
 def _pool() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(min(32, os.cpu_count() or 1), "tl_jax decode")
+    return concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1), "tl_jax decode")

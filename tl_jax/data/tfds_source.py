@@ -107,16 +107,16 @@ class Tfds:
 
     Args:
         folder: the folder with `dataset_info.json`.
-        name: how messages call it.
+        name: of the data set that should lie there.
         image_size: see `records.LazySplit`.
 
     Raises:
-        InputError: if files are missing, their format is not array_record, or there is no image
-            with a class label.
+        InputError: if another data set lies there, files are missing, their format is not
+            array_record, or there is no image with a class label.
     """
 
-    def __init__(self, folder: Path, name: str, image_size: int):
-        self.name = name
+    def __init__(self, folder: Path, name: Name, image_size: int):
+        self.name = f"tfds:{name}"
         self._folder = folder
         self._image_size = image_size
         info = _read_json(folder / "dataset_info.json")
@@ -125,10 +125,9 @@ class Tfds:
                 f"{folder} is stored as {info.get('fileFormat', 'tfrecord')}, which needs "
                 "TensorFlow; prepare it again with file_format='array_record'"
             )
-        expected = folder.parents[1].name if _VERSION.fullmatch(folder.name) else info.get("name")
-        if info.get("name") not in (expected, folder.parent.name):
+        if info.get("name") != name.dataset:
             raise InputError(
-                f"{folder} holds the data set {info.get('name')!r}, expected {expected!r}"
+                f"{folder} holds the data set {info.get('name')!r}, expected {name.dataset!r}"
             )
         self._builder = _builder(folder)
         self.split_names = tuple(self._builder.info.splits)

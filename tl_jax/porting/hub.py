@@ -1,5 +1,6 @@
 """Getting the file of registered weights: from the package, the hub's cache or the hub."""
 
+import functools
 import importlib.resources
 import re
 import threading
@@ -49,9 +50,14 @@ def _from_hub(weights: PretrainedWeights) -> Path:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    place = {"repo_id": weights.repo_id, "filename": weights.filename, "revision": weights.revision}
+    download = functools.partial(
+        huggingface_hub.hf_hub_download,
+        repo_id=weights.repo_id,
+        filename=weights.filename,
+        revision=weights.revision,
+    )
     try:
-        return Path(huggingface_hub.hf_hub_download(**place, local_files_only=True))
+        return Path(download(local_files_only=True))
     except LocalEntryNotFoundError:
         pass
     if constants.HF_HUB_OFFLINE:
@@ -61,7 +67,7 @@ def _from_hub(weights: PretrainedWeights) -> Path:
     if reason:
         raise _absent(weights, f"{constants.ENDPOINT} cannot be reached ({reason})")
     try:
-        return Path(huggingface_hub.hf_hub_download(**place, etag_timeout=PROBE_SECONDS))
+        return Path(download(etag_timeout=PROBE_SECONDS))
     except (HfHubHTTPError, OSError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise _absent(weights, f"the download failed: {first_line}") from error

@@ -1,0 +1,175 @@
+"""Starting commands as a user does, and reading what they leave."""
+
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from experiments import config_fields
+from tl_jax import checkpointing
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
+TINY = {
+    "init.weights": "",
+    "data.name": "digits",
+    "data.train_split": "train",
+    "data.test_split": "test",
+    "data.examples_per_class": 2,
+    "data.batch_size": 10,
+    "data.eval_batch_size": 256,
+    "data.image_size": 8,
+    "preprocess.resize": 8,
+    "train.epochs": 0.0,
+    "train.steps": 6,
+    "train.log_every_steps": 1,
+    "report.html": False,
+    "report.tensorboard": False,
+    "parallel.devices": 1,
+}
+
+
+def tiny_config(name: str = "quickstart", **fields):
+    """Returns configs/NAME.py shrunk to a few updates on a few digits; fields as `optim__name`."""
+    config = config_fields.load(REPOSITORY / "configs" / f"{name}.py")
+    changes = TINY | {field.replace("__", "."): value for field, value in fields.items()}
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def arguments(**fields) -> list[str]:
+    """Returns the flags that set these fields, `optim__name` for `optim.name`."""
+    return [f"--config.{name.replace('__', '.')}={value}" for name, value in fields.items()]
+
+
+def tree_of(folder: pathlib.Path) -> dict[str, str]:
+    """Returns {relative path: digest} of everything below a folder, but for the lock's last holder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file()
+        else "folder"
+        for path in sorted(folder.rglob("*"))
+        if path.name != ".lock"
+    }
+
+
+def metric_lines(run: pathlib.Path) -> list[dict]:
+    """Returns the complete lines of metrics.jsonl, without those that measure time."""
+    path = run / "metrics.jsonl"
+    texts = path.read_text().split("\n")[:-1] if path.exists() else []
+    timings = ("seconds", "images_per_second")
+    return [{k: v for k, v in json.loads(t).items() if k not in timings} for t in texts]
+
+
+def wait_for_steps(run: pathlib.Path, steps: int, seconds: float = 300) -> None:
+    """Returns when `metrics.jsonl` has a line of the given step or a later one."""
+    deadline = time.monotonic() + seconds
+    while not any(line["step"] >= steps for line in metric_lines(run)):
+        assert time.monotonic() < deadline, f"{run} has not reached step {steps}"
+        time.sleep(0.005)
+
+
+def assert_same_bits(run: pathlib.Path, expected: pathlib.Path) -> None:
+    """Asserts that two finished runs ended with the same weights, checkpoint and predictions."""
+    exported = [folder / "weights.safetensors" for folder in (run, expected)]
+    assert exported[0].read_bytes() == exported[1].read_bytes()
+    for which in ("latest", "best"):
+        given, wanted = (
+            checkpointing.restore_params(folder / "checkpoints", which)
+            for folder in (run, expected)
+        )
+        assert _bytes(given) == _bytes(wanted), which
+    with np.load(run / "predictions.npz") as a, np.load(expected / "predictions.npz") as b:
+        assert sorted(a) == sorted(b)
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def _bytes(tree) -> dict:
+    if isinstance(tree, dict):
+        return {name: _bytes(value) for name, value in tree.items()}
+    return {"shape": tree.shape, "dtype": str(tree.dtype), "bytes": np.asarray(tree).tobytes()}
+
+
+class Started:
+    """A command under way.
+
+    Attributes:
+        pid: of its process.
+    """
+
+    def __init__(self, launcher: "Launcher", pid: int, files: tuple[pathlib.Path, pathlib.Path]):
+        self.pid = pid
+        self._launcher, self._files = launcher, files
+        self._code: int | None = None
+
+    def signal(self, number: int) -> None:
+        """Sends a signal, unless it has ended."""
+        if self._code is None:
+            os.kill(self.pid, number)
+
+    def wait(self) -> tuple[int, str, str]:
+        """Returns exit code (minus the signal that killed it), standard output and error."""
+        if self._code is None:
+            self._code = self._launcher.ask({"wait": self.pid})
+        out, err = (path.read_text() for path in self._files)
+        return self._code, out, err
+
+
+class Launcher:
+    """Starts commands in forks of one process that has imported everything: seconds saved each."""
+
+    def __init__(self, compiled_programs: pathlib.Path):
+        self._folder = compiled_programs
+        self._count = 0
+        environment = {**os.environ, "NPROC": "16", "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": ""}
+        environment["PYTHONPATH"] = str(REPOSITORY)
+        self._process = subprocess.Popen(
+            [sys.executable, str(pathlib.Path(__file__).with_name("fork_server.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=REPOSITORY,
+            env=environment,
+            text=True,
+        )
+
+    def __enter__(self) -> "Launcher":
+        return self
+
+    def __exit__(self, *_):
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+        self._process.stdout.close()
+
+    def ask(self, request: dict):
+        """Returns the fork server's answer."""
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def start(self, module: str, *argv: str, devices: int = 1) -> Started:
+        """Starts `python -m experiments.MODULE ARGV` with so many simulated devices."""
+        self._count += 1
+        files = tuple(self._folder / f"{self._count}.{kind}" for kind in ("out", "err"))
+        request = {
+            "module": f"experiments.{module}",
+            "argv": [*argv, f"--compilation_cache={self._folder}"],
+            "devices": devices,
+            "files": [str(path) for path in files],
+        }
+        return Started(self, self.ask(request), files)
+
+    def run(self, module: str, *argv: str, devices: int = 1) -> tuple[int, str, str]:
+        """Starts a command and waits: exit code, standard output and error."""
+        return self.start(module, *argv, devices=devices).wait()
+
+
+def kill_if_running(started: Started) -> None:
+    """Ends a command that a failed test left behind."""
+    started.signal(signal.SIGKILL)
+    started.wait()

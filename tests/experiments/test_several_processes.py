@@ -1,0 +1,103 @@
+"""Two processes with two devices each are one process with four, and go on with its checkpoints."""
+
+import shutil
+import signal
+import socket
+
+import pytest
+from running import arguments, kill_if_running, metric_lines, tree_of, wait_for_steps
+
+STEPS, SAVED = 16, 12
+COMMAND = [
+    "--config=configs/quickstart.py",
+    *arguments(
+        init__weights="",
+        optim__learning_rate=0.01,
+        train__steps=STEPS,
+        train__log_every_steps=1,
+        train__checkpoint_every_steps=SAVED,
+        data__batch_size=20,
+        data__image_size=8,
+        data__eval_batch_size=256,
+        augment__flip="true",
+        report__html="false",
+        report__tensorboard="false",
+    ),
+]
+
+
+def start_two(launcher, workdir):
+    """Starts two processes that find each other at a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return [
+        launcher.start(
+            "finetune",
+            *COMMAND,
+            f"--workdir={workdir}",
+            f"--coordinator=127.0.0.1:{port}",
+            "--num_processes=2",
+            f"--process_id={number}",
+            devices=2,
+        )
+        for number in range(2)
+    ]
+
+
+def assert_close(run, expected):
+    lines, wanted = metric_lines(run), metric_lines(expected)
+    assert [(line["step"], line["split"]) for line in lines] == [
+        (step, "train") for step in range(1, STEPS + 1)
+    ]
+    for line, other in zip(lines, wanted, strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], abs=1e-5), line["step"]
+        assert line["top1_accuracy"] == other["top1_accuracy"], line["step"]
+
+
+@pytest.fixture(scope="module")
+def one_process(launcher, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    code, _, err = launcher.run("finetune", *COMMAND, f"--workdir={workdir}", devices=4)
+    assert code == 0, err
+    return workdir
+
+
+def test_two_processes_stop_together_and_one_goes_on(launcher, one_process, tmp_path):
+    workdir = tmp_path / "run"
+    commands = start_two(launcher, workdir)
+    try:
+        wait_for_steps(workdir, 2)
+        commands[1].signal(signal.SIGTERM)  # only one is told
+        ended = [command.wait() for command in commands]
+    finally:
+        for command in commands:
+            kill_if_running(command)
+    assert [code for code, _, _ in ended] == [75, 75], ended
+    reached = metric_lines(workdir)[-1]["step"]
+    assert 2 <= reached < STEPS
+    assert all(f"stopped on request at step {reached};" in err for _, _, err in ended)
+
+    code, _, err = launcher.run("finetune", *COMMAND, f"--workdir={workdir}", devices=4)
+    assert code == 0, err
+    assert_close(workdir, one_process)
+
+
+def test_two_processes_go_on_where_one_was(launcher, one_process, tmp_path):
+    """The run of one process, as it was after its first checkpoint; only process 0 writes."""
+    workdir = tmp_path / "run"
+    shutil.copytree(one_process, workdir)
+    (workdir / "result.json").unlink()
+    (workdir / "weights.safetensors").unlink()
+    shutil.rmtree(workdir / "checkpoints" / str(STEPS))
+    commands = start_two(launcher, workdir)
+    try:
+        ended = [command.wait() for command in commands]
+    finally:
+        for command in commands:
+            kill_if_running(command)
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert f"{workdir}: test top-1" in ended[0][1]
+    assert ended[1][1] == ""
+    assert_close(workdir, one_process)
+    assert tree_of(workdir).keys() == tree_of(one_process).keys()

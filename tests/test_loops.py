@@ -1,0 +1,172 @@
+"""The order of things in the loop, with fakes: a state is its number of updates."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tl_jax import loops
+from tl_jax.loops import Intervals
+
+
+@dataclasses.dataclass
+class FakeState:
+    step: int
+
+
+class Recorder:
+    """Records what the loop does; the loss of the update numbered `t` is `losses.get(t, t)`."""
+
+    def __init__(self, losses=(), norms=()):
+        self.events, self.losses, self.norms, self.saved = [], dict(losses), dict(norms), None
+
+    def train_step(self, state, batch):
+        assert batch["number"] == state.step
+        self.events.append(("step", state.step + 1))
+        loss = self.losses.get(state.step, float(state.step))
+        norm = self.norms.get(state.step, 1.0)
+        return FakeState(state.step + 1), {"loss": np.float32(loss), "grad_norm": np.float32(norm)}
+
+    def log(self, step, measured):
+        self.events.append(("log", step, measured["loss"]))
+        assert measured["grad_norm"] == 1.0 and measured["images_per_second"] > 0
+
+    def evaluate(self, state):
+        self.events.append(("evaluate", state.step))
+        return {"top1_accuracy": state.step / 10}
+
+    def save(self, state, metrics):
+        self.events.append(("save", state.step, metrics and metrics["top1_accuracy"]))
+        self.saved = state.step
+
+    def run(self, intervals, start=0, batches=None, **options):
+        batches = range(start, intervals.total_steps) if batches is None else batches
+        return loops.train(
+            FakeState(start),
+            self.train_step,
+            ({"number": number, "label": np.zeros(4)} for number in batches),
+            intervals,
+            log=self.log,
+            evaluate=self.evaluate,
+            save=self.save,
+            last_saved=lambda: self.saved,
+            **options,
+        )
+
+
+def test_order_of_log_evaluate_and_save():
+    recorder = Recorder()
+    final = recorder.run(Intervals(7, log_every=3, eval_every=4, checkpoint_every=3))
+    assert final.step == 7
+    assert recorder.events == [
+        ("step", 1),
+        ("step", 2),
+        ("step", 3),
+        ("log", 3, 1.0),
+        ("save", 3, None),
+        ("step", 4),
+        ("evaluate", 4),
+        ("save", 4, 0.4),
+        ("step", 5),
+        ("step", 6),
+        ("log", 6, 4.0),
+        ("save", 6, None),
+        ("step", 7),
+        ("log", 7, 6.0),
+        ("evaluate", 7),
+        ("save", 7, 0.7),
+    ]
+
+
+def test_zero_means_only_at_the_end():
+    recorder = Recorder()
+    recorder.run(Intervals(3, log_every=0))
+    assert recorder.events[3:] == [("log", 3, 1.0), ("evaluate", 3), ("save", 3, 0.3)]
+
+
+def test_it_goes_on_where_the_state_is():
+    recorder = Recorder()
+    final = recorder.run(Intervals(5, log_every=2), start=3)
+    assert final.step == 5
+    assert recorder.events == [
+        ("step", 4),
+        ("log", 4, 3.0),
+        ("step", 5),
+        ("log", 5, 4.0),
+        ("evaluate", 5),
+        ("save", 5, 0.5),
+    ]
+
+
+def test_a_finished_state_does_nothing():
+    recorder = Recorder()
+    assert recorder.run(Intervals(5, log_every=1), start=5).step == 5
+    assert recorder.events == []
+
+
+def test_it_takes_no_more_batches_than_updates():
+    recorder = Recorder()
+    assert recorder.run(Intervals(2, log_every=1), batches=range(10)).step == 2
+    assert [event for event in recorder.events if event[0] == "step"] == [("step", 1), ("step", 2)]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_a_non_finite_loss_is_never_saved(loss):
+    """Update 4 (from 0) is not finite; it is noticed at the checkpoint after 6 updates."""
+    recorder = Recorder({4: loss})
+    with pytest.raises(loops.NonFiniteLoss) as raised:
+        recorder.run(
+            Intervals(20, log_every=20, checkpoint_every=3),
+            batch_indices=lambda step: np.array([10 * step, 10 * step + 1]),
+        )
+    assert raised.value.step == 4
+    assert recorder.saved == 3
+    message = str(raised.value)
+    assert f"loss {loss} at step 4" in message
+    assert "last good checkpoint: step 3" in message
+    assert "indices of its batch in the training split: [40, 41]" in message
+    assert recorder.events[-1] == ("step", 6)
+
+
+def test_a_non_finite_gradient_is_noticed_before_its_parameters_are_saved():
+    recorder = Recorder(norms={2: float("inf")})
+    with pytest.raises(loops.NonFiniteLoss, match="grad_norm inf at step 2"):
+        recorder.run(Intervals(9, log_every=9, checkpoint_every=3))
+    assert recorder.saved is None
+
+
+def test_a_non_finite_loss_before_any_checkpoint():
+    recorder = Recorder({0: float("nan")})
+    with pytest.raises(loops.NonFiniteLoss, match="at step 0; no checkpoint was saved before"):
+        recorder.run(Intervals(4, log_every=1))
+    assert recorder.events == [("step", 1)]
+
+
+def test_the_first_non_finite_loss_is_named_though_it_came_before_the_window():
+    """Losses read at a checkpoint between two logs stay counted by the update they belong to."""
+    recorder = Recorder({5: float("nan"), 6: float("nan")})
+    with pytest.raises(loops.NonFiniteLoss) as raised:
+        recorder.run(Intervals(20, log_every=10, checkpoint_every=4))
+    assert raised.value.step == 5 and recorder.saved == 4
+
+
+def test_stopping_saves_first():
+    recorder = Recorder()
+    with pytest.raises(loops.Stopped) as raised:
+        recorder.run(Intervals(9, log_every=4), stop_requested=lambda step: step == 2)
+    assert raised.value.step == 2
+    assert "step 2" in str(raised.value) and "same command" in str(raised.value)
+    assert recorder.events == [("step", 1), ("step", 2), ("save", 2, None)]
+
+
+def test_a_request_at_the_last_update_finishes_the_run():
+    recorder = Recorder()
+    final = recorder.run(Intervals(2, log_every=1), stop_requested=lambda step: step == 2)
+    assert final.step == 2 and recorder.events[-1] == ("save", 2, 0.2)
+
+
+def test_a_non_finite_loss_wins_over_a_request_to_stop():
+    recorder = Recorder({1: float("nan")})
+    with pytest.raises(loops.NonFiniteLoss):
+        recorder.run(Intervals(9, log_every=9), stop_requested=lambda step: step == 2)
+    assert recorder.saved is None
