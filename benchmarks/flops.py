@@ -66,7 +66,11 @@ def _train_step(model, variables, spec, strategy):
     params = variables["params"]
     mask = freezing.frozen_mask(params, strategy)
     tx = optim.make_optimizer(
-        params, optim.make_schedule("constant", 0.1, 10), weight_decay=1e-4, clip_norm=1.0, frozen_mask=mask
+        params,
+        optim.make_schedule("constant", 0.1, 10),
+        weight_decay=1e-4,
+        clip_norm=1.0,
+        frozen_mask=mask,
     )
     forward = models.make_forward(model, frozen_norms=freezing.frozen_norms(params, mask))
     transform = preprocessing.make_train_transform(spec)

@@ -29,6 +29,7 @@ def make_splits(config: ml_collections.ConfigDict) -> dict[str, data.Split]:
         data_dir=section.data_dir or None,
         train=section.train_split,
         test=section.test_split,
+        validation=section.validation_split,
         validation_fraction=section.validation_fraction,
         examples_per_class=section.examples_per_class,
         seed=section.seed,

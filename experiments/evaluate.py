@@ -64,7 +64,8 @@ def evaluate_run(run: pathlib.Path, which: str | None, workdir: pathlib.Path) ->
         )
     fields, preprocessing = (json.loads(path.read_text()) for path in paths)
     config = ml_collections.ConfigDict(fields)
-    which = which or ("best" if config.data.validation_fraction else "latest")
+    held_out = config.data.validation_fraction or config.data.validation_split
+    which = which or ("best" if held_out else "latest")
     variables = checkpointing.restore_params(run / "checkpoints", which)
     initial = assembly.Initial(variables, preprocessing, None)
     record = {"checkpoint": str(run), "which": which}

@@ -240,6 +240,7 @@ def train(setup: Setup, folder: RunFolder, stop: StopRequest) -> tuple[TrainStat
         setup.total_steps,
         config.data.batch_size,
         sharding.local_rows(setup.mesh, config.data.batch_size),
+        workers=config.data.workers,
     )
     with reporting.Progress(
         setup.total_steps, initial_step=start, batch_size=config.data.batch_size
