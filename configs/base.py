@@ -86,7 +86,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.log_every_steps = 50
     config.train.eval_every_epochs = 1.0  # 0: only at the end
     config.train.eval_every_steps = 0
-    config.train.checkpoint_every_steps = 0  # evaluations save too
+    config.train.checkpoint_every_steps = 500  # 0: only where an evaluation saves, and at the end
 
     config.parallel = ml_collections.ConfigDict()
     config.parallel.mode = "jit"  # jit or pmap

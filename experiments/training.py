@@ -221,7 +221,6 @@ def train(setup: Setup, folder: RunFolder, stop: StopRequest) -> tuple[TrainStat
     def log(step, measured):
         rate = float(setup.optimisation.schedule(step - 1))
         if primary:
-            progress.update(step, measured["loss"])
             writer.write(step, "train", {**measured, "learning_rate": rate, "seconds": seconds()})
 
     def evaluate(state):
@@ -232,7 +231,7 @@ def train(setup: Setup, folder: RunFolder, stop: StopRequest) -> tuple[TrainStat
             writer.write(int(state.step), "validation", {**measured, "seconds": seconds()})
         return measured
 
-    intervals = make_intervals(config, setup.total_steps, len(setup.splits["train"]))
+    intervals = make_intervals(setup)
     batches = stream.batches(
         setup.splits["train"],
         config.seed,
@@ -251,6 +250,7 @@ def train(setup: Setup, folder: RunFolder, stop: StopRequest) -> tuple[TrainStat
             batches,
             intervals,
             log=log,
+            show=progress.update if primary else lambda step, loss: None,
             evaluate=evaluate,
             save=checkpointer.save,
             last_saved=checkpointer.latest_step,
@@ -293,18 +293,21 @@ def make_train_step(setup: Setup):
     return sharding.compile_train_step(make_step, setup.mesh, config.parallel.mode)
 
 
-def make_intervals(
-    config: ml_collections.ConfigDict, total_steps: int, num_examples: int
-) -> loops.Intervals:
-    """Returns what happens when, in updates; intervals in steps win over those in epochs."""
-    section = config.train
+def make_intervals(setup: Setup) -> loops.Intervals:
+    """Returns what happens when, in updates; intervals in steps win over those in epochs.
+
+    Without a validation split there is nothing to evaluate before the end.
+    """
+    section = setup.config.train
     eval_every = section.eval_every_steps
     if not eval_every and section.eval_every_epochs > 0:
-        eval_every = max(1, assembly.in_steps(config, section.eval_every_epochs, num_examples))
+        num_examples = len(setup.splits["train"])
+        steps_between = assembly.in_steps(setup.config, section.eval_every_epochs, num_examples)
+        eval_every = max(1, steps_between)
     return loops.Intervals(
-        total_steps,
+        setup.total_steps,
         log_every=max(1, section.log_every_steps),
-        eval_every=eval_every,
+        eval_every=eval_every if "validation" in setup.splits else 0,
         checkpoint_every=section.checkpoint_every_steps,
     )
 

@@ -77,6 +77,7 @@ def train(
     intervals: Intervals,
     *,
     log: Callable[[int, Mapping[str, float]], None],
+    show: Callable[[int, Any], None] = lambda step, loss: None,
     evaluate: Callable[[TrainState], Mapping[str, float] | None],
     save: Callable[[TrainState, Mapping[str, float] | None], None],
     last_saved: Callable[[], int | None] = lambda: None,
@@ -95,6 +96,8 @@ def train(
         batches: the host batches of the updates `state.step, state.step + 1, ...`.
         intervals: what happens when.
         log: receives (completed updates, mean metrics since the last log, and `images_per_second`).
+        show: receives (completed updates, loss on the device) after every update; it should rarely
+            read the loss, since reading waits for the device.
         evaluate: receives the state, returns metrics for choosing the best checkpoint, or None.
         save: receives the state and those metrics.
         last_saved: the newest checkpoint's step.
@@ -132,6 +135,7 @@ def train(
         if len(pending) > _STEPS_IN_FLIGHT:
             jax.block_until_ready(pending[-_STEPS_IN_FLIGHT])
         step += 1
+        show(step, measured["loss"])
         images += len(batch["label"]) * jax.process_count()
         log_due = intervals.due(intervals.log_every, step)
         eval_due = intervals.due(intervals.eval_every, step)

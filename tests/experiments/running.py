@@ -25,6 +25,8 @@ TINY = {
     "data.eval_batch_size": 256,
     "data.image_size": 8,
     "preprocess.resize": 8,
+    "optim.warmup_steps": 0,
+    "optim.warmup_epochs": 0.0,
     "train.epochs": 0.0,
     "train.steps": 6,
     "train.log_every_steps": 1,

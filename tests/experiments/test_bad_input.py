@@ -1,0 +1,254 @@
+"""What is wrong is said before anything is made: exit code 2, one message, nothing on disk."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from running import REPOSITORY, arguments, tiny_config, tree_of
+
+from experiments import assembly, evaluate, training
+from tl_jax import models, porting
+from tl_jax.errors import InputError
+
+FIELDS = {
+    "wrong model": ({"model__name": "resnet20_cifr"}, "nearest: resnet20_cifar"),
+    "wrong stem": ({"model__stem": "cifr"}, "nearest: cifar"),
+    "wrong dtype": ({"model__dtype": "float16"}, "unknown model.dtype 'float16'"),
+    "wrong data": ({"data__name": "digit"}, "unknown data set 'digit'; nearest: digits"),
+    "wrong form of data": ({"data__name": "tfd:cifar10"}, "known: digits, folder:PATH"),
+    "wrong split": ({"data__train_split": "trian"}, "nearest: train"),
+    "training on the test split": ({"data__train_split": "test"}, "share 500 examples"),
+    "too many per class": ({"data__examples_per_class": 1000}, "1000"),
+    "whole split held out": ({"data__validation_fraction": 1.0}, "validation_fraction=1.0"),
+    "wrong strategy": ({"freeze__strategy": "backbon"}, "nearest: backbone"),
+    "wrong stage": ({"freeze__strategy": "up_to:stage9"}, "stage9"),
+    "pattern without match": ({"freeze__patterns": ("stage1/blok0/.*",)}, "nearest: stage1/block0"),
+    "nothing to train": ({"freeze__patterns": (".*",)}, "nothing is left to train"),
+    "wrong policy": ({"freeze__batch_norm": "forzen"}, "nearest: frozen"),
+    "multiplier without match": ({"optim__lr_multipliers": ("haed/.*=2",)}, "matches no leaf"),
+    "wrong optimizer": ({"optim__name": "sdg"}, "nearest: sgd"),
+    "wrong schedule": ({"optim__schedule": "cosin"}, "nearest: cosine"),
+    "negative rate": ({"optim__learning_rate": -1.0}, "learning_rate"),
+    "warmup beyond the end": ({"optim__warmup_steps": 7}, "warmup_steps"),
+    "two warmups": ({"optim__warmup_epochs": 1.0, "optim__warmup_steps": 1}, "at most one"),
+    "smoothing": ({"optim__label_smoothing": 1.0}, "optim.label_smoothing=1.0"),
+    "accumulation": ({"optim__accumulation": 3}, "nearest: 2"),
+    "batch larger than the split": ({"data__batch_size": 21}, "split of 20 examples"),
+    "batch of nothing": ({"data__batch_size": 0}, "batch size 0"),
+    "indivisible batch": ({"parallel__devices": 8}, "nearest: 8 or 16"),
+    "evaluation batch of nothing": ({"data__eval_batch_size": 0}, "data.eval_batch_size=0"),
+    "too many devices": ({"parallel__devices": 9}, "has 8 devices"),
+    "wrong mode": ({"parallel__mode": "pmpa"}, "nearest: pmap"),
+    "absurd image size": ({"data__image_size": 10**6}, "data.image_size=1000000: expected 0"),
+    "negative image size": ({"data__image_size": -1}, "image_size=-1"),
+    "resize below image size": ({"preprocess__resize": 4}, "resize is 4"),
+    "wrong interpolation": ({"preprocess__interpolation": "bicubc"}, "nearest: bicubic"),
+    "mean in [0, 255]": ({"preprocess__mean": (125.3, 123.0, 113.9)}, "expected numbers in [0, 1]"),
+    "one mean": ({"preprocess__mean": (0.5,)}, "mean has 1"),
+    "no length": ({"train__steps": 0}, "exactly one must be above 0"),
+    "two lengths": ({"train__epochs": 1.0}, "exactly one must be above 0"),
+    "negative seed": ({"seed": -1}, "-1"),
+    "huge seed": ({"seed": 2**40}, "seed=1099511627776: expected an integer from 0 to"),
+    "wrong weights": ({"init__weights": "resnet18.tv_in1"}, "nearest: resnet18.tv_in1k"),
+    "missing weights": ({"init__weights": "nowhere/weights.pth"}, "nowhere/weights.pth"),
+    "wrong head": ({"init__weights": "resnet18.tv_in1k", "init__head": "rest"}, "nearest: reset"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "expected"), FIELDS.values(), ids=FIELDS)
+def test_a_wrong_field_is_told_before_the_run_folder_is_made(tmp_path, fields, expected):
+    with pytest.raises(InputError) as raised:
+        training.run(tiny_config(**fields), tmp_path / "new")
+    assert expected in str(raised.value)
+    assert tree_of(tmp_path) == {}
+
+
+@pytest.fixture(scope="module")
+def other_weights(tmp_path_factory):
+    """Returns a file with the weights of another network, of other widths."""
+    import jax
+
+    model = models.resnet.ResNet((1, 1, 1), "basic", 7, stem_kind="cifar", width=4, shortcut="pad")
+    variables = models.init_variables(model, jax.random.key(0))
+    path = tmp_path_factory.mktemp("weights") / "other.safetensors"
+    porting.save_state_dict(path, porting.export_state_dict(variables, naming="cifar"))
+    return path
+
+
+def test_weights_of_another_architecture(other_weights, tmp_path):
+    """Every leaf that does not fit is told at once."""
+    with pytest.raises(InputError) as raised:
+        training.run(tiny_config(init__weights=str(other_weights)), tmp_path / "new")
+    message = str(raised.value)
+    assert str(other_weights) in message
+    assert "stem/conv/kernel" in message and "stage3/block2/conv2/kernel" in message
+    assert tree_of(tmp_path) == {}
+
+
+def test_a_head_of_other_classes_cannot_be_kept(other_weights, tmp_path, monkeypatch):
+    import dataclasses
+
+    from tl_jax.models import registry
+
+    small = dataclasses.replace(
+        registry.ARCHITECTURES["resnet20_cifar"], stage_sizes=(1, 1, 1), width=4
+    )
+    monkeypatch.setitem(registry.ARCHITECTURES, "resnet20_cifar", small)
+    training.prepare(tiny_config(init__weights=str(other_weights)))
+    config = tiny_config(init__weights=str(other_weights), init__head="keep")
+    for command in (training.run, evaluate.evaluate_weights):
+        with pytest.raises(InputError) as raised:
+            command(config, tmp_path / "new")
+        assert "head/kernel" in str(raised.value)
+    assert tree_of(tmp_path) == {}
+
+
+def test_a_folder_without_weights(tmp_path):
+    (tmp_path / "started").mkdir()
+    config = tiny_config(init__weights=str(tmp_path / "started"))
+    with pytest.raises(InputError, match=f"no {assembly.EXPORTED_WEIGHTS} in this folder"):
+        training.run(config, tmp_path / "new")
+    assert tree_of(tmp_path) == {"started": "folder"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "head"), [("", "keep"), ("resnet18.tv_in1k", "reset")], ids=["none", "reset"]
+)
+def test_evaluation_needs_weights_with_their_head(tmp_path, weights, head):
+    config = tiny_config(init__weights=weights, init__head=head)
+    with pytest.raises(InputError, match=r"needs --config\.init\.weights=FILE"):
+        evaluate.evaluate_weights(config, tmp_path / "new")
+    assert tree_of(tmp_path) == {}
+
+
+def test_evaluating_what_is_no_run(tmp_path):
+    with pytest.raises(InputError, match=r"no config\.json and no preprocessing\.json there"):
+        evaluate.evaluate_run(tmp_path / "nowhere", None, tmp_path / "new")
+    assert tree_of(tmp_path) == {}
+
+
+def test_a_file_of_the_wrong_kind(tmp_path):
+    np.savez(tmp_path / "data.npz", images=np.zeros((2, 8, 8, 3), np.uint8))
+    config = tiny_config(data__name=f"npz:{tmp_path / 'data.npz'}")
+    with pytest.raises(InputError, match="no pair of arrays"):
+        training.run(config, tmp_path / "new")
+    assert tree_of(tmp_path).keys() == {"data.npz"}
+
+
+QUICKSTART = "--config=configs/quickstart.py"
+COMMANDS = {
+    "unknown field": (
+        ["finetune", QUICKSTART, "--config.optim.learning_rat=1", "--workdir={new}"],
+        "unknown config field 'optim.learning_rat'; nearest: optim.learning_rate",
+    ),
+    "unknown field of a spaced flag": (
+        ["finetune", *QUICKSTART.split("="), "--config.optim.lr", "1", "--workdir={new}"],
+        "unknown config field 'optim.lr'",
+    ),
+    "a section": (
+        ["finetune", QUICKSTART, "--config.optim=sgd", "--workdir={new}"],
+        "unknown config field 'optim'",
+    ),
+    "wrong type": (
+        ["finetune", QUICKSTART, "--config.train.steps=many", "--workdir={new}"],
+        "flag --config.train.steps=many",
+    ),
+    "wrong flag": (
+        ["finetune", QUICKSTART, "--workdri={new}"],
+        "Unknown command line flag 'workdri'. Did you mean: workdir",
+    ),
+    "stray argument": (
+        ["finetune", QUICKSTART, "{new}"],
+        "unexpected argument",
+    ),
+    "no workdir": (["finetune", QUICKSTART], "--workdir must be given"),
+    "no config": (["finetune", "--workdir={new}"], "--config must be given"),
+    "field without config": (
+        ["finetune", "--config.seed=1", "--workdir={new}"],
+        "config",
+    ),
+    "missing config": (
+        ["finetune", "--config=configs/quickstat.py", "--workdir={new}"],
+        "unknown config file 'configs/quickstat.py'; nearest: configs/quickstart.py",
+    ),
+    "missing config of a spaced flag": (
+        ["finetune", "--config", "configs/quickstat.py", "--workdir={new}"],
+        "unknown config file 'configs/quickstat.py'; nearest: configs/quickstart.py",
+    ),
+    "weights of pretrain": (
+        ["pretrain", QUICKSTART, "--workdir={new}"],
+        "pretrain starts from random weights",
+    ),
+    "comparison of nothing": (
+        ["compare", "--config=configs/cifar10_resnet20.py", "--workdir={new}"],
+        "compare.methods and compare.seeds",
+    ),
+    "checkpoint and config": (
+        ["evaluate", QUICKSTART, "--checkpoint={new}", "--workdir={new}"],
+        "--checkpoint and --config: give one",
+    ),
+    "wrong checkpoint": (
+        ["evaluate", "--checkpoint={new}", "--which=bset", "--workdir={new}"],
+        "which",
+    ),
+    "coordinator alone": (
+        ["finetune", QUICKSTART, "--coordinator=127.0.0.1:1", "--workdir={new}"],
+        "--coordinator needs --num_processes and --process_id",
+    ),
+    "a workdir that is a file": (
+        ["finetune", QUICKSTART, "--config.init.weights=", "--workdir=setup.py"],
+        "is a file",
+    ),
+    "a workdir of something else": (
+        ["finetune", QUICKSTART, "--config.init.weights=", "--workdir=configs"],
+        "is not the folder of a run",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "expected"), COMMANDS.values(), ids=COMMANDS)
+def test_a_wrong_command(launcher, tmp_path, command, expected):
+    new = tmp_path / "new"
+    code, out, err = launcher.run(*(part.format(new=new) for part in command))
+    assert code == 2, (out, err)
+    assert err.startswith("error: ") and err.count("error: ") == 1
+    assert expected in err
+    assert "Traceback" not in err
+    assert tree_of(tmp_path) == {}
+
+
+def test_a_workdir_of_another_config(launcher, tmp_path):
+    """The fields that differ are named; the earlier run is as it was."""
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    config = tiny_config()
+    (workdir / "config.json").write_text(config.to_json())
+    before = tree_of(workdir)
+    fields = arguments(
+        init__weights="", optim__learning_rate=0.25, seed=3, data__batch_size=25, train__steps=20
+    )
+    code, _, err = launcher.run("finetune", QUICKSTART, *fields, f"--workdir={workdir}")
+    assert code == 2, err
+    assert "holds a run of another config" in err
+    assert "optim.learning_rate: 0.05 in the folder, 0.25 given" in err
+    assert "seed: 0 in the folder, 3 given" in err
+    assert tree_of(workdir) == before
+
+
+def test_the_module_as_a_user_starts_it(tmp_path):
+    """Without the fork server: `python -m`, its own imports, its own exit code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.finetune", QUICKSTART, "--config.model.nam=x",
+         f"--workdir={tmp_path / 'new'}"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: unknown config field 'model.nam'; nearest: model.name")
+    assert "Traceback" not in done.stderr
+    assert tree_of(tmp_path) == {}

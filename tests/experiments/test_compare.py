@@ -1,0 +1,113 @@
+"""Two methods over two seeds: ordinary runs, a table, and nothing done twice."""
+
+import json
+
+import pytest
+from running import tiny_config, tree_of
+
+from experiments import compare, training
+from tl_jax import reporting
+from tl_jax.errors import InputError
+
+METHODS = {"linear_probe": ("freeze.strategy=backbone",), "full_finetune": ()}
+
+
+@pytest.fixture(scope="module")
+def compared(small_networks, tmp_path_factory):
+    config = tiny_config(train__steps=2)
+    config.compare.seeds = (0, 1)
+    with config.unlocked():
+        config.compare.methods = METHODS
+    workdir = tmp_path_factory.mktemp("compare")
+    return config, workdir, compare.run_cells(config, workdir)
+
+
+def test_every_cell_is_an_ordinary_run(compared):
+    _, workdir, rows = compared
+    assert [(row["method"], row["seed"], row["run"]) for row in rows] == [
+        (method, seed, f"{method}/seed{seed}") for seed in (0, 1) for method in METHODS
+    ]
+    for row in rows:
+        result = json.loads((workdir / row["run"] / "result.json").read_text())
+        assert result["steps"] == 2
+        for name, value in result["splits"]["test"].items():
+            assert row[name] == value
+        assert row["examples"] == 500
+    few, many = rows[0]["trainable_parameters"], rows[1]["trainable_parameters"]
+    assert few == 16 * 10 + 10 < many  # the head of the shrunk network: 4 * 2 * 2 features
+
+
+def test_methods_of_a_seed_meet_the_same_examples(compared):
+    """And another seed others: its few-shot choice, order and initialisation differ."""
+    config, _, _ = compared
+    setups = {
+        (method, seed): training.prepare(compare.cell_config(config, method, seed))
+        for method in METHODS
+        for seed in (0, 1)
+    }
+
+    def images(method, seed):
+        return setups[method, seed].splits["train"].images.tobytes()
+
+    assert images("linear_probe", 0) == images("full_finetune", 0)
+    assert images("full_finetune", 0) != images("full_finetune", 1)
+    tests = {setup.splits["test"].images.tobytes() for setup in setups.values()}
+    assert len(tests) == 1
+
+
+def test_the_comparison_is_written_and_read(compared):
+    config, workdir, rows = compared
+    reporting.write_comparison(workdir, compare.title(config), rows)
+    table = (workdir / "comparison.md").read_text()
+    assert all(method in table for method in METHODS)
+    assert (workdir / "comparison.html").is_file()
+    assert compare.title(config) == ("resnet20_cifar on digits, 2 labelled images per class")
+
+
+def test_finished_cells_are_not_run_again(compared, capsys):
+    config, workdir, rows = compared
+    before = tree_of(workdir)
+    assert compare.run_cells(config, workdir) == rows
+    assert tree_of(workdir) == before
+    assert capsys.readouterr().out.count("is finished") == len(rows)
+
+
+def test_an_unknown_method(compared):
+    config, _, _ = compared
+    with pytest.raises(InputError, match="unknown method 'full_finetun'; nearest: full_finetune"):
+        compare.cell_config(config, "full_finetun", 0)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("optim.learning_rat=1", "unknown config field 'optim.learning_rat'; nearest: optim.learn"),
+        ("optim.learning_rate=fast", "optim.learning_rate='fast': expected float"),
+        ("train.steps=1.5", "train.steps='1.5': expected int"),
+        ("augment.flip=1", "augment.flip='1': expected bool"),
+    ],
+)
+def test_a_method_that_sets_what_is_not_there(compared, tmp_path, assignment, message):
+    """Noticed before the first cell is trained."""
+    config = compared[0].copy_and_resolve_references()
+    with config.unlocked():
+        config.compare.methods.broken = (assignment,)
+    with pytest.raises(InputError) as raised:
+        compare.run_cells(config, tmp_path / "new")
+    assert message in str(raised.value)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("emptied", ["seeds", "methods"])
+def test_a_comparison_of_nothing(compared, tmp_path, emptied):
+    config = compared[0].copy_and_resolve_references()
+    with config.unlocked():
+        config.compare[emptied] = type(config.compare[emptied])()
+    with pytest.raises(InputError, match="expected at least one of each"):
+        compare.run_cells(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_config_without_comparison(tmp_path):
+    with pytest.raises(InputError, match=r"compare\.methods and compare\.seeds"):
+        compare.run_cells(tiny_config("cifar10_resnet20"), tmp_path / "new")

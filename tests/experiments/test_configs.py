@@ -1,0 +1,73 @@
+"""Every config runs when shrunk, names what exists, and every cell of a comparison fits together."""
+
+import pytest
+from running import REPOSITORY, tiny_config
+
+from experiments import compare, config_fields, training
+from tl_jax import models
+
+CONFIGS = sorted(
+    path.stem
+    for path in (REPOSITORY / "configs").glob("*.py")
+    if path.stem not in ("__init__", "base")
+)
+COMPARISONS = ["cifar10_compare", "quickstart"]
+
+pytestmark = pytest.mark.usefixtures("small_networks")
+
+
+def shrunk(name, **fields):
+    config = config_fields.load(REPOSITORY / "configs" / f"{name}.py")
+    changes = {"train__steps": 1, "data__validation_fraction": 0.02}
+    if config.optim.schedule == "step":
+        changes |= {"optim__step_epochs": (1.0, 2.0), "train__steps": 5}
+    return tiny_config(name, **changes, **fields)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_shrunk_runs(name, tmp_path):
+    result = training.run(shrunk(name), tmp_path / "run")
+    assert result["status"] == "finished" and result["selected_step"] == result["steps"]
+    assert result["splits"]["test"]["examples"] == 500
+    assert result["splits"]["validation"]["examples"] == round(0.02 * 1297)
+    assert result["frozen"]["changed"] == []
+    frozen = {row["group"] for row in result["parameters"] if not row["trainable"]}
+    stages = {row["group"] for row in result["parameters"]} - {"head"}
+    assert frozen == (stages if "linear_probe" in name else set())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_says_how_it_is_run(name):
+    text = (REPOSITORY / "configs" / f"{name}.py").read_text()
+    assert f"--config=configs/{name}.py" in text
+    assert "Needs:" in text and "Result:" in text
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_weights_of_a_config_fit_its_model(name):
+    config = config_fields.load(REPOSITORY / "configs" / f"{name}.py")
+    assert config.model.name in models.list_models()
+    if config.init.weights:
+        assert models.get_pretrained(config.init.weights).model == config.model.name
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_every_cell_of_a_comparison_fits_together(name):
+    config = shrunk(name)
+    assert len(config.compare.seeds) >= 3
+    methods = dict.fromkeys(config.compare.methods)
+    assert list(methods) == ["random_init", "linear_probe", "full_finetune"]
+    weights = config_fields.load(REPOSITORY / "configs" / f"{name}.py").init.weights
+    config.init.weights = weights
+    cells = {method: compare.cell_config(config, method, 5) for method in methods}
+    for method, cell in cells.items():
+        assert (cell.seed, cell.data.seed) == (5, 5)
+        assert "compare" not in cell
+        assert cell.init.weights == ("" if method == "random_init" else weights)
+        cell.init.weights = ""
+        setup = training.prepare(cell)
+        frozen = [row for row in setup.optimisation.frozen_mask["head"].values() if row]
+        assert not frozen
+        assert setup.optimisation.frozen_mask["stem"]["conv"]["kernel"] == (
+            method == "linear_probe"
+        )

@@ -1,0 +1,213 @@
+"""What a run leaves, and what others make of it: evaluation, fine-tuning from it, deviations."""
+
+import json
+
+import numpy as np
+import pytest
+from running import REPOSITORY, metric_lines, tiny_config, tree_of
+
+from experiments import evaluate, pretrain, training
+from tl_jax import loops
+from tl_jax.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("small_networks")
+MEAN = (0.4, 0.5, 0.6)
+
+
+@pytest.fixture(scope="module")
+def finished(small_networks, tmp_path_factory):
+    """A run with every output, and a preprocessing of its own; nothing is held out."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    config = tiny_config(
+        train__steps=3,
+        preprocess__mean=MEAN,
+        data__validation_fraction=0.0,
+        report__html=True,
+        report__tensorboard=True,
+    )
+    return workdir, config, training.run(config, workdir)
+
+
+def test_what_a_run_leaves(finished):
+    workdir, config, result = finished
+    names = {path.name for path in workdir.iterdir()}
+    assert names >= {
+        "config.json", "metrics.jsonl", "checkpoints", "freezing.json", "preprocessing.json",
+        "weights.safetensors", "predictions.npz", "result.json", "report.html", "tensorboard",
+    }  # fmt: skip
+    assert json.loads((workdir / "result.json").read_text()) == json.loads(json.dumps(result))
+    assert json.loads((workdir / "config.json").read_text()) == json.loads(config.to_json())
+    assert result["splits"].keys() == {"test"}
+    assert result["selection"] == (
+        "the last step, 3; nothing was held out to choose by; test was read once, at the end"
+    )
+    assert result["train_examples"] == 20
+    assert result["device"] == {"platform": "cpu", "kind": "cpu", "count": 8}
+    with np.load(workdir / "predictions.npz") as saved:
+        correct = saved["probabilities"].argmax(-1) == saved["labels"]
+        assert correct.mean() == pytest.approx(result["splits"]["test"]["top1_accuracy"])
+        np.testing.assert_allclose(saved["probabilities"].sum(-1), 1, rtol=1e-5)
+        assert len(saved["mistake_indices"]) == min(25, (~correct).sum())
+        assert not correct[saved["mistake_indices"]].any()
+    assert [line["step"] for line in metric_lines(workdir)] == [1, 2, 3]
+
+
+def test_evaluating_a_run_gives_its_test_metrics(finished, tmp_path):
+    workdir, _, result = finished
+    again = evaluate.evaluate_run(workdir, None, tmp_path / "again")
+    assert again["splits"] == {"test": result["splits"]["test"]}
+    assert again["preprocessing"] == result["preprocessing"]
+    assert again["deviations"] == []
+    assert again["selection"] == f"the latest checkpoint of {workdir}"
+
+
+def test_evaluating_the_exported_weights_gives_the_same(finished, tmp_path):
+    """Their metadata brings the preprocessing along."""
+    workdir, _, result = finished
+    config = tiny_config(
+        init__weights=str(workdir / "weights.safetensors"),
+        init__head="keep",
+        data__image_size=0,
+        preprocess__resize=0,
+    )
+    again = evaluate.evaluate_weights(config, tmp_path / "again")
+    assert again["splits"]["test"] == result["splits"]["test"]
+    assert again["deviations"] == []
+    assert again["preprocessing"]["mean"] == list(MEAN)
+
+
+def test_an_evaluation_is_not_done_twice(finished, tmp_path, capsys):
+    workdir, _, _ = finished
+    first = evaluate.evaluate_run(workdir, "latest", tmp_path / "again")
+    before = tree_of(tmp_path)
+    again = evaluate.evaluate_run(workdir, "latest", tmp_path / "again")
+    assert again == json.loads(json.dumps(first))
+    assert tree_of(tmp_path) == before
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_evaluating_into_the_run_itself_is_refused(finished):
+    workdir, _, _ = finished
+    before = tree_of(workdir)
+    with pytest.raises(InputError, match="another config"):
+        evaluate.evaluate_run(workdir, None, workdir)
+    assert tree_of(workdir) == before
+
+
+def test_the_best_of_a_run_that_held_nothing_out(finished, tmp_path):
+    with pytest.raises(InputError, match="ask for 'latest'"):
+        evaluate.evaluate_run(finished[0], "best", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_fine_tuning_from_a_run(finished, tmp_path):
+    """Its folder stands for its weights; the new head is drawn, all else taken over bit for bit."""
+    workdir, _, _ = finished
+    config = tiny_config(
+        init__weights=str(workdir),
+        data__image_size=0,
+        preprocess__resize=0,
+        preprocess__std=(0.5, 0.5, 0.5),
+    )
+    setup = training.prepare(config)
+    assert setup.preprocessing.mean == MEAN
+    assert setup.preprocessing.image_size == 8
+    assert setup.deviations == [
+        "preprocessing std is (0.5, 0.5, 0.5), the weights were trained with (0.247, 0.2435, 0.2616)"
+    ]
+    kept = training.prepare(tiny_config(init__weights=str(workdir), init__head="keep"))
+    heads = [s.initial.variables["params"]["head"]["kernel"] for s in (setup, kept)]
+    stems = [s.initial.variables["params"]["stem"]["conv"]["kernel"] for s in (setup, kept)]
+    assert not np.array_equal(*heads)
+    np.testing.assert_array_equal(*stems)
+
+
+def test_weights_that_say_nothing_of_their_preprocessing(finished, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    save_file(load_file(finished[0] / "weights.safetensors"), tmp_path / "bare.safetensors")
+    setup = training.prepare(tiny_config(init__weights=str(tmp_path / "bare.safetensors")))
+    assert len(setup.deviations) == 1
+    assert "does not say what it was trained with" in setup.deviations[0]
+
+
+@pytest.mark.parametrize(
+    ("image_size", "resize", "expected"),
+    [(0, 0, (224, 256)), (112, 0, (112, 128)), (448, 0, (448, 512)), (64, 64, (64, 64))],
+)
+def test_another_image_size_keeps_the_proportion_of_the_crop(image_size, resize, expected):
+    """Otherwise 112 pixels would be the middle of an image of 256, and 448 an error."""
+    from experiments import assembly
+
+    config = tiny_config(data__image_size=image_size, preprocess__resize=resize)
+    theirs = {
+        "mean": (0.5,) * 3, "std": (0.2,) * 3, "interpolation": "bicubic",
+        "image_size": 224, "resize": 256,
+    }  # fmt: skip
+    spec, _ = assembly.make_preprocessing(config, assembly.Initial({}, theirs, None), (32, 32, 3))
+    assert (spec.image_size, spec.resize) == expected
+    assert spec.interpolation == "bicubic"
+
+
+def test_the_best_step_on_the_held_out_images_is_reported(tmp_path):
+    config = tiny_config(
+        train__steps=4,
+        train__eval_every_steps=1,
+        data__validation_fraction=0.1,
+    )
+    result = training.run(config, tmp_path / "run")
+    scores = {
+        line["step"]: line["top1_accuracy"]
+        for line in metric_lines(tmp_path / "run")
+        if line["split"] == "validation"
+    }
+    assert list(scores) == [1, 2, 3, 4]
+    best = min(step for step in scores if scores[step] == max(scores.values()))
+    assert result["selected_step"] == best
+    assert result["splits"]["validation"]["top1_accuracy"] == scores[best]
+    assert result["selection"].startswith(f"step {best} of 4, the best top-1 on 130 images")
+    again = evaluate.evaluate_run(tmp_path / "run", None, tmp_path / "again")
+    assert again["splits"]["test"] == result["splits"]["test"]
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_devices_and_modes_give_the_same_run(tmp_path, mode):
+    """With accumulation: 4 devices of which each sees two microbatches."""
+    losses = []
+    for devices, run_mode in ((1, "jit"), (4, mode)):
+        config = tiny_config(
+            train__steps=3,
+            data__batch_size=16,
+            optim__accumulation=2,
+            optim__learning_rate=0.01,
+            parallel__devices=devices,
+            parallel__mode=run_mode,
+        )
+        training.run(config, tmp_path / f"{devices}{run_mode}")
+        losses.append([line["loss"] for line in metric_lines(tmp_path / f"{devices}{run_mode}")])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_diverging_run_saves_nothing_after_it_broke(tmp_path):
+    config = tiny_config(optim__learning_rate=1e30, train__checkpoint_every_steps=1)
+    with pytest.raises(loops.NonFiniteLoss, match="indices of its batch") as raised:
+        training.run(config, tmp_path / "run")
+    saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert max(saved, default=0) <= raised.value.step
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_pretrain_refuses_weights(monkeypatch, tmp_path):
+    config = tiny_config(init__weights="resnet20_cifar.tin32")
+    monkeypatch.setattr(pretrain, "_CONFIG", type("Flag", (), {"value": config, "name": "config"}))
+    workdir = type("Flag", (), {"value": str(tmp_path / "new"), "name": "workdir"})
+    monkeypatch.setattr(pretrain, "_WORKDIR", workdir)
+    with pytest.raises(InputError, match="pretrain starts from random weights"):
+        pretrain.main()
+    assert not (tmp_path / "new").exists()
+
+
+def test_pretrain_is_the_loop_of_finetune():
+    texts = [(REPOSITORY / "experiments" / name).read_text() for name in
+             ("pretrain.py", "finetune.py")]  # fmt: skip
+    assert all("training.run(" in text for text in texts)
