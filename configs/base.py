@@ -26,17 +26,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.data_dir = ""  # of tfds; empty: its own default
     config.data.train_split = "train"  # tfds notation, such as train[:20%]
     config.data.test_split = "test"
-    config.data.validation_split = (
-        ""  # a split of its own to choose the best step by; or, with this empty:
-    )
+    config.data.validation_split = ""  # a split of its own to choose the best step by; or, without:
     config.data.validation_fraction = 0.1  # held out of train, class-balanced, from data.seed
     config.data.examples_per_class = 0  # few-shot: this many of train; 0: all
     config.data.seed = 0  # which examples are held out, which few are taken
     config.data.batch_size = 128  # global
     config.data.eval_batch_size = 500
-    config.data.image_size = (
-        0  # side of the network's input in pixels; 0: as the weights say, else as stored
-    )
+    config.data.workers = 0  # processes that decode a split larger than memory; 0: threads
+    # Side of the network's input in pixels; 0: as the weights say, else as stored.
+    config.data.image_size = 0
 
     config.preprocess = ml_collections.ConfigDict()
     config.preprocess.mean = ()  # three numbers in [0, 1]; empty: as the weights say, else CIFAR-10's
@@ -71,6 +69,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.warmup_steps = 0
     config.optim.warmup_epochs = 0.0
     config.optim.step_epochs = ()  # of the step schedule: where the rate is multiplied by step_decay
+    config.optim.step_steps = ()  # or in updates
     config.optim.step_decay = 0.1
     config.optim.final_fraction = 0.0  # of the cosine: last rate as a share of the first
     config.optim.lr_multipliers = ()  # "pattern=number", first match wins, such as "head/.*=10"

@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.weight_decay = 1e-4
     config.optim.decay_bias_and_norm = True  # as the paper's training did
     config.optim.schedule = "step"
-    config.optim.step_epochs = (32_000 * 128 / 45_000, 48_000 * 128 / 45_000)
+    config.optim.step_steps = (32_000, 48_000)
     config.train.steps = 64_000
     config.train.eval_every_epochs = 5.0
     return config

@@ -32,6 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.compare = ml_collections.ConfigDict()
     config.compare.seeds = (0, 1, 2)
+    config.compare.baseline = "random_init"
     config.compare.methods = ml_collections.ConfigDict()
     config.compare.methods.random_init = ("init.weights=",)
     config.compare.methods.linear_probe = ("freeze.strategy=backbone", "optim.learning_rate=0.5")

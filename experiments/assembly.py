@@ -1,24 +1,50 @@
-"""From a config to the library's objects: splits, model, variables, preprocessing, freezing, optimizer."""
+"""From a config to the library's objects: splits, model, freezing, optimizer."""
 
 import dataclasses
-import json
-import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import optax
 
-from tl_jax import data, freezing, models, optim, porting
-from tl_jax.errors import InputError, unknown
-from tl_jax.preprocessing import Preprocessing
+from experiments import weights
+from tl_jax import data, freezing, models, optim
+from tl_jax.errors import InputError
 
-CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-# Above anything that any registered network was trained with: a larger side is a slip of the pen, which
-# would end in an allocation failure after the run folder was made.
-LARGEST_IMAGE_SIZE = 4096
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Looks at all that can be judged without data and weights.
+
+    Raises:
+        InputError: listing what is out of range, or naming what does not exist.
+    """
+    ranges = {
+        "seed": (config.seed, 0, 2**31 - 1),
+        "data.seed": (config.data.seed, 0, 2**31 - 1),
+        "data.workers": (config.data.workers, 0, 1024),
+        "data.image_size": (config.data.image_size, 0, weights.LARGEST_IMAGE_SIZE),
+        "preprocess.resize": (config.preprocess.resize, 0, weights.LARGEST_IMAGE_SIZE),
+        "train.log_every_steps": (config.train.log_every_steps, 1, 2**31 - 1),
+        "train.eval_every_steps": (config.train.eval_every_steps, 0, 2**31 - 1),
+        "train.checkpoint_every_steps": (config.train.checkpoint_every_steps, 0, 2**31 - 1),
+        "report.mistakes": (config.report.mistakes, 0, 10_000),
+    }
+    problems = [
+        f"{name}={value}: expected an integer from {least} to {most}"
+        for name, (value, least, most) in ranges.items()
+        if not least <= value <= most
+    ]
+    if not 0 <= config.optim.label_smoothing < 1:
+        problems.append(
+            f"optim.label_smoothing={config.optim.label_smoothing}: expected a number in [0, 1)"
+        )
+    if problems:
+        raise InputError("\n".join(problems))
+    weights.find(config)
+    model = make_model(config, 1)
+    shapes = jax.eval_shape(lambda: models.init_variables(model, jax.random.key(0)))["params"]
+    _make_partition(config, shapes, optim.make_schedule("constant", config.optim.learning_rate, 1))
+    models.make_forward(model, norm_policy=config.freeze.batch_norm)
 
 
 def make_splits(config: ml_collections.ConfigDict) -> dict[str, data.Split]:
@@ -33,165 +59,20 @@ def make_splits(config: ml_collections.ConfigDict) -> dict[str, data.Split]:
         validation_fraction=section.validation_fraction,
         examples_per_class=section.examples_per_class,
         seed=section.seed,
-        image_size=section.image_size,
+        image_size=weights.host_size(config),
     )
 
 
 def make_model(config: ml_collections.ConfigDict, num_classes: int):
     """Returns the model that `config.model` describes."""
     section = config.model
-    if section.dtype not in DTYPES:
-        raise unknown("model.dtype", section.dtype, DTYPES)
     return models.create_model(
         section.name,
         num_classes,
         stem=section.stem or None,
-        dtype=DTYPES[section.dtype],
+        dtype=section.dtype,
         zero_init_residual=section.zero_init_residual,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Initial:
-    """Where a run starts.
-
-    Attributes:
-        variables: {"params", "batch_stats"}.
-        preprocessing: what the weights were trained with; None where nobody says.
-        port_report: the audit of ported weights; None for random ones.
-    """
-
-    variables: dict[str, Any]
-    preprocessing: dict[str, Any] | None
-    port_report: dict[str, Any] | None
-
-
-def make_initial(config: ml_collections.ConfigDict, model) -> Initial:
-    """Returns the variables that training starts from: ported, from a run folder, or random."""
-    key = jax.random.key(config.seed)
-    weights = config.init.weights
-    if not weights:
-        return Initial(models.init_variables(model, key), None, None)
-    run_folder = pathlib.Path(weights).expanduser()
-    if run_folder.is_dir():
-        weights = str(run_folder / EXPORTED_WEIGHTS)
-        if not pathlib.Path(weights).is_file():
-            raise InputError(
-                f"init.weights={run_folder}: no {EXPORTED_WEIGHTS} in this folder; expected a finished run, "
-                f"a weights file, or one of models.list_pretrained()"
-            )
-    variables, report = porting.load_pretrained(weights, model, head=config.init.head, key=key)
-    return Initial(variables, _preprocessing_of(weights), report.to_json())
-
-
-EXPORTED_WEIGHTS = "weights.safetensors"
-METADATA_KEY = "tl_jax"
-
-
-def _preprocessing_of(weights: str) -> dict[str, Any] | None:
-    path = pathlib.Path(weights).expanduser()
-    if path.suffix == ".safetensors" and path.is_file():
-        from safetensors import safe_open
-
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-        if METADATA_KEY in metadata:
-            return json.loads(metadata[METADATA_KEY])["preprocessing"]
-    if weights in models.list_pretrained():
-        known = models.get_pretrained(weights)
-        return {
-            "mean": known.mean,
-            "std": known.std,
-            "interpolation": known.interpolation,
-            "image_size": known.image_size,
-            "resize": known.resize_size,
-        }
-    return None
-
-
-def make_preprocessing(
-    config: ml_collections.ConfigDict, initial: Initial, image_shape: tuple[int, int, int]
-) -> tuple[Preprocessing, list[str]]:
-    """Returns the preprocessing and a line for each deviation from that of the weights.
-
-    The weights decide unless the config does. A stored size is resized to the network's input size;
-    where neither says one, images keep the size at which they are stored. Where the config asks for
-    another image size only, the resize before the centre crop keeps its proportion to it.
-
-    Raises:
-        InputError: if a value is out of range.
-    """
-    if not 0 <= config.data.image_size <= LARGEST_IMAGE_SIZE:
-        raise InputError(
-            f"data.image_size={config.data.image_size}: expected 0 (as the weights say, else as "
-            f"stored) or 1 to {LARGEST_IMAGE_SIZE} pixels"
-        )
-    own = initial.preprocessing or {
-        "mean": CIFAR10_MEAN,
-        "std": CIFAR10_STD,
-        "interpolation": "bilinear",
-        "image_size": image_shape[0],
-        "resize": 0,
-    }
-    chosen = {
-        "mean": config.preprocess.mean,
-        "std": config.preprocess.std,
-        "interpolation": config.preprocess.interpolation,
-        "image_size": config.data.image_size,
-        "resize": config.preprocess.resize,
-    }
-    used, deviations = {}, []
-    for name, value in chosen.items():
-        theirs = tuple(own[name]) if isinstance(own[name], (list, tuple)) else own[name]
-        if name == "resize":
-            theirs = round(theirs * used["image_size"] / own["image_size"])
-        # A config read back from its JSON holds lists.
-        used[name] = (
-            tuple(map(float, value)) if isinstance(theirs, tuple) and value else value or theirs
-        )
-        if initial.preprocessing is not None and used[name] != theirs:
-            deviations.append(
-                f"preprocessing {name} is {used[name]}, the weights were trained with {theirs}"
-            )
-    if config.init.weights and initial.preprocessing is None:
-        deviations.append(
-            f"{config.init.weights} does not say what it was trained with; used: mean {used['mean']}, "
-            f"std {used['std']}, {used['interpolation']} (config.preprocess changes it)"
-        )
-    spec = Preprocessing(
-        image_size=used["image_size"],
-        resize=used["resize"] or None,
-        interpolation=used["interpolation"],
-        mean=used["mean"],
-        std=used["std"],
-        crop_padding=config.augment.crop_padding,
-        flip=config.augment.flip,
-    )
-    return spec, deviations
-
-
-def describe_preprocessing(spec: Preprocessing) -> dict[str, Any]:
-    """Returns what a network's input must look like, as plain values: the inverse of reading it back."""
-    return {
-        "mean": list(spec.mean),
-        "std": list(spec.std),
-        "interpolation": spec.interpolation,
-        "image_size": spec.image_size,
-        "resize": spec.resize or 0,
-    }
-
-
-def check_training(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError for what would only be noticed while the first update is traced."""
-    problems = []
-    if not 0 <= config.seed < 2**31:
-        problems.append(f"seed={config.seed}: expected an integer from 0 to 2147483647")
-    if not 0 <= config.optim.label_smoothing < 1:
-        problems.append(
-            f"optim.label_smoothing={config.optim.label_smoothing}: expected a number in [0, 1)"
-        )
-    if problems:
-        raise InputError("\n".join(problems))
 
 
 def total_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:
@@ -233,21 +114,41 @@ class Optimisation:
 def make_optimisation(
     config: ml_collections.ConfigDict, params: dict[str, Any], steps: int, num_examples: int
 ) -> Optimisation:
-    """Returns what `config.freeze` and `config.optim` say of these parameters."""
+    """Returns what `config.freeze` and `config.optim` say of these parameters.
+
+    Args:
+        config: of the run.
+        params: nested dict of arrays.
+        steps: updates in the run.
+        num_examples: of the training split, which makes steps of epochs.
+
+    Raises:
+        InputError: if a pattern matches nothing or a value is out of range.
+    """
     section = config.optim
-    frozen_mask = freezing.frozen_mask(params, config.freeze.strategy, config.freeze.patterns)
-    if section.warmup_steps and section.warmup_epochs:
-        raise InputError("optim.warmup_steps and optim.warmup_epochs: at most one may be above 0")
-    warmup = section.warmup_steps or in_steps(config, section.warmup_epochs, num_examples)
+    for name in ("warmup", "step"):
+        if section[f"{name}_steps"] and section[f"{name}_epochs"]:
+            raise InputError(f"optim.{name}_steps and optim.{name}_epochs: give one of them")
+    boundaries = section.step_steps or [
+        in_steps(config, float(epochs), num_examples) for epochs in section.step_epochs
+    ]
     schedule = optim.make_schedule(
         section.schedule,
         section.learning_rate,
         steps,
-        warmup_steps=warmup,
-        boundaries=tuple(in_steps(config, float(e), num_examples) for e in section.step_epochs),
+        warmup_steps=section.warmup_steps or in_steps(config, section.warmup_epochs, num_examples),
+        boundaries=tuple(int(step) for step in boundaries),
         decay=section.step_decay,
         final_fraction=section.final_fraction,
     )
+    return _make_partition(config, params, schedule)
+
+
+def _make_partition(
+    config: ml_collections.ConfigDict, params: dict[str, Any], schedule: optax.Schedule
+) -> Optimisation:
+    section = config.optim
+    frozen_mask = freezing.frozen_mask(params, config.freeze.strategy, config.freeze.patterns)
     multipliers = optim.lr_multipliers(params, section.lr_multipliers, section.layerwise_decay)
     tx = optim.make_optimizer(
         params,

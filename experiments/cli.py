@@ -30,6 +30,12 @@ _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "How many processes, with --coordinator."
 )
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's number, with --coordinator.")
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    ["auto", "on", "off"],
+    "Whether processes find each other through JAX's runtime; auto: on SLURM, TPU pods and Kubernetes.",
+)
 _CACHE = flags.DEFINE_string(
     "compilation_cache",
     os.environ.get(
@@ -72,23 +78,49 @@ def required_path(flag: flags.FlagHolder[str]) -> pathlib.Path:
     return pathlib.Path(required(flag)).expanduser()
 
 
+class StopRequest:
+    """Whether SIGTERM or SIGINT has come; a second one ends the process at once. A context manager."""
+
+    def __init__(self):
+        self.requested = False
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number, _):
+        if self.requested:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.requested = True
+
+
+STOP = StopRequest()  # of this process; listens while `run` does
+
+
 def run(main: Callable[[], object]) -> None:
     """Parses the flags, calls `main()` and exits with the code that its outcome stands for."""
     try:
         _parse_flags(sys.argv)
         logging.set_verbosity(logging.WARNING)
         _start_jax()
-        main()
+        with STOP:
+            main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_INPUT)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(EXIT_STOPPED)
-    except (
-        NonFiniteLoss,
-        OSError,
-    ) as error:  # OSError: a full disk, whose message says what was saved
+    except (NonFiniteLoss, OSError) as error:
+        # OSError is a full disk more often than not; its message says what is safe.
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_FAILURE)
 
@@ -108,41 +140,23 @@ def _start_jax() -> None:
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _CACHE.value)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    if _COORDINATOR.value:
-        if _NUM_PROCESSES.value is None or _PROCESS_ID.value is None:
-            raise InputError("--coordinator needs --num_processes and --process_id")
-        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    elif _cluster_of_several():
+    by_hand = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if any(value is not None for value in by_hand):
+        if any(value is None for value in by_hand):
+            raise InputError("--coordinator, --num_processes and --process_id: give all or none")
+        jax.distributed.initialize(*by_hand)
+    elif _DISTRIBUTED.value == "on" or (_DISTRIBUTED.value == "auto" and _one_of_several()):
         jax.distributed.initialize()
 
 
-def _cluster_of_several() -> bool:
-    """Returns whether this is one of several processes that JAX's own runtime finds by itself."""
+def _one_of_several() -> bool:
+    """Returns whether the environment says that this is one of several processes of a job.
+
+    SLURM_STEP_NUM_TASKS is that of `srun`; in a batch script that calls no `srun` only SLURM_NTASKS
+    speaks of several, and none but this process runs.
+    """
     env = os.environ
-    slurm = int(env.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in env
-    pod = "," in env.get("TPU_WORKER_HOSTNAMES", "")
+    slurm = int(env.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    pod = "," in env.get("TPU_WORKER_HOSTNAMES", "") or "," in env.get("TPU_PROCESS_ADDRESSES", "")
     kubernetes = "KUBERNETES_SERVICE_HOST" in env and "JOB_COMPLETION_INDEX" in env
     return slurm or pod or kubernetes
-
-
-class StopRequest:
-    """Whether SIGTERM or SIGINT has come; a second one ends the process at once. A context manager."""
-
-    def __init__(self):
-        self.requested = False
-
-    def __enter__(self) -> "StopRequest":
-        self._before = {
-            s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number, _):
-        if self.requested:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.requested = True

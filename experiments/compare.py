@@ -17,6 +17,7 @@ import ml_collections
 from experiments import cli, config_fields, training
 from tl_jax import reporting
 from tl_jax.errors import InputError, unknown
+from tl_jax.loops import Stopped
 
 _CONFIG = cli.define_config()
 _WORKDIR = cli.define_workdir()
@@ -46,18 +47,25 @@ def run_cells(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
     Raises:
         InputError: if the config names no methods or seeds, or a field that does not exist.
     """
+    section = config.get("compare", {})
+    # A ConfigDict gives its names in alphabetical order; the baseline is what others are compared with.
+    methods = sorted(section.get("methods", {}), key=lambda name: name != section.baseline)
     cells = [
         (method, seed, cell_config(config, method, seed))
-        for seed in config.get("compare", {}).get("seeds", ())
-        for method in config.get("compare", {}).get("methods", {})
+        for seed in section.get("seeds", ())
+        for method in methods
     ]
     if not cells:
         raise InputError("compare.methods and compare.seeds: expected at least one of each")
+    if section.baseline not in methods:
+        raise unknown("compare.baseline", section.baseline, methods)
     rows = []
     for method, seed, cell in cells:
         print(f"\n{method}, seed {seed}", flush=True)
         folder = workdir / method / f"seed{seed}"
         result = training.run(cell, folder)
+        if cli.STOP.requested:
+            raise Stopped(result["steps"])
         rows.append(
             {
                 "method": method,

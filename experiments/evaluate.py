@@ -16,7 +16,7 @@ import jax
 import ml_collections
 from absl import flags
 
-from experiments import assembly, cli, outcome
+from experiments import assembly, cli, outcome, weights
 from experiments.evaluator import Evaluator
 from tl_jax import checkpointing, sharding
 from tl_jax.errors import InputError
@@ -67,7 +67,7 @@ def evaluate_run(run: pathlib.Path, which: str | None, workdir: pathlib.Path) ->
     held_out = config.data.validation_fraction or config.data.validation_split
     which = which or ("best" if held_out else "latest")
     variables = checkpointing.restore_params(run / "checkpoints", which)
-    initial = assembly.Initial(variables, preprocessing, None)
+    initial = weights.Initial(variables, preprocessing, None)
     record = {"checkpoint": str(run), "which": which}
     return _evaluate(config, initial, workdir, f"the {which} checkpoint of {run}", record)
 
@@ -88,27 +88,25 @@ def evaluate_weights(config: ml_collections.ConfigDict, workdir: pathlib.Path) -
 
 def _evaluate(
     config: ml_collections.ConfigDict,
-    initial: assembly.Initial | None,
+    initial: weights.Initial | None,
     workdir: pathlib.Path,
     selection: str,
     record: dict[str, str],
 ) -> dict[str, Any]:
+    given = {**json.loads(config.to_json()), "evaluate": record}
+    if RunFolder.look(workdir, given) == "finished":
+        return outcome.read(workdir)
     split = assembly.make_splits(config)["test"]
     model = assembly.make_model(config, len(split.class_names))
     if initial is None:
-        initial = assembly.make_initial(config, model)
-    spec, deviations = assembly.make_preprocessing(config, initial, split.image_shape)
+        initial = weights.make_initial(config, model)
+    spec, deviations = weights.make_preprocessing(config, initial, split.image_shape)
     mesh = sharding.make_mesh(config.parallel.devices)
-    evaluator = Evaluator(model, spec, mesh, config.data.eval_batch_size)
+    evaluator = Evaluator(model, spec, mesh, config.data.eval_batch_size, config.data.workers)
     is_primary = jax.process_index() == 0
-    given = {**json.loads(config.to_json()), "evaluate": record}
     with RunFolder.open(workdir, given, is_primary=is_primary) as folder:
-        if folder.state == "finished":
-            result = folder.read_json("result.json")
-            print(f"{folder.path} is finished: {outcome.describe(result)}")
-            return result
         if is_primary and initial.port_report is not None:
-            folder.write_json("port_report.json", initial.port_report)
+            outcome.tell_port(folder, initial.port_report)
         variables = sharding.replicate(mesh, initial.variables)
         began = time.perf_counter()
         measured, logits = evaluator(variables["params"], variables["batch_stats"], split)
@@ -119,7 +117,7 @@ def _evaluate(
             "steps": 0,
             "wall_seconds": seconds,
             "images_per_second": measured["examples"] / seconds,
-            "preprocessing": assembly.describe_preprocessing(spec),
+            "preprocessing": weights.describe_preprocessing(spec),
             "deviations": deviations,
         }
         return outcome.finish(folder, config, split, logits, result)

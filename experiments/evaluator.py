@@ -14,7 +14,12 @@ class Evaluator:
     """Evaluates variables of one model on any split; compiled once for each image shape."""
 
     def __init__(
-        self, model, spec: preprocessing.Preprocessing, mesh: jax.sharding.Mesh, batch_size: int
+        self,
+        model,
+        spec: preprocessing.Preprocessing,
+        mesh: jax.sharding.Mesh,
+        batch_size: int,
+        workers: int = 0,
     ):
         """Prepares the step; nothing is compiled yet.
 
@@ -23,6 +28,7 @@ class Evaluator:
             spec: its preprocessing.
             mesh: the devices.
             batch_size: global, rounded up to the devices.
+            workers: processes that decode splits larger than memory; 0 for threads.
 
         Raises:
             InputError: if `batch_size` is below 1.
@@ -30,6 +36,7 @@ class Evaluator:
         if batch_size < 1:
             raise InputError(f"data.eval_batch_size={batch_size}: expected at least 1")
         self._mesh = mesh
+        self._workers = workers
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         forward = models.make_forward(model)
         transform = preprocessing.make_eval_transform(spec)
@@ -40,5 +47,5 @@ class Evaluator:
     ) -> tuple[dict[str, float], np.ndarray]:
         """Returns the metrics of `split` and its logits, float32 [N, K]."""
         rows = sharding.local_rows(self._mesh, self._batch_size)
-        batches = stream.eval_batches(split, self._batch_size, rows)
+        batches = stream.eval_batches(split, self._batch_size, rows, workers=self._workers)
         return evaluation.evaluate(self._step, params, batch_stats, batches, len(split))

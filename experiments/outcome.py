@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import assembly
+from experiments import weights
 from tl_jax import porting, reporting
 from tl_jax.data import Split
 from tl_jax.run_folder import RunFolder, environment_facts
@@ -48,6 +48,21 @@ def finish(
     return result
 
 
+def read(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns the result of a finished run, having said that it is finished."""
+    result = json.loads((workdir / "result.json").read_text())
+    if jax.process_index() == 0:
+        print(f"{workdir} is finished: {describe(result)}")
+    return result
+
+
+def tell_port(folder: RunFolder, report: porting.PortReport) -> None:
+    """Writes the account of ported weights, tensor by tensor, and prints it by group."""
+    folder.write_json("port_report.json", report.to_json())
+    print(report.summary())
+    reporting.print_table("Ported weights (port_report.json: every tensor)", report.groups())
+
+
 def describe(result: dict[str, Any]) -> str:
     """Returns a line about a result: accuracy and number of examples of each split."""
     return ", ".join(
@@ -75,9 +90,9 @@ def save_weights(
         "preprocessing": preprocessing,
     }
     porting.save_state_dict(
-        folder.path / assembly.EXPORTED_WEIGHTS,
+        folder.path / weights.EXPORTED,
         porting.export_state_dict(jax.device_get(variables), naming=naming),
-        metadata={assembly.METADATA_KEY: json.dumps(description)},
+        metadata={weights.METADATA_KEY: json.dumps(description)},
     )
 
 

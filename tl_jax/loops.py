@@ -77,7 +77,7 @@ def train(
     intervals: Intervals,
     *,
     log: Callable[[int, Mapping[str, float]], None],
-    show: Callable[[int, Any], None] = lambda step, loss: None,
+    show: Callable[[int, Any], None] | None = None,
     evaluate: Callable[[TrainState], Mapping[str, float] | None],
     save: Callable[[TrainState, Mapping[str, float] | None], None],
     last_saved: Callable[[], int | None] = lambda: None,
@@ -135,7 +135,8 @@ def train(
         if len(pending) > _STEPS_IN_FLIGHT:
             jax.block_until_ready(pending[-_STEPS_IN_FLIGHT])
         step += 1
-        show(step, measured["loss"])
+        if show is not None:
+            show(step, measured["loss"])
         images += len(batch["label"]) * jax.process_count()
         log_due = intervals.due(intervals.log_every, step)
         eval_due = intervals.due(intervals.eval_every, step)

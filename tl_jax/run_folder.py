@@ -49,6 +49,20 @@ class RunFolder:
         self.is_primary = is_primary
         self._lock = lock
 
+    @staticmethod
+    def look(path: str | os.PathLike[str], config: Mapping[str, Any]) -> str:
+        """Returns the state that `open` would find, making and locking nothing.
+
+        Raises:
+            InputError: if `path` cannot be the folder of a run of `config`.
+        """
+        folder = Path(path).absolute()
+        try:
+            _check_usable(folder)
+            return _state(folder, _plain(config))
+        except OSError as error:
+            raise InputError(f"cannot use {folder} as --workdir: {error}") from error
+
     @classmethod
     def open(
         cls, path: str | os.PathLike[str], config: Mapping[str, Any], is_primary: bool = True

@@ -29,7 +29,8 @@ def make_mesh(num_devices: int = 0) -> Mesh:
     Raises:
         InputError: if there are fewer devices, or if a subset is asked for among several processes.
     """
-    devices = jax.devices()
+    # Grouped by process, which the rows of `local_rows` rely on; jax.devices() of a TPU pod need not be.
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if not 0 <= num_devices <= len(devices):
         raise InputError(f"parallel.devices={num_devices}: this machine has {len(devices)} devices")
     if num_devices and num_devices < len(devices) and jax.process_count() > 1:

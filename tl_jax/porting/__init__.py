@@ -2,7 +2,7 @@
 
 from tl_jax.porting.export import export_state_dict, save_state_dict
 from tl_jax.porting.hub import fetch
-from tl_jax.porting.load import load_pretrained
+from tl_jax.porting.load import check_source, load_pretrained
 from tl_jax.porting.naming import NAMINGS, get_naming, name_map, recognise
 from tl_jax.porting.port import port_state_dict
 from tl_jax.porting.reading import SourceFile, read_source
@@ -12,6 +12,7 @@ __all__ = [
     "NAMINGS",
     "PortReport",
     "SourceFile",
+    "check_source",
     "export_state_dict",
     "fetch",
     "get_naming",

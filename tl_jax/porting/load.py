@@ -63,11 +63,18 @@ def load_pretrained(
     return variables, report
 
 
+def check_source(source: str | Path) -> None:
+    """Raises InputError unless `source` is a registered name or an existing file; fetches nothing."""
+    if str(source) in list_pretrained() or Path(source).is_file():
+        return
+    raise unknown("pretrained weights or file", str(source), list_pretrained())
+
+
 def _locate(source: str | Path) -> tuple[str, Path]:
     """Returns the registry name, empty for a file of the user's, and the file."""
     if str(source) in list_pretrained():
         return str(source), fetch(get_pretrained(str(source)))
-    path = Path(source)
+    path = Path(source).expanduser()
     if not path.exists() and path.suffix not in SUFFIXES and path.name == str(source):
         raise unknown("pretrained weights", str(source), list_pretrained())
     return "", path

@@ -81,8 +81,9 @@ def file_sha256(path: str | Path) -> str:
 
 
 def _check_name(path: Path, sha256: str) -> None:
-    # torch.hub puts the first digits of the digest in the name: resnet50-0676ba61.pth.
-    stated = re.fullmatch(r".*-([0-9a-f]{8,64})", path.stem)
+    # torch.hub puts the first digits of the digest in the name: resnet50-0676ba61.pth; a name that
+    # ends in digits alone, such as -20240115, may be a date.
+    stated = re.fullmatch(r".*-(?=\d*[a-f])([0-9a-f]{8,64})", path.stem)
     if path.suffix == ".pth" and stated and not sha256.startswith(stated[1]):
         raise InputError(
             f"{path} is damaged: its name states a SHA-256 that begins {stated[1]}, "

@@ -1,6 +1,7 @@
 """The account of a port: what became of every source tensor and where every leaf came from."""
 
 import dataclasses
+import math
 from typing import Any
 
 
@@ -58,9 +59,31 @@ class PortReport:
         statuses = [row.status for row in self.entries]
         return {status: statuses.count(status) for status in ("filled", "reset", "waived")}
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Returns the entries as dicts, for a printed table."""
-        return [dataclasses.asdict(row) for row in self.entries]
+    def groups(self) -> list[dict[str, Any]]:
+        """Returns the account summed up by part of the network and what became of it, for a table.
+
+        Each row holds group, status, tensors, values (scalars in all), layout and rule.
+        """
+        rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for entry in self.entries:
+            group = entry.target.split("/")[1] if entry.target else "not used"
+            row = rows.setdefault(
+                (group, entry.status, entry.rule),
+                {
+                    "group": group,
+                    "status": entry.status,
+                    "tensors": 0,
+                    "values": 0,
+                    "layout": set(),
+                },
+            )
+            row["tensors"] += 1
+            row["values"] += math.prod(entry.shape)
+            row["layout"].add(entry.layout)
+        return [
+            {**row, "layout": ", ".join(sorted(row["layout"] - {"none", ""})), "rule": rule}
+            for (_, _, rule), row in rows.items()
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as plain lists, dicts, strings and numbers."""

@@ -1,0 +1,111 @@
+"""From a config to a run that is checked to fit together, before anything is compiled or downloaded."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from experiments import assembly, weights
+from experiments.evaluator import Evaluator
+from tl_jax import models, preprocessing, sharding, steps
+from tl_jax.data import order
+from tl_jax.train_state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """All that a run is made of, checked to fit together; nothing compiled yet.
+
+    Attributes:
+        config: what the user asked for.
+        splits: `train`, `test` and, where one is held out, `validation`.
+        model: the Linen module.
+        initial: the variables before the first update, and where they came from.
+        preprocessing: of the pixels; `deviations` from that of the weights, a line each.
+        optimisation: what moves and how.
+        evaluator: whole passes over splits.
+        mesh: the devices.
+        total_steps: updates in the run.
+    """
+
+    config: ml_collections.ConfigDict
+    splits: dict[str, Any]
+    model: Any
+    initial: weights.Initial
+    preprocessing: preprocessing.Preprocessing
+    deviations: list[str]
+    optimisation: assembly.Optimisation
+    evaluator: Evaluator
+    mesh: jax.sharding.Mesh
+    total_steps: int
+
+    def initial_state(self) -> TrainState:
+        """Returns the state before the first update, on every device."""
+        return sharding.replicate(self.mesh, self.initial_state_on_host())
+
+    def initial_state_on_host(self) -> TrainState:
+        """Returns the state before the first update."""
+        params = self.initial.variables["params"]
+        return TrainState(
+            step=jnp.int32(0),
+            seed=jnp.int32(self.config.seed),
+            params=params,
+            batch_stats=self.initial.variables["batch_stats"],
+            opt_state=self.optimisation.tx.init(params),
+        )
+
+
+def prepare(config: ml_collections.ConfigDict) -> Setup:
+    """Returns the run that `config` describes, having looked at everything it names.
+
+    What needs neither data nor weights is checked first, so that a slip of the pen costs no download.
+
+    Raises:
+        InputError: whatever does not fit; nothing has been written then.
+    """
+    mesh = sharding.make_mesh(config.parallel.devices)
+    sharding.check_mode(config.parallel.mode)
+    sharding.local_rows(mesh, config.data.batch_size)
+    steps.check_accumulation(config.data.batch_size, config.optim.accumulation, mesh.size)
+    assembly.check(config)
+    splits = assembly.make_splits(config)
+    train_split = splits["train"]
+    order.check_batch_size(config.data.batch_size, len(train_split))
+    total = assembly.total_steps(config, len(train_split))
+    model = assembly.make_model(config, len(train_split.class_names))
+    initial = weights.make_initial(config, model)
+    spec, deviations = weights.make_preprocessing(config, initial, train_split.image_shape)
+    optimisation = assembly.make_optimisation(
+        config, initial.variables["params"], total, len(train_split)
+    )
+    evaluator = Evaluator(model, spec, mesh, config.data.eval_batch_size, config.data.workers)
+    return Setup(
+        config, splits, model, initial, spec, deviations, optimisation, evaluator, mesh, total
+    )
+
+
+def make_train_step(setup: Setup):
+    """Returns the compiled training step of a run."""
+    config = setup.config
+    transform = preprocessing.make_train_transform(setup.preprocessing)
+
+    def make_step(axis_name):
+        forward = models.make_forward(
+            setup.model,
+            frozen_norms=setup.optimisation.frozen_norms,
+            norm_policy=config.freeze.batch_norm,
+            axis_name=axis_name,
+        )
+        return steps.make_train_step(
+            forward,
+            transform,
+            setup.optimisation.tx,
+            frozen_mask=setup.optimisation.frozen_mask,
+            label_smoothing=config.optim.label_smoothing,
+            accumulation=config.optim.accumulation,
+            axis_name=axis_name,
+        )
+
+    return sharding.compile_train_step(make_step, setup.mesh, config.parallel.mode)

@@ -1,0 +1,175 @@
+"""The weights that a run starts from, and the preprocessing that comes with them."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+from safetensors import SafetensorError, safe_open
+
+from tl_jax import models, porting
+from tl_jax.errors import InputError
+from tl_jax.preprocessing import Preprocessing
+
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+# Above anything that any registered network was trained with: a larger side is a slip of the pen, which
+# would end in an allocation failure after the run folder was made.
+LARGEST_IMAGE_SIZE = 4096
+EXPORTED = "weights.safetensors"  # of every finished run
+METADATA_KEY = "tl_jax"  # in its header
+
+
+@dataclasses.dataclass(frozen=True)
+class Initial:
+    """Where a run starts.
+
+    Attributes:
+        variables: {"params", "batch_stats"}.
+        preprocessing: what the weights were trained with; None where nobody says.
+        port_report: the account of ported weights; None for random ones.
+    """
+
+    variables: dict[str, Any]
+    preprocessing: dict[str, Any] | None
+    port_report: porting.PortReport | None
+
+
+def find(config: ml_collections.ConfigDict) -> str:
+    """Returns what `init.weights` stands for: "", a registered name, or the path of a file.
+
+    Raises:
+        InputError: if it is none of these, nor a finished run; nothing is downloaded.
+    """
+    given = config.init.weights
+    if not given or given in models.list_pretrained():
+        return given
+    path = pathlib.Path(given).expanduser()
+    if path.is_dir():
+        path = path / EXPORTED
+        if not path.is_file():
+            raise InputError(
+                f"init.weights={given}: no {EXPORTED} in this folder; expected a finished run, a "
+                "weights file, or one of models.list_pretrained()"
+            )
+    porting.check_source(path)
+    return str(path)
+
+
+def trained_with(weights: str) -> dict[str, Any] | None:
+    """Returns the preprocessing that weights were trained with, or None where nobody says.
+
+    Args:
+        weights: from `find`.
+    """
+    if weights in models.list_pretrained():
+        known = models.get_pretrained(weights)
+        return {
+            "mean": known.mean,
+            "std": known.std,
+            "interpolation": known.interpolation,
+            "image_size": known.image_size,
+            "resize": known.resize_size,
+        }
+    if weights.endswith(".safetensors"):
+        try:
+            with safe_open(weights, "numpy") as file:
+                metadata = file.metadata() or {}
+            return json.loads(metadata[METADATA_KEY])["preprocessing"]
+        except (KeyError, SafetensorError):  # of other makers, or damaged: porting says how
+            return None
+    return None
+
+
+def make_initial(config: ml_collections.ConfigDict, model) -> Initial:
+    """Returns the variables that training starts from: ported, from a run folder, or random."""
+    key = jax.random.key(config.seed)
+    source = find(config)
+    if not source:
+        return Initial(models.init_variables(model, key), None, None)
+    variables, report = porting.load_pretrained(source, model, head=config.init.head, key=key)
+    return Initial(variables, trained_with(source), report)
+
+
+def host_size(config: ml_collections.ConfigDict) -> int:
+    """Returns the side to which images of mixed sizes are brought on the host, in pixels; 0 if open.
+
+    It is that of the resize before the centre crop, so that the device crops what is left.
+    """
+    own = trained_with(find(config)) or {"image_size": 0, "resize": 0}
+    side = config.data.image_size or own["image_size"]
+    in_proportion = own["resize"] * side // own["image_size"] if own["image_size"] else 0
+    return config.preprocess.resize or in_proportion or side
+
+
+def make_preprocessing(
+    config: ml_collections.ConfigDict, initial: Initial, image_shape: tuple[int, int, int]
+) -> tuple[Preprocessing, list[str]]:
+    """Returns the preprocessing and a line for each deviation from that of the weights.
+
+    The weights decide unless the config does. A stored size is resized to the network's input size;
+    where neither says one, images keep the size at which they are stored. Where the config asks for
+    another image size only, the resize before the centre crop keeps its proportion to it.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+    if not 0 <= config.data.image_size <= LARGEST_IMAGE_SIZE:
+        raise InputError(
+            f"data.image_size={config.data.image_size}: expected 0 (as the weights say, else as "
+            f"stored) or 1 to {LARGEST_IMAGE_SIZE} pixels"
+        )
+    own = initial.preprocessing or {
+        "mean": CIFAR10_MEAN,
+        "std": CIFAR10_STD,
+        "interpolation": "bilinear",
+        "image_size": image_shape[0],
+        "resize": 0,
+    }
+    chosen = {
+        "mean": config.preprocess.mean,
+        "std": config.preprocess.std,
+        "interpolation": config.preprocess.interpolation,
+        "image_size": config.data.image_size,
+        "resize": config.preprocess.resize,
+    }
+    used, deviations = {}, []
+    for name, value in chosen.items():
+        theirs = tuple(own[name]) if isinstance(own[name], (list, tuple)) else own[name]
+        if name == "resize":
+            theirs = round(theirs * used["image_size"] / own["image_size"])
+        # A config read back from its JSON holds lists.
+        used[name] = (
+            tuple(map(float, value)) if isinstance(theirs, tuple) and value else value or theirs
+        )
+        if initial.preprocessing is not None and used[name] != theirs:
+            deviations.append(
+                f"preprocessing {name} is {used[name]}, the weights were trained with {theirs}"
+            )
+    if config.init.weights and initial.preprocessing is None:
+        deviations.append(
+            f"{config.init.weights} does not say what it was trained with; used: mean {used['mean']}, "
+            f"std {used['std']}, {used['interpolation']} (config.preprocess changes it)"
+        )
+    spec = Preprocessing(
+        image_size=used["image_size"],
+        resize=used["resize"] or None,
+        interpolation=used["interpolation"],
+        mean=used["mean"],
+        std=used["std"],
+        crop_padding=config.augment.crop_padding,
+        flip=config.augment.flip,
+    )
+    return spec, deviations
+
+
+def describe_preprocessing(spec: Preprocessing) -> dict[str, Any]:
+    """Returns what a network's input must look like, as plain values: the inverse of reading it back."""
+    return {
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "interpolation": spec.interpolation,
+        "image_size": spec.image_size,
+        "resize": spec.resize or 0,
+    }
