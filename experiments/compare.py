@@ -49,7 +49,8 @@ def run_cells(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
     """
     section = config.get("compare", {})
     # A ConfigDict gives its names in alphabetical order; the baseline is what others are compared with.
-    methods = sorted(section.get("methods", {}), key=lambda name: name != section.baseline)
+    baseline = section.get("baseline", "")
+    methods = sorted(section.get("methods", {}), key=lambda name: name != baseline)
     cells = [
         (method, seed, cell_config(config, method, seed))
         for seed in section.get("seeds", ())
@@ -57,8 +58,8 @@ def run_cells(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
     ]
     if not cells:
         raise InputError("compare.methods and compare.seeds: expected at least one of each")
-    if section.baseline not in methods:
-        raise unknown("compare.baseline", section.baseline, methods)
+    if baseline not in methods:
+        raise unknown("compare.baseline", baseline, methods)
     rows = []
     for method, seed, cell in cells:
         print(f"\n{method}, seed {seed}", flush=True)

@@ -7,6 +7,7 @@ Any weights whose head fits, on any data:
         --config.init.head=keep --workdir=runs/evaluated
 """
 
+import contextlib
 import json
 import pathlib
 import time
@@ -96,17 +97,21 @@ def _evaluate(
     given = {**json.loads(config.to_json()), "evaluate": record}
     if RunFolder.look(workdir, given) == "finished":
         return outcome.read(workdir)
-    split = assembly.make_splits(config)["test"]
-    model = assembly.make_model(config, len(split.class_names))
-    if initial is None:
-        initial = weights.make_initial(config, model)
-    spec, deviations = weights.make_preprocessing(config, initial, split.image_shape)
-    mesh = sharding.make_mesh(config.parallel.devices)
-    evaluator = Evaluator(model, spec, mesh, config.data.eval_batch_size, config.data.workers)
     is_primary = jax.process_index() == 0
-    with RunFolder.open(workdir, given, is_primary=is_primary) as folder:
-        if is_primary and initial.port_report is not None:
-            outcome.tell_port(folder, initial.port_report)
+    with contextlib.ExitStack() as held:
+        with sharding.together():
+            split = assembly.make_splits(config)["test"]
+            model = assembly.make_model(config, len(split.class_names))
+            if initial is None:
+                initial = weights.make_initial(config, model)
+            spec, deviations = weights.make_preprocessing(config, initial, split.image_shape)
+            mesh = sharding.make_mesh(config.parallel.devices)
+            evaluator = Evaluator(
+                model, spec, mesh, config.data.eval_batch_size, config.data.workers
+            )
+            folder = held.enter_context(RunFolder.open(workdir, given, is_primary=is_primary))
+            if is_primary and initial.port_report is not None:
+                outcome.tell_port(folder, initial.port_report)
         variables = sharding.replicate(mesh, initial.variables)
         began = time.perf_counter()
         measured, logits = evaluator(variables["params"], variables["batch_stats"], split)

@@ -1,5 +1,6 @@
 """What a run leaves behind: its predictions, weights, report and, last of all, `result.json`."""
 
+import io
 import json
 import pathlib
 from typing import Any
@@ -9,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from experiments import weights
-from tl_jax import porting, reporting
+from tl_jax import files, porting, reporting
 from tl_jax.data import Split
 from tl_jax.run_folder import RunFolder, environment_facts
 
@@ -105,8 +106,9 @@ def _write_predictions(
     wrong = np.flatnonzero(predicted != split.labels)
     confidence = probabilities[wrong, predicted[wrong]]
     worst = wrong[np.argsort(-confidence, kind="stable")][:mistakes]
+    content = io.BytesIO()
     np.savez(
-        folder / "predictions.npz",
+        content,
         probabilities=probabilities,
         labels=split.labels,
         indices=np.arange(len(split), dtype=np.int32),
@@ -114,3 +116,4 @@ def _write_predictions(
         mistake_images=split.gather(worst),
         class_names=np.array(split.class_names),
     )
+    files.write(folder / "predictions.npz", content.getvalue())

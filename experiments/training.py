@@ -35,10 +35,12 @@ def run(
     record = json.loads(config.to_json())
     if RunFolder.look(workdir, record) == "finished":
         return outcome.read(workdir)
-    setup = prepare(config)
     is_primary = jax.process_index() == 0
-    with RunFolder.open(workdir, record, is_primary=is_primary) as folder:
-        parameters = introduce(setup, folder)
+    with contextlib.ExitStack() as held:
+        with sharding.together():
+            setup = prepare(config)
+            folder = held.enter_context(RunFolder.open(workdir, record, is_primary=is_primary))
+            parameters = introduce(setup, folder)
         with contextlib.ExitStack() as closing:
             state, seconds = train(setup, folder, stop, closing)
         return conclude(setup, folder, state, seconds, parameters)

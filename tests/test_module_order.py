@@ -8,6 +8,7 @@ import pytest
 _REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 _ORDER = (
     "errors",
+    "files",
     "trees",
     "models",
     "porting",

@@ -189,3 +189,26 @@ def test_replicate_does_not_alias():
     copies = sharding.replicate(sharding.make_mesh(1), {"x": given})
     jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)(copies)
     np.testing.assert_array_equal(given, [1, 1, 1])
+
+
+def test_one_process_alone_passes_its_errors_on():
+    with sharding.together():
+        pass
+    with pytest.raises(KeyError, match="mine"), sharding.together():
+        raise KeyError("mine")
+
+
+def test_a_process_ends_with_those_that_failed(monkeypatch):
+    told = []
+
+    def gather(failed):
+        told.append(bool(failed))
+        return np.array([failed, True, False, True])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    monkeypatch.setattr(sharding.multihost_utils, "process_allgather", gather)
+    with pytest.raises(OSError, match="process 1, 3 failed"), sharding.together():
+        pass
+    with pytest.raises(KeyError, match="mine"), sharding.together():
+        raise KeyError("mine")
+    assert told == [False, True]

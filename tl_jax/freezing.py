@@ -16,7 +16,6 @@ from tl_jax.errors import InputError
 from tl_jax.trees import Tree
 
 STRATEGIES = ("none", "backbone", "all_but_bn", "up_to:GROUP")
-NORM_POLICIES = ("frozen", "batch_stats_no_update", "update")
 
 
 def groups(params: Tree) -> tuple[str, ...]:
@@ -75,12 +74,6 @@ def frozen_norms(params: Tree, mask: Tree) -> frozenset[str]:
     )
 
 
-def check_norm_policy(norm_policy: str) -> None:
-    """Raises InputError unless `norm_policy` is one of `NORM_POLICIES`."""
-    if norm_policy not in NORM_POLICIES:
-        raise errors.unknown("BatchNorm policy", norm_policy, NORM_POLICIES)
-
-
 def summary(
     params: Tree,
     batch_stats: Tree,
@@ -95,7 +88,7 @@ def summary(
         params: nested dict of arrays (or of shapes and dtypes).
         batch_stats: running statistics, nested dict like `params` restricted to BatchNorm.
         mask: True where a leaf is frozen.
-        norm_policy: what frozen BatchNorm modules do in training.
+        norm_policy: what frozen BatchNorm modules do in training; see `models.make_forward`.
         multipliers: learning-rate multipliers in the shape of `params`; None for 1 everywhere.
         opt_state: the optimizer state; its arrays are attributed to the leaf whose name ends their
             path. Counters, which belong to no leaf, are left out.
@@ -106,11 +99,7 @@ def summary(
         "frozen (5 of 8)" if only some are frozen); `lr_multiplier`, a number, a range such as "0.1
         to 1", or "-" if nothing is trained; `statistics`, the number of running statistics;
         `optimizer_state_bytes`.
-
-    Raises:
-        InputError: if `norm_policy` is unknown.
     """
-    check_norm_policy(norm_policy)
     leaves, frozen = trees.flatten(params), trees.flatten(mask)
     scales = dict.fromkeys(leaves, 1.0) if multipliers is None else trees.flatten(multipliers)
     state_bytes = _state_bytes(opt_state, leaves)
@@ -154,11 +143,7 @@ def verify_unchanged(
     Returns:
         `frozen_leaves` and `frozen_statistics`, how many arrays were compared; `changed`, the
         sorted names of those that differ (statistics as `batch_stats/...`), empty if all is well.
-
-    Raises:
-        InputError: if `norm_policy` is unknown.
     """
-    check_norm_policy(norm_policy)
     leaves = [name for name, frozen in trees.flatten(mask).items() if frozen]
     statistics = []
     if norm_policy != "update":

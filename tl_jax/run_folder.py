@@ -1,12 +1,10 @@
 """The files a run leaves, its lock and its state: new, interrupted or finished."""
 
-import errno
 import fcntl
 import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -16,6 +14,7 @@ from typing import Any, Self
 import jax
 
 import tl_jax
+from tl_jax import files
 from tl_jax.errors import InputError
 
 _PACKAGES = (
@@ -59,7 +58,7 @@ class RunFolder:
         folder = Path(path).absolute()
         try:
             _check_usable(folder)
-            return _state(folder, _plain(config))
+            return _state(folder, files.plain(config))
         except OSError as error:
             raise InputError(f"cannot use {folder} as --workdir: {error}") from error
 
@@ -82,7 +81,7 @@ class RunFolder:
                 config, or another process works on it. Nothing on disk is changed then.
         """
         folder = Path(path).absolute()
-        given = _plain(config)
+        given = files.plain(config)
         lock = None
         try:
             _check_usable(folder)
@@ -116,25 +115,11 @@ class RunFolder:
         """Writes `value` to the file `name`, whole or not at all; other processes write nothing.
 
         Raises:
-            OSError: if the disk is full; an earlier file of that name is untouched.
+            OSError: if the disk is full, with the bytes needed and free; an earlier file of that name
+                is untouched.
         """
-        if not self.is_primary:
-            return
-        text = json.dumps(value, indent=2, default=_as_json) + "\n"
-        path, draft = self.path / name, self.path / f".{name}.tmp"
-        try:
-            with open(draft, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        except OSError as error:
-            draft.unlink(missing_ok=True)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            free = shutil.disk_usage(self.path).free
-            message = f"{name} needs {len(text):,} bytes in {self.path}, {free:,} are free"
-            raise OSError(errno.ENOSPC, message) from error
+        if self.is_primary:
+            files.write(self.path / name, files.to_json(value))
 
     def read_json(self, name: str) -> Any:
         """Returns what the file `name` holds.
@@ -248,22 +233,6 @@ def _fields(prefix: str, value: Any) -> dict[str, str]:
     for key, inner in value.items():
         flat.update(_fields(f"{prefix}.{key}" if prefix else str(key), inner))
     return flat
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the config as it comes back from its file: tuples are lists, keys are strings."""
-    return json.loads(json.dumps(config, default=_as_json))
-
-
-def _as_json(value: Any) -> Any:
-    """Returns numpy and JAX values as Python ones, mappings as dicts, paths as text."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    raise TypeError(f"{value!r} of type {type(value).__name__} cannot be written as JSON")
 
 
 def _read_json(path: Path) -> Any:

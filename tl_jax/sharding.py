@@ -4,11 +4,13 @@ One mesh axis, `data`, of type Auto: parameters are replicated, batches are spli
 axis. Process `p` of `P` holds rows `[p * B / P, (p + 1) * B / P)` of a global batch of `B`.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tl_jax.errors import InputError, unknown
@@ -88,6 +90,29 @@ def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Arra
     return {
         name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
     }
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Ends a block on all processes alike: where it fails on one, it fails on every one.
+
+    To be used around what one process may fail to do alone, such as writing, for otherwise the
+    others would wait for it at their next collective. All processes come here, as to a barrier,
+    and none leaves before all have finished the block.
+
+    Raises:
+        OSError: where the block went well, if it failed on another process; names which.
+    """
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        if jax.process_count() > 1:
+            failures = np.flatnonzero(multihost_utils.process_allgather(np.array(failed)))
+    if jax.process_count() > 1 and failures.size:
+        places = ", ".join(map(str, failures))
+        raise OSError(f"process {places} failed, and says why; this one ends with it")
 
 
 def compile_train_step(

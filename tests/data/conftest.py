@@ -94,10 +94,11 @@ def mini_cifar100(tmp_path_factory) -> MiniCifar:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory, mini_cifar10) -> pathlib.Path:
     """Returns a data_dir that holds the miniature as `cifar10/3.0.2`."""
-    from tl_jax.data import cifar, prepare
+    from tl_jax import files
+    from tl_jax.data import prepare
 
     data_dir = tmp_path_factory.mktemp("prepared")
-    checksum = cifar.digest(mini_cifar10.binary, "md5")
+    checksum = files.digest(mini_cifar10.binary, "md5")
     prepare.prepare("cifar10", data_dir, archive=mini_cifar10.binary, checksum=checksum)
     return data_dir
 

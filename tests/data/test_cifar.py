@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
+from tl_jax import files
 from tl_jax.data import cifar
 from tl_jax.errors import InputError
 
@@ -40,21 +41,21 @@ def test_a_binary_record_is_label_then_red_green_blue_rows(tmp_path, write_archi
 
 
 def test_a_wrong_archive_is_refused_with_both_checksums(mini_cifar10):
-    found = cifar.digest(mini_cifar10.binary, "md5")
+    found = files.digest(mini_cifar10.binary, "md5")
     with pytest.raises(InputError, match=f"{found}, expected c32a1d4a.* or c58f3010"):
         cifar.verify(mini_cifar10.binary, "cifar10")
     with pytest.raises(InputError, match=f"sha256 .*, expected {'0' * 64}"):
         cifar.verify(mini_cifar10.binary, "cifar10", "0" * 64)
     cifar.verify(mini_cifar10.binary, "cifar10", found)
     cifar.verify(
-        mini_cifar10.binary, "cifar10", cifar.digest(mini_cifar10.binary, "sha256").upper()
+        mini_cifar10.binary, "cifar10", files.digest(mini_cifar10.binary, "sha256").upper()
     )
 
 
 def test_the_other_data_set_is_called_by_its_name(tmp_path, monkeypatch):
     path = tmp_path / "renamed"
     path.write_bytes(b"x")
-    other = cifar.Archive("cifar100", "cifar-100-python.tar.gz", cifar.digest(path, "md5"))
+    other = cifar.Archive("cifar100", "cifar-100-python.tar.gz", files.digest(path, "md5"))
     monkeypatch.setattr(cifar, "ARCHIVES", (*cifar.ARCHIVES[:2], other))
     with pytest.raises(InputError, match=r"\(cifar-100-python\.tar\.gz\), expected c32a1d4a"):
         cifar.verify(path, "cifar10")

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import http.server
 import socket
@@ -78,6 +79,18 @@ def test_a_broken_transfer_goes_on_where_it_stopped(server, tmp_path, mode):
     download.download(server.url, tmp_path / "file", verify)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.ranges == [None, f"bytes={len(CONTENT) // 2}-"]
+
+
+def test_a_full_disk_is_not_told_as_a_failed_download(server, tmp_path):
+    def fail(done, total):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=f"file.part .* {tmp_path}: .* 5,120,000 bytes") as raised:
+        download.download(server.url, tmp_path / "file", verify, progress=fail)
+    assert raised.value.errno == errno.ENOSPC
+    assert 0 < (tmp_path / "file.part").stat().st_size < len(CONTENT)
+    download.download(server.url, tmp_path / "file", verify)
+    assert (tmp_path / "file").read_bytes() == CONTENT
 
 
 def test_a_complete_part_is_not_fetched_again(server, tmp_path):

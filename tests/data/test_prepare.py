@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from tl_jax import files
 from tl_jax.data import cifar, download, load_splits, prepare
 from tl_jax.errors import InputError
 
@@ -43,7 +44,7 @@ def test_features_are_those_of_the_stock_builder(prepared, tmp_path):
 
 
 def test_cifar100_has_both_labels(tmp_path, mini_cifar100):
-    checksum = cifar.digest(mini_cifar100.python, "sha256")
+    checksum = files.digest(mini_cifar100.python, "sha256")
     prepare.prepare("cifar100", tmp_path, archive=mini_cifar100.python, checksum=checksum)
     split = load_splits("tfds:cifar100", data_dir=tmp_path)["test"]
     assert sorted(split.labels) == list(range(100))
@@ -54,9 +55,10 @@ def test_cifar100_has_both_labels(tmp_path, mini_cifar100):
 def test_no_tensorflow_is_imported(tmp_path, mini_cifar10):
     program = f"""
 import pathlib, sys
-from tl_jax.data import cifar, load_splits, prepare
+from tl_jax import files
+from tl_jax.data import load_splits, prepare
 archive, data_dir = pathlib.Path({str(mini_cifar10.binary)!r}), pathlib.Path({str(tmp_path)!r})
-prepare.prepare("cifar10", data_dir, archive=archive, checksum=cifar.digest(archive, "md5"))
+prepare.prepare("cifar10", data_dir, archive=archive, checksum=files.digest(archive, "md5"))
 assert len(load_splits("tfds:cifar10", data_dir=data_dir)["train"]) == 100
 assert "tensorflow" not in sys.modules
 """
@@ -74,7 +76,7 @@ def test_what_is_prepared_is_left_alone(prepared):
 def test_an_archive_in_data_dir_is_used(tmp_path, mini_cifar10, monkeypatch):
     placed = tmp_path / "cifar-10-python.tar.gz"
     placed.write_bytes(mini_cifar10.python.read_bytes())
-    known = cifar.Archive("cifar10", placed.name, cifar.digest(placed, "md5"))
+    known = cifar.Archive("cifar10", placed.name, files.digest(placed, "md5"))
     monkeypatch.setattr(cifar, "ARCHIVES", (known,))
     assert len(load_splits("tfds:cifar10", data_dir=tmp_path)["test"]) == 20
     assert contents(tmp_path) == ["cifar-10-python.tar.gz", "cifar10"]
@@ -85,10 +87,21 @@ def test_a_failure_leaves_nothing_that_looks_prepared(tmp_path, mini_cifar10, mo
         raise OSError("No space left on device")
 
     monkeypatch.setattr(prepare, "_png", fail)
-    checksum = cifar.digest(mini_cifar10.binary, "md5")
-    with pytest.raises(OSError, match="No space left"):
+    checksum = files.digest(mini_cifar10.binary, "md5")
+    needed = 120 * 32 * 32 * 3
+    with pytest.raises(
+        OSError, match=f"cifar10 .* {tmp_path}: .* {needed:,} bytes and .* are free"
+    ):
         prepare.prepare("cifar10", tmp_path, archive=mini_cifar10.binary, checksum=checksum)
     assert contents(tmp_path) == []
+
+
+def test_what_killed_processes_left_is_removed(tmp_path, mini_cifar10):
+    for name in (".cifar10.a1b2", ".cifar100.a1b2", ".other"):
+        (tmp_path / name / "cifar10").mkdir(parents=True)
+    checksum = files.digest(mini_cifar10.binary, "md5")
+    prepare.prepare("cifar10", tmp_path, archive=mini_cifar10.binary, checksum=checksum)
+    assert contents(tmp_path) == [".cifar100.a1b2", ".other", "cifar10"]
 
 
 def test_without_a_connection_the_message_says_the_three_ways_on(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Fixtures of the commands' tests: programs compiled once for all, networks of one block a stage."""
 
-import dataclasses
 import os
 import pathlib
 import sys
@@ -11,7 +10,7 @@ from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from running import Launcher
+from running import Launcher, small_architectures
 
 from tl_jax.models import registry
 
@@ -35,17 +34,13 @@ def launcher(compiled_programs):
 @pytest.fixture(scope="module")
 def small_networks(compiled_programs):
     """Shrinks every registered network to one block a stage and a few channels; compiles once."""
-    small = {
-        name: dataclasses.replace(found, stage_sizes=(1,) * len(found.stage_sizes), width=4)
-        for name, found in registry.ARCHITECTURES.items()
-    }
     options = {
         "jax_compilation_cache_dir": str(compiled_programs),
         "jax_persistent_cache_min_compile_time_secs": 0.2,
     }
     before = {name: getattr(jax.config, name) for name in options}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "ARCHITECTURES", small)
+        patch.setattr(registry, "ARCHITECTURES", small_architectures())
         for name, value in options.items():
             jax.config.update(name, value)
         jax_cache.reset_cache()

@@ -11,7 +11,10 @@ import sys
 import traceback
 import warnings
 
+from running import small_architectures
+
 from experiments import cli
+from tl_jax.models import registry
 
 MODULES = ("compare", "evaluate", "finetune", "pretrain")
 COMMANDS = {
@@ -29,6 +32,8 @@ def start(request: dict) -> int:
         os.dup2(descriptor, target)
     devices = request["devices"]
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    if request["small"]:
+        registry.ARCHITECTURES = small_architectures()
     sys.argv = [request["module"], *request["argv"]]
     code = 1
     try:

@@ -1,5 +1,6 @@
 """Starting commands as a user does, and reading what they leave."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import numpy as np
 
 from experiments import config_fields
 from tl_jax import checkpointing
+from tl_jax.models import registry
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 TINY = {
@@ -42,6 +44,14 @@ def tiny_config(name: str = "quickstart", **fields):
     changes = TINY | {field.replace("__", "."): value for field, value in fields.items()}
     config.update_from_flattened_dict(changes)
     return config
+
+
+def small_architectures() -> dict[str, registry.Architecture]:
+    """Returns the registered networks with one block a stage and a few channels."""
+    return {
+        name: dataclasses.replace(found, stage_sizes=(1,) * len(found.stage_sizes), width=4)
+        for name, found in registry.ARCHITECTURES.items()
+    }
 
 
 def arguments(**fields) -> list[str]:
@@ -154,21 +164,27 @@ class Launcher:
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
-    def start(self, module: str, *argv: str, devices: int = 1) -> Started:
-        """Starts `python -m experiments.MODULE ARGV` with so many simulated devices."""
+    def start(self, module: str, *argv: str, devices: int = 1, small: bool = False) -> Started:
+        """Starts `python -m experiments.MODULE ARGV` with so many simulated devices.
+
+        With `small`, the registered networks are those of `small_architectures`.
+        """
         self._count += 1
         files = tuple(self._folder / f"{self._count}.{kind}" for kind in ("out", "err"))
         request = {
             "module": f"experiments.{module}",
             "argv": [*argv, f"--compilation_cache={self._folder}"],
             "devices": devices,
+            "small": small,
             "files": [str(path) for path in files],
         }
         return Started(self, self.ask(request), files)
 
-    def run(self, module: str, *argv: str, devices: int = 1) -> tuple[int, str, str]:
+    def run(
+        self, module: str, *argv: str, devices: int = 1, small: bool = False
+    ) -> tuple[int, str, str]:
         """Starts a command and waits: exit code, standard output and error."""
-        return self.start(module, *argv, devices=devices).wait()
+        return self.start(module, *argv, devices=devices, small=small).wait()
 
 
 def kill_if_running(started: Started) -> None:

@@ -16,6 +16,7 @@ METHODS = {"linear_probe": ("freeze.strategy=backbone",), "full_finetune": ()}
 def compared(small_networks, tmp_path_factory):
     config = tiny_config(train__steps=2)
     config.compare.seeds = (0, 1)
+    config.compare.baseline = "linear_probe"
     with config.unlocked():
         config.compare.methods = METHODS
     workdir = tmp_path_factory.mktemp("compare")
@@ -111,3 +112,15 @@ def test_a_comparison_of_nothing(compared, tmp_path, emptied):
 def test_a_config_without_comparison(tmp_path):
     with pytest.raises(InputError, match=r"compare\.methods and compare\.seeds"):
         compare.run_cells(tiny_config("cifar10_resnet20"), tmp_path / "new")
+
+
+def test_an_unknown_baseline(compared, tmp_path):
+    config = compared[0].copy_and_resolve_references()
+    config.compare.baseline = "linear_prob"
+    with pytest.raises(InputError, match="'linear_prob'; nearest: linear_probe"):
+        compare.run_cells(config, tmp_path / "new")
+    with config.unlocked():
+        del config.compare.baseline
+    with pytest.raises(InputError, match=r"compare\.baseline"):
+        compare.run_cells(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -20,7 +20,7 @@ def shrunk(name, **fields):
     config = config_fields.load(REPOSITORY / "configs" / f"{name}.py")
     changes = {"train__steps": 1, "data__validation_fraction": 0.02}
     if config.optim.schedule == "step":
-        changes |= {"optim__step_epochs": (1.0, 2.0), "train__steps": 5}
+        changes |= {"optim__step_steps": (2, 4), "train__steps": 5}
     return tiny_config(name, **changes, **fields)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from running import REPOSITORY, metric_lines, tiny_config, tree_of
 
-from experiments import evaluate, pretrain, training
+from experiments import evaluate, pretrain, training, weights
 from tl_jax import loops
 from tl_jax.errors import InputError
 
@@ -137,14 +137,12 @@ def test_weights_that_say_nothing_of_their_preprocessing(finished, tmp_path):
 )
 def test_another_image_size_keeps_the_proportion_of_the_crop(image_size, resize, expected):
     """Otherwise 112 pixels would be the middle of an image of 256, and 448 an error."""
-    from experiments import assembly
-
     config = tiny_config(data__image_size=image_size, preprocess__resize=resize)
     theirs = {
         "mean": (0.5,) * 3, "std": (0.2,) * 3, "interpolation": "bicubic",
         "image_size": 224, "resize": 256,
     }  # fmt: skip
-    spec, _ = assembly.make_preprocessing(config, assembly.Initial({}, theirs, None), (32, 32, 3))
+    spec, _ = weights.make_preprocessing(config, weights.Initial({}, theirs, None), (32, 32, 3))
     assert (spec.image_size, spec.resize) == expected
     assert spec.interpolation == "bicubic"
 

@@ -12,7 +12,7 @@ COMMAND = [
     "--config=configs/quickstart.py",
     *arguments(
         init__weights="",
-        optim__learning_rate=0.001,
+        optim__learning_rate=0.01,
         train__steps=STEPS,
         train__log_every_steps=1,
         train__checkpoint_every_steps=SAVED,
@@ -40,6 +40,7 @@ def start_two(launcher, workdir):
             "--num_processes=2",
             f"--process_id={number}",
             devices=2,
+            small=True,
         )
         for number in range(2)
     ]
@@ -50,16 +51,20 @@ def assert_close(run, expected):
     assert [(line["step"], line["split"]) for line in lines] == [
         (step, "train") for step in range(1, STEPS + 1)
     ]
-    print([line["loss"] - other["loss"] for line, other in zip(lines, wanted, strict=True)])
     for line, other in zip(lines, wanted, strict=True):
         assert line["loss"] == pytest.approx(other["loss"], abs=1e-5), line["step"]
         assert line["top1_accuracy"] == other["top1_accuracy"], line["step"]
 
 
+def files_of(run):
+    """Returns the files of a run, those that Orbax names by chance left out."""
+    return {name for name in tree_of(run) if "/state/" not in name}
+
+
 @pytest.fixture(scope="module")
 def one_process(launcher, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("one") / "run"
-    code, _, err = launcher.run("finetune", *COMMAND, f"--workdir={workdir}", devices=4)
+    code, _, err = launcher.run("finetune", *COMMAND, f"--workdir={workdir}", devices=4, small=True)
     assert code == 0, err
     return workdir
 
@@ -79,7 +84,7 @@ def test_two_processes_stop_together_and_one_goes_on(launcher, one_process, tmp_
     assert 2 <= reached < STEPS
     assert all(f"stopped on request at step {reached};" in err for _, _, err in ended)
 
-    code, _, err = launcher.run("finetune", *COMMAND, f"--workdir={workdir}", devices=4)
+    code, _, err = launcher.run("finetune", *COMMAND, f"--workdir={workdir}", devices=4, small=True)
     assert code == 0, err
     assert_close(workdir, one_process)
 
@@ -101,4 +106,4 @@ def test_two_processes_go_on_where_one_was(launcher, one_process, tmp_path):
     assert f"{workdir}: test top-1" in ended[0][1]
     assert str(workdir) not in ended[1][1]
     assert_close(workdir, one_process)
-    assert tree_of(workdir).keys() == tree_of(one_process).keys()
+    assert files_of(workdir) == files_of(one_process)

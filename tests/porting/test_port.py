@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fabricate import random_variables
 
-from tl_jax import models, porting, trees
+from tl_jax import files, models, porting, trees
 from tl_jax.errors import InputError
 
 MODEL = models.create_model("resnet20_cifar", 4)
@@ -162,7 +162,7 @@ def test_load_pretrained_initialises_a_fresh_head_from_the_key(tmp_path):
         variables, report = porting.load_pretrained(
             path, model, input_shape=shape, head="reset", key=jax.random.key(seed)
         )
-        assert report.sha256 == porting.reading.file_sha256(path)
+        assert report.sha256 == files.digest(path)
         return np.asarray(variables["params"]["head"]["kernel"])
 
     own = jax.jit(lambda key: models.init_variables(model, key, shape)["params"]["head"]["kernel"])

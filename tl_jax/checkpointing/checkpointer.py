@@ -1,6 +1,5 @@
 """Writing and reading checkpoints; the only place that knows Orbax."""
 
-import errno
 import logging
 import os
 import shutil
@@ -15,12 +14,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from tl_jax import trees
+from tl_jax import files, sharding, trees
 from tl_jax.checkpointing import verification
 from tl_jax.errors import InputError, unknown
 from tl_jax.train_state import TrainState
 
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _log = logging.getLogger(__name__)
 
 # Orbax reports every save in some twenty INFO lines; its warnings and all other records pass.
@@ -62,7 +60,7 @@ class Checkpointer:
                 f"cannot make the checkpoint folder {self._folder}: {error}"
             ) from error
         self._damaged: set[int] = set()
-        self._orbax = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+        self._orbax = _open_orbax()
 
     def __enter__(self) -> Self:
         return self
@@ -86,13 +84,26 @@ class Checkpointer:
 
         Raises:
             InputError: if metrics are given without the best metric.
-            OSError: if the disk is full (ENOSPC; the message names folder, bytes needed and free);
-                earlier checkpoints are untouched.
+            OSError: if the disk is full (as `files.explain_full_disk`), or process 0 could
+                not write; earlier checkpoints are untouched.
         """
         if metrics and self._best_metric not in metrics:
             raise unknown("metric for the best checkpoint", self._best_metric, metrics)
         leaves = _on_host(_flatten(state))
         step = int(state.step)
+        explained = files.explain_full_disk(
+            f"the checkpoint of step {step}",
+            self._folder,
+            trees.num_bytes(leaves),
+            "earlier checkpoints are untouched: make room and run the same command again to go on",
+        )
+        with explained, sharding.together():
+            if jax.process_index() == 0:
+                self._write(step, leaves, metrics)
+
+    def _write(
+        self, step: int, leaves: dict[str, np.ndarray], metrics: Mapping[str, Any] | None
+    ) -> None:
         final, draft = self._folder / str(step), self._folder / f"{step}.tmp"
         if not metrics and not verification.find_problem(final):
             metrics = verification.read_record(final)["metrics"]
@@ -101,34 +112,17 @@ class Checkpointer:
             "metrics": {name: float(value) for name, value in (metrics or {}).items()},
             "leaves": {name: [list(leaf.shape), leaf.dtype.name] for name, leaf in leaves.items()},
         }
-        is_primary = jax.process_index() == 0
         try:
-            if is_primary:
-                verification.remove_leftovers(self._folder)
-                draft.mkdir()
-            _barrier(f"{draft} begins")
+            verification.remove_leftovers(self._folder)
+            draft.mkdir()
             self._orbax.save(draft / "state", args=ocp.args.PyTreeSave(trees.unflatten(leaves)))
-            _barrier(f"{draft} is written")
-            if is_primary:
-                verification.seal(draft, record)
-                verification.put_in_place(draft, final)
-        except Exception as error:
-            if is_primary:
-                shutil.rmtree(draft, ignore_errors=True)
-            if not _is_disk_full(error):
-                raise
-            free = shutil.disk_usage(self._folder).free
-            raise OSError(
-                errno.ENOSPC,
-                f"the checkpoint of step {step} could not be written to {self._folder}: it needs "
-                f"about {trees.num_bytes(leaves):,} bytes and {free:,} are free (or a quota or "
-                "file-size limit is reached); earlier checkpoints are untouched: make room and run "
-                "the same command again to go on",
-            ) from error
+            verification.seal(draft, record)
+            verification.put_in_place(draft, final)
+        except Exception:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
         self._damaged.discard(step)
-        if is_primary:
-            self._prune()
-        _barrier(f"{final} is in place")
+        self._prune()
 
     def restore_latest(self, template: TrainState) -> TrainState | None:
         """Returns the newest state that verifies, or None when no checkpoint does.
@@ -141,7 +135,7 @@ class Checkpointer:
             InputError: if the saved leaves differ from the template's; all differences are listed.
 
         Warns:
-            UserWarning: for each newer checkpoint that is skipped since it does not verify.
+            UserWarning: for each newer checkpoint that is skipped since it does not verify, on process 0.
         """
         return self._restore(self._choose(self._by_age()), template)
 
@@ -167,12 +161,12 @@ class Checkpointer:
         """Returns the first candidate that verifies; process 0 decides for all processes."""
         step, damaged = verification.first_verified(self._folder, candidates)
         self._damaged |= damaged.keys()
+        if jax.process_count() > 1:
+            agreed = multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step))
+            step = None if agreed < 0 else int(agreed)
         if warn:
             _warn(self._folder, damaged)
-        if jax.process_count() == 1:
-            return step
-        agreed = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
-        return None if agreed < 0 else agreed
+        return step
 
     def _restore(self, step: int | None, template: TrainState) -> TrainState | None:
         if step is None:
@@ -189,7 +183,8 @@ class Checkpointer:
                 f"the checkpoint {folder} holds another state than this run's "
                 f"({len(lines)} differences):\n" + "\n".join(lines)
             )
-        leaves = _read(self._orbax, folder)
+        with sharding.together():
+            leaves = _read(self._orbax, folder)
         placed = [_place(leaves[name], like) for name, like in expected.items()]
         _log.info("restored step %d from %s", step, folder)
         return jax.tree.unflatten(jax.tree.structure(template), placed)
@@ -235,9 +230,23 @@ def restore_params(
     if step is None:
         hint = f"; ask for 'latest' if none was saved with {best_metric}" if which == "best" else ""
         raise InputError(f"no {which} checkpoint that verifies in {root}{hint}")
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
+    with _open_orbax() as orbax:
         tree = trees.unflatten(_read(orbax, root / str(step)))
     return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}
+
+
+def _open_orbax() -> ocp.Checkpointer:
+    """Returns an Orbax that works for this process alone.
+
+    Its own barriers leave the other processes waiting when one of them meets a full disk; ours
+    (`sharding.together`) do not.
+    """
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _check_mode(best_mode: str) -> None:
@@ -246,10 +255,10 @@ def _check_mode(best_mode: str) -> None:
 
 
 def _warn(root: Path, damaged: dict[int, str]) -> None:
-    for step, problem in damaged.items():
-        message = f"skipped the damaged checkpoint {root / str(step)}: {problem}"
-        _log.warning(message)
-        warnings.warn(message, stacklevel=4)
+    if jax.process_index() == 0:
+        for step, problem in damaged.items():
+            path = root / str(step)
+            warnings.warn(f"skipped the damaged checkpoint {path}: {problem}", stacklevel=4)
 
 
 def _flatten(state: Any) -> dict[str, Any]:
@@ -260,16 +269,16 @@ def _flatten(state: Any) -> dict[str, Any]:
     }
 
 
-def _on_host(leaves: dict[str, Any]) -> dict[str, Any]:
-    """Returns the leaves as numpy, except those cut into pieces over several processes."""
-    scattered = {
-        name: leaf
-        for name, leaf in leaves.items()
+def _on_host(leaves: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the leaves whole, as numpy, on every process, however they lie on the devices."""
+    whole = {
+        name: multihost_utils.process_allgather(leaf, tiled=True)
         if isinstance(leaf, jax.Array)
         and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
+        else leaf
+        for name, leaf in leaves.items()
     }
-    whole = {name: leaf for name, leaf in leaves.items() if name not in scattered}
-    return {name: np.asarray(leaf) for name, leaf in jax.device_get(whole).items()} | scattered
+    return {name: np.asarray(leaf) for name, leaf in jax.device_get(whole).items()}
 
 
 def _place(array: np.ndarray, like: Any) -> jax.Array:
@@ -286,16 +295,3 @@ def _read(orbax: ocp.Checkpointer, folder: Path) -> dict[str, np.ndarray]:
     as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
     arguments = ocp.args.PyTreeRestore(restore_args=trees.unflatten(as_numpy))
     return trees.flatten(orbax.restore(folder / "state", args=arguments))
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        return True
-    # TensorStore raises a ValueError that says so in its text only.
-    reasons = ("no space left", "disk quota exceeded", "file too large")
-    return any(reason in str(error).lower() for reason in reasons)
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

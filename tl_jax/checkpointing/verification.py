@@ -11,14 +11,14 @@ Orbax itself takes an empty folder for the latest step and restores a flipped by
 hence checksums of our own.
 """
 
-import hashlib
 import json
 import math
-import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
+
+from tl_jax import files
 
 _STEP = re.compile(r"0|[1-9][0-9]*")
 _LEFTOVER = re.compile(r"[0-9]+\.(tmp|old|orbax-checkpoint-tmp.*)")
@@ -70,7 +70,7 @@ def find_problem(folder: Path) -> str:
         if unlisted:
             return f"{min(unlisted)} has no checksum"
         for name, checksum in expected.items():
-            if _sha256(folder / name) != checksum:
+            if files.digest(folder / name) != checksum:
                 return f"{name} is altered or truncated"
         step = read_record(folder)["step"]
         return "" if folder.name == str(step) else f"it is a copy of step {step}"
@@ -87,10 +87,10 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def seal(folder: Path, record: dict[str, Any]) -> None:
     """Writes the record, then the checksums of all files: from here on the checkpoint verifies."""
-    _write_text(folder / "checkpoint.json", json.dumps(record, indent=1) + "\n")
+    files.write(folder / "checkpoint.json", files.to_json(record))
     names = sorted(["checkpoint.json", *_files(folder / "state")])
-    lines = [f"{_sha256(folder / name)}  {name}\n" for name in names]
-    _write_text(folder / "SHA256SUMS", "".join(lines))
+    lines = [f"{files.digest(folder / name)}  {name}\n" for name in names]
+    files.write(folder / "SHA256SUMS", "".join(lines))
 
 
 def put_in_place(draft: Path, final: Path) -> None:
@@ -117,15 +117,3 @@ def _files(folder: Path) -> list[str]:
     """Returns the names of all files below, relative to the folder's parent."""
     paths = folder.rglob("*")
     return [path.relative_to(folder.parent).as_posix() for path in paths if path.is_file()]
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_text(path: Path, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

@@ -5,7 +5,6 @@ SHA-256 sums are those of `url_checksums/` in tensorflow_datasets 4.9.10.
 """
 
 import dataclasses
-import hashlib
 import io
 import pickle
 import tarfile
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tl_jax import files
 from tl_jax.errors import InputError
 
 _SIDE = 32
@@ -115,12 +115,6 @@ class Cifar:
     labels: dict[str, dict[str, np.ndarray]]
 
 
-def digest(path: Path, algorithm: str) -> str:
-    """Returns the hexadecimal checksum of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
 def verify(path: Path, dataset: str, checksum: str | None = None) -> None:
     """Checks that `path` is an archive of `dataset`.
 
@@ -136,11 +130,11 @@ def verify(path: Path, dataset: str, checksum: str | None = None) -> None:
         raise InputError(f"archive {path} is not a file")
     if checksum is not None:
         algorithm = "sha256" if len(checksum) == 64 else "md5"
-        found = digest(path, algorithm)
+        found = files.digest(path, algorithm)
         if found != checksum.lower():
             raise InputError(f"{path} has {algorithm} {found}, expected {checksum.lower()}")
         return
-    found = digest(path, "md5")
+    found = files.digest(path, "md5")
     known = next((archive for archive in ARCHIVES if archive.md5 == found), None)
     expected = [archive for archive in ARCHIVES if archive.dataset == dataset]
     if known not in expected:
@@ -196,8 +190,8 @@ def _parse_binary(members: dict[str, bytes], layout: _Layout, dataset: str) -> C
         for key, file in zip(keys, layout.meta, strict=True)
     }
     images, labels = {}, {}
-    for split, files in (("train", layout.train), ("test", (layout.test,))):
-        raw = np.concatenate([np.frombuffer(members[file], np.uint8) for file in files])
+    for split, parts in (("train", layout.train), ("test", (layout.test,))):
+        raw = np.concatenate([np.frombuffer(members[file], np.uint8) for file in parts])
         if raw.size % (len(keys) + _PIXELS):
             raise ValueError(f"{split} has {raw.size} bytes, no multiple of {len(keys) + _PIXELS}")
         rows = raw.reshape(-1, len(keys) + _PIXELS)
@@ -211,8 +205,8 @@ def _parse_python(members: dict[str, bytes], layout: _Layout, dataset: str) -> C
     meta = _unpickle(members[layout.meta[0]])
     names = {key: [name.decode() for name in meta[field]] for key, (_, field) in keys.items()}
     images, labels = {}, {}
-    for split, files in (("train", layout.train), ("test", (layout.test,))):
-        batches = [_unpickle(members[file]) for file in files]
+    for split, parts in (("train", layout.train), ("test", (layout.test,))):
+        batches = [_unpickle(members[file]) for file in parts]
         images[split] = _to_images(np.concatenate([batch[b"data"] for batch in batches]))
         labels[split] = {
             key: np.concatenate([np.asarray(batch[field], np.uint8) for batch in batches])

@@ -9,6 +9,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from tl_jax import files
+
 Progress = Callable[[int, int], None]
 
 _BLOCK = 1 << 20
@@ -40,6 +42,7 @@ def download(
 
     Raises:
         DownloadError: if the server cannot be reached in time or the transfer stops.
+        OSError: if the disk is full, as `files.explain_full_disk`; what has come is kept.
     """
     part = path.with_name(path.name + ".part")
     done = part.stat().st_size if part.exists() else 0
@@ -48,6 +51,8 @@ def download(
         if response is not None:
             _receive(response, part, done, progress)
     except (OSError, http.client.HTTPException) as error:
+        if files.is_disk_full(error):
+            raise
         kept = f"; {part} keeps what has come, run again to go on" if part.exists() else ""
         raise DownloadError(f"{url}: {error}{kept}") from error
     try:
@@ -123,7 +128,10 @@ def _receive(
         if response.status != 206:
             done = 0
         total = done + int(response.headers.get("Content-Length", 0))
-        with open(part, "ab" if done else "wb") as file:
+        with (
+            files.explain_full_disk(part.name, part.parent, total - done or _BLOCK),
+            open(part, "ab" if done else "wb") as file,
+        ):
             while block := response.read(_BLOCK):
                 file.write(block)
                 done += len(block)

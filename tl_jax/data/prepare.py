@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from tl_jax import errors
+from tl_jax import errors, files
 from tl_jax.data import cifar, tfds_source
 from tl_jax.data.download import DownloadError, Progress, download, print_progress
 from tl_jax.errors import InputError
@@ -135,11 +135,11 @@ def _fetch(
 
 
 def _ways_on(dataset: str, data_dir: Path) -> str:
-    files = " or ".join(known.filename for known in cifar.ARCHIVES if known.dataset == dataset)
+    archives = " or ".join(known.filename for known in cifar.ARCHIVES if known.dataset == dataset)
     return (
         "three ways on:\n"
         f"  1. a prepared data_dir: one that holds {dataset}/{_VERSION[dataset]}\n"
-        f"  2. the publisher's archive, {files} from {_HOMEPAGE}, placed in {data_dir}, or given "
+        f"  2. the publisher's archive, {archives} from {_HOMEPAGE}, placed in {data_dir}, or given "
         f"with: python -m experiments.prepare_data --dataset={dataset} --archive=FILE "
         f"--data_dir={data_dir}\n"
         "  3. the data set that needs no download: digits"
@@ -147,13 +147,20 @@ def _ways_on(dataset: str, data_dir: Path) -> str:
 
 
 def _write(dataset: str, content: cifar.Cifar, final: Path, progress: Progress) -> None:
-    scratch = Path(tempfile.mkdtemp(prefix=f".{dataset}.", dir=final.parents[1]))
-    try:
-        _build(dataset, content, scratch, progress)
-        final.parent.mkdir(exist_ok=True)
-        os.replace(scratch / dataset / final.name, final)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    """Writes the folder `final`, whole or not at all; the caller holds the lock."""
+    data_dir = final.parents[1]
+    # Under the lock nobody else writes: these are what killed processes left.
+    for leftover in data_dir.glob(f".{dataset}.*/"):
+        shutil.rmtree(leftover)
+    num_bytes = sum(images.nbytes for images in content.images.values())
+    with files.explain_full_disk(dataset, data_dir, num_bytes):
+        scratch = Path(tempfile.mkdtemp(prefix=f".{dataset}.", dir=data_dir))
+        try:
+            _build(dataset, content, scratch, progress)
+            final.parent.mkdir(exist_ok=True)
+            os.replace(scratch / dataset / final.name, final)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _build(dataset: str, content: cifar.Cifar, data_dir: Path, progress: Progress) -> None:

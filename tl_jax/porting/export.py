@@ -1,6 +1,5 @@
 """The way back: our variables under the names and in the layout of other libraries."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from tl_jax import trees
+from tl_jax import files, trees
 from tl_jax.porting.naming import get_naming, name_map, to_theirs
 
 
@@ -57,14 +56,9 @@ def save_state_dict(
         metadata: strings kept in the file's header.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     # safetensors writes the buffer as it lies in memory, so a transposed view would be scrambled.
     arrays = {name: np.asarray(array, order="C") for name, array in state_dict.items()}
-    try:
-        # transformers refuses a file without the "format" entry.
-        safetensors.numpy.save_file(arrays, partial, metadata={"format": "pt", **(metadata or {})})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # transformers refuses a file without the "format" entry.
+    header = {"format": "pt", **(metadata or {})}
+    files.write(path, safetensors.numpy.save(arrays, metadata=header))
     return path

@@ -8,9 +8,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from tl_jax import files
 from tl_jax.errors import InputError
 from tl_jax.models.pretrained import PretrainedWeights
-from tl_jax.porting.reading import file_sha256
 
 # The hub library retries an unreachable host for over 20 s; one request of ours settles it sooner.
 PROBE_SECONDS = 8.0
@@ -28,9 +28,9 @@ def fetch(weights: PretrainedWeights) -> Path:
     """
     path = _packaged(weights) if weights.packaged else _from_hub(weights)
     stated = weights.sha256 or _stated_by_hub(path)
-    if stated and file_sha256(path) != stated:
+    if stated and files.digest(path) != stated:
         raise InputError(
-            f"{path} is damaged: its SHA-256 is {file_sha256(path)}, {weights.name} has {stated}; "
+            f"{path} is damaged: its SHA-256 is {files.digest(path)}, {weights.name} has {stated}; "
             "delete it and run again"
         )
     return path

@@ -1,7 +1,6 @@
 """Reading checkpoint files into named numpy arrays, without running any code they may hold."""
 
 import dataclasses
-import hashlib
 import pickle
 import re
 import zipfile
@@ -14,6 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from tl_jax import files
 from tl_jax.errors import InputError, unknown
 
 SAFETENSORS_SUFFIXES = (".safetensors",)
@@ -57,7 +57,7 @@ def read_source(path: str | Path) -> SourceFile:
         raise InputError(f"no such file: {path}")
     if path.suffix not in SUFFIXES:
         raise unknown("kind of weight file", path.suffix or path.name, SUFFIXES)
-    sha256 = file_sha256(path)
+    sha256 = files.digest(path)
     _check_name(path, sha256)
     if path.suffix in SAFETENSORS_SUFFIXES:
         try:
@@ -72,12 +72,6 @@ def read_source(path: str | Path) -> SourceFile:
         tensors, wrappers, beside = _unwrap(_load_torch(path), path)
     tensors, prefixes = strip_prefixes(tensors)
     return SourceFile(path, sha256, tensors, wrappers + prefixes, beside)
-
-
-def file_sha256(path: str | Path) -> str:
-    """Returns the SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_name(path: Path, sha256: str) -> None:

@@ -8,6 +8,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tl_jax import files
 from tl_jax.errors import InputError
 from tl_jax.reporting import pages, plots, tables
 from tl_jax.reporting.report import REPORT_FILE
@@ -68,11 +69,10 @@ def write_comparison(
         methods[0]["method"],
     )
     png = plots.to_png(figure)
-    pages.write_bytes(folder / "plots" / "comparison.png", png)
+    files.write(folder / "plots" / "comparison.png", png)
     content = {"title": title, "metric": metric, "spread": SPREAD, "methods": methods, "runs": runs}
-    text = pages.to_json(content)
-    pages.write_text(folder / "comparison.json", text)
-    pages.write_text(folder / "comparison.md", _markdown(title, rows, runs, metric))
+    files.write(folder / "comparison.json", files.to_json(content))
+    files.write(folder / "comparison.md", _markdown(title, rows, runs, metric))
     page = pages.render(
         "comparison.html",
         title=title,
@@ -98,7 +98,7 @@ def write_comparison(
             for run in runs
         ],
     )
-    pages.write_text(folder / "comparison.html", page)
+    files.write(folder / "comparison.html", page)
     return rows
 
 

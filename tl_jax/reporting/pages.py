@@ -3,9 +3,7 @@
 import base64
 import functools
 import io
-import json
 import math
-import os
 import pathlib
 from typing import Any
 
@@ -41,38 +39,6 @@ def image_png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     picture.save(file, format="PNG")
     return file.getvalue()
-
-
-def to_json(value: Any) -> str:
-    """Returns a value as indented JSON; not finite numbers become strings, as in metrics.jsonl."""
-    return json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a whole file or, when interrupted, none of it."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: pathlib.Path, data: bytes) -> None:
-    """Writes a whole file or, when interrupted, none of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tl_jax import metrics
+from tl_jax import files, metrics
 from tl_jax.reporting import analysis, pages, plots, run_files, tables
 
 REPORT_FILE = "report.html"
@@ -53,7 +53,7 @@ def write_report(
 
     def save(name: str, figure: Any, alt: str) -> dict[str, str]:
         png = plots.to_png(figure)
-        pages.write_bytes(folder / "plots" / f"{name}.png", png)
+        files.write(folder / "plots" / f"{name}.png", png)
         return {"src": pages.png_uri(png), "alt": alt, "name": name}
 
     results = result or {}
@@ -80,7 +80,7 @@ def write_report(
         "notes": notes,
     }
     path = folder / REPORT_FILE
-    pages.write_text(path, pages.render("report.html", **context))
+    files.write(path, pages.render("report.html", **context))
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from tl_jax import files
 from tl_jax.errors import InputError
 
 METRICS_FILE = "metrics.jsonl"
@@ -19,9 +20,8 @@ class MetricWriter:
     """Writes the metrics of a run to `metrics.jsonl` and, if asked, to TensorBoard events.
 
     A line is `{"step": 100, "split": "train", "loss": 0.5, ...}` and reaches the operating system
-    before `write` returns, so that a killed process loses at most the line it was writing. JSON has
-    no word for numbers that are not finite: they are written as the strings "nan", "inf" and
-    "-inf", which `float` reads back (null would not tell an overflow from a division by zero).
+    before `write` returns, so that a killed process loses at most the line it was writing. Numbers
+    that are not finite are written as the strings "nan", "inf" and "-inf".
 
     Example:
         >>> import tempfile
@@ -56,10 +56,7 @@ class MetricWriter:
             kept = [line for line in read_metrics(self._folder) if line["step"] <= resume_step]
         self._already_written = {_identity(line) for line in kept if line["step"] == resume_step}
         path = self._folder / METRICS_FILE
-        partial = path.with_name(path.name + ".tmp")
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(_to_line(line) for line in kept)
-        partial.replace(path)
+        files.write(path, "".join(files.to_json(line, indent=None) for line in kept))
         self._file = path.open("a", encoding="utf-8")
         self._events = self._open_events(resume_step) if tensorboard else None
 
@@ -100,7 +97,7 @@ class MetricWriter:
             line[name] = _scalar(name, value)
         if _identity(line) in self._already_written:
             return
-        self._file.write(_to_line(line))
+        self._file.write(files.to_json(line, indent=None))
         self._file.flush()
         if self._events is not None:
             for name in metrics:
@@ -168,14 +165,6 @@ def _number(value: Any) -> Any:
     if value is None:
         return math.nan
     return float(value) if value in ("nan", "inf", "-inf") else value
-
-
-def _to_line(line: Mapping[str, Any]) -> str:
-    finite = {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in line.items()
-    }
-    return json.dumps(finite, allow_nan=False) + "\n"
 
 
 def _identity(line: Mapping[str, Any]) -> tuple[Any, ...]:

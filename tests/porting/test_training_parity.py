@@ -1,0 +1,18 @@
+"""Training here and in PyTorch: twenty steps of SGD with momentum, BatchNorm in training mode."""
+
+import pytest
+
+pytest.importorskip("torch")
+training_parity = pytest.importorskip("training_parity")
+
+TOLERANCE = 1e-4
+
+
+@pytest.mark.parametrize("name", ["resnet20_cifar", "resnet18"])
+def test_twenty_steps_of_sgd(name):
+    if name == "resnet18":
+        pytest.importorskip("torchvision", exc_type=ModuleNotFoundError)
+    result = training_parity.measure(name)
+    assert len(result["losses"]) == 20
+    assert result["loss_error"] < TOLERANCE, result
+    assert result["statistics_error"] < TOLERANCE, result
