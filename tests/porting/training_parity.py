@@ -25,15 +25,15 @@ NETWORKS = {
         lambda: torch_reference.cifar_resnet("resnet20_cifar", NUM_CLASSES),
         None,
         32,
-        0.001,
-        0.05,
+        0.0005,
+        0.1,
     ),
     "resnet18": (
         lambda: torch_reference.torchvision_resnet("resnet18", NUM_CLASSES, "cifar"),
         "cifar",
         16,
-        0.0001,
-        0.5,
+        0.00005,
+        1.0,
     ),
 }
 

@@ -59,6 +59,10 @@ class PortReport:
         statuses = [row.status for row in self.entries]
         return {status: statuses.count(status) for status in ("filled", "reset", "waived")}
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns the entries as dicts."""
+        return [dataclasses.asdict(row) for row in self.entries]
+
     def groups(self) -> list[dict[str, Any]]:
         """Returns the account summed up by part of the network and what became of it, for a table.
 
@@ -89,11 +93,8 @@ class PortReport:
         """Returns the report as plain lists, dicts, strings and numbers."""
         fields = dataclasses.asdict(self)
         fields["entries"] = [
-            {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in dataclasses.asdict(row).items()
-            }
-            for row in self.entries
+            {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
+            for row in self.rows()
         ]
         fields["unwrapped"], fields["beside"] = list(self.unwrapped), list(self.beside)
         return {"format": 1, "counts": self.counts(), **fields}
