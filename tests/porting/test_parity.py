@@ -11,17 +11,20 @@ torch_reference = pytest.importorskip("torch_reference")
 parity = pytest.importorskip("parity")
 
 TOLERANCE = 1e-5
-
-# transformers spells `torch.jit.script_method` in a module that PyTorch imports lazily.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::FutureWarning")
+# What each reference needs; the CIFAR networks with projections are made of torchvision's blocks.
+PACKAGES = {
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "huggingface": "transformers",
+    "cifar": "torchvision",
+}
 
 
 @pytest.mark.parametrize(
     "case", parity.CASES, ids=lambda case: case.id + "-" + "-".join(case.references)
 )
-def test_features_and_logits(case):
-    for reference in set(case.references) - {"cifar"}:
-        pytest.importorskip({"huggingface": "transformers"}.get(reference, reference))
+def test_features_and_logits(case, require):
+    require(*(PACKAGES[reference] for reference in case.references))
     errors = parity.measure(case)
     assert set(errors) == set(case.references)
     for reference, per_boundary in errors.items():
@@ -33,7 +36,8 @@ def test_every_registered_model_is_compared():
     assert {case.name for case in parity.CASES} == set(models.list_models())
 
 
-def test_a_safetensors_export_loads_into_torchvision(tmp_path):
+def test_a_safetensors_export_loads_into_torchvision(tmp_path, require):
+    require("torchvision")
     from safetensors.torch import load_file
 
     model = models.create_model("resnet18", parity.NUM_CLASSES)

@@ -45,13 +45,13 @@ def test_names_by_hand():
         get_pretrained("resnet50.a1-in1k")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
-def test_preprocessing_is_timms():
-    pytest.importorskip("torch")
+def test_preprocessing_is_timms(require):
+    require("torch", "torchvision", "timm")
     import torch_reference
 
     torch_reference.torchvision_models()
-    timm = pytest.importorskip("timm")
+    import timm
+
     for name in HUB_NAMES:
         weights = get_pretrained(name)
         theirs = timm.get_pretrained_cfg(name)
@@ -71,8 +71,8 @@ def test_preprocessing_is_timms():
                 assert weights.top1_crop_fraction == theirs.test_crop_pct, name
 
 
-def test_accuracy_and_resizing_are_torchvisions():
-    pytest.importorskip("torch")
+def test_accuracy_and_resizing_are_torchvisions(require):
+    require("torch", "torchvision")
     import torch_reference
 
     torchvision_models = torch_reference.torchvision_models()

@@ -9,9 +9,9 @@ TOLERANCE = 1e-4
 
 
 @pytest.mark.parametrize("name", ["resnet20_cifar", "resnet18"])
-def test_twenty_steps_of_sgd(name):
+def test_twenty_steps_of_sgd(name, require):
     if name == "resnet18":
-        pytest.importorskip("torchvision", exc_type=ModuleNotFoundError)
+        require("torchvision")
     result = training_parity.measure(name)
     assert len(result["losses"]) == 20
     assert result["loss_error"] < TOLERANCE, result
