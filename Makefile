@@ -24,7 +24,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/python -m experiments.compare --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(VENV)/installed-test
 	$(BIN)/python -m ruff format --check
