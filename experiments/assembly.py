@@ -148,8 +148,11 @@ def _make_partition(
     config: ml_collections.ConfigDict, params: dict[str, Any], schedule: optax.Schedule
 ) -> Optimisation:
     section = config.optim
-    frozen_mask = freezing.frozen_mask(params, config.freeze.strategy, config.freeze.patterns)
-    multipliers = optim.lr_multipliers(params, section.lr_multipliers, section.layerwise_decay)
+    # An empty value on the command line reads as one empty text.
+    patterns = tuple(filter(None, config.freeze.patterns))
+    frozen_mask = freezing.frozen_mask(params, config.freeze.strategy, patterns)
+    rates = tuple(filter(None, section.lr_multipliers))
+    multipliers = optim.lr_multipliers(params, rates, section.layerwise_decay)
     tx = optim.make_optimizer(
         params,
         schedule,

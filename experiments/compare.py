@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from experiments import cli, config_fields, training
+from experiments import assembly, cli, config_fields, training
 from tl_jax import reporting
 from tl_jax.errors import InputError, unknown
 from tl_jax.loops import Stopped
@@ -60,6 +60,8 @@ def run_cells(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
         raise InputError("compare.methods and compare.seeds: expected at least one of each")
     if baseline not in methods:
         raise unknown("compare.baseline", baseline, methods)
+    for _, _, cell in cells[: len(methods)]:
+        assembly.check(cell)  # before the first of them trains
     rows = []
     for method, seed, cell in cells:
         print(f"\n{method}, seed {seed}", flush=True)
@@ -72,7 +74,8 @@ def run_cells(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
                 "method": method,
                 "seed": seed,
                 "run": str(folder.relative_to(workdir)),
-                **result["splits"]["test"],
+                "top1_accuracy": result["splits"]["test"]["top1_accuracy"],
+                "examples": result["splits"]["test"]["examples"],
                 "trainable_parameters": sum(group["trainable"] for group in result["parameters"]),
                 "wall_seconds": result["wall_seconds"],
             }

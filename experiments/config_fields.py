@@ -39,6 +39,17 @@ def load(path: pathlib.Path) -> ml_collections.ConfigDict:
     return namespace["get_config"]()
 
 
+def completed(fields: dict, defaults: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns a config of `fields`, those it lacks taken from `defaults`: it may be of an older version."""
+    config = ml_collections.ConfigDict(fields)
+    for name, value in defaults.items():
+        if name not in config:
+            config[name] = value
+        elif isinstance(value, ml_collections.ConfigDict):
+            config[name] = completed(config[name].to_dict(), value)
+    return config
+
+
 def check_arguments(argv: list[str]) -> None:
     """Looks at `--config` and every `--config.FIELD` before absl does, which names no nearest choice.
 

@@ -17,7 +17,8 @@ import jax
 import ml_collections
 from absl import flags
 
-from experiments import assembly, cli, outcome, weights
+from configs import base
+from experiments import assembly, cli, config_fields, outcome, weights
 from experiments.evaluator import Evaluator
 from tl_jax import checkpointing, sharding
 from tl_jax.errors import InputError
@@ -64,7 +65,11 @@ def evaluate_run(run: pathlib.Path, which: str | None, workdir: pathlib.Path) ->
             f"--checkpoint={run}: no {' and no '.join(missing)} there; expected a run folder"
         )
     fields, preprocessing = (json.loads(path.read_text()) for path in paths)
-    config = ml_collections.ConfigDict(fields)
+    config = config_fields.completed(fields, base.get_config())
+    # The run's own checkpoint and preprocessing: where it started from may be gone.
+    config.init.weights = ""
+    config.data.image_size = preprocessing["image_size"]
+    config.preprocess.resize = preprocessing["resize"]
     held_out = config.data.validation_fraction or config.data.validation_split
     which = which or ("best" if held_out else "latest")
     variables = checkpointing.restore_params(run / "checkpoints", which)
