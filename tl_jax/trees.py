@@ -65,9 +65,8 @@ def match(patterns: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]
             hint = f"; nearest: {', '.join(near)}" if near else ""
             problems.append(f"pattern {pattern!r} matches no leaf{hint}")
     if problems:
-        raise InputError(
-            "\n".join([*problems, f"the {len(names)} leaves are named like {names[0]!r}"])
-        )
+        example = f" named like {names[0]!r}" if names else ""
+        raise InputError("\n".join([*problems, f"there are {len(names)} leaves{example}"]))
     return matches
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,7 +120,7 @@ class Checkpointer:
             verification.seal(draft, record)
             verification.put_in_place(draft, final)
         except Exception:
-            shutil.rmtree(draft, ignore_errors=True)
+            _discard(draft)
             raise
         self._damaged.discard(step)
         self._prune()
@@ -195,6 +196,16 @@ class Checkpointer:
         best = [step for step in self._by_metric() if step not in self._damaged]
         for step in set(ages) - {*ages[:2], *best[:1]}:
             shutil.rmtree(self._folder / str(step))
+
+
+def _discard(draft: Path) -> None:
+    """Removes a failed draft; Orbax's other writes may go on for a moment and make it anew."""
+    deadline = time.monotonic() + 5
+    quiet = 0
+    while quiet < 3 and time.monotonic() < deadline:
+        shutil.rmtree(draft, ignore_errors=True)
+        time.sleep(0.05)
+        quiet = 0 if draft.exists() else quiet + 1
 
 
 def restore_params(
