@@ -37,6 +37,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.image_size = 0
 
     config.preprocess = ml_collections.ConfigDict()
+    config.preprocess.weights = (
+        ""  # the registered name of a file that was downloaded by hand: sets all below
+    )
     config.preprocess.mean = ()  # three numbers in [0, 1]; empty: as the weights say, else CIFAR-10's
     config.preprocess.std = ()
     config.preprocess.interpolation = ""  # "bilinear" or "bicubic"; empty: as the weights say
@@ -82,7 +85,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train = ml_collections.ConfigDict()
     config.train.epochs = 0.0  # exactly one of epochs and steps
     config.train.steps = 0
-    config.train.log_every_steps = 50
+    config.train.log_every_steps = 50  # at most; more often in a run of under 1,000
     config.train.eval_every_epochs = 1.0  # 0: only at the end
     config.train.eval_every_steps = 0
     config.train.checkpoint_every_steps = 500  # 0: only where an evaluation saves, and at the end

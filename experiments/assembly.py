@@ -83,7 +83,9 @@ def total_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:
     """
     steps, epochs = config.train.steps, config.train.epochs
     if (steps > 0) == (epochs > 0):
-        raise InputError(f"train.steps={steps}, train.epochs={epochs}: exactly one must be above 0")
+        raise InputError(
+            f"train.steps={steps}, train.epochs={epochs}: exactly one must be above 0, set the other to 0"
+        )
     return steps or max(1, in_steps(config, epochs, num_examples))
 
 

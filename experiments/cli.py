@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import ml_collections
+from absl import app as absl_app
 from absl import flags, logging
 from ml_collections import config_flags
 
@@ -128,6 +129,7 @@ def run(main: Callable[[], object]) -> None:
 def _parse_flags(argv: list[str]) -> None:
     if "config" in flags.FLAGS:
         config_fields.check_arguments(argv)
+    absl_app.define_help_flags()
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:

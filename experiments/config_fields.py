@@ -78,7 +78,16 @@ def check_field(config: ml_collections.ConfigDict, name: str) -> None:
     by_last: dict[str, list[str]] = {}
     for field in known:
         by_last.setdefault(field.rpartition(".")[2], []).append(field)
-    near = nearest(name, known) or [f for match in nearest(last, by_last) for f in by_last[match]]
+    initials = [
+        field
+        for field in known
+        if "".join(word[0] for word in field.rpartition(".")[2].split("_")) == last
+    ]
+    near = (
+        [field for field in initials if field.startswith(f"{section}.")]
+        or nearest(name, known)
+        or [f for match in nearest(last, by_last) for f in by_last[match]]
+    )
     siblings = [field for field in known if field.startswith(f"{section}.")] or list(config)
     raise InputError(
         f"unknown config field {name!r}; nearest: {', '.join(near[:3]) or 'none'}; "

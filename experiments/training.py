@@ -136,6 +136,8 @@ def train(
     checkpointer = closing.enter_context(Checkpointer(folder.checkpoints))
     state = checkpointer.restore_latest(template) or template
     start = int(state.step)
+    if start and primary:
+        print(f"resumed at step {start:,} of {setup.total_steps:,}")
 
     if primary:
         writer = closing.enter_context(
@@ -213,7 +215,8 @@ def make_intervals(setup: Setup) -> loops.Intervals:
         eval_every = max(1, steps_between)
     return loops.Intervals(
         setup.total_steps,
-        log_every=max(1, section.log_every_steps),
+        # A short run still has some twenty points to a curve.
+        log_every=min(section.log_every_steps, max(1, setup.total_steps // 20)),
         eval_every=eval_every if "validation" in setup.splits else 0,
         checkpoint_every=section.checkpoint_every_steps,
     )

@@ -10,7 +10,7 @@ import ml_collections
 from safetensors import SafetensorError, safe_open
 
 from tl_jax import models, porting
-from tl_jax.errors import InputError
+from tl_jax.errors import InputError, unknown
 from tl_jax.preprocessing import Preprocessing
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -40,9 +40,13 @@ def find(config: ml_collections.ConfigDict) -> str:
     """Returns what `init.weights` stands for: "", a registered name, or the path of a file.
 
     Raises:
-        InputError: if it is none of these, nor a finished run; nothing is downloaded.
+        InputError: if it is none of these, nor a finished run, or is of another model; nothing is downloaded.
     """
     given = config.init.weights
+    if config.init.head not in porting.HEAD_CHOICES:
+        raise unknown("init.head", config.init.head, porting.HEAD_CHOICES)
+    if given in models.list_pretrained():
+        _check_match(config, given)
     if not given or given in models.list_pretrained():
         return given
     path = pathlib.Path(given).expanduser()
@@ -55,6 +59,18 @@ def find(config: ml_collections.ConfigDict) -> str:
             )
     porting.check_source(path)
     return str(path)
+
+
+def preprocessing_of(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
+    """Returns the preprocessing that the weights of a run were trained with, or None where nobody says.
+
+    Raises:
+        InputError: if `preprocess.weights` is no registered name.
+    """
+    registered = config.preprocess.weights
+    if registered:
+        models.get_pretrained(registered)
+    return trained_with(registered or find(config))
 
 
 def trained_with(weights: str) -> dict[str, Any] | None:
@@ -89,7 +105,17 @@ def make_initial(config: ml_collections.ConfigDict, model) -> Initial:
     if not source:
         return Initial(models.init_variables(model, key), None, None)
     variables, report = porting.load_pretrained(source, model, head=config.init.head, key=key)
-    return Initial(variables, trained_with(source), report)
+    return Initial(variables, preprocessing_of(config), report)
+
+
+def _check_match(config: ml_collections.ConfigDict, source: str) -> None:
+    known = models.get_pretrained(source)
+    if known.model != config.model.name:
+        raise InputError(
+            f"init.weights={source} are weights of {known.model}, model.name is {config.model.name}; "
+            f"add --config.model.name={known.model}, or choose from "
+            + ", ".join(models.list_pretrained(f"{config.model.name}.*"))
+        )
 
 
 def host_size(config: ml_collections.ConfigDict) -> int:
@@ -97,7 +123,7 @@ def host_size(config: ml_collections.ConfigDict) -> int:
 
     It is that of the resize before the centre crop, so that the device crops what is left.
     """
-    own = trained_with(find(config)) or {"image_size": 0, "resize": 0}
+    own = preprocessing_of(config) or {"image_size": 0, "resize": 0}
     side = config.data.image_size or own["image_size"]
     in_proportion = own["resize"] * side // own["image_size"] if own["image_size"] else 0
     return config.preprocess.resize or in_proportion or side

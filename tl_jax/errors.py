@@ -9,11 +9,14 @@ class InputError(ValueError):
 
 
 def nearest(given: str, choices: Iterable[str], count: int = 3) -> list[str]:
-    """Returns up to `count` of `choices` that look most like `given`, best first."""
+    """Returns up to `count` of `choices` that look most like `given`, best first.
+
+    Those that `given` begins come first: `resnet20` means `resnet20_cifar` rather than `resnet50`.
+    """
     by_lower = {choice.lower(): choice for choice in choices}
-    return [
-        by_lower[match] for match in difflib.get_close_matches(given.lower(), by_lower, count, 0.5)
-    ]
+    close = difflib.get_close_matches(given.lower(), by_lower, count, 0.5)
+    begun = sorted(name for name in by_lower if given and name.startswith(given.lower()))
+    return [by_lower[name] for name in dict.fromkeys([*begun, *close])][:count]
 
 
 def unknown(kind: str, given: object, choices: Iterable[str]) -> InputError:

@@ -53,7 +53,8 @@ FIELDS = {
     "huge seed": ({"seed": 2**40}, "seed=1099511627776: expected an integer from 0 to"),
     "wrong weights": ({"init__weights": "resnet18.tv_in1"}, "nearest: resnet18.tv_in1k"),
     "missing weights": ({"init__weights": "nowhere/weights.pth"}, "nowhere/weights.pth"),
-    "wrong head": ({"init__weights": "resnet18.tv_in1k", "init__head": "rest"}, "nearest: reset"),
+    "weights of another model": ({"init__weights": "resnet18.tv_in1k"}, "add --config.model.name=resnet18"),
+    "wrong head": ({"init__weights": "resnet20_cifar.tin32", "init__head": "rest"}, "nearest: reset"),
 }  # fmt: skip
 
 

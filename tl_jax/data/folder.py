@@ -65,7 +65,7 @@ class Folder:
         reference = "train" if "train" in files else next(iter(files))
         class_names = tuple(sorted(files[reference]))
         problems = [
-            f"{reference}/{name} has no images"
+            f"{'' if reference == 'all' else reference + '/'}{name} has no images"
             for name, found in files[reference].items()
             if not found
         ]

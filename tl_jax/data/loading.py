@@ -206,7 +206,10 @@ def _split_name(source: Source, name: str) -> str:
     for choice in (name, _ALIASES.get(name)):
         if choice in source.split_names:
             return choice
-    raise errors.unknown(f"split of {source.name}", name, source.split_names)
+    error = errors.unknown(f"split of {source.name}", name, source.split_names)
+    raise InputError(
+        f"{error} (data.train_split, data.test_split and data.validation_split name them)"
+    )
 
 
 def _find(path: str, data_dir: str | Path | None) -> Path:

@@ -89,7 +89,7 @@ class LazySplit:
         common = ", ".join(f"{h}x{w} ({count})" for (h, w), count in sizes.most_common(5))
         raise InputError(
             f"{self.name}: its {len(self)} images have {len(sizes)} different sizes, the most "
-            f"common {common}; image_size must say to which side they are resized"
+            f"common {common}; data.image_size must say to which side they are resized, such as 128"
         )
 
     @property

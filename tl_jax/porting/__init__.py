@@ -4,11 +4,12 @@ from tl_jax.porting.export import export_state_dict, save_state_dict
 from tl_jax.porting.hub import fetch
 from tl_jax.porting.load import check_source, load_pretrained
 from tl_jax.porting.naming import NAMINGS, get_naming, name_map, recognise
-from tl_jax.porting.port import port_state_dict
+from tl_jax.porting.port import HEAD_CHOICES, port_state_dict
 from tl_jax.porting.reading import SourceFile, read_source
 from tl_jax.porting.report import PortReport
 
 __all__ = [
+    "HEAD_CHOICES",
     "NAMINGS",
     "PortReport",
     "SourceFile",

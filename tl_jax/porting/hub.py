@@ -78,7 +78,7 @@ def _absent(weights: PretrainedWeights, reason: str) -> InputError:
 
     return InputError(
         f"no file for {weights.name}: {reason}. Download {weights.url} where there is a network "
-        "and pass it as --config.init.weights=FILE, or run there "
+        f"and pass it as --config.init.weights=FILE --config.preprocess.weights={weights.name}, or run there "
         f"`hf download {weights.repo_id} {weights.filename}` and copy its cache folder "
         f"models--{weights.repo_id.replace('/', '--')} into {constants.HF_HUB_CACHE}"
     )

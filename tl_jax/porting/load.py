@@ -67,6 +67,8 @@ def check_source(source: str | Path) -> None:
     """Raises InputError unless `source` is a registered name or an existing file; fetches nothing."""
     if str(source) in list_pretrained() or Path(source).is_file():
         return
+    if Path(source).suffix in SUFFIXES or "/" in str(source):
+        raise InputError(f"no such file of weights: {source}")
     raise unknown("pretrained weights or file", str(source), list_pretrained())
 
 

@@ -85,7 +85,7 @@ def curve(
         # Fixed margins: constrained layout would double the time of a curve.
         figure = matplotlib.figure.Figure(figsize=(5.6, 3.4))
         axes = figure.subplots(
-            gridspec_kw={"left": 0.12, "right": 0.97, "top": 0.88, "bottom": 0.14}
+            gridspec_kw={"left": 0.16, "right": 0.97, "top": 0.88, "bottom": 0.14}
         )
         axes.set_title(title, parse_math=False)
         axes.set_xlabel("step")
@@ -158,7 +158,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> matplotlib.figu
                 vmax=highest,
                 interpolation="nearest",
             )
-            bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02, aspect=28)
+            bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.04, aspect=28)
             bar.outline.set_visible(False)
             bar.ax.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=None))
             bar.ax.set_title(name, fontsize=7.5, fontweight="normal", loc="left", pad=5)
