@@ -15,14 +15,14 @@ setuptools.setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.14",
     packages=setuptools.find_packages(include=["tl_jax*", "experiments*", "configs*"]),
     package_data={
         "tl_jax": ["weights/*.safetensors", "weights/*.md"],
         "tl_jax.reporting": ["templates/*"],
     },
     install_requires=[
-        "jax>=0.10",
+        "jax>=0.10,<0.14",
         "flax>=0.12",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.30",
@@ -41,6 +41,7 @@ setuptools.setup(
         "tensorboardX>=2.6",
         "Jinja2>=3.1",
         "numpy>=1.26",
+        "ml_dtypes",
     ],
     extras_require={
         "cuda": ["jax[cuda13]>=0.10"],
