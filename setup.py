@@ -22,7 +22,7 @@ setuptools.setup(
         "tl_jax.reporting": ["templates/*"],
     },
     install_requires=[
-        "jax>=0.10,<0.14",
+        "jax>=0.10,<0.13",
         "flax>=0.12",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.30",
