@@ -39,7 +39,7 @@ class BatchNorm(nn.Module):
     Source: Ioffe and Szegedy 2015, algorithm 1; conventions of `torch.nn.BatchNorm2d`.
     """
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.dtype("float32")
     axis_name: str | None = None
     frozen_norms: frozenset[str] = frozenset()
     norm_policy: str = "frozen"

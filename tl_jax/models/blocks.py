@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 Norm = Callable[..., nn.Module]
 
@@ -18,7 +19,7 @@ STEMS = ("imagenet", "cifar")
 
 
 def kaiming_normal(
-    key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
+    key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
     """Returns a kernel [size, size, C / groups, features] of standard deviation sqrt(2 / fan_out).
 

@@ -44,7 +44,7 @@ class ResNet(nn.Module):
     base_width: int = 64
     shortcut: str = "projection"
     zero_init_residual: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.dtype("float32")
     frozen_norms: frozenset[str] = frozenset()
     norm_policy: str = "frozen"
     axis_name: str | None = None
