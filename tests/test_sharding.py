@@ -20,13 +20,13 @@ SMALL = models.resnet.ResNet(
 
 
 @functools.cache
-def batches(size=SIZE, count=5):
+def batches(size=SIZE, batch_size=BATCH_SIZE, count=5):
     random = np.random.RandomState(0)
     return [
         {
-            "image": random.randint(0, 256, (BATCH_SIZE, size, size, 3)).astype(np.uint8),
-            "label": random.randint(0, CLASSES, BATCH_SIZE).astype(np.int32),
-            "position": np.arange(BATCH_SIZE, dtype=np.int32),
+            "image": random.randint(0, 256, (batch_size, size, size, 3)).astype(np.uint8),
+            "label": random.randint(0, CLASSES, batch_size).astype(np.int32),
+            "position": np.arange(batch_size, dtype=np.int32),
         }
         for _ in range(count)
     ]
@@ -60,11 +60,11 @@ def compiled(devices, mode, model=SMALL, size=SIZE, rate=0.05):
     return sharding.compile_train_step(make_step, mesh, mode), initial
 
 
-def trained(devices, mode, state=None, start=0, stop=5, **network):
+def trained(devices, mode, state=None, start=0, stop=5, batch_size=BATCH_SIZE, **network):
     step, initial = compiled(devices, mode, **network)
     state = initial() if state is None else state
     measured = []
-    for batch in batches(network.get("size", SIZE))[start:stop]:
+    for batch in batches(network.get("size", SIZE), batch_size)[start:stop]:
         state, metrics = step(state, batch)
         measured.append(jax.device_get(metrics))
     return state, measured
@@ -95,12 +95,12 @@ def test_every_layout_gives_the_same_losses_and_parameters(reference, devices, m
 def test_resnet20_on_one_device_and_eight():
     """The number to reach of the design: losses within 1e-5, augmentation on.
 
-    At a rate at which the loss falls: at 0.05 twenty layers of BatchNorm over 16 images amplify the
-    last bit of a sum to 2e-4 in five steps (measured: 5e-7 at 0.01, 5e-6 at 0.02).
+    On noise with random labels, twenty layers of BatchNorm amplify the last bit of a sum, the more
+    the fewer the images and the larger the rate: over 16 images at 0.05 to 2e-4 in five steps.
     """
-    network = {"model": models.create_model("resnet20_cifar", CLASSES), "size": 32, "rate": 0.01}
-    _, one = trained(1, "jit", **network)
-    _, eight = trained(8, "jit", **network)
+    network = {"model": models.create_model("resnet20_cifar", CLASSES), "size": 32, "rate": 0.005}
+    _, one = trained(1, "jit", batch_size=64, **network)
+    _, eight = trained(8, "jit", batch_size=64, **network)
     for step, (a, b) in enumerate(zip(one, eight, strict=True)):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5), step
 
