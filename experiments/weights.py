@@ -125,7 +125,7 @@ def host_size(config: ml_collections.ConfigDict) -> int:
     """
     own = preprocessing_of(config) or {"image_size": 0, "resize": 0}
     side = config.data.image_size or own["image_size"]
-    in_proportion = own["resize"] * side // own["image_size"] if own["image_size"] else 0
+    in_proportion = round(own["resize"] * side / own["image_size"]) if own["image_size"] else 0
     return config.preprocess.resize or in_proportion or side
 
 

@@ -124,7 +124,8 @@ def compile_train_step(
         make_step: called with `axis_name=None` (jit sees global arrays) or `axis_name="data"` (pmap:
             the step reduces over devices itself), returns the pure step.
         mesh: the devices.
-        mode: "jit" (`NamedSharding`, state donated) or "pmap", a thin wrapper around the same step.
+        mode: "jit" (`NamedSharding`, state donated) or "pmap", a thin wrapper around the same step
+            (its state is not donated: replicated arguments of `pmap` cannot be).
 
     Raises:
         InputError: if `mode` is neither.
@@ -139,21 +140,19 @@ def compile_train_step(
             donate_argnums=0,
         )
         return lambda state, batch: step(state, global_batch(mesh, batch))
-    if mode == "pmap":
-        step = jax.pmap(
-            make_step(axis_name=AXIS),
-            axis_name=AXIS,
-            in_axes=(None, 0),
-            out_axes=(None, None),
-            devices=list(mesh.devices.flat),
-        )
-        local_devices = mesh.size // jax.process_count()
+    step = jax.pmap(
+        make_step(axis_name=AXIS),
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=(None, None),
+        devices=list(mesh.devices.flat),
+    )
+    local_devices = mesh.size // jax.process_count()
 
-        def split_rows(rows: np.ndarray) -> np.ndarray:
-            return rows.reshape(local_devices, -1, *rows.shape[1:])
+    def split_rows(rows: np.ndarray) -> np.ndarray:
+        return rows.reshape(local_devices, -1, *rows.shape[1:])
 
-        return lambda state, batch: step(state, jax.tree.map(split_rows, batch))
-    raise AssertionError(mode)
+    return lambda state, batch: step(state, jax.tree.map(split_rows, batch))
 
 
 def compile_eval_step(eval_step: Callable, mesh: Mesh) -> Callable:

@@ -131,6 +131,23 @@ def test_weights_that_say_nothing_of_their_preprocessing(finished, tmp_path):
     assert "does not say what it was trained with" in setup.deviations[0]
 
 
+def test_a_file_taken_by_hand_gets_the_preprocessing_of_its_registered_name():
+    config = tiny_config(preprocess__weights="resnet50.tv_in1k", data__image_size=96)
+    assert weights.preprocessing_of(config)["mean"] == (0.485, 0.456, 0.406)
+    assert weights.preprocessing_of(config)["resize"] == 256
+    with pytest.raises(InputError, match=r"nearest: resnet50\.tv_in1k"):
+        weights.preprocessing_of(tiny_config(preprocess__weights="resnet50.tv_in1"))
+
+
+def test_the_host_resizes_as_far_as_the_device_crops():
+    config = tiny_config(
+        preprocess__weights="resnet50.tv_in1k", data__image_size=96, preprocess__resize=0
+    )
+    theirs = weights.preprocessing_of(config)
+    spec, _ = weights.make_preprocessing(config, weights.Initial({}, theirs, None), (32, 32, 3))
+    assert weights.host_size(config) == spec.resize == 110  # 256 * 96 / 224 = 109.7
+
+
 @pytest.mark.parametrize(
     ("image_size", "resize", "expected"),
     [(0, 0, (224, 256)), (112, 0, (112, 128)), (448, 0, (448, 512)), (64, 64, (64, 64))],
