@@ -16,6 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.stem = ""  # "imagenet" or "cifar"; empty: the model's own default
     config.model.dtype = "float32"  # of the computation: "float32" or "bfloat16"
     config.model.zero_init_residual = False
+    config.model.remat = ""  # compute activations again in the backward pass: "", "blocks" or "dots"
 
     config.init = ml_collections.ConfigDict()
     config.init.weights = ""  # a registered name, a file, a run folder; empty: random
@@ -33,6 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.batch_size = 128  # global
     config.data.eval_batch_size = 500
     config.data.workers = 0  # processes that decode a split larger than memory; 0: threads
+    config.data.placement = "auto"  # where decoded splits lie: "device", "host"; "auto": as memory allows
     # Side of the network's input in pixels; 0: as the weights say, else as stored.
     config.data.image_size = 0
 
@@ -66,6 +68,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.b2 = 0.999
     config.optim.eps = 1e-8
     config.optim.weight_decay = 1e-4
+    config.optim.l2_sp = 0.0  # pull of the backbone towards where it started (L2-SP)
     config.optim.decay_bias_and_norm = False
     config.optim.clip_norm = 0.0  # global norm of the trainable gradient; 0: off
     config.optim.schedule = "cosine"  # constant, step or cosine
@@ -85,10 +88,21 @@ def get_config() -> ml_collections.ConfigDict:
     config.train = ml_collections.ConfigDict()
     config.train.epochs = 0.0  # exactly one of epochs and steps
     config.train.steps = 0
+    config.train.updates_per_dispatch = 0  # at most; 0: as many as take about a quarter of a second
     config.train.log_every_steps = 50  # at most; more often in a run of under 1,000
     config.train.eval_every_epochs = 1.0  # 0: only at the end
     config.train.eval_every_steps = 0
     config.train.checkpoint_every_steps = 500  # 0: only where an evaluation saves, and at the end
+
+    config.cache = ml_collections.ConfigDict()  # activations of the frozen prefix, computed once
+    config.cache.boundary = ""  # "stem", "stage1", ..., "pool", or "auto", the last that is frozen; empty: no cache
+    config.cache.views = 1  # augmented views of each image; 1: the image as it is
+    config.cache.draw = "cycle"  # which view an epoch sees: "cycle" takes turns, "random" draws one
+    config.cache.view_seed = 0  # of the views' augmentation
+    config.cache.dtype = "float32"  # stored as "float32" or "bfloat16"
+    config.cache.storage = "auto"  # read from "device", "host" or "disk"; "auto": as memory allows
+    config.cache.dir = "~/.cache/tl_jax/activations"
+    config.cache.verify = 0  # updates trained both ways, the largest difference printed; 0: none
 
     config.parallel = ml_collections.ConfigDict()
     config.parallel.mode = "jit"  # jit or pmap
