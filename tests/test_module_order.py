@@ -10,6 +10,7 @@ _ORDER = (
     "errors",
     "files",
     "trees",
+    "memory",
     "models",
     "porting",
     "data",
