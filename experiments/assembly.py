@@ -127,6 +127,17 @@ def make_optimisation(
     Raises:
         InputError: if a pattern matches nothing or a value is out of range.
     """
+    schedule = make_schedule(config, config.optim.learning_rate, steps, num_examples)
+    return _make_partition(config, params, schedule)
+
+
+def make_schedule(
+    config: ml_collections.ConfigDict,
+    learning_rate: float | jax.Array,
+    steps: int,
+    num_examples: int,
+) -> optax.Schedule:
+    """Returns the schedule of `config.optim` with this peak, a number or data of the program."""
     section = config.optim
     for name in ("warmup", "step"):
         if section[f"{name}_steps"] and section[f"{name}_epochs"]:
@@ -134,28 +145,39 @@ def make_optimisation(
     boundaries = section.step_steps or [
         in_steps(config, float(epochs), num_examples) for epochs in section.step_epochs
     ]
-    schedule = optim.make_schedule(
+    return optim.make_schedule(
         section.schedule,
-        section.learning_rate,
+        learning_rate,
         steps,
         warmup_steps=section.warmup_steps or in_steps(config, section.warmup_epochs, num_examples),
         boundaries=tuple(int(step) for step in boundaries),
         decay=section.step_decay,
         final_fraction=section.final_fraction,
     )
-    return _make_partition(config, params, schedule)
 
 
-def _make_partition(
-    config: ml_collections.ConfigDict, params: dict[str, Any], schedule: optax.Schedule
-) -> Optimisation:
+def make_tx(
+    config: ml_collections.ConfigDict,
+    params: dict[str, Any],
+    schedule: optax.Schedule,
+    multipliers: dict[str, Any],
+    frozen_mask: dict[str, Any],
+    **regularisation: float | jax.Array,
+) -> optax.GradientTransformation:
+    """Returns the gradient transformation of `config.optim`.
+
+    Args:
+        config: of the run.
+        params: nested dict of arrays; `multipliers` and `frozen_mask` have its leaves.
+        schedule: step -> learning rate.
+        multipliers: tree of floats.
+        frozen_mask: tree of bools, True where frozen.
+        **regularisation: `weight_decay` and `l2_sp` where they are not those of the config; numbers, or
+            data of the program.
+    """
     section = config.optim
-    # An empty value on the command line reads as one empty text.
-    patterns = tuple(filter(None, config.freeze.patterns))
-    frozen_mask = freezing.frozen_mask(params, config.freeze.strategy, patterns)
-    rates = tuple(filter(None, section.lr_multipliers))
-    multipliers = optim.lr_multipliers(params, rates, section.layerwise_decay)
-    tx = optim.make_optimizer(
+    strengths = {"weight_decay": section.weight_decay, "l2_sp": section.l2_sp}
+    return optim.make_optimizer(
         params,
         schedule,
         name=section.name,
@@ -164,11 +186,22 @@ def _make_partition(
         b1=section.b1,
         b2=section.b2,
         eps=section.eps,
-        weight_decay=section.weight_decay,
         decay_bias_and_norm=section.decay_bias_and_norm,
         clip_norm=section.clip_norm,
         multipliers=multipliers,
         frozen_mask=frozen_mask,
+        **(strengths | regularisation),
     )
+
+
+def _make_partition(
+    config: ml_collections.ConfigDict, params: dict[str, Any], schedule: optax.Schedule
+) -> Optimisation:
+    # An empty value on the command line reads as one empty text.
+    patterns = tuple(filter(None, config.freeze.patterns))
+    frozen_mask = freezing.frozen_mask(params, config.freeze.strategy, patterns)
+    rates = tuple(filter(None, config.optim.lr_multipliers))
+    multipliers = optim.lr_multipliers(params, rates, config.optim.layerwise_decay)
+    tx = make_tx(config, params, schedule, multipliers, frozen_mask)
     norms = freezing.frozen_norms(params, frozen_mask)
     return Optimisation(frozen_mask, norms, multipliers, schedule, tx)

@@ -56,6 +56,13 @@ def test_label_smoothing_out_of_range(smoothing):
         losses.cross_entropy(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), smoothing)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_label_smoothing_as_data(smoothing):
+    logits, labels = jnp.array([[0.0, math.log(3)], [0.5, -1.0]]), jnp.array([1, 0])
+    as_data = jax.jit(losses.cross_entropy)(logits, labels, smoothing)
+    np.testing.assert_allclose(as_data, losses.cross_entropy(logits, labels, smoothing), rtol=3e-7)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_equals_pytorch(smoothing):
     torch = pytest.importorskip("torch")

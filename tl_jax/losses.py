@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from tl_jax.errors import InputError
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, label_smoothing: float | jax.Array = 0.0
+) -> jax.Array:
     """Returns the softmax cross-entropy of each example, in float32 whatever the logits' dtype.
 
     The target distribution is `1 - label_smoothing` on the label plus `label_smoothing / K` on
@@ -15,7 +17,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     Args:
         logits: [B, K], any float dtype.
         labels: int [B] in [0, K).
-        label_smoothing: in [0, 1).
+        label_smoothing: in [0, 1); an array, such as a traced scalar, is not checked.
 
     Returns:
         float32 [B]; NaN where a label is K or more.
@@ -25,10 +27,11 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
 
     Source: label smoothing, Szegedy et al. 2015 (arXiv:1512.00567), section 7.
     """
-    if not 0 <= label_smoothing < 1:
+    known = not isinstance(label_smoothing, jax.Array)
+    if known and not 0 <= label_smoothing < 1:
         raise InputError(f"label_smoothing is {label_smoothing!r}, expected a number in [0, 1)")
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     loss = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
-    if label_smoothing:
+    if not known or label_smoothing:
         loss = (1 - label_smoothing) * loss - label_smoothing * jnp.mean(log_probs, axis=-1)
     return loss

@@ -33,6 +33,7 @@ FIELDS = {
     "negative rate": ({"optim__learning_rate": -1.0}, "learning_rate"),
     "warmup beyond the end": ({"optim__warmup_steps": 7}, "warmup_steps"),
     "two warmups": ({"optim__warmup_epochs": 1.0, "optim__warmup_steps": 1}, "give one of them"),
+    "negative pull": ({"optim__l2_sp": -0.1}, "l2_sp is -0.1"),
     "smoothing": ({"optim__label_smoothing": 1.0}, "optim.label_smoothing=1.0"),
     "accumulation": ({"optim__accumulation": 3}, "nearest: 2"),
     "batch larger than the split": ({"data__batch_size": 21}, "split of 20 examples"),

@@ -141,6 +141,7 @@ def test_frozen_leaves_have_no_optimizer_state():
         pytest.param({"momentum": -0.1}, ["momentum is -0.1"], id="negative momentum"),
         pytest.param({"momentum": 0.0, "nesterov": True}, ["nesterov is True"], id="nesterov"),
         pytest.param({"weight_decay": -1e-4}, ["weight_decay is -0.0001"], id="decay"),
+        pytest.param({"l2_sp": -0.1}, ["l2_sp is -0.1", "at least 0"], id="pull to the start"),
         pytest.param({"clip_norm": -1.0}, ["clip_norm is -1.0"], id="clipping"),
         pytest.param({"name": "adamw", "b1": 1.0}, ["b1 is 1.0"], id="b1"),
         pytest.param({"name": "adamw", "b2": 1.5}, ["b2 is 1.5"], id="b2"),
@@ -166,6 +167,92 @@ def test_make_optimizer_refuses(arguments, parts):
         optim.make_optimizer(params, lambda step: 0.1, **arguments)
     for part in parts:
         assert part in str(caught.value)
+
+
+def regularised_updates(strengths, name="sgd", as_data=False):
+    """Returns backbone kernel, bias and head kernel, all from 1, after two updates of gradient 1."""
+    params = {
+        "stage1": {"kernel": jnp.ones((1, 1)), "bias": jnp.ones(1)},
+        "head": {"kernel": jnp.ones((1, 1))},
+    }
+
+    def updated(strengths):
+        after = params
+        tx = optim.make_optimizer(params, lambda step: 0.1, name=name, momentum=0.0, **strengths)
+        opt_state = tx.init(params)
+        for _ in range(2):
+            updates, opt_state = tx.update(jax.tree.map(jnp.ones_like, params), opt_state, after)
+            after = optax.apply_updates(after, updates)
+        return after
+
+    after = jax.jit(updated)(strengths) if as_data else updated(strengths)
+    return [
+        after[group][leaf].item()
+        for group, leaf in [("stage1", "kernel"), ("stage1", "bias"), ("head", "kernel")]
+    ]
+
+
+@pytest.mark.parametrize("as_data", [False, True], ids=["numbers", "data"])
+@pytest.mark.parametrize(
+    ("strengths", "expected"),
+    [
+        # The first update moves by 0.1 to 0.9, a tenth below the start: then g = 1 - 0.5 * 0.1.
+        pytest.param({"l2_sp": 0.5}, [0.805, 0.805, 0.8], id="pulled to the start"),
+        # The head: 1 - 0.1 * 1.2 = 0.88, then 0.88 - 0.1 * (1 + 0.2 * 0.88).
+        pytest.param(
+            {"l2_sp": 0.5, "weight_decay": 0.2}, [0.805, 0.805, 0.7624], id="the head decays"
+        ),
+        pytest.param(
+            {"l2_sp": 0.0, "weight_decay": 0.2}, [0.7624, 0.8, 0.7624], id="off: plain decay"
+        ),
+    ],
+)
+def test_l2_sp_by_hand(strengths, expected, as_data):
+    np.testing.assert_allclose(regularised_updates(strengths, as_data=as_data), expected, rtol=2e-6)
+
+
+def test_l2_sp_of_adamw_is_decoupled_as_its_weight_decay_is():
+    # A constant gradient makes m_hat / sqrt(v_hat) 1: w - 0.1 (1 + 0.5 (0.9 - 1)).
+    kernel, _, head = regularised_updates({"l2_sp": 0.5}, name="adamw")
+    assert (kernel, head) == (pytest.approx(0.805, rel=2e-6), pytest.approx(0.8, rel=2e-6))
+
+
+def test_the_start_of_l2_sp_is_state_of_trainable_leaves_outside_the_head():
+    params = make_params()
+    mask = freezing.frozen_mask(params, "up_to:stage1")
+
+    def arrays(l2_sp):
+        tx = optim.make_optimizer(
+            params, lambda step: 0.1, momentum=0.0, l2_sp=l2_sp, frozen_mask=mask
+        )
+        return [leaf for leaf in jax.tree.leaves(tx.init(params)) if leaf.ndim]
+
+    assert [leaf.shape for leaf in arrays(0.1)] == [(2,), (2,)]  # scale and bias of stage2
+    assert arrays(0.0) == []
+    own = {id(leaf) for leaf in jax.tree.leaves(params)}
+    assert not own & {id(leaf) for leaf in arrays(0.1)}, "a buffer cannot be donated twice"
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_numbers_and_data_give_the_same_updates(name):
+    params = make_params()
+    grads = jax.tree.map(lambda w: 0.3 * w + 0.1, params)
+    given = {"learning_rate": 0.3, "weight_decay": 0.01, "l2_sp": 0.05}
+
+    def twice(given):
+        given = dict(given)
+        schedule = optim.make_schedule("cosine", given.pop("learning_rate"), 4, warmup_steps=1)
+        tx = optim.make_optimizer(params, schedule, name=name, **given)
+        opt_state, after = tx.init(params), params
+        for _ in range(2):
+            updates, opt_state = tx.update(grads, opt_state, after)
+            after = optax.apply_updates(after, updates)
+        return after
+
+    for number, data in zip(
+        jax.tree.leaves(twice(given)), jax.tree.leaves(jax.jit(twice)(given)), strict=True
+    ):
+        np.testing.assert_allclose(number, data, rtol=3e-7)
 
 
 TORCH_CASES = [

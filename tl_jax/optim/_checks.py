@@ -6,6 +6,8 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from tl_jax.errors import InputError
 
 
@@ -30,6 +32,16 @@ def is_number(value: Any) -> bool:
     """Whether `value` is a finite real number (and no bool)."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return real and math.isfinite(value)
+
+
+def is_data(value: Any) -> bool:
+    """Whether `value` is an array: data of the compiled program, whose range nobody knows before it runs."""
+    return isinstance(value, jax.Array)
+
+
+def is_at_least_0(value: Any) -> bool:
+    """Whether `value` is a number of at least 0, or an array (which is not looked into)."""
+    return is_data(value) or (is_number(value) and value >= 0)
 
 
 def is_count(value: Any) -> bool:

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import optax
 
 from tl_jax import errors
-from tl_jax.optim._checks import Problems, increasing, is_count, is_number
+from tl_jax.optim._checks import Problems, increasing, is_at_least_0, is_count, is_number
 
 SCHEDULES = ("constant", "step", "cosine")
 
 
 def make_schedule(
     name: str,
-    learning_rate: float,
+    learning_rate: float | jax.Array,
     total_steps: int,
     *,
     warmup_steps: int = 0,
@@ -35,7 +35,7 @@ def make_schedule(
 
     Args:
         name: `constant`, `step` or `cosine`.
-        learning_rate: the peak, at least 0.
+        learning_rate: the peak, at least 0; an array, such as a traced scalar, is not checked.
         total_steps: updates of the whole run, at least 1.
         warmup_steps: updates of linear warm-up, within [0, `total_steps`].
         boundaries: increasing updates within [1, `total_steps`) at which `step` decays; ignored by
@@ -85,7 +85,7 @@ def _check(
 ) -> None:
     problems = Problems()
     problems.need(
-        is_number(learning_rate) and learning_rate >= 0,
+        is_at_least_0(learning_rate),
         "learning_rate",
         learning_rate,
         "a number of at least 0",

@@ -9,7 +9,7 @@ import optax
 
 from tl_jax import errors, trees
 from tl_jax.errors import InputError
-from tl_jax.optim._checks import Problems, is_number
+from tl_jax.optim._checks import Problems, is_at_least_0, is_data, is_number
 
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -18,6 +18,12 @@ class GradNormState(NamedTuple):
     """Holds the global norm of the last gradient of the trainable leaves, before clipping."""
 
     norm: jax.Array
+
+
+class StartState(NamedTuple):
+    """Holds the trainable leaves outside the head as they were at the start: where L2-SP pulls to."""
+
+    start: Any
 
 
 def grad_norm(opt_state: Any) -> jax.Array:
@@ -46,7 +52,8 @@ def make_optimizer(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: float | jax.Array = 0.0,
+    l2_sp: float | jax.Array = 0.0,
     decay_bias_and_norm: bool = False,
     clip_norm: float = 0.0,
     multipliers: trees.Tree | None = None,
@@ -62,6 +69,10 @@ def make_optimizer(
     - `adamw`: w <- w - lr (m_hat / (sqrt(v_hat) + eps) + d w), the decay thus scaled by the
       multiplier.
 
+    With `l2_sp` above 0, `l2_sp * (w - w0)` takes the place of d w in every trainable leaf outside the
+    head, biases and BatchNorm included; w0 is what `init` was given, and lies in its state. The head,
+    which has no pretrained values to stay near, keeps its weight decay.
+
     Everything happens inside the trainable partition: frozen leaves get no update and no state, do
     not count in the norm that clips, and the compiler drops their backward pass.
 
@@ -74,7 +85,9 @@ def make_optimizer(
         b1: of `adamw`, within [0, 1).
         b2: of `adamw`, within [0, 1).
         eps: of `adamw`, above 0.
-        weight_decay: at least 0.
+        weight_decay: at least 0; an array, such as a traced scalar, is not checked.
+        l2_sp: strength of the pull to the start, at least 0; an array is not checked, and its program
+            holds both the pull and the decay and takes one of them by its value.
         decay_bias_and_norm: whether weight decay also acts on biases and BatchNorm.
         clip_norm: the largest global norm of the trainable gradient, before weight decay; 0 for no
             clipping.
@@ -85,11 +98,12 @@ def make_optimizer(
         InputError: for an unknown name, or listing every argument out of range.
 
     Source: `torch.optim.SGD`, `torch.optim.AdamW` and `torch.nn.utils.clip_grad_norm_` (whose 1e-6
-    in the denominator is kept) of PyTorch 2.
+    in the denominator is kept) of PyTorch 2; L2-SP, Li, Grandvalet and Davoine 2018
+    (arXiv:1802.01483), equation 3.
     """
     if name not in OPTIMIZERS:
         raise errors.unknown("optimizer", name, OPTIMIZERS)
-    _check(name, momentum, nesterov, b1, b2, eps, weight_decay, clip_norm)
+    _check(name, momentum, nesterov, b1, b2, eps, weight_decay, l2_sp, clip_norm)
     names = list(trees.flatten(params))
     frozen = _aligned("frozen_mask", frozen_mask, names, False)
     scales = _aligned("multipliers", multipliers, names, 1.0)
@@ -97,12 +111,17 @@ def make_optimizer(
         leaf: weight_decay if decay_bias_and_norm or _is_kernel(leaf) else 0.0 for leaf in names
     }
 
-    def trainable(flat: dict[str, float]) -> Any:
+    def trainable(flat: dict[str, Any]) -> Any:
         return trees.unflatten(
             {leaf: optax.MaskedNode() if frozen[leaf] else flat[leaf] for leaf in names}
         )
 
-    decay = _add_decay(trainable(decays)) if weight_decay else optax.identity()
+    decay = optax.identity()
+    if is_data(weight_decay) or weight_decay:
+        decay = _add_decay(trainable(decays))
+    if is_data(l2_sp) or l2_sp:
+        pulled = {leaf: leaf.split("/", 1)[0] != "head" for leaf in names}
+        decay = _pull_to_start(trainable(pulled), l2_sp, trainable(decays))
     if name == "sgd":
         rule = optax.trace(momentum, nesterov) if momentum else optax.identity()
         steps = [decay, rule]
@@ -163,9 +182,38 @@ def _bias_correction(decay: float, count: jax.Array) -> jax.Array:
 
 def _add_decay(decays: Any) -> optax.GradientTransformation:
     def update(updates, params):
-        return jax.tree.map(lambda g, d, w: g + d * w if d else g, updates, decays, params)
+        return jax.tree.map(_decayed, updates, decays, params)
 
     return optax.stateless(update)
+
+
+def _decayed(g: jax.Array, decay: float | jax.Array, w: jax.Array) -> jax.Array:
+    return g + decay * w if is_data(decay) or decay else g
+
+
+def _pull_to_start(
+    pulled: Any, l2_sp: float | jax.Array, decays: Any
+) -> optax.GradientTransformation:
+    """Returns L2-SP on the leaves for which `pulled` is True, weight decay on the others."""
+
+    def init(params):
+        # Copied: the training step donates params and state, and no buffer can be donated twice.
+        return StartState(
+            jax.tree.map(
+                lambda w, pull: jnp.copy(w) if pull else optax.MaskedNode(), params, pulled
+            )
+        )
+
+    def regularised(g, w, pull, decay, start):
+        if not pull:
+            return _decayed(g, decay, w)
+        toward = g + l2_sp * (w - start)
+        return jnp.where(l2_sp > 0, toward, _decayed(g, decay, w)) if is_data(l2_sp) else toward
+
+    def update(updates, state, params=None):
+        return jax.tree.map(regularised, updates, params, pulled, decays, state.start), state
+
+    return optax.GradientTransformation(init, update)
 
 
 def _scale_leaves(scales: Any) -> optax.GradientTransformation:
@@ -194,7 +242,7 @@ def _aligned(kind: str, tree: trees.Tree | None, names: list[str], default: Any)
     return flat
 
 
-def _check(name, momentum, nesterov, b1, b2, eps, weight_decay, clip_norm) -> None:
+def _check(name, momentum, nesterov, b1, b2, eps, weight_decay, l2_sp, clip_norm) -> None:
     problems = Problems()
 
     def fraction(label, value):
@@ -202,7 +250,7 @@ def _check(name, momentum, nesterov, b1, b2, eps, weight_decay, clip_norm) -> No
         problems.need(good, label, value, "a number in [0, 1)")
 
     def at_least_0(label, value):
-        problems.need(is_number(value) and value >= 0, label, value, "a number of at least 0")
+        problems.need(is_at_least_0(value), label, value, "a number of at least 0")
 
     if name == "sgd":
         fraction("momentum", momentum)
@@ -212,5 +260,8 @@ def _check(name, momentum, nesterov, b1, b2, eps, weight_decay, clip_norm) -> No
         fraction("b2", b2)
         problems.need(is_number(eps) and eps > 0, "eps", eps, "a number above 0")
     at_least_0("weight_decay", weight_decay)
-    at_least_0("clip_norm", clip_norm)
+    at_least_0("l2_sp", l2_sp)
+    problems.need(
+        is_number(clip_norm) and clip_norm >= 0, "clip_norm", clip_norm, "a number of at least 0"
+    )
     problems.raise_any()
