@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_jax.data import images, selection
+from tl_jax.data import fingerprint, images, selection
 from tl_jax.data.records import LazySplit
 from tl_jax.errors import InputError
 
@@ -96,6 +96,7 @@ class _FileRecords:
         self.class_names = class_names
         found = [classes.get(name, []) for name in class_names]
         self._files = [file for files in found for file in files]
+        self._fingerprint: str | None = None
         self._labels = np.repeat(np.arange(len(found)), [len(files) for files in found])
 
     def __len__(self) -> int:
@@ -117,6 +118,16 @@ class _FileRecords:
 
     def describe(self, index: int) -> str:
         return self._files[index]
+
+    def fingerprint(self, *, labelled: bool = False) -> str:
+        if self._fingerprint is None:
+            try:
+                self._fingerprint = fingerprint.of_files(self._files)
+            except OSError as error:
+                raise InputError(f"an image cannot be read: {error}") from error
+        if labelled:
+            return fingerprint.combine(self._fingerprint, self._labels)
+        return self._fingerprint
 
 
 def _classes(folder: Path) -> dict[str, list[str]]:

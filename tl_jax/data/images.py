@@ -4,12 +4,16 @@ import io
 from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import Image
 
 from tl_jax.errors import InputError
 
 # Pillow would clip these to 8 bits without a word.
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+
+# What the pixels of a file depend on besides its bytes.
+DECODER = f"Pillow {PIL.__version__}"
 
 
 def stored_size(encoded: bytes | Path, name: str) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """From the name of a data set to the splits that training and evaluation read."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from tl_jax import errors
 from tl_jax.data import arrays, folder, notation, order, prepare, records, selection, tfds_source
+from tl_jax.data.decoded import DecodedCache
 from tl_jax.data.split import InMemorySplit, Split
 from tl_jax.errors import InputError
 
@@ -51,6 +52,8 @@ def load_splits(
     image_size: int = 0,
     max_memory_bytes: int = 8 << 30,
     download: bool = True,
+    cache_dir: str | Path | None = None,
+    wait: bool = True,
 ) -> dict[str, Split]:
     """Returns the splits of a data set: `train`, `test`, and `validation` where one is asked for.
 
@@ -73,6 +76,10 @@ def load_splits(
         max_memory_bytes: splits whose decoded images take more are decoded on access.
         download: whether CIFAR-10 and CIFAR-100 are prepared from the publisher's archive when they
             are missing: one placed in `data_dir`, or else downloaded.
+        cache_dir: where images that took decoding are kept for later calls, checked by the content
+            of their files; None: nowhere.
+        wait: whether to return only when all images are decoded. Otherwise labels are at hand and
+            images on their way; `wait_for` waits for them.
 
     Raises:
         InputError: if a name is unknown, the data is absent or not as promised, a split does not
@@ -93,7 +100,8 @@ def load_splits(
     wanted = {"train": train, "test": test} | ({"validation": validation} if validation else {})
     chosen = _resolve(source, wanted)
     chosen = _one_shape(chosen, image_size)
-    splits = {role: _in_memory(split, max_memory_bytes) for role, split in chosen.items()}
+    cache = DecodedCache(Path(cache_dir).expanduser()) if cache_dir else None
+    splits = {role: _in_memory(split, max_memory_bytes, cache) for role, split in chosen.items()}
     if validation_fraction:
         labels = splits["train"].labels
         stay, held = selection.hold_out(labels, round(validation_fraction * len(labels)), seed)
@@ -103,7 +111,20 @@ def load_splits(
         split = splits["train"]
         few = selection.few_shot(split.labels, examples_per_class, seed, split.class_names)
         splits["train"] = split.subset(few)
-    return {role: _in_memory(split, max_memory_bytes) for role, split in splits.items()}
+    splits = {role: _in_memory(split, max_memory_bytes, cache) for role, split in splits.items()}
+    if wait:
+        wait_for(splits)
+    return splits
+
+
+def wait_for(splits: Mapping[str, Split]) -> None:
+    """Returns once the images of all splits can be read.
+
+    Raises:
+        InputError: if one of them cannot be decoded.
+    """
+    for split in splits.values():
+        split.gather(np.arange(0))
 
 
 def open_source(
@@ -138,7 +159,7 @@ def _resolve(source: Source, wanted: dict[str, str]) -> dict[str, _Stored]:
             indices = _slice(
                 part, len(whole[split]), shuffled=not isinstance(source, tfds_source.Tfds)
             )
-            parts.append(whole[split].subset(indices, f"{source.name} {text}"))
+            parts.append(_part(whole[split], indices, f"{source.name} {text}"))
             places.append((split, indices))
         chosen[role], rows[role] = _join(parts), places
     for first, second in itertools.combinations(wanted, 2):
@@ -149,6 +170,16 @@ def _resolve(source: Source, wanted: dict[str, str]) -> dict[str, _Stored]:
                 f"{shared} examples; expected none"
             )
     return chosen
+
+
+def _part(split: _Stored, indices: np.ndarray, name: str) -> _Stored:
+    """Returns some rows of a stored split; encoded ones as a whole of their own.
+
+    What is computed for a whole is then computed for the images that were asked for only.
+    """
+    if isinstance(split, records.LazySplit):
+        return records.LazySplit(split.records, split.rows[indices], split.image_side, name)
+    return split.subset(indices, name)
 
 
 def _slice(part: notation.Part, num_examples: int, *, shuffled: bool) -> np.ndarray:
@@ -196,9 +227,9 @@ def _one_shape(chosen: dict[str, _Stored], image_size: int) -> dict[str, _Stored
     return chosen
 
 
-def _in_memory(split: Split, max_memory_bytes: int) -> Split:
+def _in_memory(split: Split, max_memory_bytes: int, cache: DecodedCache | None) -> Split:
     if isinstance(split, records.LazySplit) and split.num_bytes <= max_memory_bytes:
-        return split.in_memory()
+        return split.in_memory(cache)
     return split
 
 

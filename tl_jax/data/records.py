@@ -5,17 +5,24 @@ import concurrent.futures
 import copy
 import functools
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from tl_jax.data import images
+from tl_jax.data import fingerprint, images
+from tl_jax.data.decoded import DecodedCache
 from tl_jax.data.split import InMemorySplit, label_problems
 from tl_jax.errors import InputError
 
 # Images per task of a thread: fewer cost more in hand-over than a 32-pixel image takes to decode.
 _CHUNK = 128
+# Bytes of an image, decoded, from which several threads are faster than one: Pillow holds the
+# interpreter's lock while it reads headers, and two threads decode 32-pixel images at 2/3 of the pace
+# of one (64 pixels: 3/4, 96: 1.1, 224: 1.8; two cores).
+_THREADS_PAY = 96 * 96 * 3
+_AHEAD = 16  # chunks
 
 
 class Records(Protocol):
@@ -47,6 +54,17 @@ class Records(Protocol):
         """Returns how a message calls one record."""
         ...
 
+    def fingerprint(self, *, labelled: bool = False) -> str:
+        """Returns what tells the stored images, in their order, from any others: hexadecimal.
+
+        Args:
+            labelled: whether labels count too.
+
+        Raises:
+            InputError: if a file cannot be read.
+        """
+        ...
+
 
 class LazySplit:
     """A split whose images are decoded on access, by a few threads; it can be pickled.
@@ -68,6 +86,8 @@ class LazySplit:
         self.class_names = records.class_names
         self.name = name
         self.image_side = image_size
+        self._whole: LazySplit | None = None
+        self._places: np.ndarray | None = None
         self._labels: np.ndarray | None = None
 
     @property
@@ -111,41 +131,84 @@ class LazySplit:
 
     def gather(self, indices: np.ndarray) -> np.ndarray:
         """Returns the images at `indices`, decoded now: uint8 [B, H, W, C]."""
-        return self._decode(self.rows[np.asarray(indices)])[0]
+        return self._decode(self.rows[np.asarray(indices)])
 
     def subset(self, indices: np.ndarray, name: str = "") -> "LazySplit":
         """Returns the split of the examples at `indices`."""
         indices = np.asarray(indices, np.int64)
         chosen = LazySplit(self.records, self.rows[indices], self.image_side, name or self.name)
+        chosen._whole = self._whole or self
+        chosen._places = indices if self._places is None else self._places[indices]
         if "_framing" in self.__dict__:
             chosen.__dict__["_framing"] = self._framing
         if self._labels is not None:
             chosen._labels = self._labels[indices]
         return chosen
 
+    def whole(self) -> tuple["LazySplit", np.ndarray]:
+        """Returns the split that this one was taken from, and which of its rows this is: int64 [N]."""
+        if self._whole is None or self._places is None:
+            return self, np.arange(len(self))
+        return self._whole, self._places
+
+    def fingerprint(self) -> str:
+        """Returns what tells these images, in this order, from any others; see `split.Split`.
+
+        The files of the records are read whole, once; the decoder and the side to which images are
+        brought count too.
+        """
+        return self._fingerprint(labelled=False)
+
+    def _fingerprint(self, *, labelled: bool) -> str:
+        stored = self.records.fingerprint(labelled=labelled)
+        return fingerprint.combine(stored, images.DECODER, f"{self._framing}", self.rows)
+
     def resized(self) -> "LazySplit":
         """Returns the same split with every image brought to `image_side`, equal in size or not."""
         chosen = copy.copy(self)
+        chosen._whole = chosen._places = None
         chosen.__dict__["_framing"] = (self.image_side, self.image_side, 3), self.image_side
         return chosen
 
-    def in_memory(self) -> InMemorySplit:
-        """Returns the same split with all images decoded, each once."""
-        pixels, labels = self._decode(self.rows)
-        return InMemorySplit(pixels, self._checked(labels), self.class_names, self.name)
+    def in_memory(self, cache: DecodedCache | None = None) -> InMemorySplit:
+        """Returns the same split with all images decoded, each once, in the background.
 
-    def _decode(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        Labels are at hand when this returns; who first asks for images waits for them, and is told
+        by an InputError if one of them cannot be decoded.
+
+        Args:
+            cache: where decoded images are kept for later runs, if anywhere.
+        """
+        key = self._fingerprint(labelled=True) if cache else ""
+        kept = cache.find(key) if cache else None
+        if kept is not None and len(kept.labels) == len(self):
+            self._labels = self._checked(kept.labels)
+        labels = self.labels
+        if cache and kept is None:
+            cache.announce(key, len(self), self.num_bytes)
+
+        def decode() -> np.ndarray:
+            pixels = kept.images() if kept is not None else None
+            if pixels is None:
+                pixels = self._decode(self.rows)
+                if cache:
+                    cache.keep(key, pixels, labels)
+            return pixels
+
+        return InMemorySplit.of(_Decoding(self, decode), labels, self.class_names, self.name)
+
+    def _decode(self, rows: np.ndarray) -> np.ndarray:
         pixels = np.empty((len(rows), *self.image_shape), np.uint8)
-        labels = np.empty(len(rows), np.int32)
 
         def work(places: np.ndarray) -> Sequence[int]:
-            encoded, labels[places] = self.records.read(rows[places])
+            encoded, _ = self.records.read(rows[places])
             for place, one in zip(places, encoded, strict=True):
                 pixels[place] = self._decode_one(one, int(rows[place]))
             return ()
 
-        collections.deque(_map_chunks(work, np.arange(len(rows))), maxlen=0)
-        return pixels, labels
+        small = pixels[:1].size < _THREADS_PAY
+        collections.deque(_map_chunks(work, np.arange(len(rows)), alone=small), maxlen=0)
+        return pixels
 
     def _decode_one(self, encoded: bytes, row: int) -> np.ndarray:
         shape, side = self._framing
@@ -165,6 +228,35 @@ class LazySplit:
         if problems:
             raise InputError(f"{self.name}: " + "; ".join(problems))
         return labels.astype(np.int32)
+
+
+class _Decoding:
+    """The images of a split, being decoded; see `split.Pixels`."""
+
+    def __init__(self, split: LazySplit, decode: Callable[[], np.ndarray]):
+        self._split = split
+        self._future: concurrent.futures.Future[np.ndarray] = concurrent.futures.Future()
+        self.shape = (len(split), *split.image_shape)
+        # A daemon, so that a run that ends early need not wait for it.
+        threading.Thread(target=self._work, args=(decode,), name="tl_jax", daemon=True).start()
+
+    def _work(self, decode: Callable[[], np.ndarray]) -> None:
+        try:
+            with _ONE_SPLIT_AT_A_TIME:
+                self._future.set_result(decode())
+        except BaseException as error:
+            self._future.set_exception(error)
+
+    def get(self) -> np.ndarray:
+        return self._future.result()
+
+    def fingerprint(self, rows: np.ndarray | None) -> str:
+        split = self._split if rows is None else self._split.subset(rows)
+        return split.fingerprint()
+
+
+# Two would only hold up each other, and what is started first is wanted first.
+_ONE_SPLIT_AT_A_TIME = threading.Lock()
 
 
 class JoinedRecords:
@@ -207,6 +299,11 @@ class JoinedRecords:
         part, local = self._locate(index)
         return part.describe(local)
 
+    def fingerprint(self, *, labelled: bool = False) -> str:
+        """See `Records`."""
+        parts = (part.fingerprint(labelled=labelled) for part in self._parts)
+        return fingerprint.combine(*parts)
+
     def _locate(self, index: int) -> tuple[Records, int]:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self._parts[number], int(index - self._starts[number])
@@ -229,18 +326,29 @@ def join(splits: Sequence[LazySplit]) -> LazySplit:
     return LazySplit(joined, rows, first.image_side, first.name)
 
 
-def _map_chunks(function, values: np.ndarray):
-    """Yields the items of function(chunk) for every chunk of `values`, in order, from threads."""
+def _map_chunks(function, values: np.ndarray, *, alone: bool = False):
+    """Yields the items of function(chunk) for every chunk of `values`, in order.
+
+    Args:
+        function: from a chunk to items.
+        values: [N].
+        alone: whether to work in this thread rather than in a few others.
+    """
     chunks = [values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK)]
-    if len(chunks) == 1:
-        yield from function(chunks[0])
+    if alone or len(chunks) == 1:
+        for chunk in chunks:
+            yield from function(chunk)
         return
-    for items in _pool().map(function, chunks):
-        yield from items
+    # A few ahead, no more: what is queued when a program ends is worked off before it does.
+    waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+    for chunk in chunks:
+        waiting.append(_pool().submit(function, chunk))
+        if len(waiting) > _AHEAD:
+            yield from waiting.popleft().result()
+    for future in waiting:
+        yield from future.result()
 
 
-# Eight at most: Pillow holds the interpreter's lock while it reads headers, so that small images gain
-# nothing from more threads.
 @functools.cache
 def _pool() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1), "tl_jax decode")
+    return concurrent.futures.ThreadPoolExecutor(min(_AHEAD, os.cpu_count() or 1), "tl_jax decode")

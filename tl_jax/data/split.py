@@ -4,11 +4,13 @@ Shapes: N examples, B examples of a batch, H rows, W columns, C = 3 channels (re
 """
 
 import copy
+import functools
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from tl_jax.data import fingerprint
 from tl_jax.errors import InputError
 
 
@@ -46,6 +48,65 @@ class Split(Protocol):
         """Returns the split of the examples at `indices`, in that order."""
         ...
 
+    def whole(self) -> tuple["Split", np.ndarray]:
+        """Returns the split that this one was taken from, and which of its rows this is: int64 [N].
+
+        Parts of one whole, such as the two sides of a hold-out, return the same one; a split that
+        was not taken from another returns itself.
+        """
+        ...
+
+    def fingerprint(self) -> str:
+        """Returns what tells these images, in this order, from any others: hexadecimal.
+
+        Equal fingerprints mean equal pixels, in any process. Labels, class names and `name` play no
+        part. Nothing is decoded for it.
+        """
+        ...
+
+
+class Pixels(Protocol):
+    """All images that a split and its parts share: at hand, or still on their way."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, H, W, C)."""
+        ...
+
+    def get(self) -> np.ndarray:
+        """Returns them, uint8 [N, H, W, C], once they are there.
+
+        Raises:
+            InputError: if they cannot be read.
+        """
+        ...
+
+    def fingerprint(self, rows: np.ndarray | None) -> str:
+        """Returns the fingerprint of the images at `rows`, or of all, without waiting for them."""
+        ...
+
+
+class ArrayPixels:
+    """Images that are an array: uint8 [N, H, W, C]."""
+
+    def __init__(self, images: np.ndarray):
+        self._images = images
+        self.shape = images.shape
+
+    def get(self) -> np.ndarray:
+        """See `Pixels`."""
+        return self._images
+
+    def fingerprint(self, rows: np.ndarray | None) -> str:
+        """See `Pixels`."""
+        if rows is None or np.array_equal(rows, np.arange(len(self._images))):
+            return self._fingerprint
+        return fingerprint.combine(self._fingerprint, np.asarray(rows, np.int64))
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint.combine(self._images)
+
 
 class InMemorySplit:
     """A split whose images are decoded: indexing it costs a copy and nothing else.
@@ -79,7 +140,29 @@ class InMemorySplit:
             images = images[..., None]
         if images.shape[-1] == 1:
             images = np.repeat(images, 3, axis=-1)
-        self._images = images
+        self._set(ArrayPixels(images), labels, class_names, name)
+
+    @classmethod
+    def of(
+        cls, pixels: Pixels, labels: np.ndarray, class_names: Sequence[str], name: str
+    ) -> "InMemorySplit":
+        """Returns the split of images that may still be on their way; only `labels` are checked.
+
+        Raises:
+            InputError: if the labels are out of range.
+        """
+        problems = label_problems(labels, class_names)
+        if problems:
+            raise InputError(f"{name}: " + "; ".join(problems))
+        split = cls.__new__(cls)
+        split._set(pixels, labels, tuple(class_names), name)
+        return split
+
+    def _set(
+        self, pixels: Pixels, labels: np.ndarray, class_names: tuple[str, ...], name: str
+    ) -> None:
+        self._pixels = pixels
+        self._whole: InMemorySplit | None = None
         self._rows: np.ndarray | None = None
         self.labels = labels.astype(np.int32)
         self.class_names = class_names
@@ -88,12 +171,13 @@ class InMemorySplit:
     @property
     def images(self) -> np.ndarray:
         """All images: uint8 [N, H, W, C]; a copy when this is a subset, whose memory is shared."""
-        return self._images if self._rows is None else self._images[self._rows]
+        images = self._pixels.get()
+        return images if self._rows is None else images[self._rows]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of every image."""
-        height, width, channels = self._images.shape[1:]
+        _, height, width, channels = self._pixels.shape
         return height, width, channels
 
     def __len__(self) -> int:
@@ -102,16 +186,27 @@ class InMemorySplit:
     def gather(self, indices: np.ndarray) -> np.ndarray:
         """Returns a copy of the images at `indices`: uint8 [B, H, W, C]."""
         indices = np.asarray(indices)
-        return self._images[indices if self._rows is None else self._rows[indices]]
+        return self._pixels.get()[indices if self._rows is None else self._rows[indices]]
 
     def subset(self, indices: np.ndarray, name: str = "") -> "InMemorySplit":
         """Returns the split of the examples at `indices`; the images are shared, not copied."""
         indices = np.asarray(indices, np.int64)
         chosen = copy.copy(self)
+        chosen._whole = self._whole or self
         chosen._rows = indices if self._rows is None else self._rows[indices]
         chosen.labels = self.labels[indices]
         chosen.name = name or self.name
         return chosen
+
+    def whole(self) -> tuple["InMemorySplit", np.ndarray]:
+        """Returns the split that this one was taken from, and which of its rows this is: int64 [N]."""
+        if self._whole is None or self._rows is None:
+            return self, np.arange(len(self))
+        return self._whole, self._rows
+
+    def fingerprint(self) -> str:
+        """Returns what tells these images, in this order, from any others; see `Split`."""
+        return self._pixels.fingerprint(self._rows)
 
 
 def label_problems(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tl_jax import errors
-from tl_jax.data import images
+from tl_jax.data import fingerprint, images
 from tl_jax.data.records import LazySplit
 from tl_jax.errors import InputError
 
@@ -153,7 +153,10 @@ class _TfdsRecords:
 
     def __init__(self, folder: Path, split: str, image: str, label: str):
         self._folder, self._split, self._image, self._label = folder, split, image, label
-        features = self._open().dataset_info.features
+        info = self._open().dataset_info
+        features = info.features
+        self._files = [str(path) for path in info.splits[split].filepaths]
+        self._fingerprint: str | None = None
         height, width, _ = features[image].shape
         self.declared_size = (height, width) if height and width else None
         self.class_names = tuple(features[label].names)
@@ -179,16 +182,21 @@ class _TfdsRecords:
         return len(self._examples)
 
     def read(self, indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+        from tensorflow_datasets.proto import tf_example_pb2
+
         try:
-            examples = self._examples.__getitems__([int(index) for index in indices])
+            stored = self._examples.data_source.__getitems__([int(index) for index in indices])
+            # A third of the time that tfds takes to give the same.
+            features = [tf_example_pb2.Example.FromString(one).features.feature for one in stored]
+            encoded = [feature[self._image].bytes_list.value[0] for feature in features]
+            labels = [feature[self._label].int64_list.value[0] for feature in features]
         except Exception as error:
             # array_record and protobuf raise a dozen unrelated types for a damaged file.
             raise InputError(
                 f"{self._folder}: records {indices[0]} to {indices[-1]} of split {self._split!r} "
                 f"cannot be read: {error}"
             ) from error
-        labels = np.array([example[self._label] for example in examples], np.int64)
-        return [example[self._image] for example in examples], labels
+        return encoded, np.array(labels, np.int64)
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         return self.read(indices)[1]
@@ -198,6 +206,16 @@ class _TfdsRecords:
 
     def describe(self, index: int) -> str:
         return f"record {index} of split {self._split!r} in {self._folder}"
+
+    def fingerprint(self, *, labelled: bool = False) -> str:
+        if self._fingerprint is None:
+            try:
+                self._fingerprint = fingerprint.of_files(self._files, self._image)
+            except OSError as error:
+                raise InputError(f"{self._folder} cannot be read: {error}") from error
+        if labelled:
+            return fingerprint.combine(self._fingerprint, self._label)
+        return self._fingerprint
 
 
 def _builder(folder: Path) -> Any:

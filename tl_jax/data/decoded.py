@@ -1,0 +1,119 @@
+"""Decoded images kept on disk: decoded once on a machine, mapped into memory by later runs.
+
+One entry is a folder named by the fingerprint of what was decoded, with `images.npy` uint8
+[N, H, W, C], `labels.npy` integers [N] and `files.json`, their sizes and SHA-256. It appears whole or not at
+all. Any entry may be deleted at any time.
+"""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tl_jax import files
+
+_IMAGES, _LABELS, _FACTS = "images.npy", "labels.npy", "files.json"
+_DRAFT = ".draft-"
+_SECONDS_OF_A_DRAFT = 24 * 3600
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """An entry whose sizes are right and whose labels are verified; `images` verifies the rest."""
+
+    folder: Path
+    checksum: str
+    labels: np.ndarray
+
+    def images(self) -> np.ndarray | None:
+        """Returns the images, mapped from the file; None if their checksum is wrong."""
+        path = self.folder / _IMAGES
+        try:
+            if files.digest(path) == self.checksum:
+                return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError):
+            pass
+        return None
+
+
+class DecodedCache:
+    """A folder of decoded splits; nothing that goes wrong with it is more than a line on stderr."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def find(self, key: str) -> Kept | None:
+        """Returns the entry of a fingerprint; None if it is absent or visibly damaged."""
+        folder = self._folder / key
+        try:
+            facts = json.loads((folder / _FACTS).read_text())
+            if any((folder / name).stat().st_size != fact["bytes"] for name, fact in facts.items()):
+                return None
+            if files.digest(folder / _LABELS) != facts[_LABELS]["sha256"]:
+                return None
+            labels = np.load(folder / _LABELS, allow_pickle=False)
+            return Kept(folder, facts[_IMAGES]["sha256"], labels)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def announce(self, key: str, num_examples: int, num_bytes: int) -> None:
+        """Says that images are decoded, and where they will be kept."""
+        _say(
+            f"decoding {num_examples:,} images, once: later runs find them in "
+            f"{self._folder / key} ({num_bytes / 1e6:,.0f} MB, may be deleted)"
+        )
+
+    def keep(self, key: str, images: np.ndarray, labels: np.ndarray) -> None:
+        """Writes an entry, in place of a damaged one; where that fails, says so and goes on."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._remove_old_drafts()
+            free = shutil.disk_usage(self._folder).free
+            if free < 2 * images.nbytes:  # the run itself needs room too
+                raise OSError(f"{free / 1e6:,.0f} MB are free, {images.nbytes / 1e6:,.0f} needed")
+            draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self._folder))
+            try:
+                _write(draft, images, labels)
+                self._put(draft, self._folder / key)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        except OSError as error:
+            _say(f"decoded images are not kept in {self._folder}: {error}")
+
+    def _put(self, draft: Path, place: Path) -> None:
+        """Renames a draft to its place; whoever else put the same entry there meanwhile is welcome."""
+        if place.exists():
+            removed = draft / "removed"
+            with contextlib.suppress(FileNotFoundError):
+                place.rename(removed)
+            shutil.rmtree(removed, ignore_errors=True)
+        try:
+            draft.rename(place)
+        except OSError:
+            if not place.exists():
+                raise
+
+    def _remove_old_drafts(self) -> None:
+        for draft in self._folder.glob(f"{_DRAFT}*"):
+            if time.time() - draft.stat().st_mtime > _SECONDS_OF_A_DRAFT:
+                shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    facts = {}
+    for name, array in ((_IMAGES, images), (_LABELS, labels)):
+        with open(folder / name, "wb") as file:
+            np.save(file, array, allow_pickle=False)
+        size = (folder / name).stat().st_size
+        facts[name] = {"bytes": size, "sha256": files.digest(folder / name)}
+    files.write(folder / _FACTS, files.to_json(facts))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
