@@ -25,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.name = "tfds:cifar10"  # tfds:NAME, folder:PATH, npz:PATH or digits
     config.data.data_dir = ""  # of tfds; empty: its own default
+    config.data.cache_dir = "~/.cache/tl_jax/decoded"  # of decoded images; empty: none
     config.data.train_split = "train"  # tfds notation, such as train[:20%]
     config.data.test_split = "test"
     config.data.validation_split = ""  # a split of its own to choose the best step by; or, without:

@@ -60,6 +60,7 @@ def make_splits(config: ml_collections.ConfigDict) -> dict[str, data.Split]:
         examples_per_class=section.examples_per_class,
         seed=section.seed,
         image_size=weights.host_size(config),
+        cache_dir=section.cache_dir or None,
     )
 
 

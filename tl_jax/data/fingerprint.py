@@ -15,7 +15,7 @@ def combine(*parts: str | bytes | np.ndarray) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(f"array {part.dtype.str} {part.shape} ".encode())
-            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
         else:
             data = part.encode() if isinstance(part, str) else part
             digest.update(f"bytes {len(data)} ".encode())
