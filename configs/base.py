@@ -93,7 +93,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.log_every_steps = 50  # at most; more often in a run of under 1,000
     config.train.eval_every_epochs = 1.0  # 0: only at the end
     config.train.eval_every_steps = 0
-    config.train.checkpoint_every_steps = 500  # 0: only where an evaluation saves, and at the end
+    config.train.checkpoint_every_seconds = 60.0  # 0: not by the clock
+    config.train.checkpoint_every_steps = 0  # 0: not by updates; the end always saves
 
     config.cache = ml_collections.ConfigDict()  # activations of the frozen prefix, computed once
     config.cache.boundary = ""  # "stem", "stage1", ..., "pool", or "auto", the last that is frozen; empty: no cache

@@ -8,7 +8,7 @@ import ml_collections
 import optax
 
 from experiments import weights
-from tl_jax import data, freezing, models, optim
+from tl_jax import activations, data, freezing, models, optim
 from tl_jax.errors import InputError
 
 
@@ -24,6 +24,10 @@ def check(config: ml_collections.ConfigDict) -> None:
         "data.workers": (config.data.workers, 0, 1024),
         "data.image_size": (config.data.image_size, 0, weights.LARGEST_IMAGE_SIZE),
         "preprocess.resize": (config.preprocess.resize, 0, weights.LARGEST_IMAGE_SIZE),
+        "cache.views": (config.cache.views, 1, 10_000),
+        "cache.view_seed": (config.cache.view_seed, 0, 2**31 - 1),
+        "cache.verify": (config.cache.verify, 0, 2**31 - 1),
+        "train.updates_per_dispatch": (config.train.updates_per_dispatch, 0, 10_000),
         "train.log_every_steps": (config.train.log_every_steps, 1, 2**31 - 1),
         "train.eval_every_steps": (config.train.eval_every_steps, 0, 2**31 - 1),
         "train.checkpoint_every_steps": (config.train.checkpoint_every_steps, 0, 2**31 - 1),
@@ -192,6 +196,39 @@ def make_tx(
         multipliers=multipliers,
         frozen_mask=frozen_mask,
         **(strengths | regularisation),
+    )
+
+
+def choose_boundary(
+    config: ml_collections.ConfigDict, model, optimisation: Optimisation, image_size: int
+) -> str | None:
+    """Returns where activations are stored, or None where `cache.boundary` asks for none.
+
+    Raises:
+        InputError: if training on what is stored there would not be what the config says.
+    """
+    section = config.cache
+    if not section.boundary:
+        return None
+    augments = config.augment.flip or config.augment.crop_padding
+    if augments and section.views == 1:
+        raise InputError(
+            f"cache.views=1 stores every image as it is, but augment.flip={config.augment.flip} and "
+            f"augment.crop_padding={config.augment.crop_padding} change it at every update; expected "
+            "augment.flip=False and augment.crop_padding=0, or cache.views above 1"
+        )
+    if section.views > 1 and not augments:
+        raise InputError(
+            f"cache.views={section.views}: without augment.flip and augment.crop_padding all views are "
+            "the same; expected cache.views=1, or one of them"
+        )
+    return activations.choose_boundary(
+        model,
+        section.boundary,
+        frozen_mask=optimisation.frozen_mask,
+        frozen_norms=optimisation.frozen_norms,
+        norm_policy=config.freeze.batch_norm,
+        image_size=image_size,
     )
 
 

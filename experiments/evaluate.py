@@ -20,8 +20,9 @@ from absl import flags
 from configs import base
 from experiments import assembly, cli, config_fields, outcome, weights
 from experiments.evaluator import Evaluator
-from tl_jax import checkpointing, sharding
+from tl_jax import checkpointing, models, sharding
 from tl_jax.errors import InputError
+from tl_jax.preprocessing import make_eval_transform
 from tl_jax.run_folder import RunFolder
 
 _CONFIG = cli.define_config()
@@ -112,7 +113,11 @@ def _evaluate(
             spec, deviations = weights.make_preprocessing(config, initial, split.image_shape)
             mesh = sharding.make_mesh(config.parallel.devices)
             evaluator = Evaluator(
-                model, spec, mesh, config.data.eval_batch_size, config.data.workers
+                models.make_forward(model),
+                make_eval_transform(spec),
+                mesh,
+                config.data.eval_batch_size,
+                config.data.workers,
             )
             folder = held.enter_context(RunFolder.open(workdir, given, is_primary=is_primary))
             if is_primary and initial.port_report is not None:

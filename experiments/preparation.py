@@ -1,6 +1,7 @@
 """From a config to a run that is checked to fit together, before anything is compiled or downloaded."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,6 +29,11 @@ class Setup:
         evaluator: whole passes over splits.
         mesh: the devices.
         total_steps: updates in the run.
+        order: of the training examples.
+        boundary: where the run's activations are stored, None for a run on images.
+        inputs: what steps and evaluation read: `splits`, or, once `activation_cache.use` has made them,
+            their activations.
+        cache: what is to be told of those activations; None before.
     """
 
     config: ml_collections.ConfigDict
@@ -40,6 +46,10 @@ class Setup:
     evaluator: Evaluator
     mesh: jax.sharding.Mesh
     total_steps: int
+    order: order.Order
+    boundary: str | None
+    inputs: dict[str, Any]
+    cache: dict[str, Any] | None = None
 
     def initial_state(self) -> TrainState:
         """Returns the state before the first update, on every device."""
@@ -72,7 +82,13 @@ def prepare(config: ml_collections.ConfigDict) -> Setup:
     assembly.check(config)
     splits = assembly.make_splits(config)
     train_split = splits["train"]
-    order.check_batch_size(config.data.batch_size, len(train_split))
+    examples = order.Order(
+        config.seed,
+        config.data.batch_size,
+        len(train_split),
+        config.cache.views if config.cache.boundary else 1,
+        config.cache.draw,
+    )
     total = assembly.total_steps(config, len(train_split))
     model = assembly.make_model(config, len(train_split.class_names))
     initial = weights.make_initial(config, model)
@@ -80,16 +96,42 @@ def prepare(config: ml_collections.ConfigDict) -> Setup:
     optimisation = assembly.make_optimisation(
         config, initial.variables["params"], total, len(train_split)
     )
-    evaluator = Evaluator(model, spec, mesh, config.data.eval_batch_size, config.data.workers)
+    boundary = assembly.choose_boundary(config, model, optimisation, spec.image_size)
+    evaluator = Evaluator(
+        models.make_forward(model),
+        preprocessing.make_eval_transform(spec),
+        mesh,
+        config.data.eval_batch_size,
+        config.data.workers,
+    )
     return Setup(
-        config, splits, model, initial, spec, deviations, optimisation, evaluator, mesh, total
+        config,
+        splits,
+        model,
+        initial,
+        spec,
+        deviations,
+        optimisation,
+        evaluator,
+        mesh,
+        total,
+        examples,
+        boundary,
+        splits,
     )
 
 
-def make_train_step(setup: Setup):
-    """Returns the compiled training step of a run."""
+def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[..., Callable]:
+    """Returns `make_step(axis_name)`, which returns the pure training step of a run.
+
+    Args:
+        setup: of the run; once it has activations, the step is that of the part after the boundary.
+        transform: from what a batch holds to what the network takes, where not the usual one.
+    """
     config = setup.config
-    transform = preprocessing.make_train_transform(setup.preprocessing)
+    start = setup.boundary if setup.cache is not None else None
+    if transform is None and start is None:
+        transform = preprocessing.make_train_transform(setup.preprocessing)
 
     def make_step(axis_name):
         forward = models.make_forward(
@@ -97,10 +139,11 @@ def make_train_step(setup: Setup):
             frozen_norms=setup.optimisation.frozen_norms,
             norm_policy=config.freeze.batch_norm,
             axis_name=axis_name,
+            start=start,
         )
         return steps.make_train_step(
             forward,
-            transform,
+            transform or (lambda key, positions, stored: stored.astype(jnp.float32)),
             setup.optimisation.tx,
             frozen_mask=setup.optimisation.frozen_mask,
             label_smoothing=config.optim.label_smoothing,
@@ -108,4 +151,4 @@ def make_train_step(setup: Setup):
             axis_name=axis_name,
         )
 
-    return sharding.compile_train_step(make_step, setup.mesh, config.parallel.mode)
+    return make_step

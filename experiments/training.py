@@ -1,7 +1,7 @@
 """One training run, from a config to a finished run folder."""
 
 import contextlib
-import functools
+import dataclasses
 import json
 import pathlib
 import time
@@ -12,11 +12,10 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments import assembly, cli, outcome, weights
-from experiments.preparation import Setup, make_train_step, prepare
+from experiments import activation_cache, assembly, cli, dispatch, outcome, weights
+from experiments.preparation import Setup, prepare
 from tl_jax import freezing, loops, reporting, sharding
 from tl_jax.checkpointing import Checkpointer
-from tl_jax.data import order, stream
 from tl_jax.run_folder import RunFolder
 from tl_jax.train_state import TrainState
 
@@ -41,9 +40,12 @@ def run(
             setup = prepare(config)
             folder = held.enter_context(RunFolder.open(workdir, record, is_primary=is_primary))
             parameters = introduce(setup, folder)
+        setup = activation_cache.use(setup)
+        if config.cache.verify and setup.cache is not None:
+            setup = activation_cache.verified(setup, config.cache.verify)
         with contextlib.ExitStack() as closing:
-            state, seconds = train(setup, folder, stop, closing)
-        return conclude(setup, folder, state, seconds, parameters)
+            trained = train(setup, folder, stop, closing)
+        return conclude(setup, folder, trained, parameters)
 
 
 class FrozenChanged(RuntimeError):
@@ -72,19 +74,33 @@ def introduce(setup: Setup, folder: RunFolder) -> list[dict[str, Any]]:
     return rows
 
 
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What the updates came to.
+
+    Attributes:
+        state: to report on: the best one on the validation split where there is one, else the last.
+        seconds: that they took, in all processes of this run that were interrupted too.
+        waiting_share: of the time of the updates, how much the devices waited for input, at most.
+        dispatch: how they were dispatched.
+    """
+
+    state: TrainState
+    seconds: float
+    waiting_share: float
+    dispatch: dict[str, Any]
+
+
 def conclude(
-    setup: Setup,
-    folder: RunFolder,
-    state: TrainState,
-    seconds: float,
-    parameters: list[dict[str, Any]],
+    setup: Setup, folder: RunFolder, trained: Trained, parameters: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Evaluates the chosen state, reading the test split once; returns what `result.json` holds."""
+    state = trained.state
     splits, logits = {}, {}
     for name in ("validation", "test"):
-        if name in setup.splits:
+        if name in setup.inputs:
             splits[name], logits[name] = setup.evaluator(
-                state.params, state.batch_stats, setup.splits[name]
+                state.params, state.batch_stats, setup.inputs[name]
             )
     step, total = int(state.step), setup.total_steps
     if "validation" in splits:
@@ -105,8 +121,11 @@ def conclude(
         "steps": total,
         "selected_step": step,
         "train_examples": len(setup.splits["train"]),
-        "wall_seconds": seconds,
-        "images_per_second": total * setup.config.data.batch_size / seconds,
+        "wall_seconds": trained.seconds,
+        "images_per_second": total * setup.config.data.batch_size / trained.seconds,
+        "waiting_share": trained.waiting_share,
+        "dispatch": trained.dispatch,
+        "cache": setup.cache,
         "parameters": parameters,
         "frozen": freezing.verify_unchanged(
             setup.initial.variables,
@@ -126,12 +145,17 @@ def conclude(
 
 def train(
     setup: Setup, folder: RunFolder, stop: cli.StopRequest, closing: contextlib.ExitStack
-) -> tuple[TrainState, float]:
-    """Runs or resumes the updates; returns the state to report on and the seconds they took.
-
-    That state is the best one on the validation split where there is one, else the last.
-    """
+) -> Trained:
+    """Runs or resumes the updates."""
     config, primary = setup.config, jax.process_index() == 0
+    intervals = make_intervals(setup)
+    how = dispatch.make(setup, intervals.eval_every or intervals.total_steps)
+    intervals = dataclasses.replace(intervals, updates_per_dispatch=how.updates)
+    if primary:
+        plan = dispatch.memory_plan(setup, how)
+        reporting.print_table("Memory plan", plan)
+        folder.write_json("memory.json", plan)
+    how.place()
     template = setup.initial_state()
     checkpointer = closing.enter_context(Checkpointer(folder.checkpoints))
     state = checkpointer.restore_latest(template) or template
@@ -147,33 +171,28 @@ def train(
         )
     before = _seconds_so_far(folder, start)
     began = time.perf_counter()
+    spent = {"waiting": 0.0, "updates": 0.0}
 
     def seconds() -> float:
         return before + time.perf_counter() - began
 
     def log(step, measured):
+        images = (step - spent.get("step", start)) * config.data.batch_size
+        spent["step"] = step
+        spent["updates"] += images / measured["images_per_second"]
+        spent["waiting"] += measured["waiting_seconds"]
         rate = float(setup.optimisation.schedule(step - 1))
         if primary:
             writer.write(step, "train", {**measured, "learning_rate": rate, "seconds": seconds()})
 
     def evaluate(state):
-        if "validation" not in setup.splits:
+        if "validation" not in setup.inputs:
             return None
-        measured, _ = setup.evaluator(state.params, state.batch_stats, setup.splits["validation"])
+        measured, _ = setup.evaluator(state.params, state.batch_stats, setup.inputs["validation"])
         if primary:
             writer.write(int(state.step), "validation", {**measured, "seconds": seconds()})
         return measured
 
-    intervals = make_intervals(setup)
-    batches = stream.batches(
-        setup.splits["train"],
-        config.seed,
-        start,
-        setup.total_steps,
-        config.data.batch_size,
-        sharding.local_rows(setup.mesh, config.data.batch_size),
-        workers=config.data.workers,
-    )
     show = None
     if primary:
         show = closing.enter_context(
@@ -181,25 +200,28 @@ def train(
                 setup.total_steps, initial_step=start, batch_size=config.data.batch_size
             )
         ).update
+    requests = _Requests(stop, intervals.log_every, config.train.checkpoint_every_seconds)
     state = loops.train(
         state,
-        make_train_step(setup),
-        batches,
+        how.step,
+        closing.enter_context(how.open_feed(start, setup.total_steps)),
         intervals,
+        batch_size=config.data.batch_size,
         log=log,
         show=show,
         evaluate=evaluate,
         save=checkpointer.save,
+        is_best=checkpointer.is_best,
         last_saved=checkpointer.latest_step,
-        stop_requested=functools.partial(_agreed, stop, intervals.log_every),
-        batch_indices=lambda step: order.batch_indices(
-            config.seed, step, config.data.batch_size, len(setup.splits["train"])
-        ),
+        save_requested=requests.save,
+        stop_requested=requests.stop,
+        batch_indices=setup.order.examples,
     )
     took = seconds()
-    if "validation" in setup.splits:
+    if "validation" in setup.inputs:
         state = checkpointer.restore_best(template)
-    return state, took
+    share = spent["waiting"] / spent["updates"] if spent["updates"] else 0.0
+    return Trained(state, took, share, how.facts())
 
 
 def make_intervals(setup: Setup) -> loops.Intervals:
@@ -222,13 +244,32 @@ def make_intervals(setup: Setup) -> loops.Intervals:
     )
 
 
-def _agreed(stop: cli.StopRequest, every: int, step: int) -> bool:
-    """Returns whether to stop after `step`; several processes ask each other every so many steps."""
-    if jax.process_count() == 1:
-        return stop.requested
-    if step % every:
-        return False
-    return bool(np.any(multihost_utils.process_allgather(np.array(stop.requested))))
+class _Requests:
+    """Whether to stop or to save; several processes ask each other, every so many updates."""
+
+    def __init__(self, stop: cli.StopRequest, every: int, save_seconds: float):
+        self._stop, self._every, self._save_seconds = stop, every, save_seconds
+        self._asked, self._saved = -1, time.monotonic()
+        self._save = False
+
+    def stop(self, step: int) -> bool:
+        """Returns whether to stop after `step` updates; to be asked before `save`."""
+        due = self._save_seconds > 0 and time.monotonic() - self._saved >= self._save_seconds
+        asked = np.array([self._stop.requested, due])
+        if jax.process_count() > 1:
+            if step // self._every == self._asked:
+                asked = np.zeros(2, bool)
+            else:
+                self._asked = step // self._every
+                asked = np.any(multihost_utils.process_allgather(asked), axis=0)
+        stopping, self._save = map(bool, asked)
+        if self._save:
+            self._saved = time.monotonic()
+        return stopping
+
+    def save(self, step: int) -> bool:
+        """Returns whether the time for a checkpoint has come."""
+        return self._save
 
 
 def _seconds_so_far(folder: RunFolder, step: int) -> float:

@@ -18,34 +18,43 @@ class Recorder:
     """Records what the loop does; the loss of the update numbered `t` is `losses.get(t, t)`."""
 
     def __init__(self, losses=(), norms=()):
-        self.events, self.losses, self.norms, self.saved = [], dict(losses), dict(norms), None
+        self.events, self.losses, self.norms = [], dict(losses), dict(norms)
+        self.saved = self.best = None
+        self.accuracies = {}
 
-    def train_step(self, state, batch):
-        assert batch["number"] == state.step
-        self.events.append(("step", state.step + 1))
-        loss = self.losses.get(state.step, float(state.step))
-        norm = self.norms.get(state.step, 1.0)
-        return FakeState(state.step + 1), {"loss": np.float32(loss), "grad_norm": np.float32(norm)}
+    def train_step(self, state, updates):
+        assert updates[0] == state.step
+        self.events.append(("step", updates[-1] + 1))
+        losses = [np.float32(self.losses.get(update, float(update))) for update in updates]
+        norms = [np.float32(self.norms.get(update, 1.0)) for update in updates]
+        return FakeState(updates[-1] + 1), {"loss": np.array(losses), "grad_norm": np.array(norms)}
 
     def log(self, step, measured):
         self.events.append(("log", step, measured["loss"]))
         assert measured["grad_norm"] == 1.0 and measured["images_per_second"] > 0
+        assert measured["waiting_seconds"] >= 0
 
     def evaluate(self, state):
         self.events.append(("evaluate", state.step))
-        return {"top1_accuracy": state.step / 10}
+        return {"top1_accuracy": self.accuracies.get(state.step, state.step / 10)}
 
     def save(self, state, metrics):
         self.events.append(("save", state.step, metrics and metrics["top1_accuracy"]))
         self.saved = state.step
 
-    def run(self, intervals, start=0, batches=None, **options):
-        batches = range(start, intervals.total_steps) if batches is None else batches
+    def is_best(self, metrics):
+        better = self.best is None or metrics["top1_accuracy"] > self.best
+        self.best = metrics["top1_accuracy"] if better else self.best
+        return better
+
+    def run(self, intervals, start=0, **options):
         return loops.train(
             FakeState(start),
             self.train_step,
-            ({"number": number, "label": np.zeros(4)} for number in batches),
+            lambda step, count: list(range(step, step + count)),
             intervals,
+            batch_size=4,
+            is_best=self.is_best,
             log=self.log,
             evaluate=self.evaluate,
             save=self.save,
@@ -66,10 +75,10 @@ def test_order_of_log_evaluate_and_save():
         ("save", 3, None),
         ("step", 4),
         ("evaluate", 4),
-        ("save", 4, 0.4),
         ("step", 5),
         ("step", 6),
         ("log", 6, 4.0),
+        ("save", 4, 0.4),
         ("save", 6, None),
         ("step", 7),
         ("log", 7, 6.0),
@@ -104,10 +113,60 @@ def test_a_finished_state_does_nothing():
     assert recorder.events == []
 
 
-def test_it_takes_no_more_batches_than_updates():
+def test_a_dispatch_of_several_updates_ends_at_evaluations():
     recorder = Recorder()
-    assert recorder.run(Intervals(2, log_every=1), batches=range(10)).step == 2
-    assert [event for event in recorder.events if event[0] == "step"] == [("step", 1), ("step", 2)]
+    recorder.run(
+        Intervals(10, log_every=3, eval_every=5, checkpoint_every=4, updates_per_dispatch=4)
+    )
+    assert recorder.events == [
+        ("step", 3),
+        ("log", 3, 1.0),
+        ("step", 5),
+        ("evaluate", 5),
+        ("save", 5, 0.5),
+        ("step", 8),
+        ("log", 6, 4.0),
+        ("save", 8, None),
+        ("step", 10),
+        ("log", 9, 7.0),
+        ("log", 10, 9.0),
+        ("evaluate", 10),
+        ("save", 10, 1.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("total", "eval_every", "most", "expected"),
+    [
+        (10, 0, 1, [1] * 10),
+        (10, 0, 4, [4, 4, 2]),
+        (9, 0, 4, [3, 3, 3]),
+        (21, 10, 4, [4, 4, 2, 4, 4, 2, 1]),
+        (352, 352, 256, [176, 176]),
+    ],
+)
+def test_spans_between_evaluations_are_cut_into_equal_parts(total, eval_every, most, expected):
+    intervals = Intervals(total, 1, eval_every, updates_per_dispatch=most)
+    step, found = 0, []
+    while step < total:
+        found.append(intervals.updates_after(step))
+        step += found[-1]
+    assert found == expected
+
+
+def test_a_best_state_waits_for_the_next_save_and_a_better_one_takes_its_place():
+    recorder = Recorder()
+    recorder.accuracies = {1: 0.5, 2: 0.6, 3: 0.4, 4: 0.4}
+    recorder.run(Intervals(4, log_every=4, eval_every=1))
+    saves = [event for event in recorder.events if event[0] == "save"]
+    assert saves == [("save", 2, 0.6), ("save", 4, 0.4)]
+
+
+def test_saving_on_request():
+    recorder = Recorder()
+    recorder.run(Intervals(4, log_every=4), save_requested=lambda step: step == 3)
+    saves = [event for event in recorder.events if event[0] == "save"]
+    assert saves == [("save", 3, None), ("save", 4, 0.4)]
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])

@@ -20,12 +20,15 @@ _ORDER = (
     "freezing",
     "optim",
     "sharding",
+    "resident",
+    "activations",
     "train_state",
     "steps",
     "checkpointing",
     "reporting",
     "run_folder",
     "evaluation",
+    "population",
     "loops",
 )
 _SOLE_USERS = {"flax": "models", "orbax": "checkpointing"}

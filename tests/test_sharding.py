@@ -57,7 +57,7 @@ def compiled(devices, mode, model=SMALL, size=SIZE, rate=0.05):
             ),
         )
 
-    return sharding.compile_train_step(make_step, mesh, mode), initial
+    return sharding.StreamedStep(make_step, mesh, mode), initial
 
 
 def trained(devices, mode, state=None, start=0, stop=5, batch_size=BATCH_SIZE, **network):
@@ -65,7 +65,7 @@ def trained(devices, mode, state=None, start=0, stop=5, batch_size=BATCH_SIZE, *
     state = initial() if state is None else state
     measured = []
     for batch in batches(network.get("size", SIZE), batch_size)[start:stop]:
-        state, metrics = step(state, batch)
+        state, metrics = step(state, step.place(batch))
         measured.append(jax.device_get(metrics))
     return state, measured
 
@@ -171,7 +171,7 @@ def test_a_subset_of_devices_needs_a_single_process(monkeypatch):
 
 def test_the_mode_is_checked():
     with pytest.raises(InputError, match=r"unknown parallel\.mode 'jitt'; nearest: jit"):
-        sharding.compile_train_step(lambda axis_name: None, sharding.make_mesh(1), "jitt")
+        sharding.StreamedStep(lambda axis_name: None, sharding.make_mesh(1), "jitt")
 
 
 def test_global_batch_is_split_over_the_first_axis():

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,43 @@ def write(path: str | os.PathLike[str], content: bytes | str) -> None:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+def reserve(path: str | os.PathLike[str], num_bytes: int) -> None:
+    """Makes a file `num_bytes` long with room on the disk for all of it, where the system can say so.
+
+    Writing to a mapped file on a full disk would end the process without a word.
+
+    Raises:
+        OSError: ENOSPC if there is no room.
+    """
+    with open(path, "ab") as file:
+        if hasattr(os, "posix_fallocate") and num_bytes:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+
+
+def draft_of(path: str | os.PathLike[str]) -> Path:
+    """Returns a name beside a file for this process's draft of it; drafts of dead processes are removed.
+
+    Unlike with `write`, several processes may be at it: the last to rename its draft wins.
+    """
+    path = Path(path)
+    host = socket.gethostname()
+    for left in path.parent.glob(f".{path.name}.{host}-*.tmp"):
+        pid = left.name.removesuffix(".tmp").rpartition("-")[2]
+        if pid.isdigit() and int(pid) != os.getpid() and not _is_alive(int(pid)):
+            left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{host}-{os.getpid()}.tmp")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def plain(value: Any) -> Any:

@@ -1,8 +1,9 @@
 """The training loop: order of step, log, evaluate, save, stop."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,9 +11,9 @@ import numpy as np
 
 from tl_jax.train_state import TrainState
 
-# How far the host may run ahead of the device: bounds the batches held there, and keeps loops over
-# forced host devices from the rendezvous timeout of jaxlib 0.10.
-_STEPS_IN_FLIGHT = 8
+# How far the host may run ahead of the device, in dispatches: bounds the batches held there, and keeps
+# loops over forced host devices from the rendezvous timeout of jaxlib 0.10.
+_DISPATCHES_IN_FLIGHT = 8
 
 
 class Stopped(Exception):
@@ -57,52 +58,82 @@ class Intervals:
         total_steps: updates in the whole run.
         log_every: between lines in the log; the only times the host waits for the device.
         eval_every: between evaluations.
-        checkpoint_every: between checkpoints; every evaluation saves too, so that the best is kept.
+        checkpoint_every: between checkpoints, which are saved where a dispatch ends.
+        updates_per_dispatch: at most; a dispatch never goes past an evaluation or the end.
     """
 
     total_steps: int
     log_every: int
     eval_every: int = 0
     checkpoint_every: int = 0
+    updates_per_dispatch: int = 1
 
-    def due(self, every: int, step: int) -> bool:
-        """Returns whether something done `every` so many updates is due after `step` updates."""
-        return step == self.total_steps or (every > 0 and step % every == 0)
+    def dues(self, every: int, step: int, since: int) -> list[int]:
+        """Returns when, after `since` and up to `step`, something done `every` so many updates is due."""
+        dues = list(range((since // every + 1) * every, step + 1, every)) if every else []
+        return dues if step != self.total_steps or dues[-1:] == [step] else [*dues, step]
+
+    def updates_after(self, step: int) -> int:
+        """Returns how many updates to dispatch at once after `step`.
+
+        A function of the step alone, so that a resumed run dispatches as one that never stopped
+        once it has reached the next evaluation; spans between evaluations are cut into equal parts,
+        since each number of updates is a program of its own.
+        """
+        start = step // self.eval_every * self.eval_every if self.eval_every else 0
+        end = (
+            min(start + self.eval_every, self.total_steps) if self.eval_every else self.total_steps
+        )
+        parts = -(-(end - start) // self.updates_per_dispatch)
+        block = -(-(end - start) // parts)
+        return min(block - (step - start) % block, end - step)
 
 
 def train(
     state: TrainState,
-    train_step: Callable[[TrainState, dict], tuple[TrainState, dict]],
-    batches: Iterable[dict[str, np.ndarray]],
+    train_step: Callable[[TrainState, Any], tuple[TrainState, dict]],
+    feed: Callable[[int, int], Any],
     intervals: Intervals,
     *,
+    batch_size: int,
     log: Callable[[int, Mapping[str, float]], None],
     show: Callable[[int, Any], None] | None = None,
     evaluate: Callable[[TrainState], Mapping[str, float] | None],
     save: Callable[[TrainState, Mapping[str, float] | None], None],
+    is_best: Callable[[Mapping[str, float]], bool] = lambda metrics: True,
     last_saved: Callable[[], int | None] = lambda: None,
+    save_requested: Callable[[int], bool] = lambda step: False,
     stop_requested: Callable[[int], bool] = lambda step: False,
     batch_indices: Callable[[int], np.ndarray] | None = None,
 ) -> TrainState:
     """Runs updates from `state.step` to `intervals.total_steps` and returns the final state.
 
-    After each update, in this order: log if due, evaluate if due, save if due, stop if asked. Loss and
-    gradient norm are checked wherever the host reads them: at logs and before every save, so no
-    checkpoint ever holds what came after one that is not finite.
+    After each dispatch, in this order: log what fell due, evaluate if due, save if due, stop if
+    asked. Loss and gradient norm are checked wherever the host reads them: at logs and before every
+    save, so no checkpoint ever holds what came after one that is not finite.
+
+    A state that an evaluation finds better than all before waits on the host until the next save: a
+    killed run comes to it again, and quick evaluations cost no disk.
 
     Args:
         state: where to start; donated.
-        train_step: compiled; returns the next state and metrics, left on the device between logs.
-        batches: the host batches of the updates `state.step, state.step + 1, ...`.
+        train_step: compiled; takes what `feed` returns, and returns the next state and the metrics of
+            the updates in it, scalars or [updates], left on the device between logs.
+        feed: returns, placed on the devices, the input of (completed updates, number of updates).
         intervals: what happens when.
-        log: receives (completed updates, mean metrics since the last log, and `images_per_second`).
-        show: receives (completed updates, loss on the device) after every update; it should rarely
+        batch_size: global, for `images_per_second`.
+        log: receives (completed updates, mean metrics since the last log, `images_per_second`, and
+            `waiting_seconds`, an upper bound of the time the device had nothing to do but wait for
+            its input).
+        show: receives (completed updates, loss on the device) after every dispatch; it should rarely
             read the loss, since reading waits for the device.
         evaluate: receives the state, returns metrics for choosing the best checkpoint, or None.
-        save: receives the state and those metrics.
+        save: receives a state and those metrics.
+        is_best: whether these metrics are better than all that it was asked about, or that were saved.
         last_saved: the newest checkpoint's step.
-        stop_requested: asked after each update, with its number; must answer alike in every
-            process.
+        save_requested: asked after each dispatch, with the updates completed; must answer alike in
+            every process.
+        stop_requested: likewise.
         batch_indices: the examples of an update, for the message about a non-finite loss.
 
     Raises:
@@ -110,11 +141,78 @@ def train(
         Stopped: after saving, when `stop_requested`.
     """
     step = int(state.step)
-    pending: list[dict[str, Any]] = []
-    images, since = 0, time.perf_counter()
+    record = _Record(step, batch_size, intervals, last_saved, batch_indices)
+    best: tuple[TrainState, Mapping[str, float]] | None = None
+    while step < intervals.total_steps:
+        before, count = step, intervals.updates_after(step)
+        with record.waiting():
+            inputs = feed(step, count)
+        state, measured = train_step(state, inputs)
+        record.add(measured)
+        step += count
+        if show is not None:
+            show(step, measured["loss"])
+        log_due = intervals.dues(intervals.log_every, step, before)
+        eval_due = intervals.dues(intervals.eval_every, step, before)
+        stopping = stop_requested(step)
+        save_due = save_requested(step) or stopping
+        save_due |= bool(intervals.dues(intervals.checkpoint_every, step, before))
+        if log_due or eval_due or save_due:
+            record.read(step)
+        if log_due:
+            for due, means in record.lines(before, step):
+                log(due, means)
+        if eval_due or save_due:
+            with record.paused():
+                metrics = evaluate(state) if eval_due else None
+                if metrics and is_best(metrics):
+                    best = (jax.device_get(state), metrics)
+                if save_due:
+                    if best is not None and int(best[0].step) != step:
+                        save(*best)
+                    best = None
+                    save(state, metrics)
+        if stopping and step < intervals.total_steps:
+            raise Stopped(step)
+    return state
 
-    def read_pending() -> list[dict[str, float]]:
-        read = [{name: float(value) for name, value in jax.device_get(m).items()} for m in pending]
+
+class _Record:
+    """The metrics of the updates since the last log, and how the time since then was spent."""
+
+    def __init__(self, step: int, batch_size: int, intervals: Intervals, last_saved, batch_indices):
+        self._batch_size, self._intervals = batch_size, intervals
+        self._last_saved, self._batch_indices = last_saved, batch_indices
+        self._pending: list[dict[str, Any]] = []  # on the device
+        self._window: list[dict[str, float]] = []  # read, not yet logged
+        self._logged = self._timed = step
+        self._since, self._waited = time.perf_counter(), 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as spent waiting, unless the device is still at work afterwards."""
+        began = time.perf_counter()
+        yield
+        if not self._pending or _is_ready(self._pending[-1]["loss"]):
+            self._waited += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time inside out of the speed."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
+
+    def add(self, measured: dict[str, Any]) -> None:
+        """Takes the metrics of a dispatch, still on the device."""
+        self._pending.append(measured)
+        if len(self._pending) > _DISPATCHES_IN_FLIGHT:
+            jax.block_until_ready(self._pending[-_DISPATCHES_IN_FLIGHT])
+
+    def read(self, step: int) -> None:
+        """Waits for the metrics up to `step`; raises NonFiniteLoss if one is not finite."""
+        read = [one for measured in jax.device_get(self._pending) for one in _unstacked(measured)]
+        self._pending = []
         for offset, measured in enumerate(read):
             # A gradient that is not finite spoils the parameters one update before the loss shows it.
             spoilt = [
@@ -122,38 +220,33 @@ def train(
             ]
             if spoilt:
                 bad = step - len(read) + offset
-                indices = None if batch_indices is None else batch_indices(bad)
-                raise NonFiniteLoss(bad, ", ".join(spoilt), last_saved(), indices)
-        return read
+                indices = None if self._batch_indices is None else self._batch_indices(bad)
+                raise NonFiniteLoss(bad, ", ".join(spoilt), self._last_saved(), indices)
+        self._window += read
 
-    window: list[dict[str, float]] = []
-    for batch in batches:
-        if step >= intervals.total_steps:
-            break
-        state, measured = train_step(state, batch)
-        pending.append(measured)
-        if len(pending) > _STEPS_IN_FLIGHT:
-            jax.block_until_ready(pending[-_STEPS_IN_FLIGHT])
-        step += 1
-        if show is not None:
-            show(step, measured["loss"])
-        images += len(batch["label"]) * jax.process_count()
-        log_due = intervals.due(intervals.log_every, step)
-        eval_due = intervals.due(intervals.eval_every, step)
-        stopping = stop_requested(step)
-        save_due = eval_due or stopping or intervals.due(intervals.checkpoint_every, step)
-        if log_due or save_due:
-            window += read_pending()
-            pending = []
-        if log_due:
-            seconds = time.perf_counter() - since
-            means = {name: float(np.mean([m[name] for m in window])) for name in window[0]}
-            log(step, {**means, "images_per_second": images / seconds})
-            window, images, since = [], 0, time.perf_counter()
-        if save_due:
-            paused = time.perf_counter()
-            save(state, evaluate(state) if eval_due else None)
-            since += time.perf_counter() - paused
-        if stopping and step < intervals.total_steps:
-            raise Stopped(step)
-    return state
+    def lines(self, before: int, step: int) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yields (updates, means) of each log that fell due between two numbers of updates."""
+        seconds = time.perf_counter() - self._since
+        speed = (step - self._timed) * self._batch_size / seconds
+        dues = self._intervals.dues(self._intervals.log_every, step, before)
+        waited = self._waited / len(dues)
+        for due in dues:
+            taken, self._window = (
+                self._window[: due - self._logged],
+                self._window[due - self._logged :],
+            )
+            means = {name: float(np.mean([one[name] for one in taken])) for name in taken[0]}
+            yield due, {**means, "images_per_second": speed, "waiting_seconds": waited}
+            self._logged = due
+        self._timed, self._since, self._waited = step, time.perf_counter(), 0.0
+
+
+def _unstacked(measured: dict[str, np.ndarray]) -> list[dict[str, float]]:
+    """Returns the metrics of each update of a dispatch."""
+    stacked = {name: np.atleast_1d(values) for name, values in measured.items()}
+    count = len(stacked["loss"])
+    return [{name: float(values[i]) for name, values in stacked.items()} for i in range(count)]
+
+
+def _is_ready(value: Any) -> bool:
+    return getattr(value, "is_ready", lambda: True)()  # NumPy's are

@@ -115,44 +115,72 @@ def together() -> Iterator[None]:
         raise OSError(f"process {places} failed, and says why; this one ends with it")
 
 
-def compile_train_step(
-    make_step: Callable[..., Callable], mesh: Mesh, mode: str = "jit"
-) -> Callable:
-    """Returns the compiled `(state, host batch) -> (state, metrics)`.
+class StreamedStep:
+    """One update a dispatch, on batches that come from the host.
 
-    Args:
-        make_step: called with `axis_name=None` (jit sees global arrays) or `axis_name="data"` (pmap:
-            the step reduces over devices itself), returns the pure step.
-        mesh: the devices.
-        mode: "jit" (`NamedSharding`, state donated) or "pmap", a thin wrapper around the same step
-            (its state is not donated: replicated arguments of `pmap` cannot be).
-
-    Raises:
-        InputError: if `mode` is neither.
+    `step(state, step.place(batch))` returns the next state and metrics, left on the device.
     """
-    check_mode(mode)
-    if mode == "jit":
+
+    def __init__(self, make_step: Callable[..., Callable], mesh: Mesh, mode: str = "jit"):
+        """Prepares the program; nothing is compiled yet.
+
+        Args:
+            make_step: called with `axis_name=None` (jit sees global arrays) or `axis_name="data"`
+                (pmap: the step reduces over devices itself), returns the pure step.
+            mesh: the devices.
+            mode: "jit" (`NamedSharding`, state donated) or "pmap", a thin wrapper around the same
+                step (its state is not donated: replicated arguments of `pmap` cannot be).
+
+        Raises:
+            InputError: if `mode` is neither.
+        """
+        check_mode(mode)
+        self._mesh, self._mode = mesh, mode
+        self._program: Callable | None = None
         whole = replicated(mesh)
-        step = jax.jit(
-            make_step(axis_name=None),
-            in_shardings=(whole, batch_sharding(mesh)),
-            out_shardings=(whole, whole),
-            donate_argnums=0,
-        )
-        return lambda state, batch: step(state, global_batch(mesh, batch))
-    step = jax.pmap(
-        make_step(axis_name=AXIS),
-        axis_name=AXIS,
-        in_axes=(None, 0),
-        out_axes=(None, None),
-        devices=list(mesh.devices.flat),
-    )
-    local_devices = mesh.size // jax.process_count()
+        if mode == "jit":
+            self._step = jax.jit(
+                make_step(axis_name=None),
+                in_shardings=(whole, batch_sharding(mesh)),
+                out_shardings=(whole, whole),
+                donate_argnums=0,
+            )
+        else:
+            self._step = jax.pmap(
+                make_step(axis_name=AXIS),
+                axis_name=AXIS,
+                in_axes=(None, 0),
+                out_axes=(None, None),
+                devices=list(mesh.devices.flat),
+            )
 
-    def split_rows(rows: np.ndarray) -> np.ndarray:
-        return rows.reshape(local_devices, -1, *rows.shape[1:])
+    def lower(self, state: Any, batch: dict[str, Any]) -> Any:
+        """Returns the lowered program, whose `compile` need not wait for the data.
 
-    return lambda state, batch: step(state, jax.tree.map(split_rows, batch))
+        Args:
+            state: of arrays or `jax.ShapeDtypeStruct`.
+            batch: the global batch, of arrays or shapes.
+        """
+        if self._mode == "pmap":
+            batch = jax.eval_shape(lambda rows: jax.tree.map(self._split_rows, rows), batch)
+        return self._step.lower(state, batch)
+
+    def use(self, program: Any) -> None:
+        """Takes the compiled form of what `lower` returned."""
+        self._program = program
+
+    def place(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Returns this process's rows of a host batch on the devices; the transfer goes on by itself."""
+        if self._mode == "jit":
+            return global_batch(self._mesh, batch)
+        return jax.tree.map(self._split_rows, batch)
+
+    def __call__(self, state: Any, batch: dict[str, Any]) -> tuple[Any, dict[str, jax.Array]]:
+        """Runs one update on a placed batch."""
+        return (self._program or self._step)(state, batch)
+
+    def _split_rows(self, rows: Any) -> Any:
+        return rows.reshape(self._mesh.size // jax.process_count(), -1, *rows.shape[1:])
 
 
 def compile_eval_step(eval_step: Callable, mesh: Mesh) -> Callable:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tl_jax.data import order, stream
+from tl_jax.data.order import Order
 from tl_jax.data.split import InMemorySplit
 from tl_jax.errors import InputError
 
@@ -19,7 +20,7 @@ def reading_threads() -> list[str]:
 
 
 def test_batches_follow_the_order_and_say_where_they_come_from(split):
-    found = list(stream.batches(split, 5, 2, 9, 4))
+    found = list(stream.batches(split, Order(5, 4, len(split)), 2, 9))
     assert len(found) == 7
     for step, batch in zip(range(2, 9), found, strict=True):
         indices = order.batch_indices(5, step, 4, 10)
@@ -32,16 +33,19 @@ def test_batches_follow_the_order_and_say_where_they_come_from(split):
 
 
 def test_starting_at_a_step_gives_what_running_to_it_gives(split):
-    whole = list(stream.batches(split, 0, 0, 12, 3))
-    later = list(stream.batches(split, 0, 7, 12, 3))
+    whole = list(stream.batches(split, Order(0, 3, len(split)), 0, 12))
+    later = list(stream.batches(split, Order(0, 3, len(split)), 7, 12))
     for first, second in zip(whole[7:], later, strict=True):
         for name in first:
             np.testing.assert_array_equal(first[name], second[name])
 
 
 def test_the_rows_of_two_processes_make_up_the_batch(split):
-    whole = next(stream.batches(split, 0, 3, 4, 6))
-    halves = [next(stream.batches(split, 0, 3, 4, 6, rows)) for rows in (slice(0, 3), slice(3, 6))]
+    whole = next(stream.batches(split, Order(0, 6, len(split)), 3, 4))
+    halves = [
+        next(stream.batches(split, Order(0, 6, len(split)), 3, 4, rows))
+        for rows in (slice(0, 3), slice(3, 6))
+    ]
     for name in whole:
         np.testing.assert_array_equal(np.concatenate([half[name] for half in halves]), whole[name])
 
@@ -63,7 +67,7 @@ def test_evaluation_gives_every_process_the_same_number_of_batches(split):
 
 def test_wrong_sizes_are_refused_before_the_first_batch(split):
     with pytest.raises(InputError, match="batch size 11"):
-        stream.batches(split, 0, 0, 5, 11)
+        stream.batches(split, Order(0, 11, len(split)), 0, 5)
     with pytest.raises(InputError, match="batches of 0"):
         stream.eval_batches(split, 0)
     with pytest.raises(InputError, match="split 'toy' of 0 examples"):
@@ -72,7 +76,7 @@ def test_wrong_sizes_are_refused_before_the_first_batch(split):
 
 def test_closing_stops_the_thread(split):
     before = reading_threads()
-    iterator = stream.batches(split, 0, 0, 10**6, 4)
+    iterator = stream.batches(split, Order(0, 4, len(split)), 0, 10**6)
     next(iterator)
     assert len(reading_threads()) == len(before) + 1
     iterator.close()
@@ -88,7 +92,7 @@ def test_a_failure_comes_in_place_of_its_batch(split):
 
     failing = Failing(split.images, split.labels, "abc")
     good = next(step for step in range(10) if 0 in order.batch_indices(0, step, 2, 10))
-    iterator = stream.batches(failing, 0, 0, 10, 2)
+    iterator = stream.batches(failing, Order(0, 2, len(failing)), 0, 10)
     for _ in range(good):
         next(iterator)
     with pytest.raises(OSError, match="unreadable"):

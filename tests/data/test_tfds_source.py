@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tl_jax.data import load_splits, records, stream, tfds_source
+from tl_jax.data.order import Order
 from tl_jax.errors import InputError
 
 
@@ -83,8 +84,8 @@ def test_worker_processes_give_the_same_batches(prepared):
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["test"])
     split = load_splits("tfds:cifar10", data_dir=prepared, max_memory_bytes=0)["train"]
-    threads = stream.batches(split, 0, 3, 7, 16)
-    processes = stream.batches(split, 0, 3, 7, 16, workers=1)
+    threads = stream.batches(split, Order(0, 16, len(split)), 3, 7)
+    processes = stream.batches(split, Order(0, 16, len(split)), 3, 7, workers=1)
     for first, second in zip(threads, processes, strict=True):
         for name in first:
             np.testing.assert_array_equal(first[name], second[name])

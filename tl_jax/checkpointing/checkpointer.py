@@ -1,6 +1,7 @@
 """Writing and reading checkpoints; the only place that knows Orbax."""
 
 import logging
+import math
 import os
 import shutil
 import time
@@ -61,6 +62,7 @@ class Checkpointer:
                 f"cannot make the checkpoint folder {self._folder}: {error}"
             ) from error
         self._damaged: set[int] = set()
+        self._best_value: float | None = None
         self._orbax = _open_orbax()
 
     def __enter__(self) -> Self:
@@ -143,6 +145,30 @@ class Checkpointer:
     def restore_best(self, template: TrainState) -> TrainState | None:
         """Returns the state with the best metric, or None; otherwise as `restore_latest`."""
         return self._restore(self._choose(self._by_metric()), template)
+
+    def is_best(self, metrics: Mapping[str, Any]) -> bool:
+        """Returns whether metrics are better than all saved, and all it was asked about, before.
+
+        Raises:
+            InputError: if they lack the best metric.
+        """
+        if self._best_metric not in metrics:
+            raise unknown("metric for the best checkpoint", self._best_metric, metrics)
+        if self._best_value is None:
+            step = self.best_step()
+            self._best_value = -math.inf
+            if step is not None:
+                record = verification.read_record(self._folder / str(step))
+                self._best_value = self._score(record["metrics"])
+        better = self._score(metrics) > self._best_value
+        if better:
+            self._best_value = self._score(metrics)
+        return better
+
+    def _score(self, metrics: Mapping[str, Any]) -> float:
+        """Returns the best metric so that more is better; NaN is never better."""
+        value = float(metrics[self._best_metric])
+        return value if self._best_mode == "max" else -value
 
     def latest_step(self) -> int | None:
         """Returns the newest step that verifies, or None; says nothing of those skipped."""

@@ -5,11 +5,16 @@ concatenation of permutations of the split, one per epoch, so a batch may span t
 at `t` needs only `t`.
 """
 
+import dataclasses
 import functools
 
 import numpy as np
 
-from tl_jax.errors import InputError
+from tl_jax.errors import InputError, unknown
+
+DRAWS = ("cycle", "random")
+# Tells the choice of views from the other uses of a seed.
+_VIEWS = 5 << 40
 
 
 def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
@@ -42,6 +47,55 @@ def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> n
         return first.copy()
     rest = _permutation(seed, epoch + 1, num_examples)[: batch_size - len(first)]
     return np.concatenate([first, rest])
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """Which rows of a training split each update sees: a pure function of the update.
+
+    Attributes:
+        seed: of the order.
+        batch_size: global.
+        num_examples: N, of the split.
+        views: V, stored views of each example; row r of the N * V is view r % V of example r // V.
+        draw: how an example's view is chosen when it comes round: "cycle", each in turn, beginning
+            with another one from example to example; or "random", one of them by chance.
+
+    Raises:
+        InputError: if the batch does not fit into one epoch, or an argument is out of range.
+    """
+
+    seed: int
+    batch_size: int
+    num_examples: int
+    views: int = 1
+    draw: str = "cycle"
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        check_batch_size(self.batch_size, self.num_examples)
+        if self.views < 1:
+            raise InputError(f"views={self.views}: expected at least 1")
+        if self.draw not in DRAWS:
+            raise unknown("draw of views", self.draw, DRAWS)
+
+    def examples(self, step: int) -> np.ndarray:
+        """Returns the examples of update `step`: int64 [B]."""
+        return batch_indices(self.seed, step, self.batch_size, self.num_examples)
+
+    def rows(self, step: int) -> np.ndarray:
+        """Returns the rows of update `step`: int64 [B]."""
+        examples = self.examples(step)
+        if self.views == 1:
+            return examples
+        if self.draw == "random":
+            entropy = np.random.SeedSequence((self.seed, step, _VIEWS))
+            bits = np.random.Philox(entropy).random_raw(self.batch_size)
+            chosen = (bits % np.uint64(self.views)).astype(np.int64)
+        else:
+            places = step * self.batch_size + np.arange(self.batch_size)
+            chosen = (places // self.num_examples + examples) % self.views
+        return examples * self.views + chosen
 
 
 def check_batch_size(batch_size: int, num_examples: int) -> None:

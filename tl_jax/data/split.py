@@ -108,6 +108,15 @@ class ArrayPixels:
         return fingerprint.combine(self._images)
 
 
+@runtime_checkable
+class ViewedSplit(Split, Protocol):
+    """A split that holds several views of each example."""
+
+    def gather_views(self, indices: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """Returns one view, from 0, of each of the examples at `indices`: [B, ...]."""
+        ...
+
+
 class InMemorySplit:
     """A split whose images are decoded: indexing it costs a copy and nothing else.
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tl_jax.data import order
+from tl_jax.data.order import Order
 from tl_jax.data.records import LazySplit
-from tl_jax.data.split import Split
+from tl_jax.data.split import Split, ViewedSplit
 from tl_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
@@ -24,32 +24,30 @@ _AHEAD = 4
 
 def batches(
     split: Split,
-    seed: int,
+    order: Order,
     start_step: int,
     stop_step: int,
-    batch_size: int,
     rows: slice = slice(None),
     workers: int = 0,
 ) -> Iterator[Batch]:
     """Returns an iterator over the training batches of updates `start_step` to `stop_step - 1`.
 
-    What update `t` gets is `order.batch_indices(seed, t, ...)`, wherever the iterator started.
-    Closing the iterator stops the reading ahead.
+    What update `t` gets is `order.rows(t)`, wherever the iterator started. Closing the iterator stops
+    the reading ahead.
 
     Args:
-        split: where the examples come from.
-        seed: of the order.
+        split: where the examples come from; a `ViewedSplit` where the order has several views.
+        order: of the examples.
         start_step: first update, from 0.
         stop_step: the update after the last.
-        batch_size: global batch size.
         rows: this process's rows of the global batch.
         workers: processes that decode a split larger than memory; 0: threads of this one.
 
     Raises:
-        InputError: at once, if the batch is larger than the split or a step is negative.
+        InputError: at once, if a step is negative.
     """
-    order.batch_indices(seed, start_step, batch_size, len(split))
-    return _iterate(_TrainBatch(split, seed, batch_size, rows), start_step, stop_step, workers)
+    order.examples(start_step)
+    return _iterate(_TrainBatch(split, order, rows), start_step, stop_step, workers)
 
 
 def eval_batches(
@@ -84,13 +82,18 @@ class _TrainBatch:
     """The batch of an update; can be pickled for worker processes."""
 
     split: Split
-    seed: int
-    batch_size: int
+    order: Order
     rows: slice
 
     def __call__(self, step: int) -> Batch:
-        indices = order.batch_indices(self.seed, int(step), self.batch_size, len(self.split))
-        return _batch(self.split, indices[self.rows], _positions(self.batch_size, self.rows))
+        rows = self.order.rows(int(step))[self.rows]
+        examples, views = np.divmod(rows, self.order.views)
+        if isinstance(self.split, ViewedSplit):
+            images = self.split.gather_views(examples, views)
+        else:
+            images = self.split.gather(examples)
+        positions = _positions(self.order.batch_size, self.rows)
+        return {"image": images, **_facts(self.split, examples, positions)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,16 +108,20 @@ class _EvalBatch:
         positions = _positions(self.batch_size, self.rows)
         places = int(number) * self.batch_size + positions.astype(np.int64)
         mask = places < len(self.split)
-        return {**_batch(self.split, np.where(mask, places, 0), positions), "mask": mask}
+        indices = np.where(mask, places, 0)
+        return {
+            "image": self.split.gather(indices),
+            **_facts(self.split, indices, positions),
+            "mask": mask,
+        }
 
 
 def _positions(batch_size: int, rows: slice) -> np.ndarray:
     return np.arange(batch_size, dtype=np.int32)[rows]
 
 
-def _batch(split: Split, indices: np.ndarray, positions: np.ndarray) -> Batch:
+def _facts(split: Split, indices: np.ndarray, positions: np.ndarray) -> Batch:
     return {
-        "image": split.gather(indices),
         "label": split.labels[indices],
         "position": positions,
         "index": indices.astype(np.int32),

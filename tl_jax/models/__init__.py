@@ -1,6 +1,11 @@
 """Residual networks in Flax Linen; the only place that knows the Flax module API."""
 
-from tl_jax.models.forward import init_variables, make_forward, norm_names
+from tl_jax.models.forward import (
+    init_variables,
+    make_forward,
+    norm_names,
+    same_in_training,
+)
 from tl_jax.models.pretrained import PretrainedWeights, get_pretrained, list_pretrained
 from tl_jax.models.registry import create_model, list_models
 from tl_jax.models.resnet import ResNet
@@ -15,4 +20,5 @@ __all__ = [
     "list_pretrained",
     "make_forward",
     "norm_names",
+    "same_in_training",
 ]

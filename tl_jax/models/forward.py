@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.errors import InvalidRngError
 
 from tl_jax.errors import InputError, nearest, unknown
 from tl_jax.models.batch_norm import NORM_POLICIES
@@ -78,6 +79,37 @@ def make_forward(
         return jnp.asarray(outputs, jnp.float32), updated["batch_stats"]
 
     return forward
+
+
+def same_in_training(
+    model: ResNet, *, stop: str, frozen_norms: Set[str], norm_policy: str, image_size: int
+) -> bool:
+    """Returns whether the part up to a boundary is the same program in training as in evaluation.
+
+    It is not where BatchNorm uses the batch's statistics, or something is dropped at random.
+
+    Args:
+        model: from `create_model`.
+        stop: the boundary.
+        frozen_norms: names of BatchNorm modules to which `norm_policy` applies in training.
+        norm_policy: see `make_forward`.
+        image_size: side of the input in pixels.
+    """
+    shape = (1, image_size, image_size, 3)
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    variables = jax.eval_shape(lambda: init_variables(model, jax.random.key(0), shape))
+    forward = make_forward(model, frozen_norms=frozen_norms, norm_policy=norm_policy, stop=stop)
+
+    def program(train: bool) -> str:
+        def outputs(params, batch_stats, images):
+            return forward(params, batch_stats, images, train=train)[0]
+
+        return str(jax.make_jaxpr(outputs)(variables["params"], variables["batch_stats"], images))
+
+    try:
+        return program(train=True) == program(train=False)
+    except InvalidRngError:  # of a part that draws random numbers in training
+        return False
 
 
 @functools.lru_cache(maxsize=32)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Self, TextIO
 
+import numpy as np
 import rich.console
 import rich.progress
 
@@ -35,6 +36,7 @@ class Progress:
         *,
         initial_step: int = 0,
         batch_size: int = 1,
+        unit: str = "step",
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -44,11 +46,13 @@ class Progress:
             total_steps: the number of updates when the run is done.
             initial_step: the number of updates done already, by the run that this one resumes.
             batch_size: images per update, all devices together.
+            unit: what is counted.
             stream: where to write; standard error by default.
             clock: returns seconds.
         """
         self._total_steps = total_steps
         self._batch_size = batch_size
+        self._unit = unit
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._step = initial_step
@@ -60,7 +64,7 @@ class Progress:
         self._bar: rich.progress.Progress | None = None
         if console.is_terminal and not console.is_dumb_terminal:
             self._bar = rich.progress.Progress(
-                rich.progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                rich.progress.TextColumn(f"{unit} {{task.completed:.0f}}/{{task.total:.0f}}"),
                 rich.progress.BarColumn(),
                 rich.progress.TextColumn("{task.percentage:.0f}%"),
                 rich.progress.TextColumn("{task.fields[details]}", markup=False),
@@ -71,7 +75,7 @@ class Progress:
             )
 
     def update(self, step: int, loss: Any = None) -> None:
-        """Notes that `step` updates are done, the last with `loss` (a number or scalar array)."""
+        """Notes that `step` updates are done, the last with `loss` (a number, or an array whose last it is)."""
         self._step, self._loss = step, loss
         now = self._clock()
         if not self._marks:
@@ -98,7 +102,7 @@ class Progress:
 
     def _show(self, now: float) -> None:
         # Reading the loss waits for the device, so the time is taken again afterwards.
-        loss = None if self._loss is None else float(self._loss)
+        loss = None if self._loss is None else float(np.ravel(self._loss)[-1])
         now = max(now, self._clock())
         if self._marks and self._step > self._marks[-1][1]:
             self._marks.append((now, self._step))
@@ -116,7 +120,9 @@ class Progress:
             percent = (
                 f"{100 * self._step / self._total_steps:.0f}%" if self._total_steps else "100%"
             )
-            self.print("  ".join([f"step {self._step}/{self._total_steps} ({percent})", *details]))
+            self.print(
+                "  ".join([f"{self._unit} {self._step}/{self._total_steps} ({percent})", *details])
+            )
         else:
             self._bar.update(self._task, completed=self._step, details="  ".join(details))
 
@@ -126,7 +132,7 @@ class Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._shown_step != self._step and self._loss is not None:
+        if self._shown_step != self._step and self._marks:
             self._show(self._clock())
         if self._bar is not None:
             self._bar.stop()

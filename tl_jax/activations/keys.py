@@ -1,0 +1,52 @@
+"""What activations depend on, written down: the same facts, the same activations."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tl_jax import trees
+from tl_jax.data import Split
+
+
+def facts(prefix: Callable, params: Any, batch_stats: Any, split: Split) -> dict[str, str]:
+    """Returns all that the activations of a split depend on, as digests and names.
+
+    The program itself is among them, lowered for one image: architecture, preprocessing,
+    augmentation, boundary and dtypes are all in its text, and so is any change of this library that
+    changes what is computed. Nothing is computed here.
+
+    Args:
+        prefix: from `make_prefix`.
+        params: of the prefix.
+        batch_stats: of the prefix.
+        split: the images.
+    """
+    program = jax.jit(prefix).lower(params, batch_stats, one_image(split)).as_text()
+    weights = hashlib.sha256()
+    for name, leaf in sorted(trees.flatten({"params": params, "batch_stats": batch_stats}).items()):
+        weights.update(name.encode() + np.asarray(leaf).tobytes())
+    device = jax.devices()[0]
+    return {
+        "program": hashlib.sha256(program.encode()).hexdigest(),
+        "weights": weights.hexdigest(),
+        "images": split.fingerprint(),
+        "device": f"{device.platform} {device.device_kind}",
+        "jax": jax.__version__,
+    }
+
+
+def shape_of(prefix: Callable, params: Any, batch_stats: Any, split: Split) -> tuple[int, ...]:
+    """Returns the shape of the activation of one image, computing none."""
+    return jax.eval_shape(prefix, params, batch_stats, one_image(split)).shape[1:]
+
+
+def one_image(split: Split) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a batch of one image, as the prefix takes it."""
+    return {
+        "image": jax.ShapeDtypeStruct((1, *split.image_shape), jnp.uint8),
+        "row": jax.ShapeDtypeStruct((1,), jnp.int32),
+    }

@@ -1,0 +1,88 @@
+"""A split of which every image is known by its activations at a boundary.
+
+Shapes: M examples in the store, N in the split, V stored views of each, `...` the shape of one
+activation: [F] after "pool", else [H', W', C].
+"""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class ActivationSplit:
+    """What steps and evaluation read in place of images; satisfies `data.Split`.
+
+    Args:
+        store: [M, V, ...], float32 or bfloat16, in memory or mapped.
+        rows: int64 [N], the examples of the store that belong to the split, in order.
+        labels: int32 [N].
+        class_names: one name per class.
+        key: of the store, see `storage.Store`.
+        name: how messages call it.
+    """
+
+    def __init__(
+        self,
+        store: np.ndarray,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        key: str,
+        name: str,
+    ):
+        self._store, self._rows, self._key = store, np.asarray(rows, np.int64), key
+        self.labels, self.class_names, self.name = labels, tuple(class_names), name
+
+    @property
+    def activations(self) -> np.ndarray:
+        """[N, V, ...]; the store itself where the split is the whole of it, else a copy."""
+        if len(self._rows) == len(self._store) and (np.diff(self._rows) == 1).all():
+            return self._store
+        return self._store[self._rows]
+
+    @property
+    def views(self) -> int:
+        """V, how many views of each example are stored."""
+        return self._store.shape[1]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of one activation."""
+        return self._store.shape[2:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the stored activations."""
+        return self._store.dtype
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the activations of this split, all views."""
+        return len(self) * (self._store.nbytes // len(self._store))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def gather(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the first view of the examples at `indices`: [B, ...]."""
+        return self.gather_views(indices, np.zeros_like(indices))
+
+    def gather_views(self, indices: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """Returns one view, from 0, of each of the examples at `indices`: [B, ...]."""
+        return self._store[self._rows[np.asarray(indices)], np.asarray(views)]
+
+    def subset(self, indices: np.ndarray, name: str = "") -> "ActivationSplit":
+        """Returns the split of the examples at `indices`; the store is shared, not copied."""
+        chosen = copy.copy(self)
+        chosen._rows, chosen.labels = self._rows[indices], self.labels[indices]
+        chosen.name = name or self.name
+        return chosen
+
+    def whole(self) -> tuple["ActivationSplit", np.ndarray]:
+        """Returns this split and all its rows: what it was taken from is not known here."""
+        return self, np.arange(len(self))
+
+    def fingerprint(self) -> str:
+        """Returns the key of the store, which tells its activations from any others."""
+        return self._key

@@ -1,0 +1,164 @@
+"""Where activations are kept, and how a later run knows that they are the right ones.
+
+A store is two files in a folder: `KEY.npy`, the activations [M, V, ...] (bfloat16 as the uint16 of
+its bits, which NumPy has no name for), and `KEY.json`, written last: the facts that the key is the
+digest of, shape, dtype and checksum. What the key does not cover cannot change the activations.
+"""
+
+import copy
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from tl_jax import files
+from tl_jax.errors import InputError, unknown
+
+STORAGES = ("auto", "device", "host", "disk")
+DTYPES = ("float32", "bfloat16")
+
+
+def choose_storage(num_bytes: int, wanted: str, device_room: int, host_room: int) -> str:
+    """Returns where the activations that are trained on are read from: "device", "host" or "disk".
+
+    Args:
+        num_bytes: of all of them.
+        wanted: one of `STORAGES`; "auto" takes the first of the three that has room.
+        device_room: bytes that they may take on the devices together.
+        host_room: bytes that they may take in the host's memory.
+
+    Raises:
+        InputError: if `wanted` is unknown, or has no room.
+    """
+    if wanted not in STORAGES:
+        raise unknown("cache.storage", wanted, STORAGES)
+    rooms = {"device": device_room, "host": host_room}
+    fitting = [place for place, room in rooms.items() if num_bytes <= room] + ["disk"]
+    if wanted == "auto":
+        return fitting[0]
+    if wanted not in fitting:
+        raise InputError(
+            f"cache.storage={wanted}: the activations take {num_bytes:,} bytes, there is room for "
+            f"{rooms[wanted]:,}; nearest: {fitting[0]}"
+        )
+    return wanted
+
+
+class Store:
+    """Activations under a key, in a folder or, without one, in memory only.
+
+    Attributes:
+        key: hexadecimal digest of the facts.
+        shape: (M, V, ...).
+        dtype: float32 or bfloat16.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None,
+        facts: Mapping[str, Any],
+        shape: tuple[int, ...],
+        dtype: str,
+    ):
+        """Works out the key; touches no file.
+
+        Args:
+            folder: of all stores; None keeps activations in memory only.
+            facts: all that the activations depend on, of JSON values.
+            shape: (M, V, ...).
+            dtype: one of `DTYPES`.
+
+        Raises:
+            InputError: if `dtype` is unknown.
+        """
+        if dtype not in DTYPES:
+            raise unknown("cache.dtype", dtype, DTYPES)
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32)
+        self._facts = {**files.plain(facts), "shape": list(self.shape), "dtype": dtype}
+        text = json.dumps(self._facts, sort_keys=True)
+        self.key = hashlib.sha256(text.encode()).hexdigest()[:32]
+        self._folder = None if folder is None else Path(folder).expanduser()
+        self._draft: Path | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all activations."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    @property
+    def path(self) -> Path | None:
+        """The file of the activations; None without a folder."""
+        return None if self._folder is None else self._folder / f"{self.key}.npy"
+
+    def in_memory(self) -> "Store":
+        """Returns the same store without a folder."""
+        other = copy.copy(self)
+        other._folder = None
+        return other
+
+    def room(self) -> int:
+        """Returns the bytes that are free where the folder lies, or will be made; 0 without one."""
+        if self._folder is None:
+            return 0
+        there = next(place for place in (self._folder, *self._folder.parents) if place.exists())
+        return shutil.disk_usage(there).free
+
+    def open(self, *, verify: bool = True) -> np.ndarray | None:
+        """Returns the activations, mapped from their file, or None where they have to be computed.
+
+        Args:
+            verify: whether the checksum is compared too, for which the whole file is read; without,
+                a file that was cut short or changed in size is still noticed.
+        """
+        if self.path is None:
+            return None
+        try:
+            record = json.loads(self.path.with_suffix(".json").read_text())
+            stored = np.load(self.path, mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return None
+        if stored.shape != self.shape or stored.dtype != self._stored_dtype:
+            return None
+        if verify and record["sha256"] != files.digest(self.path):
+            return None
+        return stored.view(self.dtype)
+
+    def create(self) -> np.ndarray:
+        """Returns an array to write the activations to: a draft of the file, or memory without one.
+
+        Raises:
+            OSError: if the folder cannot be made, or the disk is full.
+        """
+        if self.path is None:
+            return np.empty(self.shape, self.dtype)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._draft = files.draft_of(self.path)
+        with files.explain_full_disk(self.path.name, self.path.parent, self.num_bytes):
+            mapped = np.lib.format.open_memmap(
+                self._draft, mode="w+", dtype=self._stored_dtype, shape=self.shape
+            )
+            files.reserve(self._draft, self._draft.stat().st_size)
+        return mapped.view(self.dtype)
+
+    def keep(self, written: np.ndarray) -> np.ndarray:
+        """Puts what `create` returned in place, now that it is whole; returns it for reading."""
+        if self.path is None:
+            return written
+        assert isinstance(written, np.memmap) and self._draft is not None
+        written.flush()
+        record = {"facts": self._facts, "sha256": files.digest(self._draft)}
+        self._draft.replace(self.path)
+        files.write(self.path.with_suffix(".json"), files.to_json(record))
+        found = self.open(verify=False)
+        assert found is not None
+        return found
+
+    @property
+    def _stored_dtype(self) -> np.dtype:
+        return np.dtype(np.float32 if self.dtype == np.float32 else np.uint16)

@@ -1,0 +1,195 @@
+"""Splits that lie on the devices, and several updates on them in one dispatch.
+
+N: rows of a split (examples, or views of examples); B: rows in the global batch; U: updates in a
+dispatch; V: views of an example. Batches are gathered by index inside the compiled step, so that
+only int32 [U, B] crosses from the host, and the host is asked once for U updates.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from tl_jax import sharding
+from tl_jax.errors import InputError, unknown
+
+LAYOUTS = ("replicated", "sharded")
+PLACEMENTS = ("auto", "device", "host")
+
+
+def choose_layout(num_bytes: int, mesh: Mesh, room: int, placement: str = "auto") -> str | None:
+    """Returns how a split is to lie on the devices: whole on each, split over them, or None: on the host.
+
+    Args:
+        num_bytes: of the whole split.
+        mesh: the devices.
+        room: bytes that it may take on one device.
+        placement: one of `PLACEMENTS`; "auto" takes the first of the three that fits.
+
+    Raises:
+        InputError: if `placement` is unknown, or "device" and it does not fit even when split.
+    """
+    if placement not in PLACEMENTS:
+        raise unknown("data.placement", placement, PLACEMENTS)
+    if placement == "host":
+        return None
+    if num_bytes <= room:
+        return "replicated"
+    if num_bytes / mesh.size <= room:
+        return "sharded"
+    if placement == "device":
+        raise InputError(
+            f"data.placement=device: {num_bytes:,} bytes over {mesh.size} devices do not fit in "
+            f"{room:,} bytes of each; expected a smaller split, more devices, or auto"
+        )
+    return None
+
+
+def place(mesh: Mesh, rows: np.ndarray, layout: str) -> jax.Array:
+    """Returns an array [N, ...] on the devices; sharded ones are padded with zeros to equal parts.
+
+    Args:
+        mesh: the devices.
+        rows: on the host, in memory or mapped; every process has the whole of it.
+        layout: one of `LAYOUTS`.
+    """
+    if layout == "replicated":
+        whole = sharding.replicated(mesh)
+        return jax.make_array_from_callback(
+            rows.shape, whole, lambda index: np.asarray(rows[index])
+        )
+    part = len_padded(len(rows), mesh, layout) // mesh.size
+
+    def padded(index: Any) -> np.ndarray:
+        found = np.asarray(rows[index[0].start or 0 : (index[0].start or 0) + part])
+        missing = part - len(found)
+        return np.pad(found, [(0, missing)] + [(0, 0)] * (found.ndim - 1)) if missing else found
+
+    shape = (part * mesh.size, *rows.shape[1:])
+    return jax.make_array_from_callback(shape, sharding.batch_sharding(mesh), padded)
+
+
+def gather(mesh: Mesh, layout: str, data: jax.Array, rows: jax.Array) -> jax.Array:
+    """Returns data[rows], [B, ...] split over the devices; for use inside a compiled function.
+
+    Args:
+        mesh: the devices.
+        layout: of `data`, see `place`.
+        data: [N, ...].
+        rows: int32 [B], the same on every device.
+    """
+    if layout == "replicated":
+        rows = jax.lax.with_sharding_constraint(rows, sharding.batch_sharding(mesh))
+        return data[rows]
+
+    def from_parts(part: jax.Array, rows: jax.Array) -> jax.Array:
+        # Every device contributes the rows it holds, and zeros for the others': sums are exact.
+        local = rows - jax.lax.axis_index(sharding.AXIS) * len(part)
+        held = (local >= 0) & (local < len(part))
+        found = part[jnp.clip(local, 0, len(part) - 1)]
+        found = jnp.where(held.reshape(-1, *[1] * (found.ndim - 1)), found, 0)
+        return jax.lax.psum_scatter(found, sharding.AXIS, tiled=True)
+
+    split, whole = PartitionSpec(sharding.AXIS), PartitionSpec()
+    return jax.shard_map(from_parts, mesh=mesh, in_specs=(split, whole), out_specs=split)(
+        data, rows
+    )
+
+
+class ResidentStep:
+    """Several updates in one dispatch, on a split that lies on the devices.
+
+    `lax.scan` over the updates, except where there is one: the program is then that of a step on one
+    batch, after a gather. Every number of updates is a program of its own, compiled when first
+    needed. `step(state, rows)`, with int32 rows [U, B] on the host, returns the next state and the
+    metrics [U], left on the device; the state is donated.
+    """
+
+    def __init__(
+        self, train_step: Callable, mesh: Mesh, layout: str, *, views: int = 1, unroll: bool = False
+    ):
+        """Prepares the programs; nothing is compiled yet.
+
+        Args:
+            train_step: the pure step on a global batch.
+            mesh: the devices.
+            layout: of the images or activations, see `choose_layout`.
+            views: V, rows per example: row r is a view of example r // V.
+            unroll: whether the updates of a dispatch are written out one after the other. XLA's CPU
+                compiler brings convolutions into the form that is fast only outside of loops:
+                inside, the gradients of a ResNet-20 take thirty times as long.
+        """
+
+        def update(state, rows, images, labels):
+            batch = {
+                "image": gather(mesh, layout, images, rows),
+                "label": gather(mesh, "replicated", labels, rows // views),
+                "position": jnp.arange(len(rows), dtype=jnp.int32),
+            }
+            return train_step(state, batch)
+
+        def updates(state, rows, images, labels):
+            if len(rows) == 1:
+                state, measured = update(state, rows[0], images, labels)
+                return state, jax.tree.map(lambda value: value[None], measured)
+
+            def body(state, rows):
+                return update(state, rows, images, labels)
+
+            return jax.lax.scan(body, state, rows, unroll=unroll or 1)
+
+        whole = sharding.replicated(mesh)
+        lies = whole if layout == "replicated" else sharding.batch_sharding(mesh)
+        self._mesh, self._layout = mesh, layout
+        self._programs: dict[int, Any] = {}
+        self._data: tuple[jax.Array, jax.Array] | None = None
+        self._updates = jax.jit(
+            updates,
+            in_shardings=(whole, whole, lies, whole),
+            out_shardings=(whole, whole),
+            donate_argnums=0,
+        )
+
+    def lower(self, state: Any, count: int, batch_size: int, images: Any, labels: Any) -> Any:
+        """Returns the lowered program of `count` updates, whose `compile` need not wait for the data.
+
+        Args:
+            state: of arrays or `jax.ShapeDtypeStruct`.
+            count: U.
+            batch_size: B.
+            images: shape and dtype of what `put` is going to be given, [N, ...].
+            labels: likewise, [N / V].
+        """
+        rows = jax.ShapeDtypeStruct((count, batch_size), jnp.int32)
+        length = len_padded(images.shape[0], self._mesh, self._layout)
+        images = jax.ShapeDtypeStruct((length, *images.shape[1:]), images.dtype)
+        labels = jax.ShapeDtypeStruct(labels.shape, labels.dtype)
+        return self._updates.lower(state, rows, images, labels)
+
+    def use(self, count: int, program: Any) -> None:
+        """Takes the compiled form of what `lower` returned for `count` updates."""
+        self._programs[count] = program
+
+    def put(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """Places the split: images or activations [N, ...], and labels int32 [N / V]."""
+        self._data = (
+            place(self._mesh, images, self._layout),
+            place(self._mesh, labels, "replicated"),
+        )
+
+    def __call__(self, state: Any, rows: np.ndarray) -> tuple[Any, dict[str, jax.Array]]:
+        """Runs len(rows) updates; `put` comes first."""
+        assert self._data is not None
+        if len(rows) not in self._programs:
+            shapes = jax.eval_shape(lambda *arrays: arrays, state, rows, *self._data)
+            self._programs[len(rows)] = self._updates.lower(*shapes).compile()
+        placed = place(self._mesh, rows.astype(np.int32), "replicated")
+        return self._programs[len(rows)](state, placed, *self._data)
+
+
+def len_padded(num_rows: int, mesh: Mesh, layout: str) -> int:
+    """Returns the rows that a split takes on the devices together, or on each when replicated."""
+    return num_rows if layout == "replicated" else -(-num_rows // mesh.size) * mesh.size
