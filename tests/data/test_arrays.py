@@ -88,3 +88,14 @@ def test_npz_problems_name_the_file(tmp_path):
                 tmp_path / "f.npz", train_images=np.zeros((1, 2, 2, 3)), train_labels=np.array([0])
             )
         ).split("train")
+
+
+def test_digits_are_those_of_scikit_learn():
+    datasets = pytest.importorskip("sklearn.datasets")
+    theirs = datasets.load_digits()
+    images, labels = arrays._stored_digits()
+    np.testing.assert_array_equal(images, theirs.images)
+    np.testing.assert_array_equal(labels, theirs.target)
+    assert [str(name) for name in theirs.target_names] == list(
+        arrays.Digits().split("test").class_names
+    )

@@ -4,6 +4,9 @@ A source has a `name`, `split_names` and `split(name) -> Split`.
 """
 
 import contextlib
+import functools
+import gzip
+import importlib.util
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -33,17 +36,29 @@ class Digits:
 
     def split(self, name: str) -> InMemorySplit:
         """Returns `train` or `test`."""
-        from sklearn import datasets  # takes a second
-
-        digits = datasets.load_digits()
-        labels = digits.target.astype(np.int32)
-        grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        stored, labels = _stored_digits()
+        grey = np.round(stored * (255 / 16)).astype(np.uint8)
         images = np.repeat(np.repeat(grey, 4, axis=1), 4, axis=2)
-        class_names = [str(digit) for digit in digits.target_names]
+        class_names = [str(digit) for digit in range(10)]
         chosen = selection.few_shot(labels, _DIGITS_TEST_PER_CLASS, 0, class_names)
         if name == "train":
             chosen = np.setdiff1d(np.arange(len(labels)), chosen)
         return InMemorySplit(images[chosen], labels[chosen], class_names, f"digits {name}")
+
+
+@functools.cache
+def _stored_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Returns images [1797, 8, 8] with values in [0, 16] and labels [1797], int64."""
+    # Read from scikit-learn's file: importing scikit-learn takes more than a second.
+    package = importlib.util.find_spec("sklearn")
+    place = next(iter((package and package.submodule_search_locations) or ()), "")
+    path = Path(place, "datasets", "data", "digits.csv.gz")
+    try:
+        text = gzip.decompress(path.read_bytes()).decode()
+    except OSError as error:
+        raise InputError(f"digits needs the file that comes with scikit-learn: {error}") from error
+    rows = np.array(text.replace("\n", ",").strip(",").split(","), np.float64).reshape(-1, 65)
+    return rows[:, :64].reshape(-1, 8, 8), rows[:, 64].astype(np.int64)
 
 
 class Npz:

@@ -1,10 +1,15 @@
 """What people see of a run: metric files, progress, tables, plots and the HTML report."""
 
-from tl_jax.reporting.comparison import write_comparison
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from tl_jax.reporting.progress import Progress
-from tl_jax.reporting.report import write_report
 from tl_jax.reporting.tables import format_markdown, print_table
 from tl_jax.reporting.writers import MetricWriter, read_metrics
+
+if TYPE_CHECKING:
+    from tl_jax.reporting.comparison import write_comparison
+    from tl_jax.reporting.report import write_report
 
 __all__ = [
     "MetricWriter",
@@ -15,3 +20,13 @@ __all__ = [
     "write_comparison",
     "write_report",
 ]
+
+# Imported when first asked for, at the end of a run: matplotlib would hold up its start by half a second.
+_LATE = {"write_comparison": "comparison", "write_report": "report"}
+
+
+def __getattr__(name: str) -> Any:
+    """Returns a function whose module is imported late."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name)

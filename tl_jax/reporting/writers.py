@@ -11,6 +11,7 @@ import numpy as np
 
 from tl_jax import files
 from tl_jax.errors import InputError
+from tl_jax.reporting.events import EventWriter
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -60,21 +61,15 @@ class MetricWriter:
         self._file = path.open("a", encoding="utf-8")
         self._events = self._open_events(resume_step) if tensorboard else None
 
-    def _open_events(self, resume_step: int | None) -> Any:
-        # Imports PyTorch where that is installed, seconds that only a writer of events should wait.
-        import tensorboardX
-
+    def _open_events(self, resume_step: int | None) -> EventWriter:
         folder = self._folder / TENSORBOARD_FOLDER
         if resume_step is None:
             for stale in folder.glob("events.out.tfevents.*"):
                 stale.unlink()
         # TensorBoard hides what an earlier attempt wrote from `purge_step` on.
         purge_step = None if resume_step is None else resume_step + 1
-        # Names hold whole seconds: without the suffix a quick restart would overwrite the events.
-        suffix = f".{resume_step or 0}"
-        return tensorboardX.SummaryWriter(
-            str(folder), purge_step=purge_step, flush_secs=30, filename_suffix=suffix
-        )
+        # Names hold whole seconds: without the suffix a quick restart would add to the same file.
+        return EventWriter(folder, purge_step, f".{resume_step or 0}")
 
     def write(self, step: int, split: str, metrics: Mapping[str, Any]) -> None:
         """Writes one line, and one TensorBoard point `split/name` for each finite metric.
@@ -100,9 +95,10 @@ class MetricWriter:
         self._file.write(files.to_json(line, indent=None))
         self._file.flush()
         if self._events is not None:
-            for name in metrics:
-                if math.isfinite(line[name]):
-                    self._events.add_scalar(f"{split}/{name}", line[name], line["step"])
+            finite = {
+                f"{split}/{name}": line[name] for name in metrics if math.isfinite(line[name])
+            }
+            self._events.add(line["step"], finite)
 
     def close(self) -> None:
         """Writes what is still buffered and closes the files; a second call does nothing."""
