@@ -23,7 +23,8 @@ def use(setup: Setup) -> Setup:
     """Returns the run on activations; one without `cache.boundary` as it is.
 
     What earlier runs left under the same key is used again. The plan is printed before anything is
-    computed.
+    computed. With `cache.verify` the run then begins both ways, on activations and on images, and
+    the largest difference is printed.
 
     Raises:
         InputError: if the place that was asked for has no room.
@@ -63,64 +64,8 @@ def use(setup: Setup) -> Setup:
         "seconds": time.perf_counter() - began,
         "banks": rows,
     }
-    return dataclasses.replace(setup, inputs=inputs, evaluator=evaluator, cache=facts)
-
-
-def verified(setup: Setup, updates: int) -> Setup:
-    """Returns the run, having trained a few updates from its start both ways: on activations, on images.
-
-    The largest difference of a parameter or statistic is printed, and becomes part of what is told of
-    the cache.
-
-    Args:
-        setup: on activations.
-        updates: how many; no more than the run has are made.
-    """
-    order, split, stored = setup.order, setup.splits["train"], setup.inputs["train"]
-    rows = sharding.local_rows(setup.mesh, order.batch_size)
-    numbers = split.whole()[1]
-    as_is = activations.make_view_transform(
-        setup.preprocessing, order.views, setup.config.cache.view_seed
-    )
-    on_images = dataclasses.replace(setup, cache=None)
-    steps = [
-        sharding.StreamedStep(make_pure_step(setup), setup.mesh),
-        sharding.StreamedStep(
-            make_pure_step(on_images, lambda key, rows, images: as_is(rows, images)), setup.mesh
-        ),
-    ]
-    states = [setup.initial_state(), setup.initial_state()]
-    updates = min(updates, setup.total_steps)
-    for number in range(updates):
-        examples, views = np.divmod(order.rows(number)[rows], order.views)
-        inputs = [
-            (stored.gather_views(examples, views), np.arange(order.batch_size)[rows]),
-            (split.gather(examples), numbers[examples] * order.views + views),
-        ]
-        for i, (images, positions) in enumerate(inputs):
-            batch = {
-                "image": images,
-                "label": split.labels[examples],
-                "position": positions.astype(np.int32),
-            }
-            states[i], _ = steps[i](states[i], steps[i].place(batch))
-        jax.block_until_ready(states)
-    cached, plain = (
-        trees.flatten({"params": state.params, "batch_stats": state.batch_stats})
-        for state in states
-    )
-    differences = {
-        name: float(np.max(np.abs(np.asarray(leaf) - np.asarray(cached[name]))))
-        for name, leaf in plain.items()
-    }
-    name = max(differences, key=differences.__getitem__)
-    if jax.process_index() == 0:
-        print(
-            f"cache.verify: after {updates} updates on activations and on images the largest "
-            f"difference is {differences[name]:.2e} ({name})"
-        )
-    found = {"updates": updates, "largest_difference": differences[name], "leaf": name}
-    return dataclasses.replace(setup, cache={**setup.cache, "verified": found})
+    setup = dataclasses.replace(setup, inputs=inputs, evaluator=evaluator, cache=facts)
+    return _verified(setup, setup.config.cache.verify) if setup.config.cache.verify else setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,3 +204,60 @@ def _everywhere(found: bool) -> bool:
     if jax.process_count() == 1:
         return found
     return bool(np.all(multihost_utils.process_allgather(np.array(found))))
+
+
+def _verified(setup: Setup, updates: int) -> Setup:
+    """Returns the run, having trained a few updates from its start both ways: on activations, on images.
+
+    The largest difference of a parameter or statistic is printed, and becomes part of what is told of
+    the cache.
+
+    Args:
+        setup: on activations.
+        updates: how many; no more than the run has are made.
+    """
+    order, split, stored = setup.order, setup.splits["train"], setup.inputs["train"]
+    rows = sharding.local_rows(setup.mesh, order.batch_size)
+    numbers = split.whole()[1]
+    as_is = activations.make_view_transform(
+        setup.preprocessing, order.views, setup.config.cache.view_seed
+    )
+    on_images = dataclasses.replace(setup, cache=None)
+    steps = [
+        sharding.StreamedStep(make_pure_step(setup), setup.mesh),
+        sharding.StreamedStep(
+            make_pure_step(on_images, lambda key, rows, images: as_is(rows, images)), setup.mesh
+        ),
+    ]
+    states = [setup.initial_state(), setup.initial_state()]
+    updates = min(updates, setup.total_steps)
+    for number in range(updates):
+        examples, views = np.divmod(order.rows(number)[rows], order.views)
+        inputs = [
+            (stored.gather_views(examples, views), np.arange(order.batch_size)[rows]),
+            (split.gather(examples), numbers[examples] * order.views + views),
+        ]
+        for i, (images, positions) in enumerate(inputs):
+            batch = {
+                "image": images,
+                "label": split.labels[examples],
+                "position": positions.astype(np.int32),
+            }
+            states[i], _ = steps[i](states[i], steps[i].place(batch))
+        jax.block_until_ready(states)
+    cached, plain = (
+        trees.flatten({"params": state.params, "batch_stats": state.batch_stats})
+        for state in states
+    )
+    differences = {
+        name: float(np.max(np.abs(np.asarray(leaf) - np.asarray(cached[name]))))
+        for name, leaf in plain.items()
+    }
+    name = max(differences, key=differences.__getitem__)
+    if jax.process_index() == 0:
+        print(
+            f"cache.verify: after {updates} updates on activations and on images the largest "
+            f"difference is {differences[name]:.2e} ({name})"
+        )
+    found = {"updates": updates, "largest_difference": differences[name], "leaf": name}
+    return dataclasses.replace(setup, cache={**setup.cache, "verified": found})

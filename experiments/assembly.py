@@ -8,7 +8,7 @@ import ml_collections
 import optax
 
 from experiments import weights
-from tl_jax import activations, data, freezing, models, optim
+from tl_jax import activations, data, freezing, loops, models, optim
 from tl_jax.errors import InputError
 
 
@@ -52,7 +52,10 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def make_splits(config: ml_collections.ConfigDict) -> dict[str, data.Split]:
-    """Returns the splits `train`, `test` and, where a part of train is held out, `validation`."""
+    """Returns the splits `train`, `test` and, where a part of train is held out, `validation`.
+
+    Their labels are at hand; images may still be on their way, see `data.wait_for`.
+    """
     section = config.data
     return data.load_splits(
         section.name,
@@ -64,6 +67,7 @@ def make_splits(config: ml_collections.ConfigDict) -> dict[str, data.Split]:
         examples_per_class=section.examples_per_class,
         seed=section.seed,
         image_size=weights.host_size(config),
+        wait=False,
         cache_dir=section.cache_dir or None,
     )
 
@@ -97,6 +101,26 @@ def total_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:
 def in_steps(config: ml_collections.ConfigDict, epochs: float, num_examples: int) -> int:
     """Returns how many updates see `epochs` times the training split, rounded."""
     return round(epochs * num_examples / config.data.batch_size)
+
+
+def make_intervals(
+    config: ml_collections.ConfigDict, splits: dict[str, data.Split], total: int
+) -> loops.Intervals:
+    """Returns what happens when, in updates; intervals in steps win over those in epochs.
+
+    Without a validation split there is nothing to evaluate before the end.
+    """
+    section = config.train
+    eval_every = section.eval_every_steps
+    if not eval_every and section.eval_every_epochs > 0:
+        eval_every = max(1, in_steps(config, section.eval_every_epochs, len(splits["train"])))
+    return loops.Intervals(
+        total,
+        # A short run still has some twenty points to a curve.
+        log_every=min(section.log_every_steps, max(1, total // 20)),
+        eval_every=eval_every if "validation" in splits else 0,
+        checkpoint_every=section.checkpoint_every_steps,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

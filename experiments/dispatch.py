@@ -55,18 +55,14 @@ class Dispatch:
         return {"data": self.data, "updates_per_dispatch": self.updates}
 
 
-def make(setup: Setup, span: int) -> Dispatch:
+def make(setup: Setup) -> Dispatch:
     """Returns how a run is dispatched, its program compiled from shapes alone: images may still be decoded.
-
-    Args:
-        setup: of the run.
-        span: updates between two evaluations, which no dispatch goes beyond.
 
     Raises:
         InputError: if the devices have no room for data that are to lie there.
     """
     layout = _layout(setup)
-    return _streamed(setup) if layout is None else _resident(setup, layout, span)
+    return _streamed(setup) if layout is None else _resident(setup, layout)
 
 
 def memory_plan(setup: Setup, how: Dispatch) -> list[dict[str, Any]]:
@@ -102,7 +98,7 @@ def _layout(setup: Setup) -> str | None:
     return resident.choose_layout(_num_bytes(split), setup.mesh, room, placement)
 
 
-def _resident(setup: Setup, layout: str, span: int) -> Dispatch:
+def _resident(setup: Setup, layout: str) -> Dispatch:
     split, order = setup.inputs["train"], setup.order
     step = resident.ResidentStep(
         make_pure_step(setup)(axis_name=None),
@@ -116,7 +112,8 @@ def _resident(setup: Setup, layout: str, span: int) -> Dispatch:
     labels = jax.ShapeDtypeStruct((len(split),), jnp.int32)
     lowered = step.lower(state, 1, order.batch_size, images, labels)
     updates = setup.config.train.updates_per_dispatch or _updates(setup, lowered)
-    count = -(-span // -(-span // updates))
+    intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=updates)
+    count = intervals.updates_after(0)
     if count > 1:
         lowered = step.lower(state, count, order.batch_size, images, labels)
     program = lowered.compile()

@@ -20,7 +20,7 @@ from absl import flags
 from configs import base
 from experiments import assembly, cli, config_fields, outcome, weights
 from experiments.evaluator import Evaluator
-from tl_jax import checkpointing, models, sharding
+from tl_jax import checkpointing, data, models, sharding
 from tl_jax.errors import InputError
 from tl_jax.preprocessing import make_eval_transform
 from tl_jax.run_folder import RunFolder
@@ -119,6 +119,7 @@ def _evaluate(
                 config.data.eval_batch_size,
                 config.data.workers,
             )
+            data.wait_for({"test": split})
             folder = held.enter_context(RunFolder.open(workdir, given, is_primary=is_primary))
             if is_primary and initial.port_report is not None:
                 outcome.tell_port(folder, initial.port_report)

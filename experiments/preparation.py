@@ -10,7 +10,7 @@ import ml_collections
 
 from experiments import assembly, weights
 from experiments.evaluator import Evaluator
-from tl_jax import models, preprocessing, sharding, steps
+from tl_jax import loops, models, preprocessing, sharding, steps
 from tl_jax.data import order
 from tl_jax.train_state import TrainState
 
@@ -28,7 +28,7 @@ class Setup:
         optimisation: what moves and how.
         evaluator: whole passes over splits.
         mesh: the devices.
-        total_steps: updates in the run.
+        intervals: what happens when; `total_steps` updates in all.
         order: of the training examples.
         boundary: where the run's activations are stored, None for a run on images.
         inputs: what steps and evaluation read: `splits`, or, once `activation_cache.use` has made them,
@@ -45,11 +45,16 @@ class Setup:
     optimisation: assembly.Optimisation
     evaluator: Evaluator
     mesh: jax.sharding.Mesh
-    total_steps: int
+    intervals: loops.Intervals
     order: order.Order
     boundary: str | None
     inputs: dict[str, Any]
     cache: dict[str, Any] | None = None
+
+    @property
+    def total_steps(self) -> int:
+        """Updates in the run."""
+        return self.intervals.total_steps
 
     def initial_state(self) -> TrainState:
         """Returns the state before the first update, on every device."""
@@ -114,7 +119,7 @@ def prepare(config: ml_collections.ConfigDict) -> Setup:
         optimisation,
         evaluator,
         mesh,
-        total,
+        assembly.make_intervals(config, splits, total),
         examples,
         boundary,
         splits,

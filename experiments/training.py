@@ -12,9 +12,9 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments import activation_cache, assembly, cli, dispatch, outcome, weights
+from experiments import activation_cache, cli, dispatch, outcome, weights
 from experiments.preparation import Setup, prepare
-from tl_jax import freezing, loops, reporting, sharding
+from tl_jax import data, freezing, loops, reporting, sharding
 from tl_jax.checkpointing import Checkpointer
 from tl_jax.run_folder import RunFolder
 from tl_jax.train_state import TrainState
@@ -38,13 +38,14 @@ def run(
     with contextlib.ExitStack() as held:
         with sharding.together():
             setup = prepare(config)
+            # Compiled while images are decoded in the background; what images become needs them first.
+            how = dispatch.make(setup) if setup.boundary is None else None
+            data.wait_for(setup.splits)
             folder = held.enter_context(RunFolder.open(workdir, record, is_primary=is_primary))
             parameters = introduce(setup, folder)
         setup = activation_cache.use(setup)
-        if config.cache.verify and setup.cache is not None:
-            setup = activation_cache.verified(setup, config.cache.verify)
         with contextlib.ExitStack() as closing:
-            trained = train(setup, folder, stop, closing)
+            trained = train(setup, how or dispatch.make(setup), folder, stop, closing)
         return conclude(setup, folder, trained, parameters)
 
 
@@ -144,13 +145,15 @@ def conclude(
 
 
 def train(
-    setup: Setup, folder: RunFolder, stop: cli.StopRequest, closing: contextlib.ExitStack
+    setup: Setup,
+    how: dispatch.Dispatch,
+    folder: RunFolder,
+    stop: cli.StopRequest,
+    closing: contextlib.ExitStack,
 ) -> Trained:
     """Runs or resumes the updates."""
     config, primary = setup.config, jax.process_index() == 0
-    intervals = make_intervals(setup)
-    how = dispatch.make(setup, intervals.eval_every or intervals.total_steps)
-    intervals = dataclasses.replace(intervals, updates_per_dispatch=how.updates)
+    intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=how.updates)
     if primary:
         plan = dispatch.memory_plan(setup, how)
         reporting.print_table("Memory plan", plan)
@@ -222,26 +225,6 @@ def train(
         state = checkpointer.restore_best(template)
     share = spent["waiting"] / spent["updates"] if spent["updates"] else 0.0
     return Trained(state, took, share, how.facts())
-
-
-def make_intervals(setup: Setup) -> loops.Intervals:
-    """Returns what happens when, in updates; intervals in steps win over those in epochs.
-
-    Without a validation split there is nothing to evaluate before the end.
-    """
-    section = setup.config.train
-    eval_every = section.eval_every_steps
-    if not eval_every and section.eval_every_epochs > 0:
-        num_examples = len(setup.splits["train"])
-        steps_between = assembly.in_steps(setup.config, section.eval_every_epochs, num_examples)
-        eval_every = max(1, steps_between)
-    return loops.Intervals(
-        setup.total_steps,
-        # A short run still has some twenty points to a curve.
-        log_every=min(section.log_every_steps, max(1, setup.total_steps // 20)),
-        eval_every=eval_every if "validation" in setup.splits else 0,
-        checkpoint_every=section.checkpoint_every_steps,
-    )
 
 
 class _Requests:

@@ -74,7 +74,7 @@ def metric_lines(run: pathlib.Path) -> list[dict]:
     """Returns the complete lines of metrics.jsonl, without those that measure time."""
     path = run / "metrics.jsonl"
     texts = path.read_text().split("\n")[:-1] if path.exists() else []
-    timings = ("seconds", "images_per_second")
+    timings = ("seconds", "images_per_second", "waiting_seconds")
     return [{k: v for k, v in json.loads(t).items() if k not in timings} for t in texts]
 
 
