@@ -1,5 +1,6 @@
-"""Writing and reading checkpoints; the only place that knows Orbax."""
+"""Writing and reading checkpoints."""
 
+import functools
 import logging
 import math
 import os
@@ -8,12 +9,11 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from tl_jax import files, sharding, trees
@@ -21,12 +21,10 @@ from tl_jax.checkpointing import verification
 from tl_jax.errors import InputError, unknown
 from tl_jax.train_state import TrainState
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from tl_jax.checkpointing.storage import Storage
 
-# Orbax reports every save in some twenty INFO lines; its warnings and all other records pass.
-logging.getLogger("absl").addFilter(
-    lambda record: record.levelno >= logging.WARNING or "orbax" not in record.pathname
-)
+_log = logging.getLogger(__name__)
 
 
 class Checkpointer:
@@ -63,7 +61,6 @@ class Checkpointer:
             ) from error
         self._damaged: set[int] = set()
         self._best_value: float | None = None
-        self._orbax = _open_orbax()
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +70,12 @@ class Checkpointer:
 
     def close(self) -> None:
         """Releases what Orbax holds; the checkpointer is not usable afterwards."""
-        self._orbax.close()
+        if "_storage" in self.__dict__:
+            self._storage.close()
+
+    @functools.cached_property
+    def _storage(self) -> "Storage":
+        return _open_storage()
 
     def save(self, state: TrainState, metrics: Mapping[str, Any] | None = None) -> None:
         """Writes the checkpoint of step `state.step` and returns when it is on disk.
@@ -118,7 +120,7 @@ class Checkpointer:
         try:
             verification.remove_leftovers(self._folder)
             draft.mkdir()
-            self._orbax.save(draft / "state", args=ocp.args.PyTreeSave(trees.unflatten(leaves)))
+            self._storage.save(draft / "state", leaves)
             verification.seal(draft, record)
             verification.put_in_place(draft, final)
         except Exception:
@@ -211,7 +213,7 @@ class Checkpointer:
                 f"({len(lines)} differences):\n" + "\n".join(lines)
             )
         with sharding.together():
-            leaves = _read(self._orbax, folder)
+            leaves = _read(self._storage, folder)
         placed = [_place(leaves[name], like) for name, like in expected.items()]
         _log.info("restored step %d from %s", step, folder)
         return jax.tree.unflatten(jax.tree.structure(template), placed)
@@ -267,23 +269,15 @@ def restore_params(
     if step is None:
         hint = f"; ask for 'latest' if none was saved with {best_metric}" if which == "best" else ""
         raise InputError(f"no {which} checkpoint that verifies in {root}{hint}")
-    with _open_orbax() as orbax:
-        tree = trees.unflatten(_read(orbax, root / str(step)))
+    with _open_storage() as storage:
+        tree = trees.unflatten(_read(storage, root / str(step)))
     return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}
 
 
-def _open_orbax() -> ocp.Checkpointer:
-    """Returns an Orbax that works for this process alone.
+def _open_storage() -> "Storage":
+    from tl_jax.checkpointing.storage import Storage  # late: it holds up the start of a run
 
-    Its own barriers leave the other processes waiting when one of them meets a full disk; ours
-    (`sharding.together`) do not.
-    """
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
-    )
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+    return Storage()
 
 
 def _check_mode(best_mode: str) -> None:
@@ -326,9 +320,6 @@ def _place(array: np.ndarray, like: Any) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def _read(orbax: ocp.Checkpointer, folder: Path) -> dict[str, np.ndarray]:
-    """Returns {leaf name: array}, whatever devices wrote them: numpy knows of no mesh."""
+def _read(storage: "Storage", folder: Path) -> dict[str, np.ndarray]:
     names = verification.read_record(folder)["leaves"]
-    as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-    arguments = ocp.args.PyTreeRestore(restore_args=trees.unflatten(as_numpy))
-    return trees.flatten(orbax.restore(folder / "state", args=arguments))
+    return storage.read(folder / "state", list(names))

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -67,7 +68,7 @@ def port_state_dict(
                 problems.append(problem)
                 continue
             value = np.ascontiguousarray(to_ours(array, entry.layout).astype(leaf.dtype))
-            ported[name] = jnp.asarray(value)
+            ported[name] = jax.device_put(value)
             cast = "" if array.dtype == leaf.dtype else f"cast {array.dtype} to {leaf.dtype}"
             rows.append(_row(name, leaf, entry.source, array, "filled", entry.layout, cast))
 
