@@ -15,6 +15,7 @@ _ORDER = (
     "porting",
     "data",
     "preprocessing",
+    "logistic",
     "losses",
     "metrics",
     "freezing",
