@@ -5,48 +5,24 @@ symmetrically by half their size, as PyTorch does: with stride 2, "SAME" would p
 below and to the right, giving equal shapes and different numbers.
 """
 
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
+
+from tl_jax.models.convolution import Convolution
 
 Norm = Callable[..., nn.Module]
 
 STEMS = ("imagenet", "cifar")
 
 
-def kaiming_normal(
-    key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
-) -> jax.Array:
-    """Returns a kernel [size, size, C / groups, features] of standard deviation sqrt(2 / fan_out).
-
-    Source: He et al. 2015 (arXiv 1502.01852); `torch.nn.init.kaiming_normal_` with mode="fan_out"
-    and nonlinearity="relu", as in torchvision's `ResNet.__init__`.
-    """
-    height, width, _, features = shape
-    # Drawn flat: XLA's CPU compiler takes twice as long over a draw in four dimensions.
-    draws = jax.random.normal(key, (math.prod(shape),), dtype)
-    return draws.reshape(shape) * (2.0 / (height * width * features)) ** 0.5
-
-
 def conv(
     features: int, size: int, dtype: jnp.dtype, *, stride: int = 1, groups: int = 1, name: str
-) -> nn.Conv:
+) -> Convolution:
     """Returns a square convolution in `dtype`, its kernel [size, size, C / groups, features]."""
-    return nn.Conv(
-        features,
-        (size, size),
-        strides=(stride, stride),
-        padding=((size // 2, size // 2),) * 2,
-        feature_group_count=groups,
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=kaiming_normal,
-        name=name,
-    )
+    return Convolution(features, size, dtype, stride, groups, name=name)
 
 
 class Stem(nn.Module):
