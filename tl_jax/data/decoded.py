@@ -36,7 +36,8 @@ class Kept:
         path = self.folder / _IMAGES
         try:
             if files.digest(path) == self.checksum:
-                return np.load(path, mmap_mode="r", allow_pickle=False)
+                # Without its subclass, whose indexing is slower.
+                return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
         except (OSError, ValueError):
             pass
         return None

@@ -6,7 +6,7 @@ import copy
 import functools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,12 +16,13 @@ from tl_jax.data.decoded import DecodedCache
 from tl_jax.data.split import InMemorySplit, label_problems
 from tl_jax.errors import InputError
 
-# Images per task of a thread: fewer cost more in hand-over than a 32-pixel image takes to decode.
-_CHUNK = 128
 # Bytes of an image, decoded, from which several threads are faster than one: Pillow holds the
 # interpreter's lock while it reads headers, and two threads decode 32-pixel images at 2/3 of the pace
 # of one (64 pixels: 3/4, 96: 1.1, 224: 1.8; two cores).
 _THREADS_PAY = 96 * 96 * 3
+# Images read at once: each read of an array_record costs a millisecond or two, but the images of a batch
+# should keep several threads busy.
+_SMALL_CHUNK, _LARGE_CHUNK = 512, 32
 _AHEAD = 16  # chunks
 
 
@@ -207,7 +208,9 @@ class LazySplit:
             return ()
 
         small = pixels[:1].size < _THREADS_PAY
-        collections.deque(_map_chunks(work, np.arange(len(rows)), alone=small), maxlen=0)
+        chunk = _SMALL_CHUNK if small else _LARGE_CHUNK
+        done = _map_chunks(work, np.arange(len(rows)), chunk, alone=small)
+        collections.deque(done, maxlen=0)
         return pixels
 
     def _decode_one(self, encoded: bytes, row: int) -> np.ndarray:
@@ -326,23 +329,26 @@ def join(splits: Sequence[LazySplit]) -> LazySplit:
     return LazySplit(joined, rows, first.image_side, first.name)
 
 
-def _map_chunks(function, values: np.ndarray, *, alone: bool = False):
+def _map_chunks(
+    function, values: np.ndarray, chunk: int = _SMALL_CHUNK, *, alone: bool = False
+) -> Iterator:
     """Yields the items of function(chunk) for every chunk of `values`, in order.
 
     Args:
         function: from a chunk to items.
         values: [N].
+        chunk: how many values a chunk has.
         alone: whether to work in this thread rather than in a few others.
     """
-    chunks = [values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK)]
+    chunks = [values[start : start + chunk] for start in range(0, len(values), chunk)]
     if alone or len(chunks) == 1:
-        for chunk in chunks:
-            yield from function(chunk)
+        for part in chunks:
+            yield from function(part)
         return
     # A few ahead, no more: what is queued when a program ends is worked off before it does.
     waiting: collections.deque[concurrent.futures.Future] = collections.deque()
-    for chunk in chunks:
-        waiting.append(_pool().submit(function, chunk))
+    for part in chunks:
+        waiting.append(_pool().submit(function, part))
         if len(waiting) > _AHEAD:
             yield from waiting.popleft().result()
     for future in waiting:
