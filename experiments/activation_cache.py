@@ -92,10 +92,14 @@ class _Bank:
             "activation": "x".join(map(str, self.store.shape[2:])),
             "dtype": self.store.dtype.name,
             "bytes": self.store.num_bytes,
-            "read from": storage if "train" in self.roles or storage == "host" else "disk",
+            "read from": storage if "train" in self.roles else self._place(storage),
             "key": self.store.key if self.store.path else "(memory only)",
             "state": "there" if self.found else "to be computed",
         }
+
+    def _place(self, storage: str) -> str:
+        """Returns where what is only evaluated is read from."""
+        return "host" if storage == "host" or self.store.path is None else "disk"
 
     def opened(self) -> np.ndarray:
         """Returns the activations that an earlier run left."""

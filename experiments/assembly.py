@@ -8,8 +8,9 @@ import ml_collections
 import optax
 
 from experiments import weights
-from tl_jax import activations, data, freezing, loops, models, optim
-from tl_jax.errors import InputError
+from tl_jax import activations, data, freezing, loops, models, optim, resident
+from tl_jax.data import order
+from tl_jax.errors import InputError, unknown
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -44,6 +45,15 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if problems:
         raise InputError("\n".join(problems))
+    choices = {
+        "data.placement": (config.data.placement, resident.PLACEMENTS),
+        "cache.storage": (config.cache.storage, activations.STORAGES),
+        "cache.dtype": (config.cache.dtype, activations.DTYPES),
+        "cache.draw": (config.cache.draw, order.DRAWS),
+    }
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise unknown(name, value, known)
     weights.find(config)
     model = make_model(config, 1)
     shapes = jax.eval_shape(lambda: models.init_variables(model, jax.random.key(0)))["params"]

@@ -68,7 +68,8 @@ class Setup:
             seed=jnp.int32(self.config.seed),
             params=params,
             batch_stats=self.initial.variables["batch_stats"],
-            opt_state=self.optimisation.tx.init(params),
+            # One program instead of one for each shape of a leaf.
+            opt_state=jax.jit(self.optimisation.tx.init)(params),
         )
 
 

@@ -174,17 +174,18 @@ def train(
         )
     before = _seconds_so_far(folder, start)
     began = time.perf_counter()
-    spent = {"waiting": 0.0, "updates": 0.0}
+    rate_at = jax.jit(setup.optimisation.schedule)
+    spent = {"waiting": 0.0, "updates": 0.0, "step": start}
 
     def seconds() -> float:
         return before + time.perf_counter() - began
 
     def log(step, measured):
-        images = (step - spent.get("step", start)) * config.data.batch_size
+        images = (step - spent["step"]) * config.data.batch_size
         spent["step"] = step
         spent["updates"] += images / measured["images_per_second"]
         spent["waiting"] += measured["waiting_seconds"]
-        rate = float(setup.optimisation.schedule(step - 1))
+        rate = float(rate_at(step - 1))
         if primary:
             writer.write(step, "train", {**measured, "learning_rate": rate, "seconds": seconds()})
 

@@ -119,13 +119,13 @@ class Store:
         if self.path is None:
             return None
         try:
-            record = json.loads(self.path.with_suffix(".json").read_text())
+            checksum = json.loads(self.path.with_suffix(".json").read_text())["sha256"]
             stored = np.load(self.path, mmap_mode="r")
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError, EOFError, KeyError, TypeError):
             return None
         if stored.shape != self.shape or stored.dtype != self._stored_dtype:
             return None
-        if verify and record["sha256"] != files.digest(self.path):
+        if verify and checksum != files.digest(self.path):
             return None
         return stored.view(self.dtype)
 
