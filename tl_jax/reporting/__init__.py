@@ -9,7 +9,9 @@ from tl_jax.reporting.writers import MetricWriter, read_metrics
 
 if TYPE_CHECKING:
     from tl_jax.reporting.comparison import write_comparison
+    from tl_jax.reporting.probe import write_probe
     from tl_jax.reporting.report import write_report
+    from tl_jax.reporting.sweep import write_sweep
 
 __all__ = [
     "MetricWriter",
@@ -18,11 +20,18 @@ __all__ = [
     "print_table",
     "read_metrics",
     "write_comparison",
+    "write_probe",
     "write_report",
+    "write_sweep",
 ]
 
 # Imported when first asked for, at the end of a run: matplotlib would hold up its start by half a second.
-_LATE = {"write_comparison": "comparison", "write_report": "report"}
+_LATE = {
+    "write_comparison": "comparison",
+    "write_probe": "probe",
+    "write_report": "report",
+    "write_sweep": "sweep",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -297,6 +297,110 @@ def _spread(
         )
 
 
+def heatmap(
+    title: str,
+    x: tuple[str, Sequence[float]],
+    y: tuple[str, Sequence[float]],
+    mean: np.ndarray,
+    deviation: np.ndarray,
+    chosen: tuple[int, int] | None = None,
+) -> matplotlib.figure.Figure:
+    """Draws a number for every pair of two hyperparameters, with its spread.
+
+    Args:
+        title: what the number is.
+        x: name and values of the columns.
+        y: name and values of the rows.
+        mean: [Y, X], in percent.
+        deviation: [Y, X]; NaN where there is none.
+        chosen: (row, column) of the cell to mark.
+    """
+    rows, columns = mean.shape
+    least, most = np.nanmin(mean), np.nanmax(mean)
+    with matplotlib.rc_context(_STYLE):
+        size = (max(4.2, 1.6 + 1.05 * columns), max(2.6, 1.3 + 0.62 * rows))
+        figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        image = axes.imshow(
+            mean, cmap=_from_white(BLUE), vmin=least, vmax=max(most, least + 1e-6), aspect="auto"
+        )
+        figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03).outline.set_visible(False)
+        axes.set_title(title, parse_math=False)
+        axes.set_xlabel(x[0])
+        axes.set_ylabel(y[0])
+        axes.set_xticks(range(columns), [f"{value:g}" for value in x[1]])
+        axes.set_yticks(range(rows), [f"{value:g}" for value in y[1]])
+        axes.tick_params(length=0)
+        for row, column in np.ndindex(rows, columns):
+            spread = deviation[row, column]
+            dark = mean[row, column] > least + 0.6 * (most - least)
+            axes.text(
+                column,
+                row,
+                f"{mean[row, column]:.2f}" + (f"\n± {spread:.2f}" if np.isfinite(spread) else ""),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if dark else INK,
+            )
+        if chosen is not None:
+            row, column = chosen
+            axes.plot(
+                [column - 0.46, column + 0.46, column + 0.46, column - 0.46, column - 0.46],
+                [row - 0.46, row - 0.46, row + 0.46, row + 0.46, row - 0.46],
+                color=ORANGE,
+                linewidth=2,
+            )
+        return figure
+
+
+def over_values(
+    title: str,
+    label: str,
+    values: Sequence[float],
+    series: Mapping[str, tuple[Sequence[float], Sequence[float] | None]],
+    chosen: float | None = None,
+) -> matplotlib.figure.Figure:
+    """Draws a number over the values of one hyperparameter, on a logarithmic scale where all are above 0.
+
+    Args:
+        title: what the number is.
+        label: the hyperparameter.
+        values: its values, in any order.
+        series: {split: (means, deviations or None)}.
+        chosen: the value to mark.
+    """
+    order = np.argsort(values)
+    x = np.asarray(values, float)[order]
+    with matplotlib.rc_context(_STYLE):
+        figure = matplotlib.figure.Figure(figsize=(5.6, 3.4), layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(title, parse_math=False)
+        axes.set_xlabel(label)
+        if (x > 0).all() and len(x) > 1:
+            axes.set_xscale("log")
+        for split, (means, deviations) in series.items():
+            axes.errorbar(
+                x,
+                np.asarray(means, float)[order],
+                yerr=None if deviations is None else np.asarray(deviations, float)[order],
+                color=SPLIT_COLOURS.get(split, GREY),
+                marker="o",
+                markersize=3.5,
+                linewidth=1.5,
+                capsize=3,
+                label=split,
+            )
+        if chosen is not None:
+            axes.axvline(
+                chosen, color=INK, linewidth=1, linestyle="--", label=f"chosen: {chosen:g}"
+            )
+        axes.legend(fontsize=8)
+        return figure
+
+
 def _from_white(colour: str) -> matplotlib.colors.Colormap:
     return matplotlib.colors.LinearSegmentedColormap.from_list("from_white", ["#f6f8fa", colour])
 

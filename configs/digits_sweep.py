@@ -1,0 +1,39 @@
+"""Learning rate, weight decay and seed of a linear probe on handwritten digits: 36 members in one program.
+
+Command:
+    python -m experiments.sweep --config=configs/digits_sweep.py --workdir=runs/digits_sweep
+
+Needs: nothing; weights and data are embedded.
+Result: RESULT
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the linear probe; `sweep` holds the values of what is swept."""
+    config = base.get_config()
+    config.model.name = "resnet20_cifar"
+    config.init.weights = "resnet20_cifar.tin32"
+    config.data.name = "digits"
+    config.data.validation_fraction = 0.2
+    config.data.batch_size = 64
+    config.augment.crop_padding = 0
+    config.augment.flip = False
+    config.freeze.strategy = "backbone"
+    config.cache.boundary = "auto"
+    config.train.epochs = 40.0
+    config.train.eval_every_epochs = 2.0
+
+    config.sweep = ml_collections.ConfigDict()
+    config.sweep.learning_rate = (0.03, 0.1, 0.3, 1.0)  # empty: the config's own, of optim
+    config.sweep.weight_decay = (0.0, 1e-4, 1e-3)
+    config.sweep.label_smoothing = ()
+    config.sweep.l2_sp = ()
+    config.sweep.seed = (0, 1, 2)  # order and initialisation; empty: the config's own
+    config.sweep.patience = 8  # evaluations without a new best; 0: none stops early
+    config.sweep.width = 0  # members at once; 0: as many as memory holds
+    config.sweep.test = "chosen"  # whose test accuracy is told: "chosen" or "all"
+    return config
