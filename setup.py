@@ -38,6 +38,7 @@ setuptools.setup(
         "pillow>=10",
         "matplotlib>=3.9",
         "rich>=13",
+        "tensorboardX>=2.6",
         "Jinja2>=3.1",
         "numpy>=1.26",
         "ml_dtypes",
@@ -52,6 +53,6 @@ setuptools.setup(
         # To read .h5.
         "keras": ["h5py>=3.11"],
         "export": ["jax2onnx>=0.10"],
-        "test": ["pytest>=8", "tensorboardX>=2.6", "pytest-xdist>=3.6", "ruff>=0.14", "mypy>=1.18"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "mypy>=1.18"],
     },
 )

@@ -1,5 +1,6 @@
 """Metrics as they are made: one JSON object a line, and TensorBoard events."""
 
+import concurrent.futures
 import json
 import math
 import os
@@ -11,7 +12,6 @@ import numpy as np
 
 from tl_jax import files
 from tl_jax.errors import InputError
-from tl_jax.reporting.events import EventWriter
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -59,17 +59,9 @@ class MetricWriter:
         path = self._folder / METRICS_FILE
         files.write(path, "".join(files.to_json(line, indent=None) for line in kept))
         self._file = path.open("a", encoding="utf-8")
-        self._events = self._open_events(resume_step) if tensorboard else None
-
-    def _open_events(self, resume_step: int | None) -> EventWriter:
-        folder = self._folder / TENSORBOARD_FOLDER
-        if resume_step is None:
-            for stale in folder.glob("events.out.tfevents.*"):
-                stale.unlink()
-        # TensorBoard hides what an earlier attempt wrote from `purge_step` on.
-        purge_step = None if resume_step is None else resume_step + 1
-        # Names hold whole seconds: without the suffix a quick restart would add to the same file.
-        return EventWriter(folder, purge_step, f".{resume_step or 0}")
+        self._events = (
+            _Events(self._folder / TENSORBOARD_FOLDER, resume_step) if tensorboard else None
+        )
 
     def write(self, step: int, split: str, metrics: Mapping[str, Any]) -> None:
         """Writes one line, and one TensorBoard point `split/name` for each finite metric.
@@ -98,7 +90,7 @@ class MetricWriter:
             finite = {
                 f"{split}/{name}": line[name] for name in metrics if math.isfinite(line[name])
             }
-            self._events.add(line["step"], finite)
+            self._events.write(line["step"], finite)
 
     def close(self) -> None:
         """Writes what is still buffered and closes the files; a second call does nothing."""
@@ -112,6 +104,47 @@ class MetricWriter:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class _Events:
+    """TensorBoard events, written by a thread of their own.
+
+    tensorboardX imports PyTorch where that is installed: seconds that no update has to wait for.
+    """
+
+    def __init__(self, folder: pathlib.Path, resume_step: int | None):
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "tl_jax events")
+        self._writer = self._thread.submit(_open_events, folder, resume_step)
+        self._written = [self._writer]
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        def add() -> None:
+            for name, value in metrics.items():
+                self._writer.result().add_scalar(name, value, step)
+
+        self._written.append(self._thread.submit(add))
+
+    def close(self) -> None:
+        """Returns when all is written; raises what went wrong."""
+        self._written.append(self._thread.submit(lambda: self._writer.result().close()))
+        self._thread.shutdown()
+        for done in self._written:
+            done.result()
+
+
+def _open_events(folder: pathlib.Path, resume_step: int | None) -> Any:
+    import tensorboardX
+
+    if resume_step is None:
+        for stale in folder.glob("events.out.tfevents.*"):
+            stale.unlink()
+    # TensorBoard hides what an earlier attempt wrote from `purge_step` on.
+    purge_step = None if resume_step is None else resume_step + 1
+    # Names hold whole seconds: without the suffix a quick restart would overwrite the events.
+    suffix = f".{resume_step or 0}"
+    return tensorboardX.SummaryWriter(
+        str(folder), purge_step=purge_step, flush_secs=30, filename_suffix=suffix
+    )
 
 
 def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
