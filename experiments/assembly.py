@@ -91,6 +91,7 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int):
         stem=section.stem or None,
         dtype=section.dtype,
         zero_init_residual=section.zero_init_residual,
+        remat=section.remat,
     )
 
 

@@ -3,8 +3,12 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from tl_jax.errors import InputError
+
+# What `jax.checkpoint` policies know the statistics of a batch by.
+STATISTICS_NAME = "batch_statistics"
 
 NORM_POLICIES = ("frozen", "batch_stats_no_update", "update")
 
@@ -63,6 +67,7 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
         else:
             mean, var, count = _batch_statistics(x, running_mean.value, self.axis_name, name)
+            mean, var = checkpoint_name((mean, var), STATISTICS_NAME)
             if policy == "update" and not self.is_initializing():
                 keep, take = self.momentum, 1.0 - self.momentum
                 running_mean.value = keep * running_mean.value + take * mean

@@ -29,7 +29,8 @@ def init_variables(
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _init(model, key, input_shape):
     # Under jit the forward pass is dead code, and one program compiles faster than a draw per leaf.
-    variables = model.init(key, jnp.zeros(input_shape, jnp.float32))
+    # Without `remat`: the transform that calls blocks draws other keys from the same one.
+    variables = model.clone(remat="").init(key, jnp.zeros(input_shape, jnp.float32))
     return {"params": variables["params"], "batch_stats": variables["batch_stats"]}
 
 

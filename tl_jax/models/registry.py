@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from tl_jax.errors import InputError, unknown
 from tl_jax.models.blocks import STEMS
+from tl_jax.models.rematerialisation import REMATS
 from tl_jax.models.resnet import ResNet
 
 
@@ -63,6 +64,7 @@ def create_model(
     stem: str | None = None,
     dtype=jnp.float32,
     zero_init_residual: bool = False,
+    remat: str = "",
 ) -> ResNet:
     """Returns the registered model, a Linen module without variables.
 
@@ -73,6 +75,8 @@ def create_model(
             stride 1, for images of about 32 pixels); None for the architecture's own.
         dtype: float32 or bfloat16, of the computation; variables and logits are float32.
         zero_init_residual: whether the last BatchNorm of each block starts with scale 0.
+        remat: what the backward pass computes anew rather than keeps in memory: "" (nothing), "dots" (all
+            but convolutions and statistics) or "blocks" (all but each block's input).
 
     Raises:
         InputError: if one of the arguments is none of the above.
@@ -97,6 +101,8 @@ def create_model(
         dtype_name = str(dtype)
     if dtype_name not in DTYPES:
         raise unknown("dtype", dtype_name, DTYPES)
+    if remat not in REMATS:
+        raise unknown("remat", remat, REMATS)
     fields = dataclasses.asdict(architecture)
     del fields["stems"]
     return ResNet(
@@ -105,4 +111,5 @@ def create_model(
         stem_kind=stem,
         dtype=jnp.dtype(dtype_name),
         zero_init_residual=zero_init_residual,
+        remat=remat,
     )

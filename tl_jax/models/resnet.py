@@ -10,6 +10,7 @@ from flax import linen as nn
 from tl_jax.errors import InputError, unknown
 from tl_jax.models.batch_norm import BatchNorm
 from tl_jax.models.blocks import BLOCKS, Stage, Stem
+from tl_jax.models.rematerialisation import kept_apart, rematerialised
 
 
 class ResNet(nn.Module):
@@ -31,6 +32,7 @@ class ResNet(nn.Module):
         frozen_norms: names of BatchNorm modules that `norm_policy` applies to in training.
         norm_policy: see `BatchNorm`.
         axis_name: named axis over which BatchNorm averages its statistics, None under `jit`.
+        remat: what the backward pass computes anew rather than keeps; see `rematerialised`.
 
     Source: He et al. 2015 (arXiv 1512.03385); torchvision `models/resnet.py`, v1.5 bottlenecks.
     """
@@ -48,6 +50,7 @@ class ResNet(nn.Module):
     frozen_norms: frozenset[str] = frozenset()
     norm_policy: str = "frozen"
     axis_name: str | None = None
+    remat: str = ""
 
     @property
     def boundaries(self) -> tuple[str, ...]:
@@ -94,7 +97,9 @@ class ResNet(nn.Module):
             elif part == "head":
                 x = _head(self.num_classes, x.shape[-1])(x.astype(jnp.float32))
             else:
-                x = self._stage(int(part.removeprefix("stage")) - 1, norm)(x, train)
+                stage = self._stage(int(part.removeprefix("stage")) - 1, norm)
+                with kept_apart(self.remat):
+                    x = stage(x, train)
         return x
 
     def segment(self, start: str | None, stop: str | None) -> tuple[int, int]:
@@ -127,7 +132,7 @@ class ResNet(nn.Module):
 
     def _stage(self, index: int, norm) -> Stage:
         blocks = functools.partial(
-            BLOCKS[self.block],
+            rematerialised(BLOCKS[self.block], self.remat),
             planes=self.width * 2**index,
             shortcut=self.shortcut,
             groups=self.groups,
