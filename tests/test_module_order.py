@@ -11,6 +11,7 @@ _ORDER = (
     "files",
     "trees",
     "memory",
+    "profiling",
     "models",
     "porting",
     "data",
