@@ -321,3 +321,21 @@ def test_a_class_without_examples_has_no_share_in_the_mean():
 )
 def test_wilson_interval(fraction, count, interval):
     assert analysis.wilson_interval(fraction, count) == pytest.approx(interval, abs=5e-5)
+
+
+def test_where_the_data_lay_and_what_was_computed_once(tmp_path):
+    cache = {
+        "boundary": "pool",
+        "storage": "device",
+        "banks": [{"state": "there"}],
+        "verified": {"updates": 20, "largest_difference": 3e-8},
+    }
+    how = {"data": "device, replicated", "updates_per_dispatch": 176}
+    result = {**RESULT, "dispatch": how, "waiting_share": 0.00884, "cache": cache}
+    text = write_report(make_run(tmp_path / "run", result=result)).read_text()
+    assert "device, replicated, up to 176 updates a dispatch" in text
+    assert "0.88% at most" in text
+    assert (
+        "computed once after pool, read from device, found from an earlier run; "
+        "20 updates both ways differ by 3.0e-08 at most"
+    ) in text

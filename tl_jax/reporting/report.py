@@ -22,7 +22,7 @@ _CURVES: dict[str, str | None] = {
     "learning_rate": None,
     "grad_norm": None,
 }
-_NO_CURVE = ("step", "split", "examples", "seconds")
+_NO_CURVE = ("step", "split", "examples", "seconds", "waiting_seconds")
 _MOST_CURVES = 8
 # With more classes the table shows the worst ones and folds the others.
 _CLASSES_SHOWN = 20
@@ -120,7 +120,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         tables.number(result.get("wall_seconds")),
         tables.number(result.get("images_per_second")),
     )
-    steps = result.get("steps")
+    steps, waiting = result.get("steps"), tables.number(result.get("waiting_share"))
     facts = [
         (
             "device",
@@ -131,9 +131,35 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("wall time", tables.duration(seconds) if math.isfinite(seconds) else ""),
         ("updates", tables.format_value(steps)),
         ("speed", f"{speed:,.0f} images/s" if math.isfinite(speed) else ""),
+        ("training data", _placement(result)),
+        ("waiting for data", f"{100 * waiting:.2f}% at most" if math.isfinite(waiting) else ""),
+        ("activations", _stored(result.get("cache"))),
         ("git revision", result.get("git_revision") or ("not known" if result else "")),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _placement(result: Mapping[str, Any]) -> str:
+    how = result.get("dispatch")
+    if not how:
+        return ""
+    count = how["updates_per_dispatch"]
+    return how["data"] + (f", up to {count} updates a dispatch" if count > 1 else "")
+
+
+def _stored(cache: Mapping[str, Any] | None) -> str:
+    if not cache:
+        return ""
+    found = {bank["state"] for bank in cache["banks"]}
+    text = f"computed once after {cache['boundary']}, read from {cache['storage']}"
+    text += ", found from an earlier run" if found == {"there"} else ""
+    verified = cache.get("verified")
+    if verified:
+        text += (
+            f"; {verified['updates']} updates both ways differ by "
+            f"{verified['largest_difference']:.1e} at most"
+        )
+    return text
 
 
 def _curves(
