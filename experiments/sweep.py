@@ -84,12 +84,10 @@ def read_grid(config: ml_collections.ConfigDict) -> Grid:
     for name in section:
         if name not in known:
             raise unknown("field of sweep", name, known)
-    values = {
-        name: tuple(map(float, section.get(name, ()))) or (config.optim[name],) for name in FIELDS
-    }
+    values = {name: _numbers(section, name, float) or (config.optim[name],) for name in FIELDS}
     grid = Grid(
         values,
-        tuple(map(int, section.get("seed", ()))) or (config.seed,),
+        _numbers(section, "seed", int) or (config.seed,),
         section.get("patience", 0),
         section.get("width", 0),
         section.get("test", "chosen"),
@@ -121,6 +119,15 @@ def read_grid(config: ml_collections.ConfigDict) -> Grid:
     if grid.test not in ("chosen", "all"):
         raise unknown("sweep.test", grid.test, ("chosen", "all"))
     return grid
+
+
+def _numbers(section: ml_collections.ConfigDict, name: str, kind: type) -> tuple[Any, ...]:
+    """Returns the values of a field; an empty value on the command line reads as one empty text."""
+    given = [value for value in section.get(name, ()) if value != ""]
+    try:
+        return tuple(map(kind, given))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"sweep.{name}={given}: expected numbers") from error
 
 
 def _run_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

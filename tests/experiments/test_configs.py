@@ -33,7 +33,8 @@ def test_a_config_shrunk_runs(name, tmp_path):
     assert result["frozen"]["changed"] == []
     frozen = {row["group"] for row in result["parameters"] if not row["trainable"]}
     stages = {row["group"] for row in result["parameters"]} - {"head"}
-    assert frozen == (stages if "linear_probe" in name else set())
+    is_probe = "linear_probe" in name or "sweep" in name
+    assert frozen == (stages if is_probe else set())
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -1,0 +1,106 @@
+"""A linear probe: chosen on validation, fitted again with it, one reading of test."""
+
+import json
+
+import numpy as np
+import pytest
+from running import tiny_config, tree_of
+
+from experiments import probe
+from experiments.preparation import prepare
+from tl_jax.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def make_config(small_networks, tmp_path_factory):
+    store = tmp_path_factory.mktemp("activations")
+
+    def make(section=None, **fields):
+        given = {
+            "data__validation_fraction": 0.1,
+            "data__examples_per_class": 10,
+            "data__batch_size": 16,
+            "cache__dir": str(store),
+        }
+        config = tiny_config("digits_sweep", **(given | fields))
+        with config.unlocked():
+            config.probe = {"least": 1e-3, "most": 10.0, "count": 5, "max_evaluations": 200}
+            config.probe.update(section or {})
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def probed(make_config, tmp_path_factory):
+    config, workdir = make_config(), tmp_path_factory.mktemp("probe") / "run"
+    return config, workdir, probe.run(config, workdir)
+
+
+def test_what_a_probe_leaves(probed):
+    _, workdir, result = probed
+    names = {path.name for path in workdir.iterdir()}
+    assert names >= {
+        "config.json", "probe.json", "probe.html", "plots", "weights.safetensors", "predictions.npz",
+        "result.json",
+    }  # fmt: skip
+    assert json.loads((workdir / "result.json").read_text()) == json.loads(json.dumps(result))
+    content = json.loads((workdir / "probe.json").read_text())
+    assert [row["strength"] for row in content["strengths"]] == [1e-3, 1e-2, 0.1, 1.0, 10.0]
+    best = max(row["validation_top1"] for row in content["strengths"])
+    assert result["splits"]["validation"]["top1_accuracy"] == best
+    assert content["chosen"] == result["strength"]
+    objectives = [row["objective"] for row in content["strengths"]]
+    assert objectives == sorted(objectives)
+
+
+def test_the_refit_sees_train_and_validation(probed):
+    _, _, result = probed
+    held_out = result["splits"]["validation"]["examples"]
+    assert held_out == round(0.1 * 1297)
+    assert result["train_examples"] == 100 + held_out
+    assert result["refit"]["evaluations"] > 1
+
+
+def test_its_weights_are_the_whole_network(probed):
+    config, workdir, result = probed
+    config = config.copy_and_resolve_references()
+    config.init.weights, config.init.head = str(workdir), "keep"
+    setup = prepare(probe._run_config(config))
+    variables = setup.initial.variables
+    measured, logits = setup.evaluator(
+        variables["params"], variables["batch_stats"], setup.splits["test"]
+    )
+    assert measured["top1_accuracy"] == result["splits"]["test"]["top1_accuracy"]
+    with np.load(workdir / "predictions.npz") as saved:
+        np.testing.assert_array_equal(saved["probabilities"].argmax(-1), logits.argmax(-1))
+
+
+def test_a_finished_probe_says_so(probed, capsys):
+    config, workdir, result = probed
+    before = tree_of(workdir)
+    assert probe.run(config, workdir) == json.loads(json.dumps(result))
+    assert tree_of(workdir) == before
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_the_grid_of_the_literature_is_the_default():
+    config = tiny_config("digits_sweep")
+    assert probe.read_options(config) == probe.DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "message"),
+    [
+        ({"leest": 1.0}, {}, "unknown field of probe 'leest'; nearest: least"),
+        ({"least": 0.0}, {}, "expected 0 < least <= most"),
+        ({}, {"data__validation_fraction": 0.0}, "nothing is held out"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_made(
+    make_config, tmp_path, section, fields, message
+):
+    with pytest.raises(InputError) as raised:
+        probe.run(make_config(section, **fields), tmp_path / "new")
+    assert message in str(raised.value)
+    assert tree_of(tmp_path) == {}

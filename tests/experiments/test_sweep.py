@@ -1,0 +1,212 @@
+"""A sweep: each member is the ordinary run, validation chooses, the test split is read once."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from running import arguments, metric_lines, tiny_config, tree_of
+
+from experiments import activation_cache, members, sweep, training, weights
+from experiments.preparation import prepare
+from tl_jax import models, porting, run_folder
+from tl_jax.errors import InputError
+
+RATES, DECAYS, SEEDS = (0.02, 0.3), (0.0, 0.05), (0, 7)
+
+
+@pytest.fixture(scope="module")
+def pretrained(small_networks, tmp_path_factory):
+    """Returns a file of weights for the shrunk network: several seeds need one backbone."""
+    import jax
+
+    variables = models.init_variables(models.create_model("resnet20_cifar", 7), jax.random.key(5))
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    porting.save_state_dict(path, porting.export_state_dict(variables, naming="cifar"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def make_config(pretrained, tmp_path_factory):
+    """Returns what makes a small sweep; fields as `optim__name`, those of the sweep in a dict."""
+    store = tmp_path_factory.mktemp("activations")
+
+    def make(section=None, **fields):
+        given = {
+            "init__weights": str(pretrained),
+            "data__validation_fraction": 0.1,
+            "data__examples_per_class": 6,
+            "data__batch_size": 16,
+            "train__steps": 8,
+            "train__eval_every_epochs": 0.0,
+            "train__eval_every_steps": 3,
+            "cache__dir": str(store),
+        }
+        config = tiny_config("digits_sweep", **(given | fields))
+        values = {
+            "learning_rate": RATES,
+            "weight_decay": DECAYS,
+            "seed": SEEDS,
+            "patience": 0,
+        }
+        for name, value in (values | (section or {})).items():
+            config.sweep[name] = value
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def swept(make_config, tmp_path_factory):
+    config, workdir = make_config(), tmp_path_factory.mktemp("sweep") / "run"
+    return config, workdir, sweep.run(config, workdir)
+
+
+def read(workdir, name="sweep.json"):
+    return json.loads((workdir / name).read_text())
+
+
+def test_what_a_sweep_leaves(swept):
+    config, workdir, result = swept
+    names = {path.name for path in workdir.iterdir()}
+    assert names >= {
+        "config.json", "sweep.json", "sweep.html", "plots", "metrics.jsonl", "freezing.json",
+        "preprocessing.json", "weights.safetensors", "predictions.npz", "result.json",
+    }  # fmt: skip
+    assert read(workdir, "config.json") == json.loads(config.to_json())
+    assert read(workdir, "result.json") == json.loads(json.dumps(result))
+    content = read(workdir)
+    assert [(m["seed"], m["learning_rate"], m["weight_decay"]) for m in content["members"]] == list(
+        itertools.product(SEEDS, RATES, DECAYS)
+    )
+    assert content["fields"] == ["learning_rate", "weight_decay"]
+    assert content["steps"] == [3, 6, 8]
+    assert all(member["stopped_at"] == 8 for member in content["members"])
+    assert set(content["seconds"]) == {"prepare", "train"}
+
+
+def test_validation_chooses_and_test_is_read_once(swept):
+    _, workdir, result = swept
+    content = read(workdir)
+    top1 = np.array([member["best_validation_top1"] for member in content["members"]])
+    assert content["chosen"]["place"] == np.ravel_multi_index(
+        sweep.choose(top1.reshape(2, 4)), (2, 4)
+    )
+    told = [place for place, member in enumerate(content["members"]) if "test_top1" in member]
+    assert told == [content["chosen"]["place"]]
+    chosen = content["members"][told[0]]
+    assert chosen["test_top1"] == result["splits"]["test"]["top1_accuracy"]
+    assert chosen["best_validation_top1"] == result["splits"]["validation"]["top1_accuracy"]
+    assert result["splits"]["test"]["examples"] == 500
+    assert "test was read once, at the end" in result["selection"]
+    validated = [line for line in metric_lines(workdir) if line["split"] == "validation"]
+    assert max(line["top1_accuracy"] for line in validated) == chosen["best_validation_top1"]
+
+
+def test_hyperparameters_are_not_chosen_for_the_luck_of_one_seed():
+    assert sweep.choose(np.array([[0.9, 0.8, 0.8], [0.1, 0.7, 0.8]])) == (0, 2)
+    assert sweep.choose(np.array([[0.5, 0.5], [0.6, 0.6]])) == (1, 0)
+
+
+@pytest.mark.parametrize("strategy", ["backbone", "up_to:stage2"])
+def test_a_member_is_the_run_that_finetune_makes(make_config, strategy, tmp_path):
+    """The same data, order, initialisation and schedule; the ordinary run knows nothing of a sweep."""
+    config = make_config(
+        {"learning_rate": (0.1,)}, freeze__strategy=strategy, cache__boundary="auto"
+    )
+    grid = sweep.read_grid(config)
+    setup = activation_cache.use(prepare(sweep._run_config(config)))
+    states = [members.start(setup, grid, seed)[0] for seed in grid.seeds]
+    found = members.train(setup, grid, states)
+    for row, column in [(0, 1), (1, 0)]:
+        alone = make_config(
+            freeze__strategy=strategy,
+            seed=SEEDS[row],
+            optim__learning_rate=0.1,
+            optim__weight_decay=DECAYS[column],
+        )
+        workdir = tmp_path / f"{row}{column}"
+        result = training.run(alone, workdir)
+        assert result["selected_step"] == found.best_step[row, column]
+        top1 = result["splits"]["validation"]["top1_accuracy"]
+        assert found.best_top1[row, column] == pytest.approx(top1)
+        alone.init.weights = str(workdir)
+        alone.init.head = "keep"
+        trained = weights.make_initial(alone, setup.model).variables["params"]
+        for name, leaf in found.params["head"].items():
+            np.testing.assert_allclose(leaf[row, column], trained["head"][name], atol=2e-6)
+
+
+def test_a_finished_sweep_says_so(swept, capsys):
+    config, workdir, result = swept
+    before = tree_of(workdir)
+    assert sweep.run(config, workdir) == json.loads(json.dumps(result))
+    assert tree_of(workdir) == before
+    assert "is finished" in capsys.readouterr().out
+    assert run_folder.RunFolder.look(workdir, json.loads(config.to_json())) == "finished"
+
+
+def test_smoothing_and_pull_are_swept_too_and_every_test_accuracy_is_told(make_config, tmp_path):
+    section = {
+        "learning_rate": (),
+        "weight_decay": ("",),  # as `--config.sweep.weight_decay=` reads
+        "label_smoothing": (0.0, 0.2),
+        "l2_sp": (0.0, 0.1),
+        "seed": (3,),
+        "test": "all",
+        "width": 3,
+    }
+    config = make_config(section, freeze__strategy="up_to:stage2", optim__learning_rate=0.05)
+    result = sweep.run(config, tmp_path / "run")
+    told = read(tmp_path / "run")["members"]
+    assert len(told) == 4 and all("test_top1" in member for member in told)
+    assert {(m["label_smoothing"], m["l2_sp"], m["learning_rate"]) for m in told} == {
+        (smoothing, pull, 0.05) for smoothing in (0.0, 0.2) for pull in (0.0, 0.1)
+    }
+    assert "test was read for every member, and chose nothing" in result["selection"]
+
+
+def test_seeds_alone(make_config, tmp_path):
+    config = make_config({"learning_rate": (), "weight_decay": (), "seed": (1, 2)})
+    assert sweep.run(config, tmp_path / "run")["members"] == 2
+    assert read(tmp_path / "run")["fields"] == []
+
+
+BAD = {
+    "no section": (None, {}, "no section `sweep`"),
+    "negative rate": ({"learning_rate": (-0.1,)}, {}, "sweep.learning_rate=-0.1: expected numbers"),
+    "smoothing": ({"label_smoothing": (1.0,)}, {}, "sweep.label_smoothing=1.0: expected numbers in"),
+    "words": ({"weight_decay": ("none",)}, {}, "sweep.weight_decay=['none']: expected numbers"),
+    "not finite": ({"l2_sp": (float("inf"),)}, {}, "sweep.l2_sp=inf"),
+    "twice": ({"weight_decay": (0.1, 0.1)}, {}, "sweep.weight_decay=[0.1, 0.1]: a value is there"),
+    "negative seed": ({"seed": (-1,)}, {}, "sweep.seed=-1: expected integers from 0"),
+    "patience": ({"patience": -1}, {}, "sweep.patience=-1: expected at least 0"),
+    "test": ({"test": "chosn"}, {}, "unknown sweep.test 'chosn'; nearest: chosen"),
+    "nothing held out": ({}, {"data__validation_fraction": 0.0}, "nothing is held out"),
+    "random backbones": ({}, {"init__weights": ""}, "another one for every seed"),
+    "nothing frozen": ({}, {"freeze__strategy": "none"}, "would not be exact"),
+    "pmap": ({}, {"parallel__mode": "pmap"}, "parallel.mode=pmap"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("section", "fields", "message"), BAD.values(), ids=BAD)
+def test_what_does_not_fit_is_told_before_anything_is_made(
+    make_config, tmp_path, section, fields, message
+):
+    config = make_config(section, **fields)
+    if section is None:
+        with config.unlocked():
+            del config.sweep
+    with pytest.raises(InputError) as raised:
+        sweep.run(config, tmp_path / "new")
+    assert message in str(raised.value)
+    assert tree_of(tmp_path) == {}
+
+
+def test_the_command(launcher, tmp_path):
+    argv = ["--config=configs/digits_sweep.py", f"--workdir={tmp_path / 'run'}"]
+    code, _, err = launcher.run("sweep", *argv, "--config.sweep.learning_rat=(0.1,)", small=True)
+    assert code == 2 and "nearest: sweep.learning_rate" in err
+    code, _, err = launcher.run("sweep", *argv, *arguments(data__validation_fraction=0.0))
+    assert code == 2 and "nothing is held out" in err
+    assert tree_of(tmp_path) == {}
