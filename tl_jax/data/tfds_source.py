@@ -143,7 +143,7 @@ class Tfds:
 
     def split(self, name: str) -> LazySplit:
         """Returns the split `name`, one of `split_names`."""
-        records = _TfdsRecords(self._folder, name, self._image, self._label)
+        records = _TfdsRecords(self._folder, self._builder, name, self._image, self._label)
         rows = np.arange(len(records))
         return LazySplit(records, rows, self._image_size, f"{self.name} {name}")
 
@@ -151,9 +151,10 @@ class Tfds:
 class _TfdsRecords:
     """The records of one split; see `records.Records`."""
 
-    def __init__(self, folder: Path, split: str, image: str, label: str):
+    def __init__(self, folder: Path, builder: Any, split: str, image: str, label: str):
         self._folder, self._split, self._image, self._label = folder, split, image, label
-        info = self._open().dataset_info
+        self._builder = builder
+        info = builder.info
         features = info.features
         self._files = [str(path) for path in info.splits[split].filepaths]
         self._fingerprint: str | None = None
@@ -165,12 +166,13 @@ class _TfdsRecords:
     def _open(self) -> Any:
         import tensorflow_datasets as tfds
 
-        return _builder(self._folder).as_data_source(
+        builder = self._builder or _builder(self._folder)
+        return builder.as_data_source(
             self._split, decoders={self._image: tfds.decode.SkipDecoding()}
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_source": None}
+        return {**self.__dict__, "_builder": None, "_source": None}
 
     @property
     def _examples(self) -> Any:
