@@ -26,7 +26,7 @@ from tl_jax.errors import InputError
 # Pairs of differences that L-BFGS keeps: as in SciPy, which the papers' scikit-learn calls.
 _MEMORY = 10
 # Rows in one block of the loss: its logits for all strengths stay in a CPU's cache.
-_BLOCK = 2048
+_BLOCK = 512
 # Share of the slope's promise that a step must keep (Nocedal and Wright 2006, equation 3.6a).
 _SUFFICIENT = 1e-4
 # Rounding of a loss in float32: within it, values say nothing and slopes decide.

@@ -17,6 +17,7 @@ import matplotlib.figure
 import matplotlib.font_manager
 import matplotlib.ticker
 import numpy as np
+import numpy.typing
 
 BLUE, PALE_BLUE, ORANGE, GREEN, GREY, INK = (
     "#2563a8",
@@ -360,7 +361,7 @@ def over_values(
     title: str,
     label: str,
     values: Sequence[float],
-    series: Mapping[str, tuple[Sequence[float], Sequence[float] | None]],
+    series: Mapping[str, tuple[np.typing.ArrayLike, np.typing.ArrayLike | None]],
     chosen: float | None = None,
 ) -> matplotlib.figure.Figure:
     """Draws a number over the values of one hyperparameter, on a logarithmic scale where all are above 0.
