@@ -86,8 +86,6 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) 
     """
     if groups > 1 or jax.default_backend() != "cpu":
         return _native(x, kernel, stride, groups)
-    if kernel.shape[0] == 1:
-        return lax.dot_general(x[:, ::stride, ::stride], kernel[0, 0], (((3,), (0,)), ((), ())))
     return _convolve(x, kernel, stride)
 
 
@@ -105,11 +103,13 @@ def _native(x, kernel, stride, groups=1):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x, kernel, stride):
+    if kernel.shape[0] == 1:
+        return _over_channels(x[:, ::stride, ::stride], kernel[0, 0])
     return _native(x, kernel, stride)
 
 
 def _forward(x, kernel, stride):
-    return _native(x, kernel, stride), (x, kernel)
+    return _convolve(x, kernel, stride), (x, kernel)
 
 
 def _backward(stride, saved, grad):
@@ -122,9 +122,21 @@ def _backward(stride, saved, grad):
 _convolve.defvjp(_forward, _backward)
 
 
+def _over_channels(x, matrix):
+    """Returns [B, H, W, D] of `x` [B, H, W, C] and a matrix [C, D]."""
+    return lax.dot_general(x, matrix, (((3,), (0,)), ((), ())))
+
+
 def _input_gradient(kernel, grad, sizes, stride):
     """Returns [B, H, W, C]: the gradient, spread out by the stride, convolved with the turned kernel."""
     size = kernel.shape[0]
+    if size == 1:
+        spread = [
+            (0, full - ((reduced - 1) * stride + 1), stride - 1)
+            for full, reduced in zip(sizes, grad.shape[1:3], strict=True)
+        ]
+        values = _over_channels(grad, kernel[0, 0].T)
+        return lax.pad(values, jnp.zeros((), values.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
     before = size - 1 - size // 2
     # So much that H and W come out, also where the stride left a remainder.
     padding = [
@@ -144,6 +156,11 @@ def _input_gradient(kernel, grad, sizes, stride):
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _kernel_gradient(x, grad, size, stride):
     """Returns [k, k, C, D]: images as channels, channels as images, and the gradient as the kernel."""
+    if size == 1:
+        pixels = x[:, ::stride, ::stride].reshape(-1, x.shape[-1])
+        return lax.dot_general(pixels, grad.reshape(-1, grad.shape[-1]), (((0,), (0,)), ((), ())))[
+            None, None
+        ]
     before = size // 2
     padding = [
         (before, (reduced - 1) * stride + size - full - before)
