@@ -16,7 +16,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.stem = ""  # "imagenet" or "cifar"; empty: the model's own default
     config.model.dtype = "float32"  # of the computation: "float32" or "bfloat16"
     config.model.zero_init_residual = False
-    config.model.remat = ""  # compute activations again in the backward pass: "", "blocks" or "dots"
+    # What the backward pass computes anew instead of keeping it: "", "dots" (all but convolutions) or "blocks".
+    config.model.remat = ""
 
     config.init = ml_collections.ConfigDict()
     config.init.weights = ""  # a registered name, a file, a run folder; empty: random
@@ -35,7 +36,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.batch_size = 128  # global
     config.data.eval_batch_size = 500
     config.data.workers = 0  # processes that decode a split larger than memory; 0: threads
-    config.data.placement = "auto"  # where decoded splits lie: "device", "host"; "auto": as memory allows
+    config.data.placement = "auto"  # of the decoded train split: "device", "host"; "auto": as fits
     # Side of the network's input in pixels; 0: as the weights say, else as stored.
     config.data.image_size = 0
 
@@ -97,7 +98,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.checkpoint_every_steps = 0  # 0: not by updates; the end always saves
 
     config.cache = ml_collections.ConfigDict()  # activations of the frozen prefix, computed once
-    config.cache.boundary = ""  # "stem", "stage1", ..., "pool", or "auto", the last that is frozen; empty: no cache
+    # "stem", "stage1", ..., "pool", or "auto": the last one up to which all is frozen; empty: no cache.
+    config.cache.boundary = ""
     config.cache.views = 1  # augmented views of each image; 1: the image as it is
     config.cache.draw = "cycle"  # which view an epoch sees: "cycle" takes turns, "random" draws one
     config.cache.view_seed = 0  # of the views' augmentation

@@ -1,4 +1,4 @@
-"""Trains a new head on an ImageNet ResNet-50, its backbone frozen, on CIFAR-10 at 224 px.
+"""Trains a new head on an ImageNet ResNet-50, its backbone frozen, on CIFAR-10 at 224 px: features computed once.
 
 Command:
     python -m experiments.finetune --config=configs/cifar10_resnet50_linear_probe.py \
@@ -15,9 +15,12 @@ from configs import cifar10_resnet50_finetune
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns ten epochs of a linear probe."""
+    """Returns ten epochs of a linear probe on stored features."""
     config = cifar10_resnet50_finetune.get_config()
     config.freeze.strategy = "backbone"
+    config.cache.boundary = "auto"
+    config.augment.crop_padding = 0
+    config.augment.flip = False
     config.optim.learning_rate = 0.1
     config.optim.weight_decay = 0.0
     return config

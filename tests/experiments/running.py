@@ -35,6 +35,8 @@ TINY = {
     "report.html": False,
     "report.tensorboard": False,
     "parallel.devices": 1,
+    "data.cache_dir": "",
+    "cache.dir": "",
 }
 
 
