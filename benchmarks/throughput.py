@@ -12,7 +12,9 @@ requires a gradient, so autograd records nothing there and torch.no_grad would c
 
 Logits and the loss of the first step must agree before a row is timed. Rounds then go through the sides in
 turn; a round repeats the step until it has taken its share of --seconds, but at least once. A row already in
---out is skipped unless --again is given, so that a long run can be made in pieces.
+--out is skipped unless --again is given, so that a long run can be made in pieces; unless, that is, other
+processes took more than a twentieth of the cores while it was timed (busy_elsewhere), for both sides share
+the work over all cores, and lose unequally by it.
 """
 
 import argparse
@@ -43,6 +45,7 @@ from tl_jax.train_state import TrainState
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 1e-4
 # Of the largest logit, and of the loss: rounding of another order of summation.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+MOST_BUSY = 0.05
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
@@ -105,7 +108,7 @@ def main() -> None:
     jax.config.update("jax_default_matmul_precision", "default" if args.tf32 else "highest")
     result = _read(args.out)
     for row in rows:
-        if row in result["rows"] and not args.again:
+        if not args.again and result["rows"].get(row, {}).get("busy_elsewhere", 1.0) < MOST_BUSY:
             continue
         print(f"{row} ...", file=sys.stderr, flush=True)
         result["rows"][row] = measure_row(row, args)
@@ -141,8 +144,10 @@ def measure_row(row: str, args: argparse.Namespace) -> dict[str, Any]:
         measured[side] = {"seconds_to_first_step": time.perf_counter() - start}
         sides[side] = made
         _check_agreement(row, side, made, first, sides["jax"], measured, TOLERANCE[args.precision])
+    start, others = time.perf_counter(), _cpu_seconds_of_others()
     for side, times in _interleave(sides, args.rounds, args.seconds).items():
         measured[side] |= _summary(times, batch_size)
+    others = (_cpu_seconds_of_others() - others) / (time.perf_counter() - start)
     ours = measured["jax"]
     theirs = [measured[side] for side in sides if side != "jax"]
     return {
@@ -154,6 +159,7 @@ def measure_row(row: str, args: argparse.Namespace) -> dict[str, Any]:
         "ratio_to_compile": _ratio(ours, measured["torch_compile"]),
         "ratio_to_best_torch": min(_ratio(ours, side) for side in theirs),
         "rounds": args.rounds,
+        "busy_elsewhere": others / os.cpu_count(),
         "load_average_before": before,
         "load_average_after": os.getloadavg(),
         "git_revision": environment_facts()["git_revision"],
@@ -312,6 +318,18 @@ def _time(side: Side, repeats: int) -> float:
         side.step()
     side.wait()
     return (time.perf_counter() - start) / repeats
+
+
+def _cpu_seconds_of_others() -> float:
+    """Returns the CPU seconds that other processes have used since the machine started; Linux only."""
+    try:
+        fields = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return 0.0
+    user, nice, system, _, _, irq, soft_irq, steal = (int(field) for field in fields[:8])
+    ticks = user + nice + system + irq + soft_irq + steal
+    own = os.times()
+    return ticks / os.sysconf("SC_CLK_TCK") - own.user - own.system
 
 
 def _summary(times: list[float], batch_size: int) -> dict[str, Any]:
