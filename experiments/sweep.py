@@ -65,7 +65,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
                 stop_requested=lambda: cli.STOP.requested,
             )
         if found is None:
-            raise Stopped(0)
+            raise Stopped(0)  # Nothing but the activations is kept: a sweep is short.
         seconds = {"prepare": prepared - began, "train": time.perf_counter() - prepared}
         print(f"{len(grid)} members trained in {seconds['train']:.1f} s")
         return _conclude(setup, grid, folder, found, [of for _, of in starts], seconds, parameters)
@@ -136,6 +136,8 @@ def _run_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     with plain.unlocked():
         del plain.sweep
     plain.cache.boundary = plain.cache.boundary or "auto"
+    if plain.cache.storage == "auto":
+        plain.cache.storage = "device"  # Or an error that says what there is room for.
     return plain
 
 
@@ -150,6 +152,11 @@ def _check(setup: Setup, grid: Grid) -> None:
         problems.append(
             f"sweep.seed={list(grid.seeds)} with init.weights='': the frozen part would be another one "
             "for every seed; expected pretrained weights, or one seed"
+        )
+    if setup.config.cache.storage != "device":
+        problems.append(
+            f"cache.storage={setup.config.cache.storage}: the members of a sweep gather their batches on "
+            "the device; expected auto or device"
         )
     if setup.config.parallel.mode != "jit" or jax.process_count() > 1:
         problems.append(

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from running import arguments, metric_lines, tiny_config, tree_of
 
-from experiments import activation_cache, members, sweep, training, weights
+from experiments import activation_cache, cli, members, sweep, training, weights
 from experiments.preparation import prepare
 from tl_jax import models, porting, run_folder
 from tl_jax.errors import InputError
+from tl_jax.loops import Stopped
 
 RATES, DECAYS, SEEDS = (0.02, 0.3), (0.0, 0.05), (0, 7)
 
@@ -166,6 +167,13 @@ def test_smoothing_and_pull_are_swept_too_and_every_test_accuracy_is_told(make_c
     assert "test was read for every member, and chose nothing" in result["selection"]
 
 
+def test_a_sweep_that_is_asked_to_stop(make_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli.STOP, "requested", True)
+    with pytest.raises(Stopped):
+        sweep.run(make_config(), tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
 def test_seeds_alone(make_config, tmp_path):
     config = make_config({"learning_rate": (), "weight_decay": (), "seed": (1, 2)})
     assert sweep.run(config, tmp_path / "run")["members"] == 2
@@ -185,6 +193,7 @@ BAD = {
     "nothing held out": ({}, {"data__validation_fraction": 0.0}, "nothing is held out"),
     "random backbones": ({}, {"init__weights": ""}, "another one for every seed"),
     "nothing frozen": ({}, {"freeze__strategy": "none"}, "would not be exact"),
+    "activations elsewhere": ({}, {"cache__storage": "disk"}, "cache.storage=disk: the members"),
     "pmap": ({}, {"parallel__mode": "pmap"}, "parallel.mode=pmap"),
 }  # fmt: skip
 
