@@ -36,7 +36,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     *,
     frozen_mask: dict[str, Any],
-    label_smoothing: float = 0.0,
+    label_smoothing: float | jax.Array = 0.0,
     accumulation: int = 1,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
@@ -51,7 +51,7 @@ def make_train_step(
         transform: `(key, position, image) -> float32 [B, S, S, 3]`, augmentation and normalisation.
         tx: the gradient transformation; gives frozen leaves no state.
         frozen_mask: tree of bools like params, True where frozen.
-        label_smoothing: in [0, 1).
+        label_smoothing: in [0, 1); a traced scalar is not checked.
         accumulation: microbatches whose mean gradient makes one update. Microbatch `j` holds the rows
             `j, j + accumulation, ...`, so that it stays spread over all devices; BatchNorm sees one
             microbatch at a time and updates its running statistics after each.
