@@ -4,8 +4,8 @@
         [--epochs=10] [--long_epochs=100] [--torch_epochs=2] [--set data.train_split='train[:10%]' ...]
 
 Every run is the command itself in a process of its own, timed from its start to its end, imports, loading and the
-report included. Compiled programs and decoded images are there before; stored
-features are not, except in the second cached run. Runs, in this order:
+report included. Decoded images and the uncached programs are there before; stored features, and the programs
+of the first run on them, are not. Runs, in this order:
 
 - uncached, `epochs`;
 - cached, `epochs`, features computed now; then the same again, features found;

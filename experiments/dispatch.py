@@ -5,6 +5,7 @@ ahead on the host, and every batch is on its way to the devices before the step 
 """
 
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -19,8 +20,8 @@ from tl_jax import memory, resident, sharding, trees
 from tl_jax.activations import ActivationSplit
 from tl_jax.data import InMemorySplit, Split, stream
 
-# Of the memory that is free: the step needs the rest.
-_SHARE = 0.4
+# Of a device's free memory, what the training data may take: the step needs the rest.
+DEVICE_SHARE = 0.4
 # A dispatch takes about a quarter of a second, so that a run still answers when it is asked to stop:
 # FLOP/s that small networks reach, times that.
 _FLOP_PER_DISPATCH = {"cpu": 1e10, "gpu": 2e12, "tpu": 2e12}
@@ -78,8 +79,10 @@ def memory_plan(setup: Setup, how: Dispatch) -> list[dict[str, Any]]:
     ]
     if setup.cache is not None and on_host:
         items.append(memory.Item("training activations", on_host, setup.cache["storage"]))
-    elif isinstance(split, InMemorySplit):
-        items.append(memory.Item("decoded training images", _num_bytes(split), "host"))
+    if isinstance(setup.splits["train"], InMemorySplit):
+        items.append(
+            memory.Item("decoded training images", _num_bytes(setup.splits["train"]), "host")
+        )
     capacity = {
         "device": memory.available(jax.local_devices()[0]),
         "host": memory.host_available(),
@@ -94,8 +97,10 @@ def _layout(setup: Setup) -> str | None:
         placement = "host"
     if setup.cache is not None and setup.cache["storage"] != "device":
         placement = "host"
-    room = round(_SHARE * memory.available(jax.local_devices()[0]))
-    return resident.choose_layout(_num_bytes(split), setup.mesh, room, placement)
+    room = sharding.least(round(DEVICE_SHARE * memory.available(jax.local_devices()[0])))
+    layout = resident.choose_layout(_num_bytes(split), setup.mesh, room, placement)
+    # Activations were found to fit: what is free may have become a little less since.
+    return layout if setup.cache is None or placement == "host" else layout or "sharded"
 
 
 def _resident(setup: Setup, layout: str) -> Dispatch:
@@ -105,7 +110,8 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
         setup.mesh,
         layout,
         views=order.views,
-        unroll=_convolves_backwards(setup),
+        # XLA's CPU compiler runs the gradients of grouped convolutions thirty times slower in a loop.
+        unroll=_convolves_backwards(setup) and setup.model.groups > 1,
     )
     state = jax.eval_shape(setup.initial_state_on_host)
     images = jax.ShapeDtypeStruct((len(split) * order.views, *split.image_shape), _dtype(split))
@@ -119,9 +125,23 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
     program = lowered.compile()
     step.use(count, program)
 
+    def rows(first: int, count: int) -> np.ndarray:
+        return np.stack([order.rows(first + i) for i in range(count)])
+
     @contextlib.contextmanager
     def open_feed(start: int, stop: int) -> Iterator[Callable[[int, int], np.ndarray]]:
-        yield lambda first, count: np.stack([order.rows(first + i) for i in range(count)])
+        # The rows of the next dispatch, as many as now, are worked out while the device is busy with this one.
+        with concurrent.futures.ThreadPoolExecutor(1, "tl_jax rows") as thread:
+            ahead: dict[int, concurrent.futures.Future] = {}
+
+            def feed(first: int, count: int) -> np.ndarray:
+                found = ahead.pop(first).result() if first in ahead else rows(first, count)
+                following = min(count, stop - first - count)
+                if following > 0:
+                    ahead[first + count] = thread.submit(rows, first + count, following)
+                return found[:count] if len(found) >= count else rows(first, count)
+
+            yield feed
 
     parts = setup.mesh.size if layout == "sharded" else 1
     data = memory.tree_bytes(images) // parts + memory.tree_bytes(labels)
@@ -176,7 +196,7 @@ def _updates(setup: Setup, lowered: Any) -> int:
 
 
 def _convolves_backwards(setup: Setup) -> bool:
-    """Returns whether a step on a CPU takes gradients through convolutions: not inside of loops there."""
+    """Returns whether a step takes gradients through convolutions, on a CPU: slow enough one by one."""
     frozen = trees.flatten(setup.optimisation.frozen_mask)
     below_head = any(not held for name, held in frozen.items() if not name.startswith("head/"))
     return below_head and setup.mesh.devices.flat[0].platform == "cpu"

@@ -185,7 +185,7 @@ def _tx(setup: Setup, grid: Grid, params: dict[str, Any], scalars: dict[str, jax
 
 
 def _width(setup: Setup, grid: Grid, state: TrainState, shared: Any) -> int:
-    """Returns how many members fit, from the memory that the compiled step of one of them takes."""
+    """Returns how many members fit, from the memory that the compiled steps of one of them take."""
     inputs = shared[0]
     size = setup.config.data.batch_size
     batch = {
@@ -196,7 +196,16 @@ def _width(setup: Setup, grid: Grid, state: TrainState, shared: Any) -> int:
     scalars = {name: jnp.float32(grid.values[name][0]) for name in grid.swept}
     step = make_train_step(setup, grid, state.params)
     program = jax.jit(lambda s, state, batch: step(s)(state, batch)).lower(scalars, state, batch)
-    temporary = memory.temporary_bytes(program.compile())
+    eval_size = setup.config.data.eval_batch_size
+    masked = {
+        name: jax.ShapeDtypeStruct((eval_size, *leaf.shape[1:]), leaf.dtype)
+        for name, leaf in (batch | {"mask": jax.ShapeDtypeStruct((size,), bool)}).items()
+    }
+    forward = models.make_forward(setup.model, start=setup.boundary)
+    evaluation = jax.jit(steps.make_eval_step(forward, _as_float32)).lower(
+        state.params, state.batch_stats, masked
+    )
+    temporary = max(memory.temporary_bytes(one.compile()) for one in (program, evaluation))
     budget = round(_SHARE * memory.available(jax.local_devices()[0]))
     # The training activations are there already.
     return population.members_that_fit(

@@ -75,7 +75,15 @@ def read_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
     for name in section:
         if name not in DEFAULTS:
             raise unknown("field of probe", name, DEFAULTS)
-    return {name: section.get(name, default) for name, default in DEFAULTS.items()}
+    found = {name: section.get(name, default) for name, default in DEFAULTS.items()}
+    wrong = [
+        f"probe.{name}={found[name]!r}: expected a number like {default}"
+        for name, default in DEFAULTS.items()
+        if type(found[name]) not in (type(default), int)
+    ]
+    if wrong:
+        raise InputError("\n".join(wrong))
+    return found
 
 
 def _run_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

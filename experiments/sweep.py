@@ -131,11 +131,12 @@ def _numbers(section: ml_collections.ConfigDict, name: str, kind: type) -> tuple
 
 
 def _run_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns the config of an ordinary run on activations: the sweep gone, a boundary chosen."""
+    """Returns the config of an ordinary run on activations, on one device: what runs at once is members."""
     plain = copy.deepcopy(config)
     with plain.unlocked():
         del plain.sweep
     plain.cache.boundary = plain.cache.boundary or "auto"
+    plain.parallel.devices = 1
     if plain.cache.storage == "auto":
         plain.cache.storage = "device"  # Or an error that says what there is room for.
     return plain

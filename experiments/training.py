@@ -82,7 +82,8 @@ class Trained:
     Attributes:
         state: to report on: the best one on the validation split where there is one, else the last.
         seconds: that they took, in all processes of this run that were interrupted too.
-        waiting_share: of the time of the updates, how much the devices waited for input, at most.
+        waiting_share: of the time of this process's updates, for how much the devices had nothing to do
+            while the host got their input ready.
         dispatch: how they were dispatched.
     """
 

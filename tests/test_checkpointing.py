@@ -159,6 +159,30 @@ def test_best_may_be_the_smallest_and_is_never_nan(tmp_path):
         assert again.best_step() == 2
 
 
+def test_what_is_better_than_all_saved_and_all_asked_about(checkpointer, tmp_path):
+    asked = [0.3, 0.2, 0.3, float("nan"), 0.4]
+    assert [checkpointer.is_best({"top1_accuracy": value}) for value in asked] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+    checkpointer.save(make_state(3), {"top1_accuracy": 0.5})
+    with Checkpointer(tmp_path / "checkpoints") as resumed:
+        assert not resumed.is_best({"top1_accuracy": 0.5})
+        assert resumed.is_best({"top1_accuracy": 0.6})
+        assert not resumed.is_best({"top1_accuracy": 0.55})
+        with pytest.raises(InputError, match="'top1_accuracy'"):
+            resumed.is_best({"loss": 0.1})
+
+
+def test_less_may_be_better(tmp_path):
+    with Checkpointer(tmp_path, best_metric="loss", best_mode="min") as checkpointer:
+        found = [checkpointer.is_best({"loss": value}) for value in (2.0, 1.0, 1.5)]
+        assert found == [True, True, False]
+
+
 def test_saving_a_step_again_replaces_it_and_keeps_its_metrics(checkpointer, tmp_path):
     checkpointer.save(make_state(10), {"top1_accuracy": 0.9})
     checkpointer.save(make_state(10, shift=4.0))

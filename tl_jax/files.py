@@ -7,11 +7,14 @@ import json
 import math
 import os
 import shutil
-import socket
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+_DRAFT = ".draft-"
+_SECONDS_OF_A_DRAFT = 24 * 3600
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -60,28 +63,32 @@ def reserve(path: str | os.PathLike[str], num_bytes: int) -> None:
             os.posix_fallocate(file.fileno(), 0, num_bytes)
 
 
-def draft_of(path: str | os.PathLike[str]) -> Path:
-    """Returns a name beside a file for this process's draft of it; drafts of dead processes are removed.
+def new_draft(folder: Path) -> Path:
+    """Returns a new, empty folder in `folder`, for what `put_in_place` is to put beside it.
 
-    Unlike with `write`, several processes may be at it: the last to rename its draft wins.
+    Drafts that nobody has touched for a day, of processes that were killed, are removed.
     """
-    path = Path(path)
-    host = socket.gethostname()
-    for left in path.parent.glob(f".{path.name}.{host}-*.tmp"):
-        pid = left.name.removesuffix(".tmp").rpartition("-")[2]
-        if pid.isdigit() and int(pid) != os.getpid() and not _is_alive(int(pid)):
-            left.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{host}-{os.getpid()}.tmp")
+    folder.mkdir(parents=True, exist_ok=True)
+    for draft in folder.glob(f"{_DRAFT}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - draft.stat().st_mtime > _SECONDS_OF_A_DRAFT:
+                shutil.rmtree(draft, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder))
 
 
-def _is_alive(pid: int) -> bool:
+def put_in_place(draft: Path, place: Path) -> None:
+    """Renames a finished draft, replacing what is there; another process may do the same meanwhile."""
+    if place.exists():
+        removed = draft / "removed"
+        with contextlib.suppress(FileNotFoundError):
+            place.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
+        draft.rename(place)
     except OSError:
-        return True
-    return True
+        if not place.exists():
+            raise
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def plain(value: Any) -> Any:

@@ -247,7 +247,7 @@ def _objective(blocks, strengths, examples, weights) -> tuple[jax.Array, jax.Arr
 
     def add(total, block):
         rows, targets = block
-        logits = (rows @ flat).reshape(-1, *weights.shape[1:])
+        logits = _product(rows, flat).reshape(-1, *weights.shape[1:])
         highest = logits.max(1, keepdims=True)
         powers = jnp.exp(logits - highest)
         sums = powers.sum(1, keepdims=True)
@@ -256,7 +256,7 @@ def _objective(blocks, strengths, examples, weights) -> tuple[jax.Array, jax.Arr
         counts = targets.sum(1)[:, None]
         losses = counts * (jnp.log(sums) + highest)[:, 0] - own
         errors = counts[..., None] * powers / sums - targets[..., None]
-        gradient = rows.T @ errors.reshape(len(rows), -1)
+        gradient = _product(rows.T, errors.reshape(len(rows), -1))
         return (total[0] + losses.sum(0), total[1] + gradient), None
 
     zeros = (jnp.zeros(weights.shape[-1]), jnp.zeros_like(flat))
@@ -274,7 +274,7 @@ def _correct(blocks, weights) -> jax.Array:
 
     def add(total, block):
         rows, targets = block
-        logits = (rows @ flat).reshape(-1, *weights.shape[1:])
+        logits = _product(rows, flat).reshape(-1, *weights.shape[1:])
         right = logits.argmax(1) == targets.argmax(1)[:, None]
         return total + (right & (targets.sum(1) > 0)[:, None]).sum(0), None
 
@@ -315,3 +315,8 @@ def _check(features, labels, num_classes, strengths, max_evaluations, tolerance)
         )
     if problems:
         raise InputError("\n".join(problems))
+
+
+def _product(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Returns the matrix product in float32: TF32, a GPU's default, would stop the line search early."""
+    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

@@ -112,8 +112,8 @@ def train(
     asked. Loss and gradient norm are checked wherever the host reads them: at logs and before every
     save, so no checkpoint ever holds what came after one that is not finite.
 
-    A state that an evaluation finds better than all before waits on the host until the next save: a
-    killed run comes to it again, and quick evaluations cost no disk.
+    A state that an evaluation finds better than all before waits on the host until the next save, or
+    the end: a killed run comes to it again, and quick evaluations cost no disk.
 
     Args:
         state: where to start; donated.
@@ -123,8 +123,8 @@ def train(
         intervals: what happens when.
         batch_size: global, for `images_per_second`.
         log: receives (completed updates, mean metrics since the last log, `images_per_second`, and
-            `waiting_seconds`, an upper bound of the time the device had nothing to do but wait for
-            its input).
+            `waiting_seconds`, for which the host got the next input ready while the device had nothing
+            to do; what a transfer takes after that is not among them).
         show: receives (completed updates, loss on the device) after every dispatch; it should rarely
             read the loss, since reading waits for the device.
         evaluate: receives the state, returns metrics for choosing the best checkpoint, or None.
@@ -141,8 +141,15 @@ def train(
         Stopped: after saving, when `stop_requested`.
     """
     step = int(state.step)
-    record = _Record(step, batch_size, intervals, last_saved, batch_indices)
     best: tuple[TrainState, Mapping[str, float]] | None = None
+
+    def last_good() -> int | None:
+        # A run that ends here would come to its best state again, and to its end.
+        if best is not None:
+            save(*best)
+        return last_saved()
+
+    record = _Record(step, batch_size, intervals, last_good, batch_indices)
     while step < intervals.total_steps:
         before, count = step, intervals.updates_after(step)
         with record.waiting():
@@ -180,9 +187,9 @@ def train(
 class _Record:
     """The metrics of the updates since the last log, and how the time since then was spent."""
 
-    def __init__(self, step: int, batch_size: int, intervals: Intervals, last_saved, batch_indices):
+    def __init__(self, step: int, batch_size: int, intervals: Intervals, last_good, batch_indices):
         self._batch_size, self._intervals = batch_size, intervals
-        self._last_saved, self._batch_indices = last_saved, batch_indices
+        self._last_good, self._batch_indices = last_good, batch_indices
         self._pending: list[dict[str, Any]] = []  # on the device
         self._window: list[dict[str, float]] = []  # read, not yet logged
         self._logged = self._timed = step
@@ -221,7 +228,7 @@ class _Record:
             if spoilt:
                 bad = step - len(read) + offset
                 indices = None if self._batch_indices is None else self._batch_indices(bad)
-                raise NonFiniteLoss(bad, ", ".join(spoilt), self._last_saved(), indices)
+                raise NonFiniteLoss(bad, ", ".join(spoilt), self._last_good(), indices)
         self._window += read
 
     def lines(self, before: int, step: int) -> Iterator[tuple[int, dict[str, float]]]:

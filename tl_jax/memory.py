@@ -61,12 +61,14 @@ def available(device: Device) -> int:
     """Returns the bytes that a device can still hold.
 
     Of an accelerator it is its allocator's limit (three quarters of the card unless told otherwise:
-    XLA_PYTHON_CLIENT_MEM_FRACTION) less what is in use. A CPU device holds what the host does; where the
-    host is several simulated devices, its share of it.
+    XLA_PYTHON_CLIENT_MEM_FRACTION) less what is in use; 0 where its allocator does not say. A CPU device
+    holds what the host does; where the host is several simulated devices, its share of it.
     """
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    if device.platform != "cpu":
+        return 0
     return host_available() // max(1, len(jax.local_devices(backend=device.platform)))
 
 
@@ -75,7 +77,8 @@ def host_available() -> int:
     free = _machine_available()
     for limit, usage in _CONTROL_GROUPS:
         try:
-            free = min(free, int(limit.read_text()) - int(usage.read_text()))
+            used = int(usage.read_text()) - _cached_files(usage.with_name("memory.stat"))
+            free = min(free, int(limit.read_text()) - used)
         except (OSError, ValueError):
             # No such control group, or "max": no limit.
             continue
@@ -189,6 +192,15 @@ def _frozen_bytes(params: dict[str, Any], frozen_mask: dict[str, Any]) -> int:
         lambda leaf, frozen: tree_bytes(leaf) if frozen else 0, params, frozen_mask
     )
     return sum(jax.tree.leaves(sizes))
+
+
+def _cached_files(statistics: pathlib.Path) -> int:
+    """Returns the bytes that a control group counts as used and gives up when asked: cached files."""
+    try:
+        fields = dict(line.split(" ", 1) for line in statistics.read_text().splitlines())
+    except OSError:
+        return 0
+    return int(fields.get("total_inactive_file", fields.get("inactive_file", 0)))
 
 
 def _machine_available() -> int:

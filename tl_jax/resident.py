@@ -118,9 +118,8 @@ class ResidentStep:
             mesh: the devices.
             layout: of the images or activations, see `choose_layout`.
             views: V, rows per example: row r is a view of example r // V.
-            unroll: whether the updates of a dispatch are written out one after the other. XLA's CPU
-                compiler brings convolutions into the form that is fast only outside of loops:
-                inside, the gradients of a ResNet-20 take thirty times as long.
+            unroll: whether the updates of a dispatch are written out one after the other, for what
+                a compiler runs slower inside of a loop.
         """
 
         def update(state, rows, images, labels):

@@ -20,9 +20,14 @@ MODES = ("jit", "pmap")
 
 
 def check_mode(mode: str) -> None:
-    """Raises InputError unless `mode` is one of `MODES`."""
+    """Raises InputError unless `mode` is one of `MODES`, and of this process alone where it is "pmap"."""
     if mode not in MODES:
         raise unknown("parallel.mode", mode, MODES)
+    if mode == "pmap" and jax.process_count() > 1:
+        raise InputError(
+            f"parallel.mode=pmap in {jax.process_count()} processes: expected jit, which spreads over all of "
+            "them; pmap is for the devices of one"
+        )
 
 
 def make_mesh(num_devices: int = 0) -> Mesh:
@@ -92,6 +97,16 @@ def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Arra
     }
 
 
+def least(value: int) -> int:
+    """Returns the smallest of what the processes give, the same in each: what all of them have room for."""
+    if jax.process_count() == 1:
+        return value
+    # As bytes: JAX would cut 64-bit integers to 32.
+    given = np.frombuffer(np.int64(value).tobytes(), np.uint8)
+    gathered = np.asarray(multihost_utils.process_allgather(given), np.uint8)
+    return int(gathered.reshape(-1, 8).copy().view(np.int64).min())
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """Ends a block on all processes alike: where it fails on one, it fails on every one.
@@ -132,7 +147,7 @@ class StreamedStep:
                 step (its state is not donated: replicated arguments of `pmap` cannot be).
 
         Raises:
-            InputError: if `mode` is neither.
+            InputError: if `mode` is neither, or "pmap" among several processes.
         """
         check_mode(mode)
         self._mesh, self._mode = mesh, mode
@@ -180,7 +195,7 @@ class StreamedStep:
         return (self._program or self._step)(state, batch)
 
     def _split_rows(self, rows: Any) -> Any:
-        return rows.reshape(self._mesh.size // jax.process_count(), -1, *rows.shape[1:])
+        return rows.reshape(self._mesh.size, -1, *rows.shape[1:])
 
 
 def compile_eval_step(eval_step: Callable, mesh: Mesh) -> Callable:

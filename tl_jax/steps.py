@@ -86,7 +86,7 @@ def make_train_step(
             gradients, params, batch_stats, *(split_rows(r)[0] for r in (images, labels))
         )
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[2]))
-        # Unrolled on CPUs, where XLA's gradients of convolutions are thirty times slower inside a loop.
+        # Written out on CPUs, where XLA's gradients of grouped convolutions are far slower inside a loop.
         unroll = jax.default_backend() == "cpu" or 1
         (batch_stats, total), _ = jax.lax.scan(
             add, (batch_stats, zeros), (split_rows(images), split_rows(labels)), unroll=unroll

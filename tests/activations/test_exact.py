@@ -43,8 +43,10 @@ def choose(wanted="auto", strategy="backbone", patterns=(), policy="frozen", mod
         ("pool", "backbone", (), "pool"),
     ],
 )
-def test_the_last_boundary_before_anything_trained(wanted, strategy, patterns, expected):
-    assert choose(wanted, strategy, patterns) == expected
+@pytest.mark.parametrize("remat", ["", "dots", "blocks"])
+def test_the_last_boundary_before_anything_trained(wanted, strategy, patterns, expected, remat):
+    model = MODEL.clone(remat=remat)
+    assert choose(wanted, strategy, patterns, model=model) == expected
 
 
 @pytest.mark.parametrize(

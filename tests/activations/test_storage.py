@@ -1,7 +1,9 @@
 """Stores: found again under the same facts, never under others, never when damaged."""
 
 import json
+import os
 import re
+import time
 
 import ml_dtypes
 import numpy as np
@@ -35,9 +37,10 @@ def test_what_is_kept_is_found_by_another_run(tmp_path, dtype):
     np.testing.assert_array_equal(found, values(found.dtype))
     assert store.num_bytes == (60 if dtype == "bfloat16" else 120)
     assert sorted(path.name for path in store.path.parent.iterdir()) == [
-        f"{store.key}.json",
-        f"{store.key}.npy",
+        "activations.npy",
+        "facts.json",
     ]
+    assert [path.name for path in store.path.parent.parent.iterdir()] == [store.key]
 
 
 @pytest.mark.parametrize(
@@ -70,20 +73,20 @@ def test_damage_is_noticed_and_written_anew(tmp_path):
 @pytest.mark.parametrize("left", [b"", b"{", b"[]", b"{}"])
 def test_a_record_that_says_nothing_is_no_store(tmp_path, left):
     store = kept(tmp_path)
-    store.path.with_suffix(".json").write_bytes(left)
+    (store.path.parent / "facts.json").write_bytes(left)
     assert store.open() is None
 
 
 def test_activations_without_their_record_are_not_used(tmp_path):
     """As a run that was killed between the two leaves them."""
     store = kept(tmp_path)
-    store.path.with_suffix(".json").unlink()
+    (store.path.parent / "facts.json").unlink()
     assert store.open() is None
 
 
 def test_the_record_holds_the_facts(tmp_path):
     store = kept(tmp_path)
-    record = json.loads(store.path.with_suffix(".json").read_text())
+    record = json.loads((store.path.parent / "facts.json").read_text())
     assert record["facts"] == {**FACTS, "shape": [5, 2, 3], "dtype": "float32"}
     assert record["sha256"] == files.digest(store.path)
 
@@ -96,13 +99,30 @@ def test_without_a_folder_activations_stay_in_memory():
     assert store.keep(out) is out
 
 
-def test_drafts_of_dead_processes_are_removed(tmp_path):
-    store = Store(tmp_path, FACTS, SHAPE, "float32")
-    mine = files.draft_of(store.path)
-    dead = mine.with_name(mine.name.replace(mine.name.split("-")[-1], "999999999.tmp"))
-    dead.write_bytes(b"half")
+def test_old_drafts_are_removed_and_others_left_alone(tmp_path):
+    """A draft of an hour may be that of another process, one of two days is that of a killed one."""
+    hour, days = files.new_draft(tmp_path), files.new_draft(tmp_path)
+    for draft, age in ((hour, 3600), (days, 2 * 24 * 3600)):
+        os.utime(draft, (time.time() - age,) * 2)
     kept(tmp_path)
-    assert not dead.exists()
+    assert hour.exists() and not days.exists()
+
+
+def test_two_that_compute_the_same_do_no_harm(tmp_path):
+    stores = [Store(tmp_path, FACTS, SHAPE, "float32") for _ in range(2)]
+    outs = [store.create() for store in stores]
+    for out in outs:
+        out[:] = values(np.float32)
+    for store, out in zip(stores, outs, strict=True):
+        np.testing.assert_array_equal(store.keep(out), values(np.float32))
+    assert [path.name for path in tmp_path.iterdir()] == [stores[0].key]
+
+
+def test_what_was_given_up_leaves_nothing(tmp_path):
+    store = Store(tmp_path, FACTS, SHAPE, "float32")
+    store.create()
+    store.discard()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_room_is_that_of_the_nearest_folder_that_exists(tmp_path):
@@ -110,26 +130,30 @@ def test_room_is_that_of_the_nearest_folder_that_exists(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "host", "expected"),
+    ("wanted", "device", "host", "disk", "expected"),
     [
-        ("auto", 100, 100, "device"),
-        ("auto", 99, 100, "host"),
-        ("auto", 99, 99, "disk"),
-        ("host", 100, 100, "host"),
-        ("disk", 100, 100, "disk"),
+        ("auto", 100, 100, 0, "device"),
+        ("auto", 99, 100, 100, "host"),
+        ("auto", 99, 99, 100, "disk"),
+        ("host", 100, 100, 100, "host"),
+        ("disk", 100, 100, 100, "disk"),
     ],
 )
-def test_where_activations_are_read_from(wanted, device, host, expected):
-    assert choose_storage(100, wanted, device, host) == expected
+def test_where_activations_are_read_from(wanted, device, host, disk, expected):
+    rooms = {"device": device, "host": host, "disk": disk}
+    assert choose_storage(100, wanted, rooms) == expected
 
 
 def test_no_room_no_such_place_no_such_dtype():
     message = (
-        "cache.storage=host: the activations take 100 bytes, there is room for 99; nearest: disk"
+        "cache.storage=host: the activations take 100 bytes, there is room for 0 (device), 99 (host), "
+        "100 (disk); nearest: disk"
     )
     with pytest.raises(InputError, match=re.escape(message)):
-        choose_storage(100, "host", 0, 99)
+        choose_storage(100, "host", {"device": 0, "host": 99, "disk": 100})
+    with pytest.raises(InputError, match="nearest: fewer views or images, bfloat16"):
+        choose_storage(100, "auto", {"device": 0, "host": 99, "disk": 0})
     with pytest.raises(InputError, match=r"unknown cache\.storage 'disc'; nearest: disk"):
-        choose_storage(100, "disc", 0, 0)
+        choose_storage(100, "disc", {"device": 0, "host": 0, "disk": 0})
     with pytest.raises(InputError, match=r"unknown cache\.dtype 'float16'; nearest: "):
         Store(None, FACTS, SHAPE, "float16")

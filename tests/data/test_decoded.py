@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from tl_jax import files
 from tl_jax.data import InMemorySplit, decoded, images, load_splits, wait_for
 from tl_jax.data.decoded import DecodedCache
 from tl_jax.errors import InputError
@@ -113,7 +114,7 @@ def test_drafts_of_killed_processes_go_after_a_day(cache, tmp_path, monkeypatch)
     fresh.mkdir()
     cache.keep("key", PIXELS, LABELS)
     assert fresh.is_dir()
-    monkeypatch.setattr(decoded.time, "time", lambda: fresh.stat().st_mtime + 90_000)
+    monkeypatch.setattr(files.time, "time", lambda: fresh.stat().st_mtime + 90_000)
     cache.keep("key", PIXELS, LABELS)
     assert not fresh.exists()
 

@@ -26,7 +26,7 @@ COMMAND = [
 ]
 
 
-def start_two(launcher, workdir):
+def start_two(launcher, workdir, *flags):
     """Starts two processes that find each other at a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -35,6 +35,7 @@ def start_two(launcher, workdir):
         launcher.start(
             "finetune",
             *COMMAND,
+            *flags,
             f"--workdir={workdir}",
             f"--coordinator=127.0.0.1:{port}",
             "--num_processes=2",
@@ -107,3 +108,40 @@ def test_two_processes_go_on_where_one_was(launcher, one_process, tmp_path):
     assert str(workdir) not in ended[1][1]
     assert_close(workdir, one_process)
     assert files_of(workdir) == files_of(one_process)
+
+
+STORED = arguments(
+    freeze__strategy="backbone",
+    cache__boundary="auto",
+    augment__flip="false",
+    augment__crop_padding=0,
+)
+
+
+def both_ended(launcher, workdir, *flags):
+    commands = start_two(launcher, workdir, *flags)
+    try:
+        return [command.wait() for command in commands]
+    finally:
+        for command in commands:
+            kill_if_running(command)
+
+
+def test_two_processes_with_stored_activations(launcher, tmp_path):
+    own = [*STORED, f"--config.cache.dir={tmp_path / 'activations'}"]
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    code, _, err = launcher.run(
+        "finetune", *COMMAND, *own, f"--workdir={alone}", devices=4, small=True
+    )
+    assert code == 0, err
+    shutil.rmtree(tmp_path / "activations")
+    ended = both_ended(launcher, both, *own)
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert_close(both, alone)
+
+
+def test_pmap_is_for_one_process(launcher, tmp_path):
+    ended = both_ended(launcher, tmp_path / "run", "--config.parallel.mode=pmap")
+    assert [code for code, _, _ in ended] == [2, 2], ended
+    assert all("parallel.mode=pmap in 2 processes: expected jit" in err for _, _, err in ended)
+    assert not (tmp_path / "run").exists()

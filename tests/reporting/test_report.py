@@ -334,7 +334,7 @@ def test_where_the_data_lay_and_what_was_computed_once(tmp_path):
     result = {**RESULT, "dispatch": how, "waiting_share": 0.00884, "cache": cache}
     text = write_report(make_run(tmp_path / "run", result=result)).read_text()
     assert "device, replicated, up to 176 updates a dispatch" in text
-    assert "0.88% at most" in text
+    assert "0.88% of the time" in text
     assert (
         "computed once after pool, read from device, found from an earlier run; "
         "20 updates both ways differ by 3.0e-08 at most"

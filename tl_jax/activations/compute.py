@@ -33,7 +33,7 @@ def make_prefix(
         seed: of the views.
         dtype: "float32" or "bfloat16".
     """
-    forward = models.make_forward(model, stop=boundary)
+    forward = models.make_forward(model.clone(remat=""), stop=boundary)
     transform = make_view_transform(spec, views, seed)
 
     def prefix(params, batch_stats, batch):
@@ -66,8 +66,9 @@ def compute(
     rows: slice = slice(None),
     workers: int = 0,
     show: Callable[[int], None] = lambda batches: None,
-) -> None:
-    """Writes the activations of every view of every example of `split` to `out`.
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Writes the activations of every view of every example of `split` to `out`; False if stopped first.
 
     Args:
         prefix_step: the compiled prefix, on host batches; its results are whole on every device.
@@ -81,6 +82,7 @@ def compute(
         rows: this process's rows of the global batch.
         workers: processes that decode a split larger than memory; 0: threads.
         show: receives the number of batches done.
+        stop_requested: asked after each batch; must answer alike in every process.
     """
     views = out.shape[1]
     waiting: collections.deque[tuple[slice, int, jax.Array]] = collections.deque()
@@ -102,5 +104,8 @@ def compute(
             waiting.append((places, view, prefix_step(params, batch_stats, inputs)))
             if len(waiting) > _IN_FLIGHT:
                 fetch()
+        if stop_requested():
+            return False
     while waiting:
         fetch()
+    return True

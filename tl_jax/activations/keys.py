@@ -6,13 +6,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 
 from tl_jax import trees
 from tl_jax.data import Split
 
 
-def facts(prefix: Callable, params: Any, batch_stats: Any, split: Split) -> dict[str, str]:
+def facts(
+    prefix: Callable,
+    params: Any,
+    batch_stats: Any,
+    split: Split,
+    examples: np.ndarray | None = None,
+) -> dict[str, str]:
     """Returns all that the activations of a split depend on, as digests and names.
 
     The program itself is among them, lowered for one image: architecture, preprocessing,
@@ -24,6 +31,7 @@ def facts(prefix: Callable, params: Any, batch_stats: Any, split: Split) -> dict
         params: of the prefix.
         batch_stats: of the prefix.
         split: the images.
+        examples: int64 [M], the numbers that key their views; None where nothing is augmented.
     """
     program = jax.jit(prefix).lower(params, batch_stats, one_image(split)).as_text()
     weights = hashlib.sha256()
@@ -35,7 +43,8 @@ def facts(prefix: Callable, params: Any, batch_stats: Any, split: Split) -> dict
         "weights": weights.hexdigest(),
         "images": split.fingerprint(),
         "device": f"{device.platform} {device.device_kind}",
-        "jax": jax.__version__,
+        "jax": f"{jax.__version__} {jaxlib.__version__}",
+        "examples": "" if examples is None else hashlib.sha256(examples.tobytes()).hexdigest(),
     }
 
 

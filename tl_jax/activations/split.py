@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tl_jax.data import fingerprint
+
 
 class ActivationSplit:
     """What steps and evaluation read in place of images; satisfies `data.Split`.
@@ -84,5 +86,5 @@ class ActivationSplit:
         return self, np.arange(len(self))
 
     def fingerprint(self) -> str:
-        """Returns the key of the store, which tells its activations from any others."""
-        return self._key
+        """Returns what tells these activations, in this order, from any others."""
+        return fingerprint.combine(self._key, self._rows)

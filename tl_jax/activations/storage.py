@@ -1,8 +1,8 @@
 """Where activations are kept, and how a later run knows that they are the right ones.
 
-A store is two files in a folder: `KEY.npy`, the activations [M, V, ...] (bfloat16 as the uint16 of
-its bits, which NumPy has no name for), and `KEY.json`, written last: the facts that the key is the
-digest of, shape, dtype and checksum. What the key does not cover cannot change the activations.
+A store is a folder named by its key, which appears whole or not at all: `activations.npy`, [M, V, ...]
+(bfloat16 as the uint16 of its bits, which NumPy has no name for), and `facts.json`: the facts that the
+key is the digest of, shape, dtype and checksum. Any of them may be deleted at any time.
 """
 
 import copy
@@ -21,30 +21,31 @@ from tl_jax.errors import InputError, unknown
 
 STORAGES = ("auto", "device", "host", "disk")
 DTYPES = ("float32", "bfloat16")
+_ACTIVATIONS, _FACTS = "activations.npy", "facts.json"
 
 
-def choose_storage(num_bytes: int, wanted: str, device_room: int, host_room: int) -> str:
+def choose_storage(num_bytes: int, wanted: str, rooms: Mapping[str, int]) -> str:
     """Returns where the activations that are trained on are read from: "device", "host" or "disk".
 
     Args:
         num_bytes: of all of them.
         wanted: one of `STORAGES`; "auto" takes the first of the three that has room.
-        device_room: bytes that they may take on the devices together.
-        host_room: bytes that they may take in the host's memory.
+        rooms: bytes that they may take on the devices together ("device"), in the host's memory ("host"),
+            and on "disk".
 
     Raises:
-        InputError: if `wanted` is unknown, or has no room.
+        InputError: if `wanted` is unknown, or has no room, or nothing has.
     """
     if wanted not in STORAGES:
         raise unknown("cache.storage", wanted, STORAGES)
-    rooms = {"device": device_room, "host": host_room}
-    fitting = [place for place, room in rooms.items() if num_bytes <= room] + ["disk"]
-    if wanted == "auto":
+    fitting = [place for place in ("device", "host", "disk") if num_bytes <= rooms[place]]
+    if wanted == "auto" and fitting:
         return fitting[0]
     if wanted not in fitting:
         raise InputError(
             f"cache.storage={wanted}: the activations take {num_bytes:,} bytes, there is room for "
-            f"{rooms[wanted]:,}; nearest: {fitting[0]}"
+            + ", ".join(f"{max(0, room):,} ({place})" for place, room in rooms.items())
+            + f"; nearest: {', '.join(fitting) or 'fewer views or images, bfloat16, a later boundary'}"
         )
     return wanted
 
@@ -94,7 +95,7 @@ class Store:
     @property
     def path(self) -> Path | None:
         """The file of the activations; None without a folder."""
-        return None if self._folder is None else self._folder / f"{self.key}.npy"
+        return None if self._folder is None else self._folder / self.key / _ACTIVATIONS
 
     def in_memory(self) -> "Store":
         """Returns the same store without a folder."""
@@ -119,7 +120,7 @@ class Store:
         if self.path is None:
             return None
         try:
-            checksum = json.loads(self.path.with_suffix(".json").read_text())["sha256"]
+            checksum = json.loads((self.path.parent / _FACTS).read_text())["sha256"]
             stored = np.load(self.path, mmap_mode="r")
         except (OSError, ValueError, EOFError, KeyError, TypeError):
             return None
@@ -135,26 +136,36 @@ class Store:
         Raises:
             OSError: if the folder cannot be made, or the disk is full.
         """
-        if self.path is None:
+        if self._folder is None:
             return np.empty(self.shape, self.dtype)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._draft = files.draft_of(self.path)
-        with files.explain_full_disk(self.path.name, self.path.parent, self.num_bytes):
-            mapped = np.lib.format.open_memmap(
-                self._draft, mode="w+", dtype=self._stored_dtype, shape=self.shape
-            )
-            files.reserve(self._draft, self._draft.stat().st_size)
+        self._draft = files.new_draft(self._folder)
+        path = self._draft / _ACTIVATIONS
+        try:
+            with files.explain_full_disk(_ACTIVATIONS, self._draft, self.num_bytes):
+                mapped = np.lib.format.open_memmap(
+                    path, mode="w+", dtype=self._stored_dtype, shape=self.shape
+                )
+                files.reserve(path, path.stat().st_size)
+        except BaseException:
+            self.discard()
+            raise
         return mapped.view(self.dtype)
+
+    def discard(self) -> None:
+        """Removes what `create` began."""
+        if self._draft is not None:
+            shutil.rmtree(self._draft, ignore_errors=True)
 
     def keep(self, written: np.ndarray) -> np.ndarray:
         """Puts what `create` returned in place, now that it is whole; returns it for reading."""
-        if self.path is None:
+        if self._folder is None:
             return written
         assert isinstance(written, np.memmap) and self._draft is not None
         written.flush()
-        record = {"facts": self._facts, "sha256": files.digest(self._draft)}
-        self._draft.replace(self.path)
-        files.write(self.path.with_suffix(".json"), files.to_json(record))
+        checksum = files.digest(self._draft / _ACTIVATIONS)
+        record = files.to_json({"facts": self._facts, "sha256": checksum})
+        files.write(self._draft / _FACTS, record)
+        files.put_in_place(self._draft, self._folder / self.key)
         found = self.open(verify=False)
         assert found is not None
         return found

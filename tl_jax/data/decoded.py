@@ -5,13 +5,10 @@ One entry is a folder named by the fingerprint of what was decoded, with `images
 all. Any entry may be deleted at any time.
 """
 
-import contextlib
 import dataclasses
 import json
 import shutil
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +16,6 @@ import numpy as np
 from tl_jax import files
 
 _IMAGES, _LABELS, _FACTS = "images.npy", "labels.npy", "files.json"
-_DRAFT = ".draft-"
-_SECONDS_OF_A_DRAFT = 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,37 +68,18 @@ class DecodedCache:
     def keep(self, key: str, images: np.ndarray, labels: np.ndarray) -> None:
         """Writes an entry, in place of a damaged one; where that fails, says so and goes on."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._remove_old_drafts()
-            free = shutil.disk_usage(self._folder).free
-            if free < 2 * images.nbytes:  # the run itself needs room too
-                raise OSError(f"{free / 1e6:,.0f} MB are free, {images.nbytes / 1e6:,.0f} needed")
-            draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self._folder))
+            draft = files.new_draft(self._folder)
             try:
+                needed = 2 * images.nbytes  # the run itself needs room too
+                free = shutil.disk_usage(draft).free
+                if free < needed:
+                    raise OSError(f"{free / 1e6:,.0f} MB are free, {needed / 1e6:,.0f} needed")
                 _write(draft, images, labels)
-                self._put(draft, self._folder / key)
+                files.put_in_place(draft, self._folder / key)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
             _say(f"decoded images are not kept in {self._folder}: {error}")
-
-    def _put(self, draft: Path, place: Path) -> None:
-        """Renames a draft to its place; whoever else put the same entry there meanwhile is welcome."""
-        if place.exists():
-            removed = draft / "removed"
-            with contextlib.suppress(FileNotFoundError):
-                place.rename(removed)
-            shutil.rmtree(removed, ignore_errors=True)
-        try:
-            draft.rename(place)
-        except OSError:
-            if not place.exists():
-                raise
-
-    def _remove_old_drafts(self) -> None:
-        for draft in self._folder.glob(f"{_DRAFT}*"):
-            if time.time() - draft.stat().st_mtime > _SECONDS_OF_A_DRAFT:
-                shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:

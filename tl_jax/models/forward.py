@@ -96,6 +96,8 @@ def same_in_training(
         norm_policy: see `make_forward`.
         image_size: side of the input in pixels.
     """
+    # What is computed anew for the backward pass changes the text of the program, not what it computes.
+    model = model.clone(remat="")
     shape = (1, image_size, image_size, 3)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     variables = jax.eval_shape(lambda: init_variables(model, jax.random.key(0), shape))

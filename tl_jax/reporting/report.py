@@ -132,7 +132,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("updates", tables.format_value(steps)),
         ("speed", f"{speed:,.0f} images/s" if math.isfinite(speed) else ""),
         ("training data", _placement(result)),
-        ("waiting for data", f"{100 * waiting:.2f}% at most" if math.isfinite(waiting) else ""),
+        ("waiting for data", f"{100 * waiting:.2f}% of the time" if math.isfinite(waiting) else ""),
         ("activations", _stored(result.get("cache"))),
         ("git revision", result.get("git_revision") or ("not known" if result else "")),
     ]

@@ -1,6 +1,8 @@
 """Metrics as they are made: one JSON object a line, and TensorBoard events."""
 
+import collections
 import concurrent.futures
+import contextlib
 import json
 import math
 import os
@@ -102,8 +104,10 @@ class MetricWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # What ends the block says more than what then goes wrong with its events.
+        with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
+            self.close()
 
 
 class _Events:
@@ -115,13 +119,17 @@ class _Events:
     def __init__(self, folder: pathlib.Path, resume_step: int | None):
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "tl_jax events")
         self._writer = self._thread.submit(_open_events, folder, resume_step)
-        self._written = [self._writer]
+        self._written = collections.deque([self._writer])
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Takes points to write; raises what went wrong with earlier ones."""
+
         def add() -> None:
             for name, value in metrics.items():
                 self._writer.result().add_scalar(name, value, step)
 
+        while self._written and self._written[0].done():
+            self._written.popleft().result()
         self._written.append(self._thread.submit(add))
 
     def close(self) -> None:
