@@ -152,7 +152,11 @@ def _stored(cache: Mapping[str, Any] | None) -> str:
         return ""
     found = {bank["state"] for bank in cache["banks"]}
     text = f"computed once after {cache['boundary']}, read from {cache['storage']}"
-    text += ", found from an earlier run" if found == {"there"} else ""
+    text += (
+        ", found from an earlier run"
+        if found == {"there"}
+        else f", {tables.duration(cache['seconds'])} besides"
+    )
     verified = cache.get("verified")
     if verified:
         text += (
