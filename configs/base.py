@@ -1,6 +1,7 @@
 """Every field a run has, with its default. The other configs start here and change what they need.
 
-Any field can be set from the command line: `--config.optim.learning_rate=0.01`.
+Any field can be set from the command line: `--config.optim.learning_rate=0.01`. A config file that sets a field
+which is not here is refused, with the line and the nearest field.
 """
 
 import ml_collections
@@ -116,4 +117,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.report.html = True
     config.report.tensorboard = True
     config.report.mistakes = 25  # pictures of the most confident ones
+
+    # Of a field that does not exist the error names the line. Sections of a command's own, such as
+    # `compare`, may be added.
+    for section in config.values():
+        if isinstance(section, ml_collections.ConfigDict):
+            section.lock()
     return config

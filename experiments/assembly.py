@@ -1,16 +1,81 @@
 """From a config to the library's objects: splits, model, freezing, optimizer."""
 
 import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import ml_collections
 import optax
 
-from experiments import weights
-from tl_jax import activations, data, freezing, loops, models, optim, resident
+from configs import base
+from experiments import config_fields, weights
+from tl_jax import activations, data, freezing, loops, models, optim, porting, resident, sharding
 from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
+from tl_jax.models.batch_norm import NORM_POLICIES
+from tl_jax.models.registry import DTYPES
+from tl_jax.models.rematerialisation import REMATS
+
+_LARGEST = 2**31 - 1
+_INTEGERS = {  # from the first number to the second
+    "seed": (0, _LARGEST),
+    "data.seed": (0, _LARGEST),
+    "data.examples_per_class": (0, _LARGEST),
+    "data.batch_size": (1, _LARGEST),
+    "data.eval_batch_size": (1, _LARGEST),
+    "data.workers": (0, 1024),
+    "data.image_size": (0, weights.LARGEST_IMAGE_SIZE),
+    "preprocess.resize": (0, weights.LARGEST_IMAGE_SIZE),
+    "augment.crop_padding": (0, weights.LARGEST_IMAGE_SIZE),
+    "optim.warmup_steps": (0, _LARGEST),
+    "optim.accumulation": (1, _LARGEST),
+    "cache.views": (1, 10_000),
+    "cache.view_seed": (0, _LARGEST),
+    "cache.verify": (0, _LARGEST),
+    "train.steps": (0, _LARGEST),
+    "train.updates_per_dispatch": (0, 10_000),
+    "train.log_every_steps": (1, _LARGEST),
+    "train.eval_every_steps": (0, _LARGEST),
+    "train.checkpoint_every_steps": (0, _LARGEST),
+    "parallel.devices": (0, _LARGEST),
+    "report.mistakes": (0, 10_000),
+}
+_NUMBERS = {
+    "data.validation_fraction": "[0, 1)",
+    "optim.learning_rate": "[0, inf)",
+    "optim.momentum": "[0, 1)",
+    "optim.b1": "[0, 1)",
+    "optim.b2": "[0, 1)",
+    "optim.eps": "(0, inf)",
+    "optim.weight_decay": "[0, inf)",
+    "optim.l2_sp": "[0, inf)",
+    "optim.clip_norm": "[0, inf)",
+    "optim.warmup_epochs": "[0, inf)",
+    "optim.step_decay": "(0, 1]",
+    "optim.final_fraction": "[0, 1]",
+    "optim.layerwise_decay": "(0, 1]",
+    "optim.label_smoothing": "[0, 1)",
+    "train.epochs": "[0, inf)",
+    "train.eval_every_epochs": "[0, inf)",
+    "train.checkpoint_every_seconds": "[0, inf)",
+}
+_CHOICES = {
+    "model.dtype": DTYPES,
+    "model.remat": REMATS,
+    "init.head": porting.HEAD_CHOICES,
+    "preprocess.interpolation": ("", "bilinear", "bicubic"),
+    "freeze.batch_norm": NORM_POLICIES,
+    "optim.name": optim.OPTIMIZERS,
+    "optim.schedule": optim.SCHEDULES,
+    "parallel.mode": sharding.MODES,
+    "data.placement": resident.PLACEMENTS,
+    "cache.storage": activations.STORAGES,
+    "cache.dtype": activations.DTYPES,
+    "cache.draw": order.DRAWS,
+}
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -19,66 +84,138 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: listing what is out of range, or naming what does not exist.
     """
-    ranges = {
-        "seed": (config.seed, 0, 2**31 - 1),
-        "data.seed": (config.data.seed, 0, 2**31 - 1),
-        "data.workers": (config.data.workers, 0, 1024),
-        "data.image_size": (config.data.image_size, 0, weights.LARGEST_IMAGE_SIZE),
-        "preprocess.resize": (config.preprocess.resize, 0, weights.LARGEST_IMAGE_SIZE),
-        "cache.views": (config.cache.views, 1, 10_000),
-        "cache.view_seed": (config.cache.view_seed, 0, 2**31 - 1),
-        "cache.verify": (config.cache.verify, 0, 2**31 - 1),
-        "train.updates_per_dispatch": (config.train.updates_per_dispatch, 0, 10_000),
-        "train.log_every_steps": (config.train.log_every_steps, 1, 2**31 - 1),
-        "train.eval_every_steps": (config.train.eval_every_steps, 0, 2**31 - 1),
-        "train.checkpoint_every_steps": (config.train.checkpoint_every_steps, 0, 2**31 - 1),
-        "report.mistakes": (config.report.mistakes, 0, 10_000),
-    }
-    problems = [
-        f"{name}={value}: expected an integer from {least} to {most}"
-        for name, (value, least, most) in ranges.items()
-        if not least <= value <= most
+    values, defaults = config_fields.flat(config), config_fields.flat(base.get_config())
+    mistyped = [
+        config_fields.type_problem(name, values[name], default)
+        for name, default in defaults.items()
     ]
-    if not 0 <= config.optim.label_smoothing < 1:
-        problems.append(
-            f"optim.label_smoothing={config.optim.label_smoothing}: expected a number in [0, 1)"
+    if any(mistyped):
+        raise InputError("\n".join(filter(None, mistyped)))
+    problems = [
+        f"{name}={values[name]}: expected an integer from {least} to {most}"
+        for name, (least, most) in _INTEGERS.items()
+        if not least <= values[name] <= most
+    ]
+    problems += [
+        f"{name}={values[name]}: expected a number in {interval}"
+        for name, interval in _NUMBERS.items()
+        if not _is_inside(values[name], interval)
+    ]
+    choices = {"model.name": models.list_models(), **_CHOICES}
+    problems += [
+        str(unknown(name, values[name], known))
+        for name, known in choices.items()
+        if values[name] not in known
+    ]
+    for name in ("mean", "std"):
+        given = [value for value in config.preprocess[name] if value != ""]
+        is_inside = all(
+            _is_inside(value, "[0, 1]" if name == "mean" else "(0, 1]") for value in given
         )
+        if len(given) not in (0, 3) or not is_inside:
+            problems.append(
+                f"preprocess.{name}={tuple(given)}: {name} has {len(given)} channels; expected numbers in "
+                f"{'[0, 1]' if name == 'mean' else '(0, 1]'}, three of them, or none: as the weights say"
+            )
+    if not config.data.train_split:
+        problems.append("data.train_split='': expected a split, such as train or train[:80%]")
     if problems:
         raise InputError("\n".join(problems))
-    choices = {
-        "data.placement": (config.data.placement, resident.PLACEMENTS),
-        "cache.storage": (config.cache.storage, activations.STORAGES),
-        "cache.dtype": (config.cache.dtype, activations.DTYPES),
-        "cache.draw": (config.cache.draw, order.DRAWS),
-    }
-    for name, (value, known) in choices.items():
-        if value not in known:
-            raise unknown(name, value, known)
+    with config_fields.naming(config, "model.stem"):
+        model = make_model(config, 1)
     weights.find(config)
-    model = make_model(config, 1)
     shapes = jax.eval_shape(lambda: models.init_variables(model, jax.random.key(0)))["params"]
     _make_partition(config, shapes, optim.make_schedule("constant", config.optim.learning_rate, 1))
-    models.make_forward(model, norm_policy=config.freeze.batch_norm)
+
+
+def _is_inside(value: float, interval: str) -> bool:
+    """Returns whether a number lies in an interval such as `[0, 1)`."""
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    above = low <= value if interval[0] == "[" else low < value
+    return (
+        math.isfinite(value) and above and (value <= high if interval[-1] == "]" else value < high)
+    )
 
 
 def make_splits(config: ml_collections.ConfigDict) -> dict[str, data.Split]:
     """Returns the splits `train`, `test` and, where a part of train is held out, `validation`.
 
-    Their labels are at hand; images may still be on their way, see `data.wait_for`.
+    Their labels can be read at once; images may still be decoding, see `data.wait_for`.
+
+    Raises:
+        InputError: if the data cannot be found or read, or the batch size does not fit the training split.
     """
     section = config.data
-    return data.load_splits(
-        section.name,
-        data_dir=section.data_dir or None,
+    splits = _load_splits(
+        config,
         train=section.train_split,
-        test=section.test_split,
         validation=section.validation_split,
         validation_fraction=section.validation_fraction,
         examples_per_class=section.examples_per_class,
-        seed=section.seed,
-        image_size=weights.host_size(config),
-        wait=False,
-        cache_dir=section.cache_dir or None,
+    )
+    _check_batch_size(config, splits["train"])
+    return splits
+
+
+def make_test_split(config: ml_collections.ConfigDict) -> data.Split:
+    """Returns the split `data.test_split` alone, for an evaluation; no other split need exist."""
+    return _load_splits(config, train="")["test"]
+
+
+def _load_splits(config: ml_collections.ConfigDict, **arguments: Any) -> dict[str, data.Split]:
+    section = config.data
+    fields = {
+        "train": "data.train_split",
+        "test": "data.test_split",
+        "validation": "data.validation_split",
+        "validation_fraction": "data.validation_fraction",
+        "examples_per_class": "data.examples_per_class",
+        "image_size": "data.image_size",
+        "seed": "data.seed",
+    }
+    # Besides the data set, messages name what was asked of it other than the usual.
+    usual = {"data.data_dir": "", "data.train_split": "train", "data.test_split": "test"}
+    values = config_fields.flat(config) | (
+        {} if "validation" in arguments else {"data.train_split": "train"}
+    )
+    named = [name for name, value in usual.items() if values[name] != value]
+    try:
+        with config_fields.naming(config, "data.name", *named, **fields):
+            return data.load_splits(
+                section.name,
+                data_dir=section.data_dir or None,
+                test=section.test_split,
+                seed=section.seed,
+                image_size=weights.host_size(config),
+                wait=False,
+                cache_dir=section.cache_dir or None,
+                **arguments,
+            )
+    except InputError as error:
+        if "held out" in str(error) and section.validation_fraction:
+            raise InputError(
+                f"data.validation_fraction={section.validation_fraction}: {error}; expected 0 to hold "
+                "nothing out, or a fraction that is at least one image"
+            ) from error
+        raise
+
+
+def _check_batch_size(config: ml_collections.ConfigDict, split: data.Split) -> None:
+    section, count = config.data, len(split)
+    if section.batch_size <= count:
+        return
+    few = ""
+    hint = f"add --config.data.batch_size={count} or a smaller number"
+    if section.examples_per_class:
+        classes = len(split.class_names)
+        few = (
+            f", {section.examples_per_class} of each of {classes} classes (data.examples_per_class)"
+        )
+        enough = -(-section.batch_size // classes)
+        hint += f", or --config.data.examples_per_class={enough} or more (0: all images)"
+    raise InputError(
+        f"data.batch_size={section.batch_size} is larger than the training split of {count} images{few}; "
+        f"{hint}"
     )
 
 
@@ -104,7 +241,8 @@ def total_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:
     steps, epochs = config.train.steps, config.train.epochs
     if (steps > 0) == (epochs > 0):
         raise InputError(
-            f"train.steps={steps}, train.epochs={epochs}: exactly one must be above 0, set the other to 0"
+            f"train.steps={steps}, train.epochs={epochs:g}: exactly one must be above 0, set the other to 0, "
+            "such as --config.train.epochs=10 --config.train.steps=0"
         )
     return steps or max(1, in_steps(config, epochs, num_examples))
 
@@ -179,21 +317,72 @@ def make_schedule(
 ) -> optax.Schedule:
     """Returns the schedule of `config.optim` with this peak, a number or data of the program."""
     section = config.optim
-    for name in ("warmup", "step"):
-        if section[f"{name}_steps"] and section[f"{name}_epochs"]:
-            raise InputError(f"optim.{name}_steps and optim.{name}_epochs: give one of them")
-    boundaries = section.step_steps or [
-        in_steps(config, float(epochs), num_examples) for epochs in section.step_epochs
+    warmup_steps = section.warmup_steps or in_steps(config, section.warmup_epochs, num_examples)
+    # An empty value on the command line reads as one empty text.
+    in_updates = [int(step) for step in section.step_steps if step != ""]
+    boundaries = in_updates or [
+        in_steps(config, float(epochs), num_examples)
+        for epochs in section.step_epochs
+        if epochs != ""
     ]
-    return optim.make_schedule(
-        section.schedule,
-        learning_rate,
-        steps,
-        warmup_steps=section.warmup_steps or in_steps(config, section.warmup_epochs, num_examples),
-        boundaries=tuple(int(step) for step in boundaries),
-        decay=section.step_decay,
-        final_fraction=section.final_fraction,
+    _check_schedule(config, steps, warmup_steps, boundaries)
+    with config_fields.naming(config, "optim.schedule", "optim.learning_rate"):
+        return optim.make_schedule(
+            section.schedule,
+            learning_rate,
+            steps,
+            warmup_steps=warmup_steps,
+            boundaries=tuple(boundaries),
+            decay=section.step_decay,
+            final_fraction=section.final_fraction,
+        )
+
+
+def _check_schedule(
+    config: ml_collections.ConfigDict, steps: int, warmup_steps: int, boundaries: Sequence[int]
+) -> None:
+    """Raises InputError unless warm-up and boundaries, in updates, lie within a run of so many."""
+    section = config.optim
+    length = (
+        f"the run has {steps:,} updates (train.steps)"
+        if config.train.steps
+        else f"the run has {steps:,} updates (train.epochs={config.train.epochs:g})"
     )
+    problems = []
+    for name, empty in (("warmup", 0), ("step", "()")):
+        pair = [f"optim.{name}_{unit}={section[f'{name}_{unit}']}" for unit in ("steps", "epochs")]
+        if section[f"{name}_steps"] and section[f"{name}_epochs"]:
+            problems.append(f"{pair[0]}, {pair[1]}: give one of them, set the other to {empty}")
+    if warmup_steps > steps:
+        given = (
+            f"optim.warmup_steps={section.warmup_steps}"
+            if section.warmup_steps
+            else f"optim.warmup_epochs={section.warmup_epochs:g} ({warmup_steps:,} updates)"
+        )
+        field = given.partition("=")[0]
+        problems.append(
+            f"{given}: longer than the run; {length}; add --config.{field}=0 for no warm-up, or at most "
+            f"{steps if section.warmup_steps else f'{steps / warmup_steps * section.warmup_epochs:.3g}'}"
+        )
+    if section.schedule == "step":
+        unit = "epochs" if section.step_epochs and not section.step_steps else "steps"
+        given = f"optim.step_{unit}={tuple(section[f'step_{unit}'])}"
+        in_updates = (
+            f" (after {', '.join(map(str, boundaries))} updates)" if unit == "epochs" else ""
+        )
+        inside = all(1 <= step < steps for step in boundaries)
+        rising = all(low < high for low, high in itertools.pairwise(boundaries))
+        shorter = ""
+        if steps >= 4:
+            shorter = f"--config.optim.step_steps='({steps // 2}, {steps * 3 // 4})'"
+            shorter += " --config.optim.step_epochs='()', or " if unit == "epochs" else ", or "
+        if not boundaries or not inside or not rising:
+            problems.append(
+                f"{given}{in_updates}: optim.schedule=step needs one or more increasing updates below the "
+                f"length of the run; {length}; add {shorter}--config.optim.schedule=constant"
+            )
+    if problems:
+        raise InputError("\n".join(problems))
 
 
 def make_tx(
@@ -217,21 +406,23 @@ def make_tx(
     """
     section = config.optim
     strengths = {"weight_decay": section.weight_decay, "l2_sp": section.l2_sp}
-    return optim.make_optimizer(
-        params,
-        schedule,
-        name=section.name,
-        momentum=section.momentum,
-        nesterov=section.nesterov,
-        b1=section.b1,
-        b2=section.b2,
-        eps=section.eps,
-        decay_bias_and_norm=section.decay_bias_and_norm,
-        clip_norm=section.clip_norm,
-        multipliers=multipliers,
-        frozen_mask=frozen_mask,
-        **(strengths | regularisation),
-    )
+    names = ("nesterov", "momentum", "b1", "b2", "eps", "clip_norm", *strengths)
+    with config_fields.naming(config, "optim.name", **{name: f"optim.{name}" for name in names}):
+        return optim.make_optimizer(
+            params,
+            schedule,
+            name=section.name,
+            momentum=section.momentum,
+            nesterov=section.nesterov,
+            b1=section.b1,
+            b2=section.b2,
+            eps=section.eps,
+            decay_bias_and_norm=section.decay_bias_and_norm,
+            clip_norm=section.clip_norm,
+            multipliers=multipliers,
+            frozen_mask=frozen_mask,
+            **(strengths | regularisation),
+        )
 
 
 def choose_boundary(
@@ -272,9 +463,11 @@ def _make_partition(
 ) -> Optimisation:
     # An empty value on the command line reads as one empty text.
     patterns = tuple(filter(None, config.freeze.patterns))
-    frozen_mask = freezing.frozen_mask(params, config.freeze.strategy, patterns)
+    with config_fields.naming(config, "freeze.strategy", "freeze.patterns"):
+        frozen_mask = freezing.frozen_mask(params, config.freeze.strategy, patterns)
     rates = tuple(filter(None, config.optim.lr_multipliers))
-    multipliers = optim.lr_multipliers(params, rates, config.optim.layerwise_decay)
+    with config_fields.naming(config, "optim.lr_multipliers", "optim.layerwise_decay"):
+        multipliers = optim.lr_multipliers(params, rates, config.optim.layerwise_decay)
     tx = make_tx(config, params, schedule, multipliers, frozen_mask)
     norms = freezing.frozen_norms(params, frozen_mask)
     return Optimisation(frozen_mask, norms, multipliers, schedule, tx)

@@ -67,7 +67,8 @@ def start(setup: Setup, grid: Grid, seed: int) -> tuple[TrainState, dict[str, An
     """Returns where the members of a seed start: the state of the suffix, and all variables."""
     config = copy.deepcopy(setup.config)
     config.seed = seed
-    variables = weights.make_initial(config, setup.model).variables
+    class_names = setup.splits["train"].class_names
+    variables = weights.make_initial(config, setup.model, class_names).variables
     params = suffix(setup, variables["params"])
     scalars = {name: jnp.float32(grid.values[name][0]) for name in grid.swept}
     state = TrainState(

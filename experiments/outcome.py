@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,10 @@ import numpy as np
 from experiments import weights
 from tl_jax import files, porting, reporting
 from tl_jax.data import Split
-from tl_jax.run_folder import RunFolder, environment_facts
+from tl_jax.errors import InputError
+from tl_jax.run_folder import Identity, RunFolder, environment_facts
+
+CLASS_NAMES = "class_names.json"  # of every run folder, in the order of the head
 
 
 def finish(
@@ -45,16 +49,66 @@ def finish(
         if config.report.html:
             reporting.write_report(folder.path, result=result)
         folder.finish(result)
-        print(f"{folder.path}: {describe(result)}; {result['wall_seconds']:.1f} s")
+        of_what = " of training" if result.get("steps") else ""
+        print(f"{folder.path}: {describe(result)}; {result['wall_seconds']:.1f} s{of_what}")
     return result
 
 
-def read(workdir: pathlib.Path) -> dict[str, Any]:
-    """Returns the result of a finished run, having said that it is finished."""
+def read(workdir: pathlib.Path, record: dict[str, Any], identity: Identity) -> dict[str, Any]:
+    """Returns the result of a finished run, having said that it is finished.
+
+    Its report is written again where `report.html` is on and `report` differs from that of the folder.
+
+    Args:
+        workdir: the run folder.
+        record: the config, as the folder holds it.
+        identity: see `run_folder.RunFolder.open`.
+    """
     result = json.loads((workdir / "result.json").read_text())
-    if jax.process_index() == 0:
-        print(f"{workdir} is finished: {describe(result)}")
+    if jax.process_index() != 0:
+        return result
+    print(f"{workdir} is finished: {describe(result)}")
+    wanted = record["report"]
+    stored = json.loads((workdir / "config.json").read_text()).get("report")
+    if wanted["html"] and (stored != wanted or not (workdir / "report.html").is_file()):
+        with RunFolder.open(workdir, record, identity=identity) as folder:
+            reporting.write_report(folder.path, result=result)
+        print(f"{workdir / 'report.html'} is written anew")
     return result
+
+
+def class_names_of(run: pathlib.Path) -> list[str]:
+    """Returns the names of the classes of a run's head, in its order; empty where its folder has none."""
+    for name in (CLASS_NAMES, "result.json"):
+        if (run / name).is_file():
+            names = json.loads((run / name).read_text()).get("class_names", [])
+            if names:
+                return names
+    return weights.class_names_of_weights(str(run / weights.EXPORTED))
+
+
+def check_class_names(folder: RunFolder, class_names: Sequence[str]) -> None:
+    """Writes the names of the classes into a new run folder, or compares them with those there.
+
+    Raises:
+        InputError: if the run has another order or other names: its head would mean other classes.
+    """
+    if folder.state == "new":
+        folder.write_json(CLASS_NAMES, {"class_names": list(class_names)})
+        return
+    names = class_names_of(folder.path)
+    if names and list(names) != list(class_names):
+        raise InputError(
+            f"--workdir {folder.path} holds a run whose classes are, in this order, {'; '.join(names)}; "
+            f"those of the data are {'; '.join(class_names)}. Its head would mean other classes: give a new "
+            f"--workdir, with --config.init.weights={folder.path} to start from its weights"
+        )
+
+
+def tell_deviations(deviations: Sequence[str]) -> None:
+    """Prints a line for each deviation from what the weights were trained with."""
+    for line in deviations:
+        print(f"deviation: {line}")
 
 
 def tell_port(folder: RunFolder, report: porting.PortReport) -> None:
@@ -66,8 +120,12 @@ def tell_port(folder: RunFolder, report: porting.PortReport) -> None:
 
 def describe(result: dict[str, Any]) -> str:
     """Returns a line about a result: accuracy and number of examples of each split."""
+    labels = {}
+    if "data" in result:  # of an evaluation
+        labels["test"] = f"{result['data']['name']} {result['data']['split']}"
     return ", ".join(
-        f"{name} top-1 {100 * split['top1_accuracy']:.2f}% of {split['examples']:,} images"
+        f"{labels.get(name, name)} top-1 {100 * split['top1_accuracy']:.2f}% of "
+        f"{split['examples']:,} images"
         for name, split in result["splits"].items()
     )
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from experiments import assembly, weights
+from experiments import assembly, config_fields, weights
 from experiments.evaluator import Evaluator
 from tl_jax import loops, models, preprocessing, sharding, steps
 from tl_jax.data import order
@@ -76,16 +76,17 @@ class Setup:
 def prepare(config: ml_collections.ConfigDict) -> Setup:
     """Returns the run that `config` describes, having looked at everything it names.
 
-    What needs neither data nor weights is checked first, so that a slip of the pen costs no download.
+    What needs neither data nor weights is checked first: typos are reported before any download.
 
     Raises:
         InputError: whatever does not fit; nothing has been written then.
     """
+    assembly.check(config)
     mesh = sharding.make_mesh(config.parallel.devices)
     sharding.check_mode(config.parallel.mode)
     sharding.local_rows(mesh, config.data.batch_size)
-    steps.check_accumulation(config.data.batch_size, config.optim.accumulation, mesh.size)
-    assembly.check(config)
+    with config_fields.naming(config, "optim.accumulation", "data.batch_size"):
+        steps.check_accumulation(config.data.batch_size, config.optim.accumulation, mesh.size)
     splits = assembly.make_splits(config)
     train_split = splits["train"]
     examples = order.Order(
@@ -97,7 +98,7 @@ def prepare(config: ml_collections.ConfigDict) -> Setup:
     )
     total = assembly.total_steps(config, len(train_split))
     model = assembly.make_model(config, len(train_split.class_names))
-    initial = weights.make_initial(config, model)
+    initial = weights.make_initial(config, model, train_split.class_names)
     spec, deviations = weights.make_preprocessing(config, initial, train_split.image_shape)
     optimisation = assembly.make_optimisation(
         config, initial.variables["params"], total, len(train_split)

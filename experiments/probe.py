@@ -19,7 +19,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import activation_cache, cli, outcome, training, weights
+from experiments import activation_cache, cli, config_fields, outcome, training, weights
 from experiments.preparation import Setup, prepare
 from tl_jax import data, logistic, reporting
 from tl_jax.errors import InputError, unknown
@@ -49,9 +49,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     Raises:
         InputError: before anything is compiled, if config, workdir, data or weights do not fit.
     """
-    record = json.loads(config.to_json())
-    if RunFolder.look(workdir, record) == "finished":
-        return outcome.read(workdir)
+    record, identity = json.loads(config.to_json()), config_fields.identity(config, "probe")
+    if RunFolder.look(workdir, record, identity) == "finished":
+        return outcome.read(workdir, record, identity)
     began = time.perf_counter()
     options = read_options(config)
     strengths = logistic.strength_grid(options["least"], options["most"], options["count"])
@@ -59,7 +59,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     _check(setup)
     data.wait_for(setup.splits)
     with contextlib.ExitStack() as held:
-        folder = held.enter_context(RunFolder.open(workdir, record))
+        folder = held.enter_context(RunFolder.open(workdir, record, identity=identity))
         parameters = training.introduce(setup, folder)
         setup = activation_cache.use(setup)
         return _probe(setup, folder, strengths, options, parameters, began)

@@ -18,7 +18,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import activation_cache, cli, members, outcome, training, weights
+from experiments import activation_cache, cli, config_fields, members, outcome, training, weights
 from experiments.members import FIELDS, Grid
 from experiments.preparation import Setup, prepare
 from tl_jax import data, population, reporting
@@ -42,16 +42,16 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
         InputError: before anything is compiled, if config, workdir, data or weights do not fit.
         loops.Stopped: when asked to stop; the same command then begins anew, its activations kept.
     """
-    record = json.loads(config.to_json())
-    if RunFolder.look(workdir, record) == "finished":
-        return outcome.read(workdir)
+    record, identity = json.loads(config.to_json()), config_fields.identity(config, "sweep")
+    if RunFolder.look(workdir, record, identity) == "finished":
+        return outcome.read(workdir, record, identity)
     began = time.perf_counter()
     grid = read_grid(config)
     setup = prepare(_run_config(config))
     _check(setup, grid)
     data.wait_for(setup.splits)
     with contextlib.ExitStack() as held:
-        folder = held.enter_context(RunFolder.open(workdir, record))
+        folder = held.enter_context(RunFolder.open(workdir, record, identity=identity))
         parameters = training.introduce(setup, folder)
         setup = activation_cache.use(setup)
         starts = [members.start(setup, grid, seed) for seed in grid.seeds]

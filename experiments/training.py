@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments import activation_cache, cli, dispatch, outcome, weights
+from experiments import activation_cache, cli, config_fields, dispatch, outcome, weights
 from experiments.preparation import Setup, prepare
 from tl_jax import data, freezing, loops, reporting, sharding
 from tl_jax.checkpointing import Checkpointer
@@ -31,9 +31,9 @@ def run(
         loops.NonFiniteLoss: naming step, batch and last good checkpoint.
         FrozenChanged: if training moved what it had to leave alone; the result says what.
     """
-    record = json.loads(config.to_json())
-    if RunFolder.look(workdir, record) == "finished":
-        return outcome.read(workdir)
+    record, identity = json.loads(config.to_json()), config_fields.identity(config)
+    if RunFolder.look(workdir, record, identity) == "finished":
+        return outcome.read(workdir, record, identity)
     is_primary = jax.process_index() == 0
     with contextlib.ExitStack() as held:
         with sharding.together():
@@ -41,7 +41,9 @@ def run(
             # Compiled while images are decoded in the background; what images become needs them first.
             how = dispatch.make(setup) if setup.boundary is None else None
             data.wait_for(setup.splits)
-            folder = held.enter_context(RunFolder.open(workdir, record, is_primary=is_primary))
+            folder = held.enter_context(
+                RunFolder.open(workdir, record, is_primary=is_primary, identity=identity)
+            )
             parameters = introduce(setup, folder)
         setup = activation_cache.use(setup)
         with contextlib.ExitStack() as closing:
@@ -64,9 +66,9 @@ def introduce(setup: Setup, folder: RunFolder) -> list[dict[str, Any]]:
         setup.optimisation.multipliers,
         state.opt_state,
     )
+    outcome.check_class_names(folder, setup.splits["train"].class_names)
     if jax.process_index() == 0:
-        for line in setup.deviations:
-            print(f"deviation: {line}")
+        outcome.tell_deviations(setup.deviations)
         if setup.initial.port_report is not None:
             outcome.tell_port(folder, setup.initial.port_report)
         folder.write_json("preprocessing.json", weights.describe_preprocessing(setup.preprocessing))
@@ -196,15 +198,15 @@ def train(
         measured, _ = setup.evaluator(state.params, state.batch_stats, setup.inputs["validation"])
         if primary:
             writer.write(int(state.step), "validation", {**measured, "seconds": seconds()})
+            progress.validation(int(state.step), measured["top1_accuracy"], measured["examples"])
         return measured
 
-    show = None
     if primary:
-        show = closing.enter_context(
+        progress = closing.enter_context(
             reporting.Progress(
                 setup.total_steps, initial_step=start, batch_size=config.data.batch_size
             )
-        ).update
+        )
     requests = _Requests(stop, intervals.log_every, config.train.checkpoint_every_seconds)
     state = loops.train(
         state,
@@ -213,7 +215,7 @@ def train(
         intervals,
         batch_size=config.data.batch_size,
         log=log,
-        show=show,
+        show=progress.update if primary else None,
         evaluate=evaluate,
         save=checkpointer.save,
         is_best=checkpointer.is_best,

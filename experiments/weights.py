@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import ml_collections
 from safetensors import SafetensorError, safe_open
 
+from experiments import config_fields
 from tl_jax import models, porting
 from tl_jax.errors import InputError, unknown
 from tl_jax.preprocessing import Preprocessing
@@ -29,11 +31,13 @@ class Initial:
         variables: {"params", "batch_stats"}.
         preprocessing: what the weights were trained with; None where nobody says.
         port_report: the account of ported weights; None for random ones.
+        deviations: what is assumed of the weights, a line each.
     """
 
     variables: dict[str, Any]
     preprocessing: dict[str, Any] | None
     port_report: porting.PortReport | None
+    deviations: tuple[str, ...] = ()
 
 
 def find(config: ml_collections.ConfigDict) -> str:
@@ -57,7 +61,8 @@ def find(config: ml_collections.ConfigDict) -> str:
                 f"init.weights={given}: no {EXPORTED} in this folder; expected a finished run, a "
                 "weights file, or one of models.list_pretrained()"
             )
-    porting.check_source(path)
+    with config_fields.naming(config, "init.weights"):
+        porting.check_source(path)
     return str(path)
 
 
@@ -69,7 +74,8 @@ def preprocessing_of(config: ml_collections.ConfigDict) -> dict[str, Any] | None
     """
     registered = config.preprocess.weights
     if registered:
-        models.get_pretrained(registered)
+        with config_fields.naming(config, "preprocess.weights"):
+            models.get_pretrained(registered)
     return trained_with(registered or find(config))
 
 
@@ -88,24 +94,103 @@ def trained_with(weights: str) -> dict[str, Any] | None:
             "image_size": known.image_size,
             "resize": known.resize_size,
         }
-    if weights.endswith(".safetensors"):
-        try:
-            with safe_open(weights, "numpy") as file:
-                metadata = file.metadata() or {}
-            return json.loads(metadata[METADATA_KEY])["preprocessing"]
-        except (KeyError, SafetensorError):  # of other makers, or damaged: porting says how
-            return None
-    return None
+    return _description(weights).get("preprocessing")
 
 
-def make_initial(config: ml_collections.ConfigDict, model) -> Initial:
-    """Returns the variables that training starts from: ported, from a run folder, or random."""
+def _description(path: str | pathlib.Path) -> dict[str, Any]:
+    """Returns what a weights file of ours says of itself, see `outcome.save_weights`; {} for others."""
+    if not str(path).endswith(".safetensors"):
+        return {}
+    try:
+        with safe_open(path, "numpy") as file:
+            return json.loads((file.metadata() or {})[METADATA_KEY])
+    except (KeyError, OSError, SafetensorError):  # of other makers, or damaged: porting says how
+        return {}
+
+
+def make_initial(
+    config: ml_collections.ConfigDict, model: Any, class_names: Sequence[str]
+) -> Initial:
+    """Returns the variables that training starts from: ported, from a run folder, or random.
+
+    Args:
+        config: of the run.
+        model: its network.
+        class_names: of the data. A head that is kept is put in their order, by name.
+
+    Raises:
+        InputError: if the weights cannot be found or read, do not fit the network, or their head is to be
+            kept and has other classes.
+    """
     key = jax.random.key(config.seed)
     source = find(config)
     if not source:
         return Initial(models.init_variables(model, key), None, None)
-    variables, report = porting.load_pretrained(source, model, head=config.init.head, key=key)
-    return Initial(variables, preprocessing_of(config), report)
+    order, deviations = None, []
+    if config.init.head == "keep":
+        names = class_names_of_weights(source)
+        order, deviations = match_head(
+            names,
+            class_names,
+            f"init.weights={config.init.weights}, init.head=keep",
+            "; init.head=reset starts a fresh head, to be trained",
+        )
+    with config_fields.naming(config, "model.name", "init.weights", head="init.head"):
+        variables, report = porting.load_pretrained(source, model, head=config.init.head, key=key)
+    if order is not None:
+        variables = porting.reorder_head(variables, order)
+        report = porting.with_matched_head(report)
+    return Initial(variables, preprocessing_of(config), report, tuple(deviations))
+
+
+def match_head(
+    names: Sequence[str], class_names: Sequence[str], source: str, hint: str = ""
+) -> tuple[list[int] | None, list[str]]:
+    """Returns how to order the classes of a head that is kept (None: as they are), and lines about it.
+
+    Args:
+        names: of the head's classes; empty where nobody says.
+        class_names: of the data.
+        source: what messages call the weights.
+        hint: ends the message where the names are not the same.
+
+    Raises:
+        InputError: if the names are not the same, in whatever order.
+    """
+    unnamed = [
+        place
+        for place, given in (("the weights", names), ("the data", class_names))
+        if not given or not porting.are_named(given)
+    ]
+    if len(unnamed) == 1 or not names:
+        return None, [
+            f"{source}: {' and '.join(unnamed)} have no names of classes, so the classes of the head are "
+            "assumed to be in the order of the data's"
+        ]
+    try:
+        order = porting.class_order(names, class_names)
+    except InputError as error:
+        raise InputError(
+            f"{source}: {error}\nexpected the same names, in any order{hint}"
+        ) from error
+    if order is None:
+        return None, []
+    return order, [
+        f"{source}: the classes of the head were put in the order of the data's, by name"
+    ]
+
+
+def class_names_of_weights(source: str) -> list[str]:
+    """Returns the names of the classes of a head, in its order; empty where nobody says.
+
+    Args:
+        source: from `find`, or the path of a file.
+    """
+    if source in models.list_pretrained():
+        known = models.get_pretrained(source)
+        # Files of other makers hold no names: none is downloaded to look for them.
+        return _description(porting.fetch(known)).get("class_names", []) if known.packaged else []
+    return _description(source).get("class_names", [])
 
 
 def _check_match(config: ml_collections.ConfigDict, source: str) -> None:
@@ -160,7 +245,7 @@ def make_preprocessing(
         "image_size": config.data.image_size,
         "resize": config.preprocess.resize,
     }
-    used, deviations = {}, []
+    used, deviations = {}, list(initial.deviations)
     for name, value in chosen.items():
         theirs = tuple(own[name]) if isinstance(own[name], (list, tuple)) else own[name]
         if name == "resize":
@@ -178,15 +263,23 @@ def make_preprocessing(
             f"{config.init.weights} does not say what it was trained with; used: mean {used['mean']}, "
             f"std {used['std']}, {used['interpolation']} (config.preprocess changes it)"
         )
-    spec = Preprocessing(
-        image_size=used["image_size"],
-        resize=used["resize"] or None,
-        interpolation=used["interpolation"],
-        mean=used["mean"],
-        std=used["std"],
-        crop_padding=config.augment.crop_padding,
-        flip=config.augment.flip,
-    )
+    with config_fields.naming(
+        config,
+        "preprocess.resize",
+        "preprocess.mean",
+        "preprocess.std",
+        "data.image_size",
+        "augment.crop_padding",
+    ):
+        spec = Preprocessing(
+            image_size=used["image_size"],
+            resize=used["resize"] or None,
+            interpolation=used["interpolation"],
+            mean=used["mean"],
+            std=used["std"],
+            crop_padding=config.augment.crop_padding,
+            flip=config.augment.flip,
+        )
     return spec, deviations
 
 

@@ -1,5 +1,6 @@
 """The run folder: its state, its lock, its config, and what it refuses to touch."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -105,6 +106,82 @@ def test_comparison_is_exact_and_survives_the_file(tmp_path, value, same, anothe
     RunFolder.open(tmp_path, {"field": same}).close()
     with pytest.raises(InputError, match=r"differ:\nfield.* given"):
         RunFolder.open(tmp_path, {"field": another})
+
+
+IDENTITY = run_folder.Identity(
+    defaults={"data": {"workers": 0, "name": "digits"}, "train": {"steps": 0}, "optim": {"eps": 1e-8}},
+    without_effect=("data.workers", "report.*"),
+    extendable=("train.steps", "train.epochs"),
+)
+LENGTH = {"steps": 4, "epochs": 0.0}
+
+
+def test_fields_that_change_no_number_make_no_other_run(tmp_path):
+    """The folder then holds the config that was given last."""
+    config = {**_CONFIG, "report": {"html": True, "mistakes": 5}}
+    RunFolder.open(tmp_path, config).close()
+    other = {**_CONFIG, "data": {"name": "digits", "workers": 4}, "report": {"html": False}}
+    assert RunFolder.look(tmp_path, other, IDENTITY) == "interrupted"
+    assert json.loads((tmp_path / "config.json").read_text()) == config
+    with RunFolder.open(tmp_path, other, identity=IDENTITY) as folder:
+        assert folder.state == "interrupted"
+    assert json.loads((tmp_path / "config.json").read_text()) == other
+    with pytest.raises(InputError, match=r"differ:\nseed: 0 in the folder, 1 given$"):
+        RunFolder.look(tmp_path, {**config, "seed": 1}, IDENTITY)
+
+
+def test_a_field_that_the_folder_lacks_counts_as_its_default(tmp_path):
+    RunFolder.open(tmp_path, _CONFIG).close()
+    newer = {**_CONFIG, "optim": {**_CONFIG["optim"], "eps": 1e-8}}
+    assert RunFolder.look(tmp_path, newer, IDENTITY) == "interrupted"
+    newer["optim"]["eps"] = 1e-7
+    with pytest.raises(InputError, match=r"optim\.eps: 1e-08 in the folder, 1e-07 given"):
+        RunFolder.look(tmp_path, newer, IDENTITY)
+    newer["optim"] = {**_CONFIG["optim"], "unheard_of": 1}
+    with pytest.raises(InputError, match=r"optim\.unheard_of: absent in the folder, 1 given"):
+        RunFolder.look(tmp_path, newer, IDENTITY)
+
+
+def test_a_finished_run_is_extended(tmp_path):
+    """Its result is kept under another name: a folder with a result is one whose config is done."""
+    config = {**_CONFIG, "train": LENGTH}
+    with RunFolder.open(tmp_path, config, identity=IDENTITY) as folder:
+        folder.finish({"steps": 4})
+    longer = {**_CONFIG, "train": {**LENGTH, "steps": 9}}
+    assert RunFolder.look(tmp_path, longer, IDENTITY) == "extended"
+    assert (tmp_path / "result.json").exists()
+    with RunFolder.open(tmp_path, longer, identity=IDENTITY) as folder:
+        assert folder.state == "extended"
+    assert json.loads((tmp_path / "config.json").read_text()) == longer
+    assert json.loads((tmp_path / "result_at_step_4.json").read_text()) == {"steps": 4}
+    assert RunFolder.look(tmp_path, longer, IDENTITY) == "interrupted"
+    assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"steps": 3}, {"steps": 0, "epochs": 9.0}, {"steps": 9, "epochs": 1.0}],
+    ids=["shorter", "other unit", "both"],
+)
+def test_other_lengths_are_other_runs(tmp_path, changes):
+    RunFolder.open(tmp_path, {**_CONFIG, "train": LENGTH}).close()
+    with pytest.raises(InputError, match="holds a run of another config"):
+        RunFolder.look(tmp_path, {**_CONFIG, "train": {**LENGTH, **changes}}, IDENTITY)
+
+
+def test_a_run_that_cannot_be_extended_says_why(tmp_path):
+    identity = dataclasses.replace(IDENTITY, not_extendable_because="the schedule depends on it")
+    with RunFolder.open(tmp_path, {**_CONFIG, "train": LENGTH}) as folder:
+        folder.finish({"steps": 4})
+    before = contents(tmp_path)
+    with pytest.raises(InputError) as raised:
+        RunFolder.open(tmp_path, {**_CONFIG, "train": {**LENGTH, "steps": 9}}, identity=identity)
+    assert str(raised.value) == (
+        f"--workdir {tmp_path} holds a run of train.steps=4, 9 is given, and it cannot be extended: the "
+        "schedule depends on it. To train on from its weights, give a new --workdir and "
+        f"--config.init.weights={tmp_path} --config.init.head=keep"
+    )
+    assert contents(tmp_path) == before
 
 
 def test_a_second_open_names_the_process_that_holds_the_lock(tmp_path):

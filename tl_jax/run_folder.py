@@ -8,6 +8,8 @@ import platform
 import socket
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,13 +33,37 @@ _PACKAGES = (
 _LOCK = ".lock"
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Which fields of a config make a run the run that it is.
+
+    Attributes:
+        defaults: a config with every field's default: a field that one of two configs lacks, since it is
+            of another version, counts as its default.
+        without_effect: fields that cannot change a number of the result, by their dotted names;
+            "report.*" stands for a section. Two configs that differ in these alone are one run.
+        extendable: fields that hold a length of the run, or 0. Where one of them alone is larger than
+            in the folder, the run goes on from its last checkpoint.
+        not_extendable_because: why a longer run would differ from the start; "" where it would not.
+    """
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    without_effect: tuple[str, ...] = ()
+    extendable: tuple[str, ...] = ()
+    not_extendable_because: str = ""
+
+
+_STRICT = Identity()
+
+
 class RunFolder:
     """The folder of one run; made by `RunFolder.open`.
 
     Attributes:
         path: the folder.
         checkpoints: the folder of its checkpoints, made when first used.
-        state: "new", "interrupted" or "finished", as it was when opened.
+        state: "new", "interrupted", "finished" or "extended" (finished, and now asked to be longer), as
+            it was when opened.
         is_primary: whether this process writes; the others only read.
     """
 
@@ -49,7 +75,9 @@ class RunFolder:
         self._lock = lock
 
     @staticmethod
-    def look(path: str | os.PathLike[str], config: Mapping[str, Any]) -> str:
+    def look(
+        path: str | os.PathLike[str], config: Mapping[str, Any], identity: Identity = _STRICT
+    ) -> str:
         """Returns the state that `open` would find, making and locking nothing.
 
         Raises:
@@ -58,23 +86,29 @@ class RunFolder:
         folder = Path(path).absolute()
         try:
             _check_usable(folder)
-            return _state(folder, files.plain(config))
+            return _state(folder, files.plain(config), identity)
         except OSError as error:
             raise InputError(f"cannot use {folder} as --workdir: {error}") from error
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], config: Mapping[str, Any], is_primary: bool = True
+        cls,
+        path: str | os.PathLike[str],
+        config: Mapping[str, Any],
+        is_primary: bool = True,
+        identity: Identity = _STRICT,
     ) -> "RunFolder":
         """Opens the folder for one process, and makes it when it is missing.
 
         The lock is an advisory one of the operating system: it ends with its process, however that
-        ends, so a killed run blocks nothing.
+        ends, so a killed run blocks nothing. `config.json` becomes the config that is given; the result
+        of a run that is extended is kept as `result_at_step_N.json`.
 
         Args:
             path: the run's folder.
             config: the resolved configuration, of JSON values; compared with the one there.
             is_primary: False for all but one process of a run: they neither lock nor write.
+            identity: which fields must be equal to those there; all of them by default.
 
         Raises:
             InputError: if the path is a file, holds something else, belongs to a run of another
@@ -88,9 +122,12 @@ class RunFolder:
             if is_primary:
                 folder.mkdir(parents=True, exist_ok=True)
                 lock = _acquire(folder / _LOCK)
-            state = _state(folder, given)
+            state = _state(folder, given, identity)
             opened = cls(folder, state, lock, is_primary)
-            if state == "new":
+            if state == "extended" and is_primary:
+                # Before the config: a finished run is one with a result, of the config beside it.
+                _set_result_aside(folder)
+            if state == "new" or _read_json(folder / "config.json") != given:
                 opened.write_json("config.json", given)
             return opened
         except OSError as error:
@@ -202,27 +239,64 @@ def _is_ours(name: str) -> bool:
     return name in (_LOCK, ".config.json.tmp")
 
 
-def _state(folder: Path, given: dict[str, Any]) -> str:
+def _state(folder: Path, given: dict[str, Any], identity: Identity) -> str:
     if not (folder / "config.json").exists():
         return "new"
     found = _read_json(folder / "config.json")
-    lines = _config_differences(found, given)
-    if lines:
+    differing = _differing(found, given, identity)
+    is_finished = (folder / "result.json").exists()
+    longer = _longer(differing, identity)
+    if longer and identity.not_extendable_because:
+        name, there, here = longer
+        raise InputError(
+            f"--workdir {folder} holds a run of {name}={there}, {here} is given, and it cannot be extended: "
+            f"{identity.not_extendable_because}. To train on from its weights, give a new --workdir and "
+            f"--config.init.weights={folder} --config.init.head=keep"
+        )
+    if differing and not longer:
         raise InputError(
             f"--workdir {folder} holds a run of another config; use another --workdir, or the same "
-            "config to go on with it. These fields differ:\n" + "\n".join(lines)
+            "config to go on with it. These fields differ:\n"
+            + "\n".join(
+                f"{name}: {there} in the folder, {here} given"
+                for name, (there, here) in differing.items()
+            )
         )
-    return "finished" if (folder / "result.json").exists() else "interrupted"
+    if is_finished:
+        return "extended" if longer else "finished"
+    return "interrupted"
 
 
-def _config_differences(found: Any, given: dict[str, Any]) -> list[str]:
+def _differing(found: Any, given: dict[str, Any], identity: Identity) -> dict[str, tuple[str, str]]:
+    """Returns {field: (JSON text in the folder, JSON text given)} where these make another run."""
     found, given = _fields("", found), _fields("", given)
-    lines = []
-    for name in sorted(found.keys() | given.keys()):
-        there, here = found.get(name, "absent"), given.get(name, "absent")
-        if there != here:
-            lines.append(f"{name}: {there} in the folder, {here} given")
-    return lines
+    defaults = _fields("", identity.defaults) if identity.defaults else {}
+    pairs = {
+        name: tuple(config.get(name, defaults.get(name, "absent")) for config in (found, given))
+        for name in sorted(found.keys() | given.keys())
+    }
+    return {
+        name: (there, here)
+        for name, (there, here) in pairs.items()
+        if there != here and not any(fnmatch(name, known) for known in identity.without_effect)
+    }
+
+
+def _longer(
+    differing: Mapping[str, tuple[str, str]], identity: Identity
+) -> tuple[str, str, str] | None:
+    """Returns (field, value there, value given) where a length that was raised is all that differs."""
+    if len(differing) != 1:
+        return None
+    ((name, (there, here)),) = differing.items()
+    if name not in identity.extendable or "absent" in (there, here):
+        return None
+    return (name, there, here) if 0 < json.loads(there) < json.loads(here) else None
+
+
+def _set_result_aside(folder: Path) -> None:
+    steps = _read_json(folder / "result.json").get("steps", 0)
+    (folder / "result.json").rename(folder / f"result_at_step_{steps}.json")
 
 
 def _fields(prefix: str, value: Any) -> dict[str, str]:

@@ -76,13 +76,13 @@ def local_rows(mesh: Mesh, batch_size: int) -> slice:
     """
     devices = mesh.size
     if batch_size < 1:
-        raise InputError(f"batch size {batch_size} has no examples; nearest: {devices}")
+        raise InputError(f"data.batch_size={batch_size}: expected at least 1; nearest: {devices}")
     if batch_size % devices:
         below = batch_size - batch_size % devices
         choices = [size for size in (below, below + devices) if size]
         raise InputError(
-            f"batch size {batch_size} is not divisible by {devices} devices; "
-            f"nearest: {' or '.join(map(str, choices))}"
+            f"data.batch_size={batch_size} is not divisible by {devices} devices; nearest: "
+            f"{' or '.join(map(str, choices))}; or take fewer devices with parallel.devices"
         )
     per_process = batch_size // jax.process_count()
     start = jax.process_index() * per_process

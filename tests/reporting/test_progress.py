@@ -33,6 +33,33 @@ def test_plain_lines_come_every_ten_seconds_and_at_the_end():
     ]
 
 
+def test_a_validation_accuracy_is_a_line_as_soon_as_it_is_measured():
+    stream, clock = io.StringIO(), Clock()
+    with Progress(100, batch_size=50, stream=stream, clock=clock) as progress:
+        for step in (1, 2, 3):
+            progress.update(step, 0.5)
+            progress.validation(step, 0.25 * step, 1234)
+    assert stream.getvalue().splitlines() == [
+        "step 1/100 (1%)  loss 0.5000",
+        "step 1/100  validation top-1 25.00% of 1,234 images",
+        "step 2/100  validation top-1 50.00% of 1,234 images",
+        "step 3/100  validation top-1 75.00% of 1,234 images",
+        "step 3/100 (3%)  loss 0.5000",
+    ]
+
+
+def test_a_validation_accuracy_stands_in_the_bar(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream, clock = Terminal(), Clock()
+    with Progress(100, batch_size=50, stream=stream, clock=clock) as progress:
+        progress.update(10, 0.5)
+        progress.validation(10, 0.625, 100)
+        clock.seconds = 5.0
+        progress.update(20, 0.25)
+    assert "validation 62.50%" in stream.getvalue()
+    assert "images\n" not in stream.getvalue()
+
+
 def test_a_resumed_run_counts_speed_from_its_own_start():
     stream, clock = io.StringIO(), Clock()
     with Progress(1000, initial_step=900, batch_size=10, stream=stream, clock=clock) as progress:

@@ -65,7 +65,8 @@ def load_splits(
         name: `digits`, `npz:PATH`, `folder:PATH`, `tfds:NAME` or `tfds:NAME/CONFIG`.
         data_dir: where prepared tfds data sets lie (None: `~/tensorflow_datasets`); a relative PATH
             is looked up here when it is not in the working directory.
-        train: training split in tfds notation, such as `train[:80%]`.
+        train: training split in tfds notation, such as `train[:80%]`; "" for none, where `test` alone is
+            wanted: no other split need exist then.
         test: test split in tfds notation, such as `val`.
         validation: validation split in tfds notation, or "" for none.
         validation_fraction: in [0, 1): this part of `train`, the same of each class, is held out.
@@ -98,7 +99,8 @@ def load_splits(
             f"examples_per_class={examples_per_class}"
         )
     source = open_source(name, data_dir=data_dir, image_size=image_size, download=download)
-    wanted = {"train": train, "test": test} | ({"validation": validation} if validation else {})
+    wanted = {"train": train, "test": test, "validation": validation}
+    wanted = {role: text for role, text in wanted.items() if text or role == "test"}
     chosen = _resolve(source, wanted)
     chosen = _one_shape(chosen, image_size)
     cache = DecodedCache(Path(cache_dir).expanduser()) if cache_dir else None
@@ -224,7 +226,9 @@ def _one_shape(chosen: dict[str, _Stored], image_size: int) -> dict[str, _Stored
     shapes = {role: split.image_shape for role, split in chosen.items()}
     if len(set(shapes.values())) > 1:
         sizes = ", ".join(f"{role} {height}x{width}" for role, (height, width, _) in shapes.items())
-        raise InputError(f"images differ in size between splits: {sizes}; image_size must say one")
+        raise InputError(
+            f"images differ in size between splits: {sizes}; data.image_size must say one"
+        )
     return chosen
 
 

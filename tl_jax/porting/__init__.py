@@ -1,5 +1,6 @@
 """Foreign weights in, strictly accounted for, and our weights out."""
 
+from tl_jax.porting.classes import are_named, class_order, reorder_head, with_matched_head
 from tl_jax.porting.export import export_state_dict, save_state_dict
 from tl_jax.porting.hub import fetch
 from tl_jax.porting.load import check_source, load_pretrained
@@ -13,7 +14,9 @@ __all__ = [
     "NAMINGS",
     "PortReport",
     "SourceFile",
+    "are_named",
     "check_source",
+    "class_order",
     "export_state_dict",
     "fetch",
     "get_naming",
@@ -22,5 +25,7 @@ __all__ = [
     "port_state_dict",
     "read_source",
     "recognise",
+    "reorder_head",
     "save_state_dict",
+    "with_matched_head",
 ]

@@ -57,6 +57,7 @@ class Progress:
         self._clock = clock
         self._step = initial_step
         self._loss: Any = None
+        self._validation = ""
         self._shown_step: int | None = None
         self._shown_seconds = -float("inf")
         self._marks: collections.deque[tuple[float, int]] = collections.deque(maxlen=_MARKS)
@@ -84,6 +85,24 @@ class Progress:
         if now - self._shown_seconds >= interval:
             self._show(now)
 
+    def validation(self, step: int, top1_accuracy: float, examples: int) -> None:
+        """Shows a validation accuracy as soon as it is measured.
+
+        On a terminal it stands in the bar until the next one; elsewhere it is a line of its own.
+
+        Args:
+            step: completed updates.
+            top1_accuracy: in [0, 1].
+            examples: of the validation split.
+        """
+        if self._bar is None:
+            self.print(
+                f"{self._unit} {step}/{self._total_steps}  validation top-1 "
+                f"{100 * top1_accuracy:.2f}% of {examples:,} images"
+            )
+        else:
+            self._validation = f"validation {100 * top1_accuracy:.2f}%"
+
     def print(self, text: str) -> None:
         """Writes a line of its own, above the bar if there is one."""
         if self._bar is None:
@@ -110,6 +129,8 @@ class Progress:
         details = []
         if loss is not None:
             details.append(f"loss {loss:.4f}")
+        if self._validation:
+            details.append(self._validation)
         speed = self.images_per_second()
         if speed:
             details.append(f"{speed:,.0f} images/s" if speed >= 10 else f"{speed:.2f} images/s")
