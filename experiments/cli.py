@@ -151,10 +151,9 @@ def help_text(main: Callable[[], object]) -> str:
             rows.append(("--checkpoint=RUN", "or the folder of a run, which brings its own config"))
         rows.append(("--workdir=DIR", "the run folder: made, or gone on with where it exists"))
         rows += [
-            (f"--config.{field}", f"sets a field: {text}")
-            for field, text in _HELP_FIELDS.get(name, _FINETUNE_FIELDS)
+            (f"--config.{field}", text) for field, text in _HELP_FIELDS.get(name, _FINETUNE_FIELDS)
         ]
-        where = "All fields, their defaults and meanings: configs/base.py. All flags: --helpfull."
+        where = "--config.FIELD=VALUE sets any field; configs/base.py lists all of them. All flags: --helpfull."
     width = max(len(flag) for flag, _ in rows)
     lines += [f"  {flag.ljust(width)}  {text}" for flag, text in rows]
     lines += ["", where, _EXIT_CODES]
@@ -185,7 +184,7 @@ _HELP_FIELDS = {
         _DATA_FIELD,
         (
             "sweep.learning_rate=0.1,1.0",
-            "values of a field; also weight_decay, label_smoothing, l2_sp",
+            "its values; also weight_decay, label_smoothing and l2_sp",
         ),
         ("sweep.seed=0,1,2", "the seeds of every combination"),
     ),

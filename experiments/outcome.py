@@ -87,21 +87,18 @@ def class_names_of(run: pathlib.Path) -> list[str]:
     return weights.class_names_of_weights(str(run / weights.EXPORTED))
 
 
-def check_class_names(folder: RunFolder, class_names: Sequence[str]) -> None:
-    """Writes the names of the classes into a new run folder, or compares them with those there.
+def check_class_names(run: pathlib.Path, class_names: Sequence[str]) -> None:
+    """Compares the classes of the data with those of a run that is gone on with.
 
     Raises:
-        InputError: if the run has another order or other names: its head would mean other classes.
+        InputError: if they have other names or another order: the run's head would mean other classes.
     """
-    if folder.state == "new":
-        folder.write_json(CLASS_NAMES, {"class_names": list(class_names)})
-        return
-    names = class_names_of(folder.path)
+    names = class_names_of(run)
     if names and list(names) != list(class_names):
         raise InputError(
-            f"--workdir {folder.path} holds a run whose classes are, in this order, {'; '.join(names)}; "
+            f"--workdir {run} holds a run whose classes are, in this order, {'; '.join(names)}; "
             f"those of the data are {'; '.join(class_names)}. Its head would mean other classes: give a new "
-            f"--workdir, with --config.init.weights={folder.path} to start from its weights"
+            f"--workdir, with --config.init.weights={run} to start from its weights"
         )
 
 

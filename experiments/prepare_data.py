@@ -15,15 +15,21 @@ from absl import flags
 from experiments import cli
 from tl_jax.data import prepare
 from tl_jax.data.loading import DEFAULT_DATA_DIR
+from tl_jax.errors import InputError, unknown
 
+_DATASETS = ("cifar10", "cifar100")
 _DATASET = flags.DEFINE_string("dataset", "cifar10", "cifar10 or cifar100.")
 _ARCHIVE = flags.DEFINE_string("archive", None, "The publisher's archive; unset: downloaded.")
-_DATA_DIR = flags.DEFINE_string("data_dir", DEFAULT_DATA_DIR, "Where tfds data sets lie.")
+_DATA_DIR = flags.DEFINE_string("data_dir", DEFAULT_DATA_DIR, "The folder of tfds data sets.")
 
 
 def main() -> None:
-    """Prepares what the flags say and prints where it lies."""
+    """Prepares the data set that the flags name and prints its folder."""
+    if _DATASET.value not in _DATASETS:
+        raise unknown("--dataset", _DATASET.value, _DATASETS)
     archive = Path(_ARCHIVE.value).expanduser() if _ARCHIVE.value else None
+    if archive is not None and not archive.is_file():
+        raise InputError(f"--archive={_ARCHIVE.value}: no such file")
     folder = prepare.prepare(_DATASET.value, Path(_DATA_DIR.value).expanduser(), archive=archive)
     print(f"{_DATASET.value} is prepared in {folder}")
 

@@ -54,7 +54,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
         return outcome.read(workdir, record, identity)
     began = time.perf_counter()
     options = read_options(config)
-    strengths = logistic.strength_grid(options["least"], options["most"], options["count"])
+    strengths = _strengths(options)
     setup = prepare(_run_config(config))
     _check(setup)
     data.wait_for(setup.splits)
@@ -81,9 +81,22 @@ def read_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
         for name, default in DEFAULTS.items()
         if type(found[name]) not in (type(default), int)
     ]
+    if not wrong and (found["max_evaluations"] < 1 or not found["tolerance"] > 0):
+        wrong.append(
+            f"probe.max_evaluations={found['max_evaluations']}, probe.tolerance={found['tolerance']}: "
+            "expected at least 1, and a number above 0"
+        )
     if wrong:
         raise InputError("\n".join(wrong))
     return found
+
+
+def _strengths(options: dict[str, Any]) -> tuple[float, ...]:
+    try:
+        return logistic.strength_grid(options["least"], options["most"], options["count"])
+    except InputError as error:
+        given = ", ".join(f"probe.{name}={options[name]}" for name in ("least", "most", "count"))
+        raise InputError(f"{given}: {error}") from error
 
 
 def _run_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -41,6 +41,7 @@ def run(
             # Compiled while images are decoded in the background; what images become needs them first.
             how = dispatch.make(setup) if setup.boundary is None else None
             data.wait_for(setup.splits)
+            outcome.check_class_names(workdir, setup.splits["train"].class_names)
             folder = held.enter_context(
                 RunFolder.open(workdir, record, is_primary=is_primary, identity=identity)
             )
@@ -66,13 +67,14 @@ def introduce(setup: Setup, folder: RunFolder) -> list[dict[str, Any]]:
         setup.optimisation.multipliers,
         state.opt_state,
     )
-    outcome.check_class_names(folder, setup.splits["train"].class_names)
     if jax.process_index() == 0:
         outcome.tell_deviations(setup.deviations)
         if setup.initial.port_report is not None:
             outcome.tell_port(folder, setup.initial.port_report)
         folder.write_json("preprocessing.json", weights.describe_preprocessing(setup.preprocessing))
         folder.write_json("freezing.json", rows)
+        names = list(setup.splits["train"].class_names)
+        folder.write_json(outcome.CLASS_NAMES, {"class_names": names})
         reporting.print_table("Parameters", rows)
     return rows
 

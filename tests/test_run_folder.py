@@ -109,7 +109,11 @@ def test_comparison_is_exact_and_survives_the_file(tmp_path, value, same, anothe
 
 
 IDENTITY = run_folder.Identity(
-    defaults={"data": {"workers": 0, "name": "digits"}, "train": {"steps": 0}, "optim": {"eps": 1e-8}},
+    defaults={
+        "data": {"workers": 0, "name": "digits"},
+        "train": {"steps": 0},
+        "optim": {"eps": 1e-8},
+    },
     without_effect=("data.workers", "report.*"),
     extendable=("train.steps", "train.epochs"),
 )

@@ -139,7 +139,9 @@ def test_an_indivisible_batch_names_the_nearest_sizes(batch_size, devices, neare
 
 @pytest.mark.parametrize("batch_size", [0, -8])
 def test_a_batch_has_rows(batch_size):
-    with pytest.raises(InputError, match=f"data.batch_size={batch_size}: expected at least 1; nearest: 8"):
+    with pytest.raises(
+        InputError, match=f"data.batch_size={batch_size}: expected at least 1; nearest: 8"
+    ):
         sharding.local_rows(sharding.make_mesh(8), batch_size)
 
 

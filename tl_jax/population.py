@@ -125,8 +125,9 @@ def members_that_fit(budget: int, shared: int, per_member: int, members: int) ->
     room = budget - shared
     if room < per_member:
         raise InputError(
-            f"a sweep needs {shared:,} bytes for the examples and {per_member:,} for a member; "
-            f"{budget:,} are at hand: take a boundary with smaller activations, or a smaller batch"
+            f"a sweep needs {shared:,} bytes for the examples and {per_member:,} for a member, "
+            f"{budget:,} are available: take a boundary with smaller activations (cache.boundary), or a "
+            "smaller batch (data.batch_size)"
         )
     return min(members, room // max(1, per_member))
 

@@ -14,28 +14,56 @@ from tl_jax.errors import InputError
 
 FIELDS = {
     "wrong model": ({"model__name": "resnet20_cifr"}, "nearest: resnet20_cifar"),
-    "wrong stem": ({"model__stem": "cifr"}, "model.stem='cifr': unknown stem of resnet20_cifar 'cifr'; nearest: cifar"),
+    "wrong stem": (
+        {"model__stem": "cifr"},
+        "model.stem='cifr': unknown stem of resnet20_cifar 'cifr'; nearest: cifar",
+    ),
     "wrong dtype": ({"model__dtype": "float16"}, "unknown model.dtype 'float16'"),
     "wrong data": ({"data__name": "digit"}, "data.name='digit': unknown data set 'digit'; nearest: digits"),
     "wrong form of data": ({"data__name": "tfd:cifar10"}, "known: digits, folder:PATH"),
     "wrong split": ({"data__train_split": "trian"}, "nearest: train"),
-    "training on the test split": ({"data__train_split": "test"}, "data.train_split='test' and data.test_split='test' of digits share 500 examples"),
+    "training on the test split": (
+        {"data__train_split": "test"},
+        "data.train_split='test' and data.test_split='test' of digits share 500 examples",
+    ),
     "too many per class": ({"data__examples_per_class": 1000}, "data.examples_per_class=1000 is not possible"),
-    "wrong model with weights": ({"model__name": "resnet17", "init__weights": "resnet20_cifar.tin32"}, "unknown model.name 'resnet17'; nearest: resnet18"),
-    "several at once": ({"seed": -1, "optim__name": "sdg", "optim__momentum": 1.0}, "optim.momentum=1.0: expected a number in [0, 1)\nunknown optim.name"),
+    "wrong model with weights": (
+        {"model__name": "resnet17", "init__weights": "resnet20_cifar.tin32"},
+        "unknown model.name 'resnet17'; nearest: resnet18",
+    ),
+    "several at once": (
+        {"seed": -1, "optim__name": "sdg", "optim__momentum": 1.0},
+        "optim.momentum=1.0: expected a number in [0, 1)\nunknown optim.name",
+    ),
     "wrong type": ({"optim__step_steps": ("ten",)}, "optim.step_steps=('ten',): expected a tuple of integers"),
     "no train split": ({"data__train_split": ""}, "data.train_split='': expected a split"),
     "notation": ({"data__train_split": "train[:"}, "data.train_split='train[:'"),
     "nothing held out": ({"data__validation_fraction": 1e-5}, "data.validation_fraction=1e-05: "),
     "infinite epochs": ({"train__steps": 0, "train__epochs": float("inf")}, "train.epochs=inf: expected a number"),
     "negative epochs": ({"train__epochs": -1.0}, "train.epochs=-1.0: expected a number in [0, inf)"),
-    "nesterov": ({"optim__nesterov": True, "optim__momentum": 0.0}, "optim.nesterov is True, expected False with momentum 0"),
+    "nesterov": (
+        {"optim__nesterov": True, "optim__momentum": 0.0},
+        "optim.nesterov is True, expected False with momentum 0",
+    ),
     "layer-wise decay": ({"optim__layerwise_decay": 0.0}, "optim.layerwise_decay=0.0"),
-    "boundaries beyond the end": ({"optim__schedule": "step", "optim__step_steps": (4, 9)}, "optim.step_steps=(4, 9): optim.schedule=step needs one or more increasing updates below the length of the run; the run has 6 updates (train.steps); add --config.optim.step_steps='(3, 4)'"),
-    "boundaries in epochs": ({"optim__schedule": "step", "optim__step_epochs": (1.0, 5.0)}, "optim.step_epochs=(1.0, 5.0) (after 2, 10 updates): "),
+    "boundaries beyond the end": (
+        {"optim__schedule": "step", "optim__step_steps": (4, 9)},
+        "optim.step_steps=(4, 9): optim.schedule=step needs one or more increasing updates below the length "
+        "of the run; the run has 6 updates (train.steps); add --config.optim.step_steps='(3, 4)'",
+    ),
+    "boundaries in epochs": (
+        {"optim__schedule": "step", "optim__step_epochs": (1.0, 5.0)},
+        "optim.step_epochs=(1.0, 5.0) (after 2, 10 updates): ",
+    ),
     "no boundaries": ({"optim__schedule": "step"}, "optim.step_steps=(): optim.schedule=step needs"),
-    "two kinds of boundaries": ({"optim__step_epochs": (1.0,), "optim__step_steps": (1,)}, "optim.step_steps=(1,), optim.step_epochs=(1.0,): give one of them"),
-    "warmup in epochs": ({"optim__warmup_epochs": 9.0}, "optim.warmup_epochs=9 (18 updates): longer than the run; the run has 6 updates"),
+    "two kinds of boundaries": (
+        {"optim__step_epochs": (1.0,), "optim__step_steps": (1,)},
+        "optim.step_steps=(1,), optim.step_epochs=(1.0,): give one of them",
+    ),
+    "warmup in epochs": (
+        {"optim__warmup_epochs": 9.0},
+        "optim.warmup_epochs=9 (18 updates): longer than the run; the run has 6 updates",
+    ),
     "whole split held out": ({"data__validation_fraction": 1.0}, "data.validation_fraction=1.0"),
     "wrong strategy": ({"freeze__strategy": "backbon"}, "freeze.strategy='backbon'"),
     "wrong stage": ({"freeze__strategy": "up_to:stage9"}, "stage9"),
@@ -46,14 +74,24 @@ FIELDS = {
     "wrong optimizer": ({"optim__name": "sdg"}, "nearest: sgd"),
     "wrong schedule": ({"optim__schedule": "cosin"}, "nearest: cosine"),
     "negative rate": ({"optim__learning_rate": -1.0}, "optim.learning_rate=-1.0: expected a number in [0, inf)"),
-    "warmup beyond the end": ({"optim__warmup_steps": 7}, "optim.warmup_steps=7: longer than the run; the run has 6 updates (train.steps); add --config.optim.warmup_steps=0 for no warm-up, or at most 6"),
+    "warmup beyond the end": (
+        {"optim__warmup_steps": 7},
+        "optim.warmup_steps=7: longer than the run; the run has 6 updates (train.steps); add "
+        "--config.optim.warmup_steps=0 for no warm-up, or at most 6",
+    ),
     "two warmups": ({"optim__warmup_epochs": 1.0, "optim__warmup_steps": 1}, "give one of them"),
     "negative pull": ({"optim__l2_sp": -0.1}, "optim.l2_sp=-0.1: expected a number in [0, inf)"),
     "smoothing": ({"optim__label_smoothing": 1.0}, "optim.label_smoothing=1.0"),
     "accumulation": ({"optim__accumulation": 3}, "optim.accumulation=3: a batch of 10"),
-    "batch larger than the split": ({"data__batch_size": 21}, "data.batch_size=21 is larger than the training split of 20 images, 2 of each"),
+    "batch larger than the split": (
+        {"data__batch_size": 21},
+        "data.batch_size=21 is larger than the training split of 20 images, 2 of each",
+    ),
     "batch of nothing": ({"data__batch_size": 0}, "data.batch_size=0"),
-    "indivisible batch": ({"parallel__devices": 8}, "data.batch_size=10 is not divisible by 8 devices; nearest: 8 or 16"),
+    "indivisible batch": (
+        {"parallel__devices": 8},
+        "data.batch_size=10 is not divisible by 8 devices; nearest: 8 or 16",
+    ),
     "evaluation batch of nothing": ({"data__eval_batch_size": 0}, "data.eval_batch_size=0"),
     "too many devices": ({"parallel__devices": 9}, "has 8 devices"),
     "wrong mode": ({"parallel__mode": "pmpa"}, "nearest: pmap"),

@@ -4,7 +4,17 @@ import time
 
 import pytest
 
-from experiments import cli, compare, evaluate, finetune, prepare_data, pretrain, probe, profile, sweep
+from experiments import (
+    cli,
+    compare,
+    evaluate,
+    finetune,
+    prepare_data,
+    pretrain,
+    probe,
+    profile,
+    sweep,
+)
 
 COMMANDS = [compare, evaluate, finetune, prepare_data, pretrain, probe, profile, sweep]
 

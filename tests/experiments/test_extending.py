@@ -86,26 +86,26 @@ def changed(config, fields):
     return config
 
 
-NO_EFFECT = {
-    "cache__dir": "elsewhere",
-    "cache__storage": "host",
-    "cache__verify": 2,
-    "data__cache_dir": "elsewhere",
-    "data__eval_batch_size": 100,
-    "data__placement": "host",
-    "data__workers": 1,
-    "train__checkpoint_every_seconds": 1.0,
-    "train__checkpoint_every_steps": 3,
-    "train__log_every_steps": 3,
-    "train__updates_per_dispatch": 2,
-}
-
-
 def test_fields_that_change_no_number_never_block(tmp_path, capsys):
     config = config_of(4, report__mistakes=0)
     first = training.run(config, tmp_path / "run")
     before = tree_of(tmp_path)
-    other = config_of(4, report__tensorboard=True, report__mistakes=3, **NO_EFFECT)
+    changed_fields = {
+        "cache__dir": str(tmp_path / "elsewhere"),
+        "cache__storage": "host",
+        "cache__verify": 2,
+        "data__cache_dir": str(tmp_path / "elsewhere"),
+        "data__eval_batch_size": 100,
+        "data__placement": "host",
+        "data__workers": 1,
+        "report__tensorboard": True,
+        "report__mistakes": 3,
+        "train__checkpoint_every_seconds": 1.0,
+        "train__checkpoint_every_steps": 3,
+        "train__log_every_steps": 3,
+        "train__updates_per_dispatch": 2,
+    }
+    other = config_of(4, **changed_fields)
     again = training.run(other, tmp_path / "run")
     assert again == json.loads(json.dumps(first))
     assert tree_of(tmp_path) == before

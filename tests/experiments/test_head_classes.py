@@ -102,7 +102,9 @@ def commands(run, data, folder):
     yield "compare", lambda: compare.run_cells(several, folder)
 
 
-@pytest.mark.parametrize("name", [*("finetune", "evaluate", "checkpoint", "probe", "sweep", "compare")])
+@pytest.mark.parametrize(
+    "name", [*("finetune", "evaluate", "checkpoint", "probe", "sweep", "compare")]
+)
 def test_other_names_are_refused(trained, tmp_path, name):
     """The names sort in reverse: by position each class would be another one."""
     run, _ = trained
@@ -148,7 +150,9 @@ def test_without_names_the_order_is_assumed_and_the_result_says_so(trained, tmp_
     data = stored(tmp_path / "data.npz", NAMES if unnamed == "weights" else None)
     config = kept(source, data, preprocess__mean=(0.5,) * 3, data__image_size=8)
     result = evaluate.evaluate_weights(config, tmp_path / "again")
-    expected = f"the {unnamed} have no names of classes, so the classes of the head are assumed to be in"
+    expected = (
+        f"the {unnamed} have no names of classes, so the classes of the head are assumed to be in"
+    )
     assert [line for line in result["deviations"] if expected in line]
     assert result["splits"]["test"]["examples"] == 24
 
@@ -172,8 +176,12 @@ def test_a_run_is_not_resumed_on_data_whose_classes_changed_places(tmp_path):
     training.run(config, tmp_path / "run")
     stored(tmp_path / "data.npz", NAMES, order=(2, 0, 1))
     config.train.steps = 4
-    with pytest.raises(InputError, match="whose classes are, in this order, ant; bee; cat; those of the"):
+    before = tree_of(tmp_path)
+    with pytest.raises(
+        InputError, match="whose classes are, in this order, ant; bee; cat; those of the"
+    ):
         training.run(config, tmp_path / "run")
+    assert tree_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
@@ -217,5 +225,3 @@ def test_a_folder_with_only_test(launcher, trained, tmp_path):
     }.items():
         code, _, err = launcher.run("evaluate", f"--config.{change}", *flags, small=True)
         assert code == 2 and err.startswith("error: ") and expected in err, (change, err)
-
-

@@ -133,7 +133,9 @@ def test_a_member_is_the_run_that_finetune_makes(make_config, strategy, tmp_path
         assert found.best_top1[row, column] == pytest.approx(top1)
         alone.init.weights = str(workdir)
         alone.init.head = "keep"
-        trained = weights.make_initial(alone, setup.model).variables["params"]
+        trained = weights.make_initial(
+            alone, setup.model, setup.splits["train"].class_names
+        ).variables["params"]
         for name, leaf in found.params["head"].items():
             np.testing.assert_allclose(leaf[row, column], trained["head"][name], atol=2e-6)
 

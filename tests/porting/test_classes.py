@@ -53,7 +53,13 @@ def test_a_long_list_is_cut():
 
 @pytest.mark.parametrize(
     ("names", "named"),
-    [(["0", "1", "2"], False), (["1", "0"], True), (["cat"], True), ([], False), (["0", "2"], True)],
+    [
+        (["0", "1", "2"], False),
+        (["1", "0"], True),
+        (["cat"], True),
+        ([], False),
+        (["0", "2"], True),
+    ],
 )
 def test_numbers_are_no_names(names, named):
     assert porting.are_named(names) is named

@@ -99,7 +99,8 @@ def _batch_statistics(x, shift, axis_name, name):
     if count < 2:
         raise InputError(
             f"BatchNorm {name}: one value per channel in training (input {x.shape}); expected "
-            "two or more: use a larger batch or images, or freeze it with norm_policy 'frozen'"
+            "two or more: use larger batches or images (data.batch_size, data.image_size), or freeze it "
+            "with norm_policy 'frozen' (freeze.strategy, freeze.batch_norm)"
         )
     var = jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
     return mean + shift, var, count
