@@ -141,7 +141,7 @@ def help_text(main: Callable[[], object]) -> str:
     """Returns what --help prints: what the command does, its flags and fields of most use, its exit codes."""
     name = pathlib.Path(main.__globals__["__file__"]).stem
     purpose = (main.__globals__["__doc__"] or "").strip().splitlines()[0]
-    lines = [f"python -m experiments.{name}: {purpose}", ""]
+    lines = [f"experiments.{name}: {purpose}", ""]
     if name == "prepare_data":
         rows = _PREPARE_DATA_HELP
         where = "All flags: --helpfull."

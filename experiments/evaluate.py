@@ -1,4 +1,4 @@
-"""Evaluates weights on one split of a data set; writes the `result.json` that a training run writes.
+"""Evaluates weights on one split of a data set, and writes a `result.json` as a training run does.
 
 A run, on the data it was trained for, or on other data with the same classes:
     python -m experiments.evaluate --checkpoint=runs/cifar10 --workdir=runs/cifar10_again

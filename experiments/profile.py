@@ -57,8 +57,10 @@ def profile(
     """
     if config.cache.boundary or config.optim.accumulation != 1 or config.parallel.mode != "jit":
         raise InputError(
-            "the parts of a step are told apart where it is one pass over a batch of images; expected "
-            "--config.cache.boundary= --config.optim.accumulation=1 --config.parallel.mode=jit"
+            f"cache.boundary={config.cache.boundary!r}, optim.accumulation={config.optim.accumulation}, "
+            f"parallel.mode={config.parallel.mode}: the parts of a step can be measured where it is one pass "
+            "over a batch of images; expected --config.cache.boundary= --config.optim.accumulation=1 "
+            "--config.parallel.mode=jit"
         )
     if workdir.is_file():
         raise InputError(f"--workdir {workdir} is a file; give a folder")

@@ -226,11 +226,6 @@ def make_preprocessing(
     Raises:
         InputError: if a value is out of range.
     """
-    if not 0 <= config.data.image_size <= LARGEST_IMAGE_SIZE:
-        raise InputError(
-            f"data.image_size={config.data.image_size}: expected 0 (as the weights say, else as "
-            f"stored) or 1 to {LARGEST_IMAGE_SIZE} pixels"
-        )
     own = initial.preprocessing or {
         "mean": CIFAR10_MEAN,
         "std": CIFAR10_STD,
@@ -239,8 +234,9 @@ def make_preprocessing(
         "resize": 0,
     }
     chosen = {
-        "mean": config.preprocess.mean,
-        "std": config.preprocess.std,
+        # An empty value on the command line reads as one empty text.
+        "mean": [value for value in config.preprocess.mean if value != ""],
+        "std": [value for value in config.preprocess.std if value != ""],
         "interpolation": config.preprocess.interpolation,
         "image_size": config.data.image_size,
         "resize": config.preprocess.resize,

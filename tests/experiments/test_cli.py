@@ -24,7 +24,7 @@ def test_help_says_what_a_newcomer_needs(command):
     text = cli.help_text(command.main)
     lines = text.splitlines()
     name = command.__name__.rpartition(".")[2]
-    assert lines[0].startswith(f"python -m experiments.{name}: ") and len(lines) <= 13
+    assert lines[0].startswith(f"experiments.{name}: ") and len(lines) <= 13
     assert max(map(len, lines)) <= 118
     assert "Exit codes: 0 done; 2 " in text and "--helpfull" in text
     if command is not prepare_data:

@@ -82,9 +82,9 @@ def test_an_unknown_method(compared):
     ("assignment", "message"),
     [
         ("optim.learning_rat=1", "unknown config field 'optim.learning_rat'; nearest: optim.learn"),
-        ("optim.learning_rate=fast", "optim.learning_rate='fast': expected float"),
-        ("train.steps=1.5", "train.steps='1.5': expected int"),
-        ("augment.flip=1", "augment.flip='1': expected bool"),
+        ("optim.learning_rate=fast", "optim.learning_rate=fast: expected a number"),
+        ("train.steps=1.5", "train.steps=1.5: expected an integer"),
+        ("augment.flip=maybe", "augment.flip=maybe: expected true or false"),
     ],
 )
 def test_a_method_that_sets_what_is_not_there(compared, tmp_path, assignment, message):

@@ -221,7 +221,7 @@ def test_a_folder_with_only_test(launcher, trained, tmp_path):
         "optim.momentum=0.5": "--config.optim.momentum=0.5 with --checkpoint: a run brings its own config",
         "data.nam=digits": "unknown config field 'data.nam'; nearest: data.name",
         "data.batch_size=x": "data.batch_size=x: expected an integer",
-        "data.name=digits": "only in the data: 0; 1; 2",
+        "data.name=digits": "holds a run of another config",
     }.items():
         code, _, err = launcher.run("evaluate", f"--config.{change}", *flags, small=True)
         assert code == 2 and err.startswith("error: ") and expected in err, (change, err)
