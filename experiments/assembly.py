@@ -134,9 +134,14 @@ def total_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:
     """
     steps, epochs = config.train.steps, config.train.epochs
     if (steps > 0) == (epochs > 0):
+        hint = "add --config.train.epochs=N or --config.train.steps=N"
+        if steps:
+            hint = (
+                f"add --config.train.steps=0 to train {epochs:g} epochs, or --config.train.epochs=0 to train "
+                f"{steps:,} updates"
+            )
         raise InputError(
-            f"train.steps={steps}, train.epochs={epochs:g}: exactly one must be above 0, set the other to 0, "
-            "such as --config.train.epochs=10 --config.train.steps=0"
+            f"train.steps={steps}, train.epochs={epochs:g}: exactly one must be above 0; {hint}"
         )
     return steps or max(1, in_steps(config, epochs, num_examples))
 

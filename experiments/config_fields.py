@@ -233,7 +233,7 @@ def _method_problem(assignments: Any) -> str | None:
         try:
             set_field(plain, assignment)
         except InputError as error:
-            lines.append(str(error))
+            lines.append(str(error).partition("; known:")[0])
     return "; ".join(lines) or None
 
 

@@ -50,6 +50,8 @@ def finish(
             reporting.write_report(folder.path, result=result)
         folder.finish(result)
         of_what = " of training" if result.get("steps") else ""
+        if result.get("resumed_at_step"):
+            of_what += " since its first start"
         print(f"{folder.path}: {describe(result)}; {result['wall_seconds']:.1f} s{of_what}")
     return result
 

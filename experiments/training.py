@@ -89,12 +89,14 @@ class Trained:
         waiting_share: of the time of this process's updates, for how much the devices had nothing to do
             while the host got their input ready.
         dispatch: how they were dispatched.
+        resumed_at_step: the updates that were done when this process began.
     """
 
     state: TrainState
     seconds: float
     waiting_share: float
     dispatch: dict[str, Any]
+    resumed_at_step: int
 
 
 def conclude(
@@ -126,6 +128,7 @@ def conclude(
         "selection": f"{selection}; test was read once, at the end",
         "steps": total,
         "selected_step": step,
+        "resumed_at_step": trained.resumed_at_step,
         "train_examples": len(setup.splits["train"]),
         "wall_seconds": trained.seconds,
         "images_per_second": total * setup.config.data.batch_size / trained.seconds,
@@ -230,7 +233,7 @@ def train(
     if "validation" in setup.inputs:
         state = checkpointer.restore_best(template)
     share = spent["waiting"] / spent["updates"] if spent["updates"] else 0.0
-    return Trained(state, took, share, how.facts())
+    return Trained(state, took, share, how.facts(), start)
 
 
 class _Requests:

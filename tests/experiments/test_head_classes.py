@@ -53,8 +53,8 @@ def trained(small_networks, tmp_path_factory):
 
 
 def kept(run, data, **fields):
-    image = {"data__image_size": 0, "preprocess__resize": 0}
-    return config_of(data, init__weights=str(run), init__head="keep", **(image | fields))
+    changes = {"init__head": "keep", "data__image_size": 0, "preprocess__resize": 0}
+    return config_of(data, init__weights=str(run), **(changes | fields))
 
 
 def test_another_order_is_matched_by_name(trained, tmp_path):
@@ -194,7 +194,7 @@ def test_evaluation_on_other_data_without_a_train_split(trained, tmp_path, split
     assert result["splits"]["test"]["top1_accuracy"] > 0.9
     assert result["data"] == {"name": data, "split": split}
     assert outcome.describe(result).startswith(f"{data} {split} top-1 ")
-    config = kept(run, data, data__test_split=split)
+    config = kept(run, data, data__test_split=split, data__eval_batch_size=7)
     again = evaluate.evaluate_weights(config, tmp_path / "weights")
     assert again["splits"] == result["splits"]
 
