@@ -151,8 +151,7 @@ class Draft:
         entry = self.path.with_name(name)
         # Atomic, and refused where a folder that is not empty has the name.
         while not _renamed(self.path, entry):
-            with contextlib.suppress(FileNotFoundError):
-                judged = _identity(entry)
+            with contextlib.suppress(FileNotFoundError), _opened(entry) as judged:
                 if is_whole(entry):
                     self.discard()
                     return False
@@ -215,13 +214,18 @@ def _renamed(source: Path, target: Path) -> bool:
     return True
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Gives a descriptor of a file or folder: as long as it is open, its inode names nothing else."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
-def _move_away(entry: Path, judged: tuple[int, int]) -> None:
-    """Removes an entry that is not whole, given by its identity.
+def _move_away(entry: Path, judged: int) -> None:
+    """Removes an entry that is not whole, given by its descriptor.
 
     Another process may have put a whole one in its place since it was judged: that one is put back.
     """
@@ -229,7 +233,7 @@ def _move_away(entry: Path, judged: tuple[int, int]) -> None:
     try:
         moved = folder / "removed"
         entry.rename(moved)
-        if _identity(moved) != judged:
+        if not os.path.samestat(moved.stat(), os.fstat(judged)):
             _renamed(moved, entry)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
