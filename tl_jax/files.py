@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -24,7 +25,7 @@ _SECONDS_WITHOUT_LOCK = 24 * 3600
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def digest(file: str | os.PathLike[str] | BinaryIO, algorithm: str = "sha256") -> str:
+def digest(file: str | os.PathLike[str] | io.BufferedReader, algorithm: str = "sha256") -> str:
     """Returns the checksum of a whole file, given by its path or open for reading, hexadecimal."""
     if isinstance(file, str | os.PathLike):
         with open(file, "rb") as opened:
@@ -127,6 +128,7 @@ class Draft:
         """
         cache.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(cache)
+        self._lock: int | None
         self.path, self._lock = _new_locked_folder(cache)
 
     def __enter__(self) -> Self:
