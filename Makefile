@@ -1,16 +1,32 @@
 # make quickstart   sets everything up and shows transfer learning on handwritten digits
 # make test         sets everything up, then format, lint, types and tests
+#
+# Both take the newest supported Python that they find. Another one, beside it:
+#     make test PYTHON=python3.12 VENV=.venv-3.12
 
-PYTHON ?= python3
+VERSIONS ?= 3.13 3.12 3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint format clean
+# Whether a Python is supported and can make virtual environments.
+USABLE := import ensurepip, sys, venv; sys.exit(f"{sys.version_info[0]}.{sys.version_info[1]}" not in "$(VERSIONS)".split())
+# The first usable one, on the PATH or installed by pyenv (whose commands on the PATH exist but fail for versions that
+# are not switched on).
+FIND = for version in $(VERSIONS) 3; do \
+	for python in python$$version "$$HOME"/.pyenv/versions/$$version*/bin/python$$version; do \
+		if "$$python" -c '$(USABLE)' 2> /dev/null; then echo "$$python"; exit; fi; done; done
+PYTHON ?= $(shell $(FIND))
+
+.PHONY: quickstart test lint format clean python
 .DEFAULT_GOAL := quickstart
 
+python:  # says which Python would be taken
+	@echo $(PYTHON)
+
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is not here or older than 3.11; name another: make PYTHON=python3.12"; exit 2; }
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: $(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv"; exit 2; }
+	@python="$(PYTHON)"; "$${python:-python3}" -c '$(USABLE)' 2> /dev/null || { \
+		echo "error: $${python:-python3} is not here, not one of Python $(VERSIONS), or cannot make virtual environments (on Debian: apt install python3-venv); name another: make PYTHON=python3.12"; exit 2; }; \
+	"$$python" -m venv $(VENV) || { rm -rf $(VENV); exit 2; }
 
 $(VENV)/installed: setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
@@ -24,7 +40,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/python -m experiments.compare --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --timeout=600  # seconds of one test
 
 lint: $(VENV)/installed-test
 	$(BIN)/python -m ruff format --check

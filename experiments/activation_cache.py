@@ -52,7 +52,7 @@ def use(setup: Setup) -> Setup:
         print(f"activations are kept in {setup.config.cache.dir or 'memory only'}")
     inputs: dict[str, Split] = {}
     for bank in banks:
-        found = bank.opened() if bank.found else bank.computed(setup)
+        found = bank.computed(setup) if bank.found is None else bank.found
         if storage == "host" and isinstance(found, np.memmap):
             found = np.array(found)
         for role in bank.roles:
@@ -75,14 +75,17 @@ def use(setup: Setup) -> Setup:
 
 @dataclasses.dataclass(frozen=True)
 class _Bank:
-    """The activations of some rows of a stored split, for the splits (roles) that were taken from it."""
+    """The activations of some rows of a stored split, for the splits (roles) that were taken from it.
+
+    `found` holds those that an earlier run stored, opened once: entries may be deleted at any time.
+    """
 
     whole: Split
     rows: np.ndarray
     roles: list[str]
     views: int
     store: Store
-    found: bool
+    found: np.ndarray | None
 
     @property
     def images(self) -> Split:
@@ -99,23 +102,17 @@ class _Bank:
             "bytes": self.store.num_bytes,
             "read from": storage if "train" in self.roles else self._place(storage),
             "key": self.store.key if self.store.path else "(memory only)",
-            "state": "there" if self.found else "to be computed",
+            "state": "to be computed" if self.found is None else "there",
         }
 
     def _place(self, storage: str) -> str:
         """Returns where what is only evaluated is read from."""
         return "host" if storage == "host" or self.store.path is None else "disk"
 
-    def opened(self) -> np.ndarray:
-        """Returns the activations that an earlier run left."""
-        found = self.store.open(verify=False)
-        assert found is not None
-        return found
-
     def computed(self, setup: Setup) -> np.ndarray:
         """Returns the activations [M, V, ...], computed now and kept; every process has the whole of them.
 
-        Where processes share the folder, the last to finish puts the same in place of the same.
+        Where processes share the folder, the first to finish stores them and the others open the same.
         """
         batch_size = _batch_size(setup)
         step = sharding.compile_eval_step(make_prefix(setup, self.views), setup.mesh)
@@ -123,6 +120,7 @@ class _Bank:
         with sharding.together():
             out = self.store.create()
         with contextlib.ExitStack() as showing:
+            showing.callback(self.store.discard)  # what was kept by then stays
             show = None
             if jax.process_index() == 0:
                 batches = -(-len(self.rows) // batch_size) * self.views
@@ -144,11 +142,10 @@ class _Bank:
                 show=show or (lambda batches: None),
                 stop_requested=lambda: alone and cli.STOP.requested,
             )
-        if not whole:
-            self.store.discard()
-            raise Stopped(0)
-        with sharding.together():
-            return self.store.keep(out)
+            if not whole:
+                raise Stopped(0)
+            with sharding.together():
+                return self.store.keep(out)
 
     def split(self, split: Split, found: np.ndarray) -> ActivationSplit:
         """Returns the activations of a split of images."""
@@ -212,8 +209,10 @@ def _plan(setup: Setup) -> list[_Bank]:
             (len(rows), views, *activations.shape_of(prefix, params, batch_stats, images)),
             setup.config.cache.dtype,
         )
-        found = _everywhere(store.open() is not None)
-        if not found and sharding.least(store.room()) < store.num_bytes:
+        found = store.open()
+        if not _everywhere(found is not None):
+            found = None
+        if found is None and sharding.least(store.room()) < store.num_bytes:
             store = store.in_memory()
         banks.append(_Bank(whole, rows, list(needed), views, store, found))
     return banks

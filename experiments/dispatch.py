@@ -111,7 +111,7 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
         layout,
         views=order.views,
         # XLA's CPU compiler runs the gradients of grouped convolutions thirty times slower in a loop.
-        unroll=_convolves_backwards(setup) and setup.model.groups > 1,
+        one_by_one=_convolves_backwards(setup) and setup.model.groups > 1,
     )
     state = jax.eval_shape(setup.initial_state_on_host)
     images = jax.ShapeDtypeStruct((len(split) * order.views, *split.image_shape), _dtype(split))

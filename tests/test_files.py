@@ -2,7 +2,12 @@
 
 import errno
 import json
+import os
 import pathlib
+import shutil
+import subprocess
+import sys
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +32,136 @@ def test_digest(tmp_path, algorithm, expected):
     (tmp_path / "file").write_bytes(b"abc")
     assert files.digest(tmp_path / "file", algorithm) == expected
     assert files.digest(tmp_path / "file") == files.digest(str(tmp_path / "file"), "sha256")
+    with open(tmp_path / "file", "rb") as file:
+        file.read()
+        assert files.digest(file, algorithm) == expected
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_mapped_array_outlives_its_file(tmp_path, order):
+    values = np.asarray(np.arange(6, dtype=np.uint16).reshape(2, 3), order=order)
+    np.save(tmp_path / "a.npy", values)
+    mapped = files.map_array(tmp_path / "a.npy", files.digest(tmp_path / "a.npy"))
+    (tmp_path / "a.npy").unlink()
+    assert mapped.dtype == values.dtype and not mapped.flags.writeable
+    np.testing.assert_array_equal(mapped, values)
+
+
+@pytest.mark.parametrize(
+    "damage", ["absent", "empty", "cut short", "longer", "of another kind", "one bit"]
+)
+def test_a_damaged_array_is_none(tmp_path, damage):
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(6))
+    checksum, content = files.digest(path), path.read_bytes()
+    damaged = {
+        "empty": b"",
+        "cut short": content[:-1],
+        "longer": content + b"0",
+        "of another kind": b"text" * 50,
+        "one bit": content[:-1] + b"1",
+    }
+    if damage == "absent":
+        path.unlink()
+    else:
+        path.write_bytes(damaged[damage])
+    assert files.map_array(path, checksum) is None
+    # Without a checksum, whatever has the right form is taken.
+    assert (files.map_array(path) is None) == (damage != "one bit")
+
+
+def draft_of(cache: pathlib.Path, content: str) -> files.Draft:
+    draft = files.Draft(cache)
+    (draft.path / "content").write_text(content)
+    return draft
+
+
+def is_whole(entry: pathlib.Path) -> bool:
+    return (entry / "content").read_text() != "damaged"
+
+
+def test_the_first_whole_entry_stays(tmp_path):
+    first, second = draft_of(tmp_path, "first"), draft_of(tmp_path, "second")
+    assert first.publish("entry", is_whole) and not second.publish("entry", is_whole)
+    assert names(tmp_path) == ["entry"]
+    assert (tmp_path / "entry" / "content").read_text() == "first"
+    first.discard()  # it is an entry by now
+    assert is_whole(tmp_path / "entry")
+
+
+def test_a_damaged_entry_is_replaced(tmp_path):
+    draft_of(tmp_path, "damaged").publish("entry", is_whole)
+    assert draft_of(tmp_path, "whole").publish("entry", is_whole)
+    assert names(tmp_path) == ["entry"] and is_whole(tmp_path / "entry")
+
+
+@pytest.mark.parametrize("meanwhile", ["replaced", "removed"])
+def test_an_entry_that_changes_while_it_is_judged(tmp_path, meanwhile):
+    """What another process puts in place of the damaged one is not removed with it."""
+    draft_of(tmp_path, "damaged").publish("entry", is_whole)
+    judged = []
+
+    def judge(entry):
+        judged.append(is_whole(entry))
+        if len(judged) == 1:
+            shutil.rmtree(entry)
+            if meanwhile == "replaced":
+                draft_of(tmp_path, "of another process").publish("entry", is_whole)
+        return judged[-1]
+
+    published = draft_of(tmp_path, "own").publish("entry", judge)
+    expected = "of another process" if meanwhile == "replaced" else "own"
+    assert published == (expected == "own")
+    assert (tmp_path / "entry" / "content").read_text() == expected
+    assert names(tmp_path) == ["entry"]
+
+
+def test_a_draft_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), files.Draft(tmp_path / "cache") as draft:
+        (draft.path / "content").write_text("half")
+        raise KeyboardInterrupt
+    assert names(tmp_path / "cache") == []
+
+
+def made_before(path: pathlib.Path, seconds: float) -> None:
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_drafts_of_living_processes_stay_and_of_killed_ones_go(tmp_path):
+    held = files.Draft(tmp_path)
+    script = (
+        "import sys, time; from tl_jax import files; d = files.Draft(files.Path(sys.argv[1])); "
+    )
+    script += "print(d.path, flush=True); time.sleep(600)"
+    root = pathlib.Path(__file__).parent.parent
+    with subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True, cwd=root
+    ) as process:
+        try:
+            other = pathlib.Path(process.stdout.readline().strip())
+            for draft in (held.path, other):
+                made_before(draft, 2 * 24 * 3600)
+            files.Draft(tmp_path).discard()
+            assert held.path.exists() and other.exists()
+        finally:
+            process.kill()
+    files.Draft(tmp_path).discard()
+    assert held.path.exists() and not other.exists()
+    held.discard()
+    assert names(tmp_path) == []
+
+
+def test_without_locks_drafts_go_after_a_day(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", unsupported)
+    hour, days = files.Draft(tmp_path), files.Draft(tmp_path)
+    made_before(hour.path, 3600)
+    made_before(days.path, 2 * 24 * 3600)
+    files.Draft(tmp_path).discard()
+    assert hour.path.exists() and not days.path.exists()
+    hour.discard()
 
 
 @pytest.mark.parametrize(

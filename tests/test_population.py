@@ -35,6 +35,9 @@ class Case:
         self.forward = models.make_forward(self.model, start=start)
         self.groups = [group for group in groups if group != "pool"]
         self.name = name
+        # AdamW divides by sqrt(v) + eps. Where convolutions have gradients that are rounding error and
+        # nothing else (3e-8, of at most 2e-3 here), the default eps of 1e-8 makes updates of it.
+        self.eps = 1e-8 if start == "pool" else 1e-3
         self.solo_steps = {}
         shape = (8,) if start == "pool" else (8, 8, 4)
         rng = np.random.default_rng(0)
@@ -55,6 +58,7 @@ class Case:
             params,
             schedule,
             name=self.name,
+            eps=self.eps,
             weight_decay=scalars["weight_decay"],
             l2_sp=scalars["l2_sp"],
             frozen_mask=mask,
@@ -118,11 +122,16 @@ def case(start="pool", name="sgd"):
 
 
 def difference(members, place, state):
-    """Returns the largest difference between a member's weights and statistics and a state's."""
+    """Returns the largest difference between a member's weights and statistics and a state's.
+
+    Relative to the largest value of the leaf where that is above 1: running variances are squares of
+    activations, up to 19 here.
+    """
     given = jax.tree.leaves((members.params, members.batch_stats))
     wanted = jax.tree.leaves((state.params, state.batch_stats))
     return max(
-        float(np.abs(a[place] - np.asarray(b)).max()) for a, b in zip(given, wanted, strict=True)
+        float(np.abs(a[place] - np.asarray(b)).max() / max(1, np.abs(b).max()))
+        for a, b in zip(given, wanted, strict=True)
     )
 
 
@@ -132,7 +141,7 @@ def difference(members, place, state):
     [
         pytest.param("pool", {"updates_per_dispatch": 5}, 1e-6, id="linear probe"),
         pytest.param("pool", {"updates_per_dispatch": 1}, 1e-6, id="linear probe, step by step"),
-        pytest.param("stage1", {"updates_per_dispatch": 1}, 2e-5, id="deeper"),
+        pytest.param("stage1", {"updates_per_dispatch": 1}, 1e-5, id="deeper"),
     ],
 )
 def test_every_member_equals_its_solo_run(start, name, lengths, tolerance):

@@ -1,5 +1,7 @@
 """Data on the devices: gathered by index, several updates at once, bit for bit as one by one."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,7 @@ def rows(order=None):
     return np.stack([order.rows(step) for step in range(UPDATES)])
 
 
+@functools.cache
 def streamed(strategy, num_devices):
     """Returns state and losses after batches that come from the host one by one."""
     mesh, step, initial = make(strategy, num_devices)
@@ -67,10 +70,10 @@ def streamed(strategy, num_devices):
     return jax.device_get(state), losses
 
 
-def dispatched(strategy, num_devices, parts, layout="replicated", unroll=True):
+def dispatched(strategy, num_devices, parts, layout="replicated", one_by_one=False):
     """Returns state and losses after dispatches of `parts` updates on data that lie there."""
     mesh, step, initial = make(strategy, num_devices)
-    resident_step = resident.ResidentStep(step, mesh, layout, unroll=unroll)
+    resident_step = resident.ResidentStep(step, mesh, layout, one_by_one=one_by_one)
     resident_step.put(*data())
     state, losses, start = initial(), [], 0
     for part in parts:
@@ -89,19 +92,28 @@ def assert_same_bits(given, expected):
     assert given[1] == expected[1]
 
 
-@pytest.mark.parametrize("parts", [[1, 1, 1, 1], [4], [3, 1]], ids=str)
 @pytest.mark.parametrize(
-    ("strategy", "unroll"), [("none", False), ("none", True), ("backbone", False)]
+    ("strategy", "one_by_one", "parts"),
+    [
+        ("none", False, [1, 1, 1, 1]),
+        ("none", False, [4]),
+        ("none", False, [3, 1]),
+        ("none", True, [4]),
+        ("none", True, [3, 1]),
+        ("backbone", False, [4]),
+        ("backbone", False, [3, 1]),
+    ],
+    ids=str,
 )
-def test_dispatched_together_is_bitwise_one_by_one(strategy, unroll, parts):
+def test_dispatched_together_is_bitwise_one_by_one(strategy, one_by_one, parts):
     expected = streamed(strategy, 1)
-    assert_same_bits(dispatched(strategy, 1, parts, unroll=unroll), expected)
+    assert_same_bits(dispatched(strategy, 1, parts, one_by_one=one_by_one), expected)
 
 
 @pytest.mark.parametrize("layout", resident.LAYOUTS)
 def test_replicated_or_sharded_the_same_bits_on_four_devices(layout):
     expected = streamed("backbone", 4)
-    assert_same_bits(dispatched("backbone", 4, [4], layout, unroll=False), expected)
+    assert_same_bits(dispatched("backbone", 4, [4], layout), expected)
 
 
 def test_padding_of_a_sharded_split_is_never_seen():

@@ -1,27 +1,63 @@
-"""Files: checksums, writing whole or not at all, JSON that any reader takes, full disks."""
+"""Files: checksums, files and cache entries written whole or not at all, JSON, full disks."""
 
 import contextlib
 import errno
+import fcntl
 import hashlib
+import io
 import json
 import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
 
 _DRAFT = ".draft-"
-_SECONDS_OF_A_DRAFT = 24 * 3600
+# A process takes the lock of its draft within this time after making it.
+_SECONDS_TO_LOCK = 60
+# Age after which a draft is removed on a file system without locks.
+_SECONDS_WITHOUT_LOCK = 24 * 3600
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
-    """Returns the checksum of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+def digest(file: str | os.PathLike[str] | io.BufferedReader, algorithm: str = "sha256") -> str:
+    """Returns the checksum of a whole file, given by its path or open for reading, hexadecimal."""
+    if isinstance(file, str | os.PathLike):
+        with open(file, "rb") as opened:
+            return digest(opened, algorithm)
+    file.seek(0)
+    return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def map_array(path: str | os.PathLike[str], checksum: str | None = None) -> np.ndarray | None:
+    """Returns the array of an .npy file, mapped; None if the file is absent, cut short or not one.
+
+    The array stays readable when the file is deleted or replaced later.
+
+    Args:
+        path: of the file, as `numpy.save` writes arrays of numbers.
+        checksum: SHA-256 of the file, for which all of it is read; None compares none.
+    """
+    try:
+        # Opened once, so that what is verified is what is returned.
+        with open(path, "rb") as file:
+            if checksum is not None and checksum != digest(file):
+                return None
+            file.seek(0)
+            if np.lib.format.read_magic(file) != (1, 0):
+                return None
+            shape, column_major, dtype = np.lib.format.read_array_header_1_0(file)
+            start, size = file.tell(), os.fstat(file.fileno()).st_size
+            if size != start + math.prod(shape) * dtype.itemsize:
+                return None
+            return np.memmap(file, dtype, "r", start, shape, "F" if column_major else "C")
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def write(path: str | os.PathLike[str], content: bytes | str) -> None:
@@ -63,32 +99,146 @@ def reserve(path: str | os.PathLike[str], num_bytes: int) -> None:
             os.posix_fallocate(file.fileno(), 0, num_bytes)
 
 
-def new_draft(folder: Path) -> Path:
-    """Returns a new, empty folder in `folder`, for what `put_in_place` is to put beside it.
+class Draft:
+    """A hidden folder in which an entry of a cache is written before it appears under its name.
 
-    Drafts that nobody has touched for a day, of processes that were killed, are removed.
+    An entry is a folder of the cache whose name is a key of its content. Any number of processes and
+    threads, on Linux and macOS, may write, read and repair the same entry at once:
+
+    - A whole entry is never replaced or moved. The first process that finishes it wins; the others
+      discard their drafts. Nothing locks an entry while it is computed: two processes that start at the
+      same time compute it twice, and none ever waits for one that hangs.
+    - An entry that is not whole is moved away, then removed, so that files which another process has
+      mapped stay readable.
+    - A process that is killed leaves at most a draft. A draft is locked by its process
+      (`flock` on the folder, which ends with the process); the next draft in the same cache removes
+      those that nobody holds.
+
+    Used as a context manager, it discards what was not published.
+
+    Attributes:
+        path: the folder; empty when made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for draft in folder.glob(f"{_DRAFT}*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - draft.stat().st_mtime > _SECONDS_OF_A_DRAFT:
-                shutil.rmtree(draft, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder))
+
+    def __init__(self, cache: Path):
+        """Makes the folder in `cache`, which is made too if need be.
+
+        Raises:
+            OSError: if it cannot be made.
+        """
+        cache.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(cache)
+        self._lock: int | None
+        self.path, self._lock = _new_locked_folder(cache)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def publish(self, name: str, is_whole: Callable[[Path], bool]) -> bool:
+        """Renames the finished draft to `name`, unless a whole entry of that name exists.
+
+        Args:
+            name: of the entry.
+            is_whole: whether an entry, given by its path, can be read; called only where one exists.
+
+        Returns:
+            Whether the draft became the entry; if not, it is discarded.
+
+        Raises:
+            OSError: if the cache cannot be written.
+        """
+        entry = self.path.with_name(name)
+        # Atomic, and refused where a folder that is not empty has the name.
+        while not _renamed(self.path, entry):
+            with contextlib.suppress(FileNotFoundError), _opened(entry) as judged:
+                if is_whole(entry):
+                    self.discard()
+                    return False
+                _move_away(entry, judged)
+        self._unlock()
+        return True
+
+    def discard(self) -> None:
+        """Removes the draft, unless it was published; may be called again."""
+        if self._lock is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
-def put_in_place(draft: Path, place: Path) -> None:
-    """Renames a finished draft, replacing what is there; another process may do the same meanwhile."""
-    if place.exists():
-        removed = draft / "removed"
-        with contextlib.suppress(FileNotFoundError):
-            place.rename(removed)
-        shutil.rmtree(removed, ignore_errors=True)
+def _new_locked_folder(cache: Path) -> tuple[Path, int]:
+    """Returns a new hidden folder and the descriptor that holds its lock."""
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=cache))
+        descriptor = os.open(path, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # not every file system has locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.exists():
+            return path, descriptor
+        os.close(descriptor)  # removed by a process that took it for abandoned
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """Removes the drafts of processes that have ended."""
+    for draft in cache.glob(f"{_DRAFT}*"):
+        try:
+            seconds = time.time() - draft.stat().st_mtime
+            descriptor = os.open(draft, os.O_RDONLY)
+        except OSError:  # published or removed meanwhile
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            abandoned = seconds > _SECONDS_TO_LOCK
+        except BlockingIOError:
+            abandoned = False
+        except OSError:
+            abandoned = seconds > _SECONDS_WITHOUT_LOCK
+        if abandoned:
+            shutil.rmtree(draft, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _renamed(source: Path, target: Path) -> bool:
+    """Renames a folder; returns False, changing nothing, where the target exists and is not empty."""
     try:
-        draft.rename(place)
-    except OSError:
-        if not place.exists():
-            raise
-        shutil.rmtree(draft, ignore_errors=True)
+        source.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            return False
+        raise
+    return True
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Gives a descriptor of a file or folder: as long as it is open, its inode names nothing else."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _move_away(entry: Path, judged: int) -> None:
+    """Removes an entry that is not whole, given by its descriptor.
+
+    Another process may have put a whole one in its place since it was judged: that one is put back.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=entry.parent))
+    try:
+        moved = folder / "removed"
+        entry.rename(moved)
+        if not os.path.samestat(moved.stat(), os.fstat(judged)):
+            _renamed(moved, entry)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def plain(value: Any) -> Any:

@@ -193,6 +193,11 @@ def train(
 ) -> Outcome | None:
     """Trains every combination from every seed; each member as if it ran alone.
 
+    Equal up to float32 rounding: the layers of several members are one product or one grouped convolution,
+    whose sums have another order. Rounding errors stay small (1e-6 of the largest value after 12 updates of a
+    linear layer, 1e-5 of two residual stages) as long as the optimizer does not divide by them: AdamW with
+    the usual eps of 1e-8 makes updates of full size from gradients that are nothing but rounding error.
+
     Args:
         make_train_step: called inside the compiled program with a member's scalars; returns the step of
             an ordinary run, such as `steps.make_train_step` makes with them.

@@ -100,16 +100,22 @@ def gather(mesh: Mesh, layout: str, data: jax.Array, rows: jax.Array) -> jax.Arr
 
 
 class ResidentStep:
-    """Several updates in one dispatch, on a split that lies on the devices.
+    """Several updates in one call, on a split that lies on the devices.
 
-    `lax.scan` over the updates, except where there is one: the program is then that of a step on one
-    batch, after a gather. Every number of updates is a program of its own, compiled when first
-    needed. `step(state, rows)`, with int32 rows [U, B] on the host, returns the next state and the
+    One program is `lax.scan` over the updates, except where there is one update: the program is then that
+    of a step on one batch, after a gather. Every number of updates is a program of its own, compiled when
+    first needed. `step(state, rows)`, with int32 rows [U, B] on the host, returns the next state and the
     metrics [U], left on the device; the state is donated.
     """
 
     def __init__(
-        self, train_step: Callable, mesh: Mesh, layout: str, *, views: int = 1, unroll: bool = False
+        self,
+        train_step: Callable,
+        mesh: Mesh,
+        layout: str,
+        *,
+        views: int = 1,
+        one_by_one: bool = False,
     ):
         """Prepares the programs; nothing is compiled yet.
 
@@ -118,8 +124,10 @@ class ResidentStep:
             mesh: the devices.
             layout: of the images or activations, see `choose_layout`.
             views: V, rows per example: row r is a view of example r // V.
-            unroll: whether the updates of a dispatch are written out one after the other, for what
-                a compiler runs slower inside of a loop.
+            one_by_one: whether every update is a run of the program of one update, for what a compiler runs
+                slower inside a loop. (Written out one after the other in one program, updates take several
+                times longer to compile, and XLA for CPU of jaxlib 0.12 rounds them differently: it
+                optimises across updates.)
         """
 
         def update(state, rows, images, labels):
@@ -138,11 +146,11 @@ class ResidentStep:
             def body(state, rows):
                 return update(state, rows, images, labels)
 
-            return jax.lax.scan(body, state, rows, unroll=unroll or 1)
+            return jax.lax.scan(body, state, rows)
 
         whole = sharding.replicated(mesh)
         lies = whole if layout == "replicated" else sharding.batch_sharding(mesh)
-        self._mesh, self._layout = mesh, layout
+        self._mesh, self._layout, self._one_by_one = mesh, layout, one_by_one
         self._programs: dict[int, Any] = {}
         self._data: tuple[jax.Array, jax.Array] | None = None
         self._updates = jax.jit(
@@ -162,7 +170,7 @@ class ResidentStep:
             images: shape and dtype of what `put` is going to be given, [N, ...].
             labels: likewise, [N / V].
         """
-        rows = jax.ShapeDtypeStruct((count, batch_size), jnp.int32)
+        rows = jax.ShapeDtypeStruct((self._updates_of(count), batch_size), jnp.int32)
         length = len_padded(images.shape[0], self._mesh, self._layout)
         images = jax.ShapeDtypeStruct((length, *images.shape[1:]), images.dtype)
         labels = jax.ShapeDtypeStruct(labels.shape, labels.dtype)
@@ -170,7 +178,7 @@ class ResidentStep:
 
     def use(self, count: int, program: Any) -> None:
         """Takes the compiled form of what `lower` returned for `count` updates."""
-        self._programs[count] = program
+        self._programs[self._updates_of(count)] = program
 
     def put(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Places the split: images or activations [N, ...], and labels int32 [N / V]."""
@@ -182,11 +190,22 @@ class ResidentStep:
     def __call__(self, state: Any, rows: np.ndarray) -> tuple[Any, dict[str, jax.Array]]:
         """Runs len(rows) updates; `put` comes first."""
         assert self._data is not None
+        if self._updates_of(len(rows)) < len(rows):
+            measured = []
+            for row in rows:
+                state, of_update = self(state, row[None])
+                # On several simulated devices XLA for CPU must not be many programs ahead.
+                measured.append(jax.block_until_ready(of_update))
+            return state, jax.tree.map(lambda *values: jnp.concatenate(values), *measured)
         if len(rows) not in self._programs:
             shapes = jax.eval_shape(lambda *arrays: arrays, state, rows, *self._data)
             self._programs[len(rows)] = self._updates.lower(*shapes).compile()
         placed = place(self._mesh, rows.astype(np.int32), "replicated")
         return self._programs[len(rows)](state, placed, *self._data)
+
+    def _updates_of(self, count: int) -> int:
+        """Returns the updates of the program that makes `count` of them."""
+        return 1 if self._one_by_one else count
 
 
 def len_padded(num_rows: int, mesh: Mesh, layout: str) -> int:

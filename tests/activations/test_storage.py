@@ -1,9 +1,12 @@
 """Stores: found again under the same facts, never under others, never when damaged."""
 
 import json
-import os
+import pathlib
 import re
-import time
+import shutil
+import subprocess
+import sys
+import threading
 
 import ml_dtypes
 import numpy as np
@@ -99,23 +102,118 @@ def test_without_a_folder_activations_stay_in_memory():
     assert store.keep(out) is out
 
 
-def test_old_drafts_are_removed_and_others_left_alone(tmp_path):
-    """A draft of an hour may be that of another process, one of two days is that of a killed one."""
-    hour, days = files.new_draft(tmp_path), files.new_draft(tmp_path)
-    for draft, age in ((hour, 3600), (days, 2 * 24 * 3600)):
-        os.utime(draft, (time.time() - age,) * 2)
-    kept(tmp_path)
-    assert hour.exists() and not days.exists()
-
-
-def test_two_that_compute_the_same_do_no_harm(tmp_path):
+@pytest.mark.parametrize("deleted", [False, True])
+def test_two_that_compute_the_same_do_no_harm(tmp_path, deleted):
     stores = [Store(tmp_path, FACTS, SHAPE, "float32") for _ in range(2)]
-    outs = [store.create() for store in stores]
-    for out in outs:
-        out[:] = values(np.float32)
-    for store, out in zip(stores, outs, strict=True):
-        np.testing.assert_array_equal(store.keep(out), values(np.float32))
+    drafts = [store.create() for store in stores]
+    for number, draft in enumerate(drafts):
+        draft[:] = values(np.float32) + number
+    first = stores[0].keep(drafts[0])
+    if deleted:
+        shutil.rmtree(tmp_path / stores[0].key)
+    second = stores[1].keep(drafts[1])
+    np.testing.assert_array_equal(first, values(np.float32))
+    # The first entry stays, and is what the second one reads.
+    np.testing.assert_array_equal(second, values(np.float32) + deleted)
+    np.testing.assert_array_equal(stores[0].open(), second)
     assert [path.name for path in tmp_path.iterdir()] == [stores[0].key]
+
+
+def test_an_entry_that_vanishes_at_once_is_still_returned(tmp_path, monkeypatch):
+    """As when a user empties the folder between the rename and the first read."""
+    publish = files.Draft.publish
+
+    def published_and_deleted(draft, name, is_whole):
+        result = publish(draft, name, is_whole)
+        shutil.rmtree(tmp_path / name)
+        return result
+
+    monkeypatch.setattr(files.Draft, "publish", published_and_deleted)
+    for _ in range(2):
+        store = Store(tmp_path, FACTS, SHAPE, "float32")
+        draft = store.create()
+        draft[:] = values(np.float32)
+        np.testing.assert_array_equal(store.keep(draft), values(np.float32))
+
+
+def test_arrays_stay_readable_when_their_entry_is_damaged_and_replaced(tmp_path):
+    store = kept(tmp_path)
+    array = store.open()
+    (store.path.parent / "facts.json").unlink()
+    np.testing.assert_array_equal(kept(tmp_path).open(), values(np.float32))
+    shutil.rmtree(tmp_path)
+    np.testing.assert_array_equal(array, values(np.float32))
+
+
+@pytest.mark.parametrize("place", ["an empty folder", "a file", "a folder of another kind"])
+def test_whatever_has_the_name_of_an_entry_is_replaced(tmp_path, place):
+    entry = tmp_path / Store(tmp_path, FACTS, SHAPE, "float32").key
+    if place == "a file":
+        entry.write_text("")
+    else:
+        entry.mkdir()
+    if place == "a folder of another kind":
+        (entry / "notes.txt").write_text("")
+    np.testing.assert_array_equal(kept(tmp_path).open(), values(np.float32))
+    assert [path.name for path in tmp_path.iterdir()] == [entry.name]
+
+
+@pytest.mark.parametrize("checksum", [None, 3, ""])
+def test_a_record_without_a_checksum_verifies_nothing(tmp_path, checksum):
+    store = kept(tmp_path)
+    (store.path.parent / "facts.json").write_text(json.dumps({"sha256": checksum}))
+    assert store.open() is None
+
+
+PROCESSES, ROUNDS = 2, 200
+
+
+def test_processes_and_threads_on_one_folder(tmp_path):
+    """All compute the same entry in every round; in some rounds a damaged one is in the way."""
+    script = pathlib.Path(__file__).with_name("store_worker.py")
+    workers = [
+        subprocess.Popen(
+            [sys.executable, script, tmp_path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=pathlib.Path(__file__).parents[2],
+            text=True,
+        )
+        for _ in range(PROCESSES)
+    ]
+
+    def kill():
+        for worker in workers:
+            worker.kill()
+
+    limit = threading.Timer(120, kill)
+    limit.start()
+
+    def ask(line):
+        """Sends a line to all workers; returns their answers."""
+        for worker in workers:
+            worker.stdin.write(f"{line}\n")
+            worker.stdin.flush()
+        return [worker.stdout.readline().strip() for worker in workers]
+
+    try:
+        assert ask("ready?") == ["ready"] * PROCESSES
+        for number in range(ROUNDS):
+            if number % 4 == 3:
+                damaged = kept(tmp_path, facts={"round": number}).path
+                damaged.write_bytes(damaged.read_bytes()[: -1 - number % 8])
+            assert ask(number) == ["done"] * PROCESSES, number
+    finally:
+        limit.cancel()
+        kill()
+        for worker in workers:
+            print(worker.communicate()[0])
+    entries = sorted(path.name for path in tmp_path.iterdir())
+    stores = [Store(tmp_path, {"round": number}, SHAPE, "float32") for number in range(ROUNDS)]
+    assert entries == sorted(store.key for store in stores)
+    for store in stores:
+        np.testing.assert_array_equal(store.open(), values(np.float32))
 
 
 def test_what_was_given_up_leaves_nothing(tmp_path):

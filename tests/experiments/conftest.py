@@ -31,6 +31,14 @@ def launcher(compiled_programs):
         yield launcher
 
 
+@pytest.fixture(autouse=True)
+def no_command_left(request):
+    """Ends the commands that a test has left running, whether it failed or not."""
+    yield
+    if "launcher" in request.fixturenames:
+        request.getfixturevalue("launcher").kill_all()
+
+
 @pytest.fixture(scope="module")
 def small_networks(compiled_programs):
     """Shrinks every registered network to one block a stage and a few channels; compiles once."""

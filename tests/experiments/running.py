@@ -1,5 +1,6 @@
 """Starting commands as a user does, and reading what they leave."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,6 +17,8 @@ from experiments import config_fields
 from tl_jax import checkpointing
 from tl_jax.models import registry
 
+# Of a command, or a stretch of it; those of the tests take 2 to 30 s on two cores.
+SECONDS = 240
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 TINY = {
     "init.weights": "",
@@ -80,11 +83,23 @@ def metric_lines(run: pathlib.Path) -> list[dict]:
     return [{k: v for k, v in json.loads(t).items() if k not in timings} for t in texts]
 
 
-def wait_for_steps(run: pathlib.Path, steps: int, seconds: float = 300) -> None:
-    """Returns when `metrics.jsonl` has a line of the given step or a later one."""
-    deadline = time.monotonic() + seconds
+def wait_for_steps(run: pathlib.Path, steps: int, *commands: "Started") -> None:
+    """Returns when `metrics.jsonl` has a line of the given step or a later one.
+
+    Raises:
+        AssertionError: if that takes longer than `SECONDS`, or one of the commands ends before; with what
+            they printed.
+    """
+    deadline = time.monotonic() + SECONDS
     while not any(line["step"] >= steps for line in metric_lines(run)):
-        assert time.monotonic() < deadline, f"{run} has not reached step {steps}"
+        late = time.monotonic() > deadline
+        if late or any(command.has_ended() for command in commands):
+            # A last look: a command may have ended since the one before.
+            if any(line["step"] >= steps for line in metric_lines(run)):
+                return
+            printed = "\n".join(command.output() for command in commands)
+            why = f"after {SECONDS} s" if late else "and a command has ended"
+            raise AssertionError(f"{run} has not reached step {steps} {why}\n{printed}")
         time.sleep(0.005)
 
 
@@ -127,12 +142,38 @@ class Started:
         if self._code is None:
             os.kill(self.pid, number)
 
-    def wait(self) -> tuple[int, str, str]:
-        """Returns exit code (minus the signal that killed it), standard output and error."""
+    def has_ended(self, seconds: float = 0) -> bool:
+        """Returns whether it has ended, after waiting so long at most."""
         if self._code is None:
-            self._code = self._launcher.ask({"wait": self.pid})
+            self._code = self._launcher.ask({"wait": self.pid, "seconds": seconds})
+        return self._code is not None
+
+    def wait(self) -> tuple[int, str, str]:
+        """Returns exit code (minus the signal that killed it), standard output and error.
+
+        Raises:
+            AssertionError: if it takes longer than `SECONDS`; it is killed then, and what it printed is
+                in the message.
+        """
+        if not self.has_ended(SECONDS):
+            self.kill()
+            raise AssertionError(f"killed after {SECONDS} s:\n{self.output()}")
         out, err = (path.read_text() for path in self._files)
         return self._code, out, err
+
+    def kill(self) -> None:
+        """Ends it and all that it started, unless it has ended."""
+        if not self.has_ended():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self.has_ended(SECONDS)
+
+    def output(self) -> str:
+        """Returns what it has printed so far."""
+        kinds = ("output", "error")
+        texts = [path.read_text() if path.exists() else "" for path in self._files]
+        parts = zip(kinds, texts, strict=True)
+        return "\n".join(f"-- {kind} of process {self.pid}:\n{text}" for kind, text in parts)
 
 
 class Launcher:
@@ -140,9 +181,18 @@ class Launcher:
 
     def __init__(self, compiled_programs: pathlib.Path):
         self._folder = compiled_programs
+        self._commands: list[Started] = []
         self._count = 0
-        environment = {**os.environ, "NPROC": "16", "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": ""}
-        environment["PYTHONPATH"] = str(REPOSITORY)
+        environment = {
+            **os.environ,
+            "NPROC": "16",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONWARNINGS": "",
+            "PYTHONPATH": str(REPOSITORY),
+            # Threads that NumPy and SciPy start when imported would make forks unsafe.
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+        }
         self._process = subprocess.Popen(
             [sys.executable, str(pathlib.Path(__file__).with_name("fork_server.py"))],
             stdin=subprocess.PIPE,
@@ -157,14 +207,20 @@ class Launcher:
 
     def __exit__(self, *_):
         self._process.stdin.close()
-        self._process.wait(timeout=60)
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._process.stdout.close()
 
     def ask(self, request: dict):
         """Returns the fork server's answer."""
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        assert answer, f"the fork server ended with exit code {self._process.wait()}"
+        return json.loads(answer)
 
     def start(self, module: str, *argv: str, devices: int = 1, small: bool = False) -> Started:
         """Starts `python -m experiments.MODULE ARGV` with so many simulated devices.
@@ -172,7 +228,8 @@ class Launcher:
         With `small`, the registered networks are those of `small_architectures`.
         """
         self._count += 1
-        files = tuple(self._folder / f"{self._count}.{kind}" for kind in ("out", "err"))
+        name = f"{self._process.pid}-{self._count}"
+        files = tuple(self._folder / f"{name}.{kind}" for kind in ("out", "err"))
         request = {
             "module": f"experiments.{module}",
             "argv": [*argv, f"--compilation_cache={self._folder}"],
@@ -180,7 +237,9 @@ class Launcher:
             "small": small,
             "files": [str(path) for path in files],
         }
-        return Started(self, self.ask(request), files)
+        command = Started(self, self.ask(request), files)
+        self._commands.append(command)
+        return command
 
     def run(
         self, module: str, *argv: str, devices: int = 1, small: bool = False
@@ -188,8 +247,7 @@ class Launcher:
         """Starts a command and waits: exit code, standard output and error."""
         return self.start(module, *argv, devices=devices, small=small).wait()
 
-
-def kill_if_running(started: Started) -> None:
-    """Ends a command that a failed test left behind."""
-    started.signal(signal.SIGKILL)
-    started.wait()
+    def kill_all(self) -> None:
+        """Ends the commands that a test left behind."""
+        while self._commands:
+            self._commands.pop().kill()

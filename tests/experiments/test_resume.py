@@ -10,7 +10,6 @@ import pytest
 from running import (
     arguments,
     assert_same_bits,
-    kill_if_running,
     metric_lines,
     tree_of,
     wait_for_steps,
@@ -59,7 +58,7 @@ def test_killed_three_times(launcher, uninterrupted, tmp_path):
     chance = random.Random(20)
     for after in sorted(chance.sample(range(1, 15), 3)):
         command = launcher.start("finetune", *COMMAND, f"--workdir={workdir}")
-        wait_for_steps(workdir, after)
+        wait_for_steps(workdir, after, command)
         time.sleep(chance.uniform(0, 0.05))
         command.signal(signal.SIGKILL)
         code, _, err = command.wait()
@@ -75,7 +74,7 @@ def test_killed_three_times(launcher, uninterrupted, tmp_path):
 def test_stopped_on_request(launcher, uninterrupted, tmp_path, number):
     workdir = tmp_path / "run"
     command = launcher.start("finetune", *COMMAND, f"--workdir={workdir}")
-    wait_for_steps(workdir, 3)
+    wait_for_steps(workdir, 3, command)
     command.signal(number)
     code, _, err = command.wait()
     assert code == 75, err
@@ -93,17 +92,14 @@ def test_stopped_on_request(launcher, uninterrupted, tmp_path, number):
 def test_a_second_process_on_the_same_workdir(launcher, tmp_path):
     workdir = tmp_path / "run"
     first = launcher.start("finetune", *COMMAND, f"--workdir={workdir}")
-    try:
-        wait_for_steps(workdir, 1)
-        first.signal(signal.SIGSTOP)
-        before = tree_of(workdir)
-        code, _, err = launcher.run("finetune", *COMMAND, f"--workdir={workdir}")
-        assert code == 2, err
-        assert f"{workdir} is in use by process {first.pid} on " in err
-        assert "Traceback" not in err
-        assert tree_of(workdir) == before
-    finally:
-        kill_if_running(first)
+    wait_for_steps(workdir, 1, first)
+    first.signal(signal.SIGSTOP)
+    before = tree_of(workdir)
+    code, _, err = launcher.run("finetune", *COMMAND, f"--workdir={workdir}")
+    assert code == 2, err
+    assert f"{workdir} is in use by process {first.pid} on " in err
+    assert "Traceback" not in err
+    assert tree_of(workdir) == before
 
 
 def test_a_finished_run_says_so_and_does_nothing(launcher, uninterrupted):

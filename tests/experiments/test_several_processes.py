@@ -3,9 +3,10 @@
 import shutil
 import signal
 import socket
+import time
 
 import pytest
-from running import arguments, kill_if_running, metric_lines, tree_of, wait_for_steps
+from running import SECONDS, arguments, metric_lines, tree_of, wait_for_steps
 
 STEPS, SAVED = 16, 12
 COMMAND = [
@@ -47,6 +48,18 @@ def start_two(launcher, workdir, *flags):
     ]
 
 
+def both_ended(commands):
+    """Returns exit code, output and error of each; where one fails, the other has half a minute more."""
+    deadline = time.monotonic() + SECONDS
+    while not all(command.has_ended(0.1) for command in commands):
+        if any(command.has_ended() and command.wait()[0] for command in commands):
+            deadline = min(deadline, time.monotonic() + 30)
+        if time.monotonic() > deadline:
+            for command in commands:
+                command.kill()
+    return [command.wait() for command in commands]
+
+
 def assert_close(run, expected):
     lines, wanted = metric_lines(run), metric_lines(expected)
     assert [(line["step"], line["split"]) for line in lines] == [
@@ -73,13 +86,9 @@ def one_process(launcher, tmp_path_factory):
 def test_two_processes_stop_together_and_one_goes_on(launcher, one_process, tmp_path):
     workdir = tmp_path / "run"
     commands = start_two(launcher, workdir)
-    try:
-        wait_for_steps(workdir, 2)
-        commands[1].signal(signal.SIGTERM)  # only one is told
-        ended = [command.wait() for command in commands]
-    finally:
-        for command in commands:
-            kill_if_running(command)
+    wait_for_steps(workdir, 2, *commands)
+    commands[1].signal(signal.SIGTERM)  # only one is told
+    ended = both_ended(commands)
     assert [code for code, _, _ in ended] == [75, 75], ended
     reached = metric_lines(workdir)[-1]["step"]
     assert 2 <= reached < STEPS
@@ -97,12 +106,7 @@ def test_two_processes_go_on_where_one_was(launcher, one_process, tmp_path):
     (workdir / "result.json").unlink()
     (workdir / "weights.safetensors").unlink()
     shutil.rmtree(workdir / "checkpoints" / str(STEPS))
-    commands = start_two(launcher, workdir)
-    try:
-        ended = [command.wait() for command in commands]
-    finally:
-        for command in commands:
-            kill_if_running(command)
+    ended = both_ended(start_two(launcher, workdir))
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert f"{workdir}: test top-1" in ended[0][1]
     assert str(workdir) not in ended[1][1]
@@ -118,15 +122,6 @@ STORED = arguments(
 )
 
 
-def both_ended(launcher, workdir, *flags):
-    commands = start_two(launcher, workdir, *flags)
-    try:
-        return [command.wait() for command in commands]
-    finally:
-        for command in commands:
-            kill_if_running(command)
-
-
 def test_two_processes_with_stored_activations(launcher, tmp_path):
     own = [*STORED, f"--config.cache.dir={tmp_path / 'activations'}"]
     alone, both = tmp_path / "alone", tmp_path / "both"
@@ -135,13 +130,13 @@ def test_two_processes_with_stored_activations(launcher, tmp_path):
     )
     assert code == 0, err
     shutil.rmtree(tmp_path / "activations")
-    ended = both_ended(launcher, both, *own)
+    ended = both_ended(start_two(launcher, both, *own))
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert_close(both, alone)
 
 
 def test_pmap_is_for_one_process(launcher, tmp_path):
-    ended = both_ended(launcher, tmp_path / "run", "--config.parallel.mode=pmap")
+    ended = both_ended(start_two(launcher, tmp_path / "run", "--config.parallel.mode=pmap"))
     assert [code for code, _, _ in ended] == [2, 2], ended
     assert all("parallel.mode=pmap in 2 processes: expected jit" in err for _, _, err in ended)
     assert not (tmp_path / "run").exists()

@@ -1,8 +1,10 @@
 """Where activations are kept, and how a later run knows that they are the right ones.
 
-A store is a folder named by its key, which appears whole or not at all: `activations.npy`, [M, V, ...]
-(bfloat16 as the uint16 of its bits, which NumPy has no name for), and `facts.json`: the facts that the
-key is the digest of, shape, dtype and checksum. Any of them may be deleted at any time.
+An entry is a folder named by its key, which appears whole or not at all (`files.Draft`): `activations.npy`,
+[M, V, ...] (bfloat16 as the uint16 of its bits, which NumPy has no name for), and `facts.json`: the facts
+that the key is the digest of, shape, dtype and checksum. Entries may be deleted at any time.
+
+M: images; V: views of each.
 """
 
 import copy
@@ -85,7 +87,7 @@ class Store:
         text = json.dumps(self._facts, sort_keys=True)
         self.key = hashlib.sha256(text.encode()).hexdigest()[:32]
         self._folder = None if folder is None else Path(folder).expanduser()
-        self._draft: Path | None = None
+        self._draft: files.Draft | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -113,22 +115,13 @@ class Store:
     def open(self, *, verify: bool = True) -> np.ndarray | None:
         """Returns the activations, mapped from their file, or None where they have to be computed.
 
+        The array stays readable when the entry is deleted or replaced later.
+
         Args:
             verify: whether the checksum is compared too, for which the whole file is read; without,
-                a file that was cut short or changed in size is still noticed.
+                a file that changed in size is still noticed.
         """
-        if self.path is None:
-            return None
-        try:
-            checksum = json.loads((self.path.parent / _FACTS).read_text())["sha256"]
-            stored = np.load(self.path, mmap_mode="r")
-        except (OSError, ValueError, EOFError, KeyError, TypeError):
-            return None
-        if stored.shape != self.shape or stored.dtype != self._stored_dtype:
-            return None
-        if verify and checksum != files.digest(self.path):
-            return None
-        return stored.view(self.dtype)
+        return None if self._folder is None else self._read(self._folder / self.key, verify)
 
     def create(self) -> np.ndarray:
         """Returns an array to write the activations to: a draft of the file, or memory without one.
@@ -138,10 +131,10 @@ class Store:
         """
         if self._folder is None:
             return np.empty(self.shape, self.dtype)
-        self._draft = files.new_draft(self._folder)
-        path = self._draft / _ACTIVATIONS
+        self._draft = files.Draft(self._folder)
+        path = self._draft.path / _ACTIVATIONS
         try:
-            with files.explain_full_disk(_ACTIVATIONS, self._draft, self.num_bytes):
+            with files.explain_full_disk(_ACTIVATIONS, self._draft.path, self.num_bytes):
                 mapped = np.lib.format.open_memmap(
                     path, mode="w+", dtype=self._stored_dtype, shape=self.shape
                 )
@@ -154,21 +147,41 @@ class Store:
     def discard(self) -> None:
         """Removes what `create` began."""
         if self._draft is not None:
-            shutil.rmtree(self._draft, ignore_errors=True)
+            self._draft.discard()
 
     def keep(self, written: np.ndarray) -> np.ndarray:
-        """Puts what `create` returned in place, now that it is whole; returns it for reading."""
+        """Keeps what `create` returned, now that it is whole, for later runs; returns it for reading.
+
+        Where another process has finished the same entry meanwhile, that one stays and is returned.
+
+        Raises:
+            OSError: if the disk is full, or the folder cannot be written any more.
+        """
         if self._folder is None:
             return written
         assert isinstance(written, np.memmap) and self._draft is not None
         written.flush()
-        checksum = files.digest(self._draft / _ACTIVATIONS)
-        record = files.to_json({"facts": self._facts, "sha256": checksum})
-        files.write(self._draft / _FACTS, record)
-        files.put_in_place(self._draft, self._folder / self.key)
-        found = self.open(verify=False)
-        assert found is not None
-        return found
+        path = self._draft.path
+        record = {"facts": self._facts, "sha256": files.digest(path / _ACTIVATIONS)}
+        files.write(path / _FACTS, files.to_json(record))
+        # Mapped before it gets its name: from then on another process may delete it.
+        own = self._read(path, verify=False)
+        assert own is not None
+        if self._draft.publish(self.key, lambda entry: self._read(entry, verify=True) is not None):
+            return own
+        other = self.open(verify=False)
+        return own if other is None else other
+
+    def _read(self, entry: Path, verify: bool) -> np.ndarray | None:
+        """Returns the activations of an entry; None if they are absent, damaged or of another form."""
+        try:
+            checksum = str(json.loads((entry / _FACTS).read_text())["sha256"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        stored = files.map_array(entry / _ACTIVATIONS, checksum if verify else None)
+        if stored is None or (stored.shape, stored.dtype) != (self.shape, self._stored_dtype):
+            return None
+        return stored.view(self.dtype)
 
     @property
     def _stored_dtype(self) -> np.dtype:

@@ -2,7 +2,7 @@
 
 One entry is a folder named by the fingerprint of what was decoded, with `images.npy` uint8
 [N, H, W, C], `labels.npy` integers [N] and `files.json`, their sizes and SHA-256. It appears whole or not at
-all. Any entry may be deleted at any time.
+all (`files.Draft`). Entries may be deleted at any time.
 """
 
 import dataclasses
@@ -28,14 +28,9 @@ class Kept:
 
     def images(self) -> np.ndarray | None:
         """Returns the images, mapped from the file; None if their checksum is wrong."""
-        path = self.folder / _IMAGES
-        try:
-            if files.digest(path) == self.checksum:
-                # Without its subclass, whose indexing is slower.
-                return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-        except (OSError, ValueError):
-            pass
-        return None
+        images = files.map_array(self.folder / _IMAGES, self.checksum)
+        # Without its subclass, whose indexing is slower.
+        return None if images is None else images.view(np.ndarray)
 
 
 class DecodedCache:
@@ -46,17 +41,7 @@ class DecodedCache:
 
     def find(self, key: str) -> Kept | None:
         """Returns the entry of a fingerprint; None if it is absent or visibly damaged."""
-        folder = self._folder / key
-        try:
-            facts = json.loads((folder / _FACTS).read_text())
-            if any((folder / name).stat().st_size != fact["bytes"] for name, fact in facts.items()):
-                return None
-            if files.digest(folder / _LABELS) != facts[_LABELS]["sha256"]:
-                return None
-            labels = np.load(folder / _LABELS, allow_pickle=False)
-            return Kept(folder, facts[_IMAGES]["sha256"], labels)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
+        return _read(self._folder / key)
 
     def announce(self, key: str, num_examples: int, num_bytes: int) -> None:
         """Says that images are decoded, and where they will be kept."""
@@ -66,20 +51,35 @@ class DecodedCache:
         )
 
     def keep(self, key: str, images: np.ndarray, labels: np.ndarray) -> None:
-        """Writes an entry, in place of a damaged one; where that fails, says so and goes on."""
+        """Writes an entry unless a whole one is there; where that fails, says so and goes on."""
         try:
-            draft = files.new_draft(self._folder)
-            try:
+            with files.Draft(self._folder) as draft:
                 needed = 2 * images.nbytes  # the run itself needs room too
-                free = shutil.disk_usage(draft).free
+                free = shutil.disk_usage(draft.path).free
                 if free < needed:
                     raise OSError(f"{free / 1e6:,.0f} MB are free, {needed / 1e6:,.0f} needed")
-                _write(draft, images, labels)
-                files.put_in_place(draft, self._folder / key)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
+                _write(draft.path, images, labels)
+                draft.publish(key, _is_whole)
         except OSError as error:
             _say(f"decoded images are not kept in {self._folder}: {error}")
+
+
+def _read(folder: Path) -> Kept | None:
+    try:
+        facts = json.loads((folder / _FACTS).read_text())
+        if any((folder / name).stat().st_size != fact["bytes"] for name, fact in facts.items()):
+            return None
+        if files.digest(folder / _LABELS) != facts[_LABELS]["sha256"]:
+            return None
+        labels = np.load(folder / _LABELS, allow_pickle=False)
+        return Kept(folder, str(facts[_IMAGES]["sha256"]), labels)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _is_whole(folder: Path) -> bool:
+    kept = _read(folder)
+    return kept is not None and kept.images() is not None
 
 
 def _write(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
