@@ -1,4 +1,4 @@
-"""The search that chose the learning rates of configs/quickstart.py, on digits held out of train.
+"""The search that chose learning rates and augmentation of configs/quickstart.py, on digits held out of train.
 
 Command:
     python -m experiments.compare --config=configs/quickstart_search.py --workdir=runs/quickstart_search
@@ -13,11 +13,12 @@ import ml_collections
 
 from configs import quickstart
 
-_RATES = ("0.02", "0.05", "0.1", "0.2", "0.5")
+_RATES = ("0.01", "0.02", "0.05", "0.1", "0.2", "0.5")
+_RATES_WITH_CROPS = ("0.01", "0.02", "0.05", "0.1")
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns the quickstart with every method at every learning rate of a grid."""
+    """Returns the quickstart with every method at every learning rate of a grid, also with random crops."""
     config = quickstart.get_config()
     config.data.train_split = "train[:45%]"
     config.data.test_split = "train[45%:50%]"
@@ -28,12 +29,13 @@ def get_config() -> ml_collections.ConfigDict:
         "full_finetune": (),
     }
     config.compare.seeds = (10, 11, 12, 13, 14)
-    config.compare.methods = ml_collections.ConfigDict(
-        {
-            f"{method}_lr_{rate.replace('.', '_')}": (*fields, f"optim.learning_rate={rate}")
-            for method, fields in methods.items()
-            for rate in _RATES
-        }
-    )
+    config.compare.methods = ml_collections.ConfigDict()
+    for method, fields in methods.items():
+        for rate in _RATES:
+            name = f"{method}_lr_{rate.replace('.', '_')}"
+            own = (*fields, f"optim.learning_rate={rate}")
+            config.compare.methods[name] = own
+            if rate in _RATES_WITH_CROPS:
+                config.compare.methods[f"{name}_crops"] = (*own, "augment.crop_padding=2")
     config.compare.baseline = "random_init_lr_0_05"
     return config
