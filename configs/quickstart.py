@@ -31,7 +31,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.weight_decay = 5e-4
     config.optim.warmup_steps = 10
     config.train.steps = 80
-    config.train.eval_every_epochs = 0.0  # the last step is reported: no step is chosen by validation
+    config.train.eval_every_epochs = (
+        0.0  # the last step is reported: no step is chosen by validation
+    )
     config.train.log_every_steps = 10
 
     config.compare = ml_collections.ConfigDict()

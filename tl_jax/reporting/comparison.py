@@ -185,9 +185,7 @@ def choice(methods: Sequence[Mapping[str, Any]], metric: str) -> tuple[str, bool
     return text, False
 
 
-def _by_seed(
-    results: Sequence[Mapping[str, Any]], method: str, field: str
-) -> dict[int, float]:
+def _by_seed(results: Sequence[Mapping[str, Any]], method: str, field: str) -> dict[int, float]:
     return {
         result["seed"]: number(result[field]) for result in results if result["method"] == method
     }
@@ -347,14 +345,10 @@ def _difference(metric: str, entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return _NONE
     fields = {name: value for name, value in entry.items() if name != "to"}
-    return intervals.difference(
-        statistics.PairedDifference(**fields), percent=_in_percent(metric)
-    )
+    return intervals.difference(statistics.PairedDifference(**fields), percent=_in_percent(metric))
 
 
-def _drawn(
-    metric: str, entry: Mapping[str, Any]
-) -> tuple[list[float], tuple[float, float] | None]:
+def _drawn(metric: str, entry: Mapping[str, Any]) -> tuple[list[float], tuple[float, float] | None]:
     """Returns the values and the interval of a mean or a difference in the unit of the plot."""
     interval = entry["interval"]
     if interval is not None:

@@ -42,9 +42,7 @@ def write_sweep(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> l
         png = plots.to_png(figure)
         files.write(folder / "plots" / "sweep.png", png)
         picture = {"src": pages.png_uri(png), "alt": _alt(fields)}
-    over_seeds = {
-        name: statistics.Mean(**fields) for name, fields in content["over_seeds"].items()
-    }
+    over_seeds = {name: statistics.Mean(**fields) for name, fields in content["over_seeds"].items()}
     page = pages.render(
         "sweep.html",
         title=content["title"],
