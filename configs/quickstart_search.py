@@ -14,11 +14,10 @@ import ml_collections
 from configs import quickstart
 
 _RATES = ("0.01", "0.02", "0.05", "0.1", "0.2", "0.5")
-_RATES_WITH_CROPS = ("0.01", "0.02", "0.05", "0.1")
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns the quickstart with every method at every learning rate of a grid, also with random crops."""
+    """Returns the quickstart with every method at every learning rate of a grid, without and with random crops."""
     config = quickstart.get_config()
     config.data.train_split = "train[:45%]"
     config.data.test_split = "train[45%:50%]"
@@ -32,10 +31,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.compare.methods = ml_collections.ConfigDict()
     for method, fields in methods.items():
         for rate in _RATES:
-            name = f"{method}_lr_{rate.replace('.', '_')}"
-            own = (*fields, f"optim.learning_rate={rate}")
-            config.compare.methods[name] = own
-            if rate in _RATES_WITH_CROPS:
-                config.compare.methods[f"{name}_crops"] = (*own, "augment.crop_padding=2")
+            for suffix, padding in (("", 0), ("_crops", 2)):
+                config.compare.methods[f"{method}_lr_{rate.replace('.', '_')}{suffix}"] = (
+                    *fields,
+                    f"optim.learning_rate={rate}",
+                    f"augment.crop_padding={padding}",
+                )
     config.compare.baseline = "random_init_lr_0_05"
     return config

@@ -25,8 +25,8 @@ def make_results(**extra):
     ]
 
 
-TEST, VALIDATION = (f"{split} top-1 accuracy, mean (95%)" for split in ("test", "validation"))
-DIFFERENCE = "test, difference to linear_probe"
+TEST, VALIDATION = (f"{split} top-1 (95%)" for split in ("test", "validation"))
+DIFFERENCE = "test, against linear_probe (95%)"
 
 
 def test_statistics_are_those_computed_by_hand(tmp_path):
@@ -54,8 +54,7 @@ def test_statistics_are_those_computed_by_hand(tmp_path):
         "seeds": 3,
         DIFFERENCE: "-",
         "wall time of a run": "20.0 s",
-        "trainable_parameters": 1200,
-        "device": "cpu",
+        "trainable parameters": 1200,
     }
     assert [row[DIFFERENCE] for row in rows[1:]] == [
         "+4.00 points (+1.52 to +6.48), n=3",
@@ -66,6 +65,7 @@ def test_statistics_are_those_computed_by_hand(tmp_path):
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert "92.00% (87.03 to 96.97)" in text and "+4.00 points (+1.52 to +6.48), n=3" in text
         assert "95% t-intervals over seeds" in text and "±" not in text
+        assert "device cpu" in text
     assert (tmp_path / "plots" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -78,7 +78,7 @@ def test_differences_are_those_of_pairs(tmp_path):
         for seed, value in by_seed.items()
     ]
     rows = write_comparison(tmp_path, "Methods", results)
-    assert rows[1]["test, difference to a"] == "+2.00 points (-0.48 to +4.48), n=3"
+    assert rows[1]["test, against a (95%)"] == "+2.00 points (-0.48 to +4.48), n=3"
     difference = json.loads((tmp_path / "comparison.json").read_text())["methods"][1]["difference"]
     assert difference["values"] == pytest.approx({"0": 0.02, "1": 0.01, "2": 0.03})
 
@@ -168,8 +168,8 @@ def test_another_metric_is_not_in_percent(tmp_path):
         for seed in (0, 2)
     ]
     rows = write_comparison(tmp_path, "Loss", results, metric="loss")
-    assert rows[0]["test loss, mean (95%)"] == "2 (-10.71 to 14.71)"
-    assert rows[1]["test, difference to a"] == "+2 (+2 to +2), n=2"
+    assert rows[0]["test loss (95%)"] == "2 (-10.71 to 14.71)"
+    assert rows[1]["test, against a (95%)"] == "+2 (+2 to +2), n=2"
 
 
 @pytest.mark.parametrize("value", [math.nan, None, "nan"])

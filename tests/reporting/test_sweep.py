@@ -104,7 +104,7 @@ def test_one_seed_has_no_interval(tmp_path):
         for name, value in {"validation": 0.7, "test": 0.625}.items()
     }
     rows = reporting.write_sweep(tmp_path, content)
-    assert rows[0]["validation top-1, mean (95%)"] == "70.00% (one seed, no interval)"
+    assert rows[0]["validation top-1 (95%)"] == "70.00% (one seed, no interval)"
     page = (tmp_path / "sweep.html").read_text()
     assert "one seed: no interval over seeds" in page
 
@@ -116,7 +116,7 @@ def test_combinations_are_ordered_by_their_mean_over_seeds():
     assert rows[0] == {
         "learning_rate": 0.2,
         "seeds": 2,
-        "validation top-1, mean (95%)": "70.50% (64.15 to 76.85)",
+        "validation top-1 (95%)": "70.50% (64.15 to 76.85)",
         "best seed": "71.00%",
         "diverged": 0,
     }

@@ -41,9 +41,9 @@ def write_comparison(
         results: one mapping per run: `method`, `seed`, `run` (its folder, relative to `folder` or
             to the working directory), the `metric` on the test split, where images were held out
             `validation_<metric>` too, and any of `wall_seconds`, `trainable_parameters` and further
-            fields. Methods keep their order; the others are compared with the first. Of a further
-            field the table shows the value where it is the same in all runs of each method, else the
-            mean, and nothing if it is text that differs.
+            fields. Methods keep their order; the others are compared with the first. A further field
+            is named above the table where it is the same in all runs; else the table shows its value
+            where it is the same in all runs of each method, else its mean, and nothing if it is text.
         metric: the field to compare; printed in percent if its name ends with "accuracy".
 
     Returns:
@@ -57,6 +57,7 @@ def write_comparison(
     methods = summarise(results, metric)
     advice, warning = choice(methods, metric)
     rows = _rows(methods, results, metric)
+    common = _common_fields(results, metric)
     runs = [{**result, "report": _link(folder, result["run"])} for result in results]
     figure = plots.comparison(
         f"test {tables.label(metric)}" + (" (%)" if _in_percent(metric) else ""),
@@ -81,13 +82,14 @@ def write_comparison(
         "runs": runs,
     }
     files.write(folder / "comparison.json", files.to_json(content))
-    files.write(folder / "comparison.md", _markdown(title, rows, runs, metric, advice))
+    files.write(folder / "comparison.md", _markdown(title, rows, runs, metric, advice, common))
     page = pages.render(
         "comparison.html",
         title=title,
         intervals=INTERVALS,
         choice=advice,
         warning=warning,
+        common=common,
         rows=rows,
         columns=tables.columns(rows),
         plot_picture={
@@ -226,7 +228,7 @@ def _rows(
         row[_test_column(metric)] = _mean(metric, method)
         row["seeds"] = method["n"]
         if len(methods) > 1:
-            row[f"test, difference to {methods[0]['method']}"] = _difference(
+            row[f"test, against {methods[0]['method']} (95%)"] = _difference(
                 metric, method["difference"]
             )
         row["wall time of a run"] = _seconds(method["wall_seconds"])
@@ -235,19 +237,35 @@ def _rows(
     return rows
 
 
+def _further_fields(results: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
+    """Returns the fields without a place of their own."""
+    placed = (*_PLACED, metric, VALIDATION + metric)
+    return [name for name in tables.columns(results) if name not in placed]
+
+
+def _common_fields(results: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    """Returns the further fields that are the same in all runs."""
+    return {
+        name: results[0].get(name)
+        for name in _further_fields(results, metric)
+        if all(result.get(name) == results[0].get(name) for result in results)
+    }
+
+
 def _extra_columns(results: Sequence[Mapping[str, Any]], metric: str) -> dict[str, dict[str, Any]]:
-    """Returns {heading: {method: cell}} for the fields without a place of their own."""
+    """Returns {heading: {method: cell}} for the further fields that differ between runs."""
     columns = {}
-    for name in tables.columns(results):
-        if name in _PLACED or name in (metric, VALIDATION + metric):
+    common = _common_fields(results, metric)
+    for name in _further_fields(results, metric):
+        if name in common:
             continue
         found: dict[str, list[Any]] = {}
         for result in results:
             found.setdefault(result["method"], []).append(result.get(name))
         if all(all(value == values[0] for value in values) for values in found.values()):
-            columns[name] = {method: values[0] for method, values in found.items()}
+            columns[tables.label(name)] = {method: values[0] for method, values in found.items()}
         elif tables.is_numeric(results, name):
-            columns[f"{name} (mean)"] = {
+            columns[f"{tables.label(name)} (mean)"] = {
                 method: _formatted(name, python_statistics.fmean(known)) if known else None
                 for method, values in found.items()
                 for known in [[float(value) for value in values if value is not None]]
@@ -263,9 +281,9 @@ def _run_row(run: Mapping[str, Any], metric: str) -> dict[str, Any]:
         **(
             {}
             if validation is None
-            else {f"validation {tables.label(metric)}": _formatted(metric, number(validation))}
+            else {f"validation {_short(metric)}": _formatted(metric, number(validation))}
         ),
-        f"test {tables.label(metric)}": _formatted(metric, number(run[metric])),
+        f"test {_short(metric)}": _formatted(metric, number(run[metric])),
         "wall time": _seconds(run.get("wall_seconds")),
     }
 
@@ -276,6 +294,7 @@ def _markdown(
     runs: Sequence[Mapping[str, Any]],
     metric: str,
     advice: str,
+    common: Mapping[str, Any],
 ) -> str:
     listed = [
         {
@@ -286,6 +305,7 @@ def _markdown(
     ]
     parts = [
         f"# {title}",
+        *([_listed(common)] if common else []),
         tables.format_markdown(rows),
         advice,
         INTERVALS,
@@ -326,12 +346,24 @@ def _formatted(metric: str, value: float | None) -> str:
     return f"{100 * value:.2f}%" if _in_percent(metric) else f"{value:.4g}"
 
 
+def _listed(fields: Mapping[str, Any]) -> str:
+    """Returns "test examples 500, device cpu"."""
+    return ", ".join(
+        f"{tables.label(name)} {tables.format_value(value)}" for name, value in fields.items()
+    )
+
+
 def _test_column(metric: str) -> str:
-    return f"test {tables.label(metric)}, mean (95%)"
+    return f"test {_short(metric)} (95%)"
 
 
 def _validation_column(metric: str) -> str:
-    return f"validation {tables.label(metric)}, mean (95%)"
+    return f"validation {_short(metric)} (95%)"
+
+
+def _short(metric: str) -> str:
+    """Returns "top-1" for "top1_accuracy"."""
+    return tables.label(metric).removesuffix(" accuracy")
 
 
 def _mean(metric: str, entry: Mapping[str, Any] | None) -> str:

@@ -85,7 +85,7 @@ def combinations(
         >>> runs = [{"learning_rate": 0.1, "seed": s, "best_validation_top1": v, "diverged": False}
         ...         for s, v in [(0, 0.5), (1, 0.7)]]
         >>> row = combinations(runs, ["learning_rate"])[0]
-        >>> row["validation top-1, mean (95%)"], row["seeds"]
+        >>> row["validation top-1 (95%)"], row["seeds"]
         ('60.00% (-67.06 to 187.06)', 2)
     """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
@@ -97,7 +97,7 @@ def combinations(
         {
             **dict(zip(fields, values, strict=True)),
             "seeds": len(own),
-            "validation top-1, mean (95%)": intervals.mean(_estimate(own)),
+            "validation top-1 (95%)": intervals.mean(_estimate(own)),
             "best seed": f"{100 * max(member[_TOP1] for member in own):.2f}%",
             "diverged": sum(member["diverged"] for member in own),
         }
