@@ -41,6 +41,7 @@ setuptools.setup(
         "tensorboardX>=2.6",
         "Jinja2>=3.1",
         "numpy>=1.26",
+        "scipy>=1.13",
         "ml_dtypes",
     ],
     extras_require={

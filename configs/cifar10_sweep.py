@@ -26,5 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.sweep.seed = (0, 1, 2, 3)  # order and initialisation; empty: the config's own
     config.sweep.patience = 0  # evaluations without a new best; 0: none stops early
     config.sweep.width = 0  # members at once; 0: as many as memory holds
-    config.sweep.test = "chosen"  # whose test accuracy is told: "chosen" or "all"
+    config.sweep.test = (
+        "chosen"  # members whose test accuracy is measured: of the "chosen" combination, or "all"
+    )
     return config

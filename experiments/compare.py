@@ -2,11 +2,13 @@
 
     python -m experiments.compare --config=configs/quickstart.py --workdir=runs/quickstart
 
-`config.compare.methods` names the methods and the fields that make each of them; `config.compare.seeds` are given
-to `seed` and `data.seed` alike, so that methods meet the same examples and are compared in pairs.
+`config.compare.methods` names the methods and the fields that each of them sets; `config.compare.seeds` are given
+to `seed` and `data.seed` alike, so that the methods of a seed see the same examples and are compared in pairs.
+A method is chosen by validation: what `data.validation_fraction` holds out of train is shown beside test.
 """
 
 import copy
+import json
 import pathlib
 import time
 from typing import Any
@@ -31,18 +33,21 @@ def main() -> None:
     if jax.process_index() == 0:
         rows = reporting.write_comparison(workdir, title(config), results)
         reporting.print_table(title(config), rows)
+        print(json.loads((workdir / "comparison.json").read_text())["choice"])
         print(f"{workdir / 'comparison.html'}: {time.perf_counter() - began:.0f} s in all")
 
 
 def title(config: ml_collections.ConfigDict) -> str:
-    """Returns what is compared, on what."""
+    """Returns the network, the data set and the number of labelled images, as one line."""
     few = config.data.examples_per_class
     shots = f", {few} labelled images per class" if few else ""
     return f"{config.model.name} on {config.data.name}{shots}"
 
 
 def run_cells(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns a row for each method and seed: method, seed, run folder and the test metrics.
+    """Returns a row for each method and seed: run folder, test and validation accuracy, time.
+
+    The validation fields are missing where nothing is held out of train.
 
     Raises:
         InputError: if the config names no methods or seeds, or a field that does not exist.
@@ -74,13 +79,21 @@ def run_cells(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
                 "method": method,
                 "seed": seed,
                 "run": str(folder.relative_to(workdir)),
-                "top1_accuracy": result["splits"]["test"]["top1_accuracy"],
-                "examples": result["splits"]["test"]["examples"],
+                **_accuracies(result),
                 "trainable_parameters": sum(group["trainable"] for group in result["parameters"]),
                 "wall_seconds": result["wall_seconds"],
             }
         )
     return rows
+
+
+def _accuracies(result: dict[str, Any]) -> dict[str, Any]:
+    test, validation = result["splits"]["test"], result["splits"].get("validation")
+    row = {"top1_accuracy": test["top1_accuracy"], "test_examples": test["examples"]}
+    if validation is not None:
+        row["validation_top1_accuracy"] = validation["top1_accuracy"]
+        row["validation_examples"] = validation["examples"]
+    return row
 
 
 def cell_config(

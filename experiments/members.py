@@ -32,7 +32,7 @@ class Grid:
         seeds: of order and initialisation.
         patience: evaluations without a new best after which a member stops; 0 for never.
         width: members at once; 0 for as many as memory holds.
-        test: whose test accuracy is told, "chosen" or "all".
+        test: whose test accuracy is measured: "chosen", the seeds of the chosen combination, or "all".
     """
 
     values: dict[str, tuple[float, ...]]

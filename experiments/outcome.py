@@ -14,6 +14,7 @@ from experiments import weights
 from tl_jax import files, porting, reporting
 from tl_jax.data import Split
 from tl_jax.errors import InputError
+from tl_jax.reporting import intervals
 from tl_jax.run_folder import Identity, RunFolder, environment_facts
 
 CLASS_NAMES = "class_names.json"  # of every run folder, in the order of the head
@@ -33,7 +34,8 @@ def finish(
         config: of the run.
         split: the test split, of N examples.
         logits: of its examples, float32 [N, K].
-        result: what is particular to this run; the facts of the environment are added.
+        result: what is particular to this run; the 95% interval of each split's accuracy
+            (`top1_interval`, Wilson's) and the facts of the environment are added.
 
     Returns:
         What `result.json` holds.
@@ -41,6 +43,7 @@ def finish(
     result = {
         "status": "finished",
         **result,
+        "splits": {name: _with_interval(split) for name, split in result["splits"].items()},
         "class_names": list(split.class_names),
         **environment_facts(),
     }
@@ -118,15 +121,21 @@ def tell_port(folder: RunFolder, report: porting.PortReport) -> None:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """Returns a line about a result: accuracy and number of examples of each split."""
+    """Returns a line about a result: accuracy, its 95% interval and the number of images of each split."""
     labels = {}
     if "data" in result:  # of an evaluation
         labels["test"] = f"{result['data']['name']} {result['data']['split']}"
-    return ", ".join(
-        f"{labels.get(name, name)} top-1 {100 * split['top1_accuracy']:.2f}% of "
-        f"{split['examples']:,} images"
+    return "; ".join(
+        f"{labels.get(name, name)} top-1 {intervals.single_run(split)}"
         for name, split in result["splits"].items()
     )
+
+
+def _with_interval(split: dict[str, Any]) -> dict[str, Any]:
+    interval = None
+    if np.isfinite(split["top1_accuracy"]):
+        interval = list(intervals.of_accuracy(split["top1_accuracy"], split["examples"]))
+    return {**split, "top1_interval": interval}
 
 
 def save_weights(

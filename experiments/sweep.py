@@ -3,7 +3,8 @@
     python -m experiments.sweep --config=configs/digits_sweep.py --workdir=runs/digits_sweep
 
 `config.sweep` holds the values of each swept field; an empty one is the config's own. Every member is the
-run that `experiments.finetune` would make with these values, on activations of the frozen prefix.
+run that `experiments.finetune` would make with these values, on activations of the frozen prefix. The result is
+the mean test accuracy, over seeds, of the combination with the best mean validation accuracy.
 """
 
 import contextlib
@@ -21,9 +22,10 @@ import numpy as np
 from experiments import activation_cache, cli, config_fields, members, outcome, training, weights
 from experiments.members import FIELDS, Grid
 from experiments.preparation import Setup, prepare
-from tl_jax import data, population, reporting
+from tl_jax import data, population, reporting, statistics
 from tl_jax.errors import InputError, unknown
 from tl_jax.loops import Stopped
+from tl_jax.reporting import intervals
 from tl_jax.run_folder import RunFolder
 
 _CONFIG = cli.define_config()
@@ -31,7 +33,7 @@ _WORKDIR = cli.define_workdir()
 
 
 def main() -> None:
-    """Runs the sweep and prints what became of it."""
+    """Runs the sweep and prints its result."""
     run(cli.required(_CONFIG), cli.required_path(_WORKDIR))
 
 
@@ -201,24 +203,40 @@ def _conclude(
         weights_of = variables(place)
         return setup.evaluator(weights_of["params"], weights_of["batch_stats"], setup.inputs[split])
 
+    columns = len(grid.combinations)
     validation, _ = evaluated(chosen, "validation")
     test, logits = evaluated(chosen, "test")
-    read = [(chosen, test)]
-    if grid.test == "all":
-        places = [place for place in np.ndindex(*found.best_top1.shape) if place != chosen]
-        read += [(place, evaluated(place, "test")[0]) for place in places]
-    columns = len(grid.combinations)
-    for (row, column), measured in read:
-        rows[row * columns + column]["test_top1"] = measured["top1_accuracy"]
-    described = grid.combinations[chosen[1]] | {"seed": grid.seeds[chosen[0]]}
+    places = [
+        place
+        for place in np.ndindex(*found.best_top1.shape)
+        if grid.test == "all" or place[1] == chosen[1]
+    ]
+    for place in places:
+        measured = test if place == chosen else evaluated(place, "test")[0]
+        rows[place[0] * columns + place[1]]["test_top1"] = measured["top1_accuracy"]
+    over_seeds = {
+        name: statistics.mean_over_seeds([row[field] for row in rows[chosen[1] :: columns]])
+        for name, field in [("validation", "best_validation_top1"), ("test", "test_top1")]
+    }
+    combination = grid.combinations[chosen[1]]
+    described = combination | {"seed": grid.seeds[chosen[0]]}
     preprocessing = weights.describe_preprocessing(setup.preprocessing)
     class_names = setup.splits["train"].class_names
     outcome.save_weights(folder, setup.config, variables(chosen), preprocessing, class_names)
     _write_curve(folder, found, chosen)
+    test_was_read = (
+        "for every member"
+        if grid.test == "all"
+        else f"for the {len(grid.seeds)} seeds of this combination"
+        if len(grid.seeds) > 1
+        else "for this member"
+    ) + ", at the end, and chose nothing"
     content = {
         "title": f"{setup.config.model.name} on {setup.config.data.name}",
         "fields": [name for name, values in grid.values.items() if len(values) > 1],
         "chosen": {**described, "place": chosen[0] * columns + chosen[1]},
+        "over_seeds": {name: mean.to_json() for name, mean in over_seeds.items()},
+        "test_was_read": test_was_read,
         "members": rows,
         "steps": found.steps.tolist(),
         "history": {
@@ -231,13 +249,16 @@ def _conclude(
     }
     table = reporting.write_sweep(folder.path, content)
     reporting.print_table("Validation top-1 of the best combinations, over seeds", table[:10])
-    of_what = ", ".join(f"{name}={value:g}" for name, value in described.items())
+    of_what = _described(combination)
+    seed = grid.seeds[chosen[0]]
     result = {
         "splits": {"validation": validation, "test": test},
+        "over_seeds": content["over_seeds"],
         "selection": (
-            f"the best of {len(rows)} members on {validation['examples']:,} images held out of train: "
-            f"{of_what}, at step {int(found.best_step[chosen])} of {setup.total_steps}; test was read "
-            + ("for every member, and chose nothing" if grid.test == "all" else "once, at the end")
+            f"the best of {len(grid.combinations)} combinations by mean validation top-1 over seeds: {of_what}; "
+            f"its best seed by validation: {seed}, at step {int(found.best_step[chosen])} of "
+            f"{setup.total_steps}; {validation['examples']:,} images were held out of train; test was read "
+            f"{test_was_read}"
         ),
         "steps": setup.total_steps,
         "selected_step": int(found.best_step[chosen]),
@@ -251,9 +272,18 @@ def _conclude(
         "preprocessing": preprocessing,
         "deviations": setup.deviations,
     }
+    print(f"Its best seed by validation, {seed}, is the one whose weights and report are saved:")
     result = outcome.finish(folder, setup.config, setup.splits["test"], logits, result)
-    print(f"{folder.path / 'sweep.html'}: all members; chosen: {of_what}")
+    print(
+        f"{folder.path / 'sweep.html'}: chosen {of_what}: test top-1 "
+        f"{intervals.mean(over_seeds['test'])} over {len(grid.seeds)} seeds"
+    )
     return result
+
+
+def _described(combination: dict[str, float]) -> str:
+    """Returns "learning_rate=0.1, weight_decay=0.001, ..."."""
+    return ", ".join(f"{name}={value:g}" for name, value in combination.items())
 
 
 def choose(top1: np.ndarray) -> tuple[int, int]:

@@ -12,6 +12,7 @@ _ORDER = (
     "trees",
     "memory",
     "profiling",
+    "statistics",
     "models",
     "porting",
     "data",

@@ -25,6 +25,7 @@ TINY = {
     "data.name": "digits",
     "data.train_split": "train",
     "data.test_split": "test",
+    "data.validation_fraction": 0.0,
     "data.examples_per_class": 2,
     "data.batch_size": 10,
     "data.eval_batch_size": 256,

@@ -310,7 +310,7 @@ def test_a_workdir_of_another_config(launcher, tmp_path):
     """The fields that differ are named; the earlier run is as it was."""
     workdir = tmp_path / "run"
     workdir.mkdir()
-    config = tiny_config()
+    config = tiny_config(optim__learning_rate=0.05)
     (workdir / "config.json").write_text(config.to_json())
     before = tree_of(workdir)
     fields = arguments(

@@ -1,12 +1,13 @@
-"""Two methods over two seeds: ordinary runs, a table, and nothing done twice."""
+"""Two methods over two seeds: ordinary runs, a table, and nothing trained twice."""
 
 import json
 
+import numpy as np
 import pytest
 from running import tiny_config, tree_of
 
 from experiments import compare, training
-from tl_jax import reporting
+from tl_jax import data, reporting
 from tl_jax.errors import InputError
 
 METHODS = {"linear_probe": ("freeze.strategy=backbone",), "full_finetune": ()}
@@ -14,7 +15,7 @@ METHODS = {"linear_probe": ("freeze.strategy=backbone",), "full_finetune": ()}
 
 @pytest.fixture(scope="module")
 def compared(small_networks, tmp_path_factory):
-    config = tiny_config(train__steps=2)
+    config = tiny_config(train__steps=2, data__validation_fraction=0.1)
     config.compare.seeds = (0, 1)
     config.compare.baseline = "linear_probe"
     with config.unlocked():
@@ -31,10 +32,34 @@ def test_every_cell_is_an_ordinary_run(compared):
     for row in rows:
         result = json.loads((workdir / row["run"] / "result.json").read_text())
         assert result["steps"] == 2
-        assert row["top1_accuracy"] == result["splits"]["test"]["top1_accuracy"]
-        assert row["examples"] == 500
+        test, validation = (result["splits"][split] for split in ("test", "validation"))
+        assert (row["top1_accuracy"], row["test_examples"]) == (test["top1_accuracy"], 500)
+        assert row["validation_top1_accuracy"] == validation["top1_accuracy"]
+        assert row["validation_examples"] == validation["examples"] == round(0.1 * 1297)
     few, many = rows[0]["trainable_parameters"], rows[1]["trainable_parameters"]
     assert few == 16 * 10 + 10 < many  # the head of the shrunk network: 4 * 2 * 2 features
+
+
+def test_what_is_reported_as_test_is_measured_on_test(compared):
+    """Counted again from the predictions, on the labels of the data set's own test split."""
+    _, workdir, rows = compared
+    labels = data.load_splits("digits")["test"].labels
+    assert any(row["top1_accuracy"] != row["validation_top1_accuracy"] for row in rows)
+    for row in rows:
+        with np.load(workdir / row["run"] / "predictions.npz") as saved:
+            predicted = saved["probabilities"].argmax(-1)
+        assert row["top1_accuracy"] == np.mean(predicted == labels)
+
+
+def test_few_shot_keeps_its_labels_beside_a_held_out_slice(compared):
+    """Images are held out first: two of each class are still taken, none of them held out."""
+    config, _, _ = compared
+    for seed in (0, 1):
+        splits = training.prepare(compare.cell_config(config, "full_finetune", seed)).splits
+        train_rows, held_rows = (splits[name].whole()[1] for name in ("train", "validation"))
+        assert np.bincount(splits["train"].labels).tolist() == [2] * 10
+        assert np.bincount(splits["validation"].labels).min() >= 12
+        assert not set(train_rows) & set(held_rows)
 
 
 def test_methods_of_a_seed_meet_the_same_examples(compared):
@@ -60,7 +85,7 @@ def test_the_comparison_is_written_and_read(compared):
     reporting.write_comparison(workdir, compare.title(config), rows)
     table = (workdir / "comparison.md").read_text()
     assert all(method in table for method in METHODS)
-    assert (workdir / "comparison.html").is_file()
+    assert "Choose by validation, report test" in (workdir / "comparison.html").read_text()
     assert compare.title(config) == ("resnet20_cifar on digits, 2 labelled images per class")
 
 

@@ -8,6 +8,7 @@ from running import tiny_config, tree_of
 
 from experiments import probe
 from experiments.preparation import prepare
+from tl_jax import logistic, preprocessing
 from tl_jax.errors import InputError
 
 
@@ -24,7 +25,7 @@ def make_config(small_networks, tmp_path_factory):
         }
         config = tiny_config("digits_sweep", **(given | fields))
         with config.unlocked():
-            config.probe = {"least": 1e-3, "most": 10.0, "count": 5, "max_evaluations": 200}
+            config.probe = {"least": 1e-3, "most": 10.0, "count": 5, "max_evaluations": 1000}
             config.probe.update(section or {})
         return config
 
@@ -54,12 +55,68 @@ def test_what_a_probe_leaves(probed):
     assert objectives == sorted(objectives)
 
 
-def test_the_refit_sees_train_and_validation(probed):
-    _, _, result = probed
+@pytest.fixture(scope="module")
+def features(probed):
+    """Returns {split: (features float64 [N, F], labels [N])}, computed from the images of the config."""
+    setup = prepare(probe._run_config(probed[0]))
+    pixels = preprocessing.make_eval_transform(setup.preprocessing)
+    return {
+        name: (
+            np.asarray(
+                setup.model.apply(
+                    setup.initial.variables, pixels(split.images), train=False, stop="pool"
+                ),
+                np.float64,
+            ),
+            split.labels,
+        )
+        for name, split in setup.splits.items()
+    }
+
+
+def test_the_strength_is_chosen_on_validation(probed, features):
+    """Every strength is fitted on train alone; the accuracies on test would be other ones."""
+    _, workdir, result = probed
+    rows = json.loads((workdir / "probe.json").read_text())["strengths"]
+    strengths = [row["strength"] for row in rows]
+    fits = logistic.fit(*features["train"], 10, strengths, max_evaluations=1000)
+    top1 = {
+        name: logistic.top1_accuracy(fits.kernel, fits.bias, *features[name])
+        for name in ("validation", "test")
+    }
+    told = np.array([row["validation_top1"] for row in rows])
+    np.testing.assert_allclose(told, top1["validation"], atol=1 / len(features["validation"][1]))
+    assert np.abs(told - top1["test"]).max() > 2 / len(features["validation"][1])
+    best = [s for s, value in zip(strengths, told, strict=True) if value == told.max()]
+    assert result["strength"] == max(best)
+
+
+def test_the_refit_is_the_optimum_of_train_and_validation(probed, features):
+    """The gradient of its objective vanishes there, and that of train alone does not."""
+    config, workdir, result = probed
     held_out = result["splits"]["validation"]["examples"]
     assert held_out == round(0.1 * 1297)
     assert result["train_examples"] == 100 + held_out
-    assert result["refit"]["evaluations"] > 1
+    assert result["refit"]["converged"]
+    config = config.copy_and_resolve_references()
+    config.init.weights, config.init.head = str(workdir), "keep"
+    head = prepare(probe._run_config(config)).initial.variables["params"]["head"]
+    kernel, bias = (np.asarray(head[name], np.float64) for name in ("kernel", "bias"))
+
+    def largest_gradient(*names):
+        rows = np.concatenate([features[name][0] for name in names])
+        labels = np.concatenate([features[name][1] for name in names])
+        logits = rows @ kernel + bias
+        probabilities = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities /= probabilities.sum(1, keepdims=True)
+        errors = (probabilities - np.eye(10)[labels]) / len(labels)
+        penalty = result["strength"] / len(labels) * kernel
+        return max(np.abs(rows.T @ errors + penalty).max(), np.abs(errors.sum(0)).max())
+
+    tolerance = probe.DEFAULTS["tolerance"]
+    assert largest_gradient("train", "validation") < 2 * tolerance  # float32 features
+    assert largest_gradient("train") > 20 * tolerance
+    assert largest_gradient("train", "validation", "test") > 20 * tolerance
 
 
 def test_its_weights_are_the_whole_network(probed):

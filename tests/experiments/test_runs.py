@@ -7,7 +7,7 @@ import pytest
 from running import REPOSITORY, metric_lines, tiny_config, tree_of
 
 from experiments import evaluate, pretrain, training, weights
-from tl_jax import loops
+from tl_jax import loops, statistics
 from tl_jax.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -38,6 +38,9 @@ def test_what_a_run_leaves(finished):
     assert json.loads((workdir / "result.json").read_text()) == json.loads(json.dumps(result))
     assert json.loads((workdir / "config.json").read_text()) == json.loads(config.to_json())
     assert result["splits"].keys() == {"test"}
+    test = result["splits"]["test"]
+    right = round(test["top1_accuracy"] * test["examples"])
+    assert test["top1_interval"] == list(statistics.wilson_interval(right, test["examples"]))
     assert result["selection"] == (
         "the last step, 3; nothing was held out to choose by; test was read once, at the end"
     )
@@ -83,7 +86,11 @@ def test_an_evaluation_is_not_done_twice(finished, tmp_path, capsys):
     again = evaluate.evaluate_run(workdir, "latest", tmp_path / "again")
     assert again == json.loads(json.dumps(first))
     assert tree_of(tmp_path) == before
-    assert "is finished" in capsys.readouterr().out
+    line = capsys.readouterr().out
+    assert "is finished" in line
+    test = json.loads((tmp_path / "again" / "result.json").read_text())["splits"]["test"]
+    bounds = " to ".join(f"{100 * bound:.1f}" for bound in test["top1_interval"])
+    assert f"test top-1 {100 * test['top1_accuracy']:.2f}% ({bounds}), 500 images" in line
 
 
 def test_evaluating_into_the_run_itself_is_refused(finished):

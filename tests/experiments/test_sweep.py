@@ -1,8 +1,9 @@
-"""A sweep: each member is the ordinary run, validation chooses, the test split is read once."""
+"""A sweep: each member is the ordinary run, validation chooses, test is reported over seeds."""
 
 import itertools
 import json
 
+import jax
 import numpy as np
 import pytest
 from running import arguments, metric_lines, tiny_config, tree_of
@@ -19,8 +20,6 @@ RATES, DECAYS, SEEDS = (0.02, 0.3), (0.0, 0.05), (0, 7)
 @pytest.fixture(scope="module")
 def pretrained(small_networks, tmp_path_factory):
     """Returns a file of weights for the shrunk network: several seeds need one backbone."""
-    import jax
-
     variables = models.init_variables(models.create_model("resnet20_cifar", 7), jax.random.key(5))
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     porting.save_state_dict(path, porting.export_state_dict(variables, naming="cifar"))
@@ -86,22 +85,34 @@ def test_what_a_sweep_leaves(swept):
     assert set(content["seconds"]) == {"prepare", "train"}
 
 
-def test_validation_chooses_and_test_is_read_once(swept):
+def test_validation_chooses_and_test_is_read_for_the_chosen_combination(swept):
     _, workdir, result = swept
     content = read(workdir)
     top1 = np.array([member["best_validation_top1"] for member in content["members"]])
-    assert content["chosen"]["place"] == np.ravel_multi_index(
-        sweep.choose(top1.reshape(2, 4)), (2, 4)
-    )
+    seed, column = sweep.choose(top1.reshape(2, 4))
+    assert content["chosen"]["place"] == 4 * seed + column
     told = [place for place, member in enumerate(content["members"]) if "test_top1" in member]
-    assert told == [content["chosen"]["place"]]
-    chosen = content["members"][told[0]]
+    assert told == [column, column + 4]
+    chosen = content["members"][content["chosen"]["place"]]
     assert chosen["test_top1"] == result["splits"]["test"]["top1_accuracy"]
     assert chosen["best_validation_top1"] == result["splits"]["validation"]["top1_accuracy"]
     assert result["splits"]["test"]["examples"] == 500
-    assert "test was read once, at the end" in result["selection"]
+    assert "test was read for the 2 seeds of this combination" in result["selection"]
     validated = [line for line in metric_lines(workdir) if line["split"] == "validation"]
     assert max(line["top1_accuracy"] for line in validated) == chosen["best_validation_top1"]
+
+
+def test_the_result_is_the_mean_over_seeds_of_the_chosen_combination(swept):
+    _, workdir, result = swept
+    content = read(workdir)
+    own = [member for member in content["members"] if "test_top1" in member]
+    for split, field in {"test": "test_top1", "validation": "best_validation_top1"}.items():
+        first, second = (member[field] for member in own)
+        over_seeds = result["over_seeds"][split]
+        assert over_seeds["n"] == 2 and over_seeds["mean"] == pytest.approx((first + second) / 2)
+        # Of two values: t(1) = 12.7062 times half their distance.
+        half = 12.7062 * abs(first - second) / 2
+        assert over_seeds["interval"][1] - over_seeds["mean"] == pytest.approx(half, rel=1e-4)
 
 
 def test_hyperparameters_are_not_chosen_for_the_luck_of_one_seed():
@@ -109,22 +120,45 @@ def test_hyperparameters_are_not_chosen_for_the_luck_of_one_seed():
     assert sweep.choose(np.array([[0.5, 0.5], [0.6, 0.6]])) == (1, 0)
 
 
-@pytest.mark.parametrize("strategy", ["backbone", "up_to:stage2"])
-def test_a_member_is_the_run_that_finetune_makes(make_config, strategy, tmp_path):
+# Of each case: the swept values, other fields, and {(seed, combination): its values} of a member.
+MEMBERS = {
+    "head": ({"learning_rate": (0.1,)}, {}, {(1, 0): {}}),
+    "last stage": (
+        {"learning_rate": (0.1,)},
+        {"freeze__strategy": "up_to:stage2"},
+        {(0, 1): {"weight_decay": 0.05}},
+    ),
+    "smoothing and pull are swept": (
+        {"learning_rate": (0.1,), "weight_decay": (0.0,), "label_smoothing": (0.0, 0.3),
+         "l2_sp": (0.0, 0.5)},
+        {"freeze__strategy": "up_to:stage2"},
+        {(1, 3): {"l2_sp": 0.5, "label_smoothing": 0.3}},
+    ),
+    "smoothing and pull are the config's": (
+        {"learning_rate": (0.02, 0.1), "weight_decay": (0.0,)},
+        {"freeze__strategy": "up_to:stage2", "optim__label_smoothing": 0.3, "optim__l2_sp": 0.5},
+        {(0, 1): {}},
+    ),
+    "augmented views": (
+        {"learning_rate": (0.1,), "weight_decay": (0.0, 0.05)},
+        {"cache__views": 3, "augment__crop_padding": 4},
+        {(1, 1): {"weight_decay": 0.05}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("section", "fields", "some"), MEMBERS.values(), ids=MEMBERS)
+def test_a_member_is_the_run_that_finetune_makes(make_config, section, fields, some, tmp_path):
     """The same data, order, initialisation and schedule; the ordinary run knows nothing of a sweep."""
-    config = make_config(
-        {"learning_rate": (0.1,)}, freeze__strategy=strategy, cache__boundary="auto"
-    )
+    config = make_config(section, cache__boundary="auto", **fields)
     grid = sweep.read_grid(config)
     setup = activation_cache.use(prepare(sweep._run_config(config)))
     states = [members.start(setup, grid, seed)[0] for seed in grid.seeds]
     found = members.train(setup, grid, states)
-    for row, column in [(0, 1), (1, 0)]:
+    for (row, column), own in some.items():
+        given = {"learning_rate": 0.1, "weight_decay": 0.0} | own
         alone = make_config(
-            freeze__strategy=strategy,
-            seed=SEEDS[row],
-            optim__learning_rate=0.1,
-            optim__weight_decay=DECAYS[column],
+            **(fields | {"seed": SEEDS[row]} | {f"optim__{name}": v for name, v in given.items()})
         )
         workdir = tmp_path / f"{row}{column}"
         result = training.run(alone, workdir)
@@ -136,8 +170,32 @@ def test_a_member_is_the_run_that_finetune_makes(make_config, strategy, tmp_path
         trained = weights.make_initial(
             alone, setup.model, setup.splits["train"].class_names
         ).variables["params"]
-        for name, leaf in found.params["head"].items():
-            np.testing.assert_allclose(leaf[row, column], trained["head"][name], atol=2e-6)
+        for group in found.params:
+            member = jax.tree.map(lambda leaf: leaf[row, column], found.params[group])  # noqa: B023
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), member, trained[group]
+            )
+
+
+def test_every_member_has_its_own_test_accuracy(make_config, tmp_path):
+    """That of the ordinary run, also of members that were not chosen."""
+    rates = (1e-4, 0.3)
+    config = make_config({"learning_rate": rates, "weight_decay": (0.0,), "test": "all"})
+    sweep.run(config, tmp_path / "sweep")
+    content = read(tmp_path / "sweep")
+    told = {
+        (member["seed"], member["learning_rate"]): member["test_top1"]
+        for member in content["members"]
+    }
+    assert len(told) == 4
+    best = content["members"][content["chosen"]["place"]]
+    others = [place for place in told if place[1] != best["learning_rate"]]
+    assert len(others) == 2 and any(told[place] != best["test_top1"] for place in others)
+    for seed, rate in others:
+        alone = make_config(seed=seed, optim__learning_rate=rate, optim__weight_decay=0.0)
+        result = training.run(alone, tmp_path / str(seed))
+        top1 = result["splits"]["test"]["top1_accuracy"]
+        assert told[seed, rate] == pytest.approx(top1, abs=1 / 500 + 1e-9)  # one near-tie at most
 
 
 def test_a_finished_sweep_says_so(swept, capsys):
@@ -166,7 +224,7 @@ def test_smoothing_and_pull_are_swept_too_and_every_test_accuracy_is_told(make_c
     assert {(m["label_smoothing"], m["l2_sp"], m["learning_rate"]) for m in told} == {
         (smoothing, pull, 0.05) for smoothing in (0.0, 0.2) for pull in (0.0, 0.1)
     }
-    assert "test was read for every member, and chose nothing" in result["selection"]
+    assert "test was read for every member, at the end, and chose nothing" in result["selection"]
 
 
 def test_a_sweep_that_is_asked_to_stop(make_config, tmp_path, monkeypatch):

@@ -315,14 +315,6 @@ def test_a_class_without_examples_has_no_share_in_the_mean():
     assert analysis.macro_average(rows)["precision"] == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize(
-    ("fraction", "count", "interval"),
-    [(0.5, 100, (0.4038, 0.5962)), (1.0, 10, (0.7225, 1.0)), (0.0, 10, (0.0, 0.2775))],
-)
-def test_wilson_interval(fraction, count, interval):
-    assert analysis.wilson_interval(fraction, count) == pytest.approx(interval, abs=5e-5)
-
-
 def test_where_the_data_lay_and_what_was_computed_once(tmp_path):
     cache = {
         "boundary": "pool",

@@ -1,7 +1,6 @@
 """What the report says about predictions: class by class, and the mistakes."""
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -50,21 +49,6 @@ class Mistake:
     def caption(self) -> str:
         """What stands under the picture."""
         return f"true {self.true}, predicted {self.predicted} with {self.confidence:.2f}"
-
-
-def wilson_interval(fraction: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Returns the 95% interval of a proportion: `fraction` of `count` independent trials.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-
-    Example:
-        >>> [round(bound, 4) for bound in wilson_interval(0.5, 100)]
-        [0.4038, 0.5962]
-    """
-    denominator = 1 + z**2 / count
-    centre = (fraction + z**2 / (2 * count)) / denominator
-    half = z * math.sqrt(fraction * (1 - fraction) / count + z**2 / (4 * count**2)) / denominator
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def class_rows(confusion: np.ndarray, class_names: tuple[str, ...]) -> list[ClassRow]:

@@ -1,25 +1,27 @@
-"""Methods compared over seeds: means, their spread, and paired differences."""
+"""Methods compared over seeds: means and paired differences with their intervals, validation beside test."""
 
 import math
 import os
 import pathlib
-import statistics
+import statistics as python_statistics
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tl_jax import files
+from tl_jax import files, statistics
 from tl_jax.errors import InputError
-from tl_jax.reporting import pages, plots, tables
+from tl_jax.reporting import intervals, pages, plots, tables
 from tl_jax.reporting.report import REPORT_FILE
 from tl_jax.reporting.tables import duration, number
 
-SPREAD = (
-    "The spread is the sample standard deviation over seeds (divisor n - 1); with one seed there "
-    "is none. Differences are to the first method, between runs of the same seed, and their spread "
-    "is the sample standard deviation of those paired differences."
+INTERVALS = (
+    "In parentheses: 95% t-intervals over seeds. A difference is the mean over pairs of runs of the same "
+    "seed, n pairs in all, and its interval is that of the paired differences; an interval that contains "
+    "0 does not tell the two methods apart."
 )
-_NONE = "-"
+# Before the name of the metric: its value on the validation split.
+VALIDATION = "validation_"
+_NONE = intervals.NONE
 # Fields of a result that have a place of their own.
 _PLACED = ("method", "seed", "run", "wall_seconds")
 
@@ -34,13 +36,14 @@ def write_comparison(
     """Writes `comparison.json`, `.md` and `.html` and `plots/comparison.png` into `folder`.
 
     Args:
-        folder: where to write; made if need be.
+        folder: where to write; created if missing.
         title: of the page.
         results: one mapping per run: `method`, `seed`, `run` (its folder, relative to `folder` or
-            to the working directory), the `metric` to compare, and any of `wall_seconds`,
-            `trainable_parameters` and further fields. Methods keep their order; the others are
-            compared with the first. Of a further field the table shows the value where it is the
-            same in all runs of each method, else the mean, and nothing if it is text that differs.
+            to the working directory), the `metric` on the test split, where images were held out
+            `validation_<metric>` too, and any of `wall_seconds`, `trainable_parameters` and further
+            fields. Methods keep their order; the others are compared with the first. A further field
+            is named above the table where it is the same in all runs; else the table shows its value
+            where it is the same in all runs of each method, else its mean, and nothing if it is text.
         metric: the field to compare; printed in percent if its name ends with "accuracy".
 
     Returns:
@@ -52,51 +55,58 @@ def write_comparison(
     _check(results, metric)
     folder = pathlib.Path(folder)
     methods = summarise(results, metric)
+    advice, warning = choice(methods, metric)
     rows = _rows(methods, results, metric)
+    common = _common_fields(results, metric)
     runs = [{**result, "report": _link(folder, result["run"])} for result in results]
     figure = plots.comparison(
-        tables.label(metric) + (" (%)" if _in_percent(metric) else ""),
-        {
-            method["method"]: {
-                seed: _scaled(metric, value) for seed, value in method["values"].items()
-            }
+        f"test {tables.label(metric)}" + (" (%)" if _in_percent(metric) else ""),
+        [
+            plots.ComparedMethod(
+                method["method"],
+                *_drawn(metric, method),
+                *_drawn(metric, method["difference"] or {"values": {}, "interval": None}),
+            )
             for method in methods
-        },
-        {
-            method["method"]: [_scaled(metric, value) for value in method["difference"]["values"]]
-            for method in methods[1:]
-        },
-        methods[0]["method"],
+        ],
     )
     png = plots.to_png(figure)
     files.write(folder / "plots" / "comparison.png", png)
-    content = {"title": title, "metric": metric, "spread": SPREAD, "methods": methods, "runs": runs}
+    content = {
+        "title": title,
+        "metric": metric,
+        "intervals": INTERVALS,
+        "choice": advice,
+        "chosen_on_test": warning,
+        "methods": methods,
+        "runs": runs,
+    }
     files.write(folder / "comparison.json", files.to_json(content))
-    files.write(folder / "comparison.md", _markdown(title, rows, runs, metric))
+    files.write(folder / "comparison.md", _markdown(title, rows, runs, metric, advice, common))
     page = pages.render(
         "comparison.html",
         title=title,
-        spread=SPREAD,
+        intervals=INTERVALS,
+        choice=advice,
+        warning=warning,
+        common=common,
         rows=rows,
         columns=tables.columns(rows),
         plot_picture={
             "src": pages.png_uri(png),
-            "alt": f"{tables.label(metric)} of every run, with mean and spread: "
-            + "; ".join(f"{row['method']} {row[tables.label(metric)]}" for row in rows)
+            "alt": f"Test {tables.label(metric)} of every run, with mean and interval: "
+            + "; ".join(f"{row['method']} {row[_test_column(metric)]}" for row in rows)
             + ".",
         },
-        metric=tables.label(metric),
-        runs=[
+        listed=[
             {
-                "method": run["method"],
-                "seed": run["seed"],
-                "value": _formatted(metric, number(run[metric])),
-                "seconds": _seconds(run.get("wall_seconds")),
+                **_run_row(run, metric),
                 "report": run["report"],
                 "name": pathlib.Path(run["run"]).name,
             }
             for run in runs
         ],
+        run_columns=tables.columns([_run_row(run, metric) for run in runs]),
     )
     files.write(folder / "comparison.html", page)
     return rows
@@ -105,51 +115,86 @@ def write_comparison(
 def summarise(results: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
     """Returns one entry per method, in order of appearance.
 
-    Each has `method`, `n`, `mean`, `sample_std` (None with one seed), `values` {seed: value},
-    `wall_seconds` (mean over its runs, None if unknown) and `difference`, None for the first method
-    and otherwise {"to", "n", "mean", "sample_std", "values"} over the seeds that both have.
+    Each has `method`; of the metric on test `n`, `mean`, `sample_std`, `interval` (see
+    `statistics.Mean`) and `values` {seed: value}; `validation`, the same five of the metric on the
+    validation split, or None where a run has none; `wall_seconds` (mean over its runs, None if
+    unknown); and `difference`, None for the first method and otherwise `to` and the fields of
+    `statistics.PairedDifference`, on test.
 
     Example:
         >>> runs = [{"method": "a", "seed": 0, "run": "a0", "loss": 1.0},
         ...         {"method": "a", "seed": 1, "run": "a1", "loss": 3.0}]
         >>> entry = summarise(runs, "loss")[0]
-        >>> entry["mean"], round(entry["sample_std"], 4)
-        (2.0, 1.4142)
+        >>> entry["mean"], round(entry["sample_std"], 4), entry["n"]
+        (2.0, 1.4142, 2)
     """
-    values: dict[str, dict[int, float]] = {}
-    for result in results:
-        values.setdefault(result["method"], {})[result["seed"]] = number(result[metric])
-    first = next(iter(values))
+    methods = list(dict.fromkeys(result["method"] for result in results))
+    test = {method: _by_seed(results, method, metric) for method in methods}
+    first = methods[0]
     entries = []
-    for method, by_seed in values.items():
+    for method in methods:
+        own = [result for result in results if result["method"] == method]
         seconds = [
             number(result["wall_seconds"])
-            for result in results
-            if result["method"] == method and result.get("wall_seconds") is not None
+            for result in own
+            if result.get("wall_seconds") is not None
         ]
+        validation = None
+        if all(result.get(VALIDATION + metric) is not None for result in own):
+            validation = _summary(_by_seed(results, method, VALIDATION + metric))
         difference = None
         if method != first:
-            paired = [
-                by_seed[seed] - values[first][seed] for seed in by_seed if seed in values[first]
-            ]
-            difference = {"to": first, **_moments(paired), "values": paired}
+            paired = statistics.paired_difference(test[method], test[first])
+            difference = {"to": first, **paired.to_json()}
         entries.append(
             {
                 "method": method,
-                **_moments(list(by_seed.values())),
-                "values": by_seed,
-                "wall_seconds": sum(seconds) / len(seconds) if seconds else None,
+                **_summary(test[method]),
+                "validation": validation,
+                "wall_seconds": python_statistics.fmean(seconds) if seconds else None,
                 "difference": difference,
             }
         )
     return entries
 
 
-def _moments(values: Sequence[float]) -> dict[str, Any]:
-    finite = all(map(math.isfinite, values))
-    mean = (statistics.fmean(values) if finite else math.nan) if values else None
-    deviation = (statistics.stdev(values) if finite else math.nan) if len(values) > 1 else None
-    return {"n": len(values), "mean": mean, "sample_std": deviation}
+def choice(methods: Sequence[Mapping[str, Any]], metric: str) -> tuple[str, bool]:
+    """Returns what may be chosen by the table, and whether choosing would mean choosing on test.
+
+    Args:
+        methods: see `summarise`.
+        metric: the field that is compared; of several methods the one with the highest validation
+            mean is best, or the lowest if its name ends with "loss".
+    """
+    without = [method["method"] for method in methods if method["validation"] is None]
+    if without:
+        of = "" if len(without) == len(methods) else f" of {', '.join(without)}"
+        return (
+            f"Nothing was held out of train in the runs{of}: choosing a method by this table means "
+            "choosing on the test split, and the test result of the chosen one is then too good. Hold "
+            "images out with data.validation_fraction or data.validation_split.",
+            True,
+        )
+    finite = [method for method in methods if math.isfinite(method["validation"]["mean"])]
+    if not finite:
+        return "No method has finite validation results.", False
+    sign = -1 if metric.endswith("loss") else 1
+    best = max(finite, key=lambda method: sign * method["validation"]["mean"])
+    text = (
+        f"Choose by validation, report test: the best mean on validation is that of {best['method']}, "
+        f"{_mean(metric, best['validation'])}; on test it has {_mean(metric, best)}."
+    )
+    return text, False
+
+
+def _by_seed(results: Sequence[Mapping[str, Any]], method: str, field: str) -> dict[int, float]:
+    return {
+        result["seed"]: number(result[field]) for result in results if result["method"] == method
+    }
+
+
+def _summary(by_seed: Mapping[int, float]) -> dict[str, Any]:
+    return {**statistics.mean_over_seeds(list(by_seed.values())).to_json(), "values": by_seed}
 
 
 def _check(results: Sequence[Mapping[str, Any]], metric: str) -> None:
@@ -177,15 +222,14 @@ def _rows(
     rows = []
     extra = _extra_columns(results, metric)
     for method in methods:
-        row = {
-            "method": method["method"],
-            tables.label(metric): _plus_minus(metric, method),
-            "seeds": method["n"],
-        }
+        row = {"method": method["method"]}
+        if any(entry["validation"] for entry in methods):
+            row[_validation_column(metric)] = _mean(metric, method["validation"])
+        row[_test_column(metric)] = _mean(metric, method)
+        row["seeds"] = method["n"]
         if len(methods) > 1:
-            difference = method["difference"]
-            row["difference to the first"] = (
-                _NONE if difference is None else _difference(metric, difference)
+            row[f"test, against {methods[0]['method']} (95%)"] = _difference(
+                metric, method["difference"]
             )
         row["wall time of a run"] = _seconds(method["wall_seconds"])
         row.update({name: column[method["method"]] for name, column in extra.items()})
@@ -193,44 +237,79 @@ def _rows(
     return rows
 
 
+def _further_fields(results: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
+    """Returns the fields without a place of their own."""
+    placed = (*_PLACED, metric, VALIDATION + metric)
+    return [name for name in tables.columns(results) if name not in placed]
+
+
+def _common_fields(results: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    """Returns the further fields that are the same in all runs."""
+    return {
+        name: results[0].get(name)
+        for name in _further_fields(results, metric)
+        if all(result.get(name) == results[0].get(name) for result in results)
+    }
+
+
 def _extra_columns(results: Sequence[Mapping[str, Any]], metric: str) -> dict[str, dict[str, Any]]:
-    """Returns {heading: {method: cell}} for the fields without a place of their own."""
+    """Returns {heading: {method: cell}} for the further fields that differ between runs."""
     columns = {}
-    for name in tables.columns(results):
-        if name in _PLACED or name == metric:
+    common = _common_fields(results, metric)
+    for name in _further_fields(results, metric):
+        if name in common:
             continue
         found: dict[str, list[Any]] = {}
         for result in results:
             found.setdefault(result["method"], []).append(result.get(name))
         if all(all(value == values[0] for value in values) for values in found.values()):
-            columns[name] = {method: values[0] for method, values in found.items()}
+            columns[tables.label(name)] = {method: values[0] for method, values in found.items()}
         elif tables.is_numeric(results, name):
-            columns[f"{name} (mean)"] = {
-                method: _formatted(name, statistics.fmean(known)) if known else None
+            columns[f"{tables.label(name)} (mean)"] = {
+                method: _formatted(name, python_statistics.fmean(known)) if known else None
                 for method, values in found.items()
                 for known in [[float(value) for value in values if value is not None]]
             }
     return columns
 
 
+def _run_row(run: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    validation = run.get(VALIDATION + metric)
+    return {
+        "method": run["method"],
+        "seed": run["seed"],
+        **(
+            {}
+            if validation is None
+            else {f"validation {_short(metric)}": _formatted(metric, number(validation))}
+        ),
+        f"test {_short(metric)}": _formatted(metric, number(run[metric])),
+        "wall time": _seconds(run.get("wall_seconds")),
+    }
+
+
 def _markdown(
-    title: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], metric: str
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    runs: Sequence[Mapping[str, Any]],
+    metric: str,
+    advice: str,
+    common: Mapping[str, Any],
 ) -> str:
     listed = [
         {
-            "method": run["method"],
-            "seed": run["seed"],
-            tables.label(metric): _formatted(metric, number(run[metric])),
-            "wall time": _seconds(run.get("wall_seconds")),
+            **_run_row(run, metric),
             "report": f"[{run['run']}]({run['report']})" if run["report"] else str(run["run"]),
         }
         for run in runs
     ]
     parts = [
         f"# {title}",
+        *([_listed(common)] if common else []),
         tables.format_markdown(rows),
-        SPREAD,
-        f"![{tables.label(metric)} of every run](plots/comparison.png)",
+        advice,
+        INTERVALS,
+        f"![Test {tables.label(metric)} of every run](plots/comparison.png)",
         "## Runs",
         tables.format_markdown(listed),
     ]
@@ -267,22 +346,43 @@ def _formatted(metric: str, value: float | None) -> str:
     return f"{100 * value:.2f}%" if _in_percent(metric) else f"{value:.4g}"
 
 
-def _plus_minus(metric: str, entry: Mapping[str, Any]) -> str:
-    """Returns "93.10 ± 0.21%", the part after the mean only where there is a spread."""
-    mean, deviation = entry["mean"], entry["sample_std"]
-    if deviation is None or not math.isfinite(deviation):
-        return _formatted(metric, mean)
-    if _in_percent(metric):
-        return f"{100 * mean:.2f} ± {100 * deviation:.2f}%"
-    return f"{mean:.4g} ± {deviation:.2g}"
+def _listed(fields: Mapping[str, Any]) -> str:
+    """Returns "test examples 500, device cpu"."""
+    return ", ".join(
+        f"{tables.label(name)} {tables.format_value(value)}" for name, value in fields.items()
+    )
 
 
-def _difference(metric: str, entry: Mapping[str, Any]) -> str:
-    """Returns "+0.52 ± 0.11 points" (percentage points) or, for another metric, "+0.02 ± 0.01"."""
-    mean, deviation = entry["mean"], entry["sample_std"]
-    if mean is None or not math.isfinite(mean):
-        return _formatted(metric, mean)
-    if _in_percent(metric):
-        spread = "" if deviation is None else f" ± {100 * deviation:.2f}"
-        return f"{100 * mean:+.2f}{spread} points"
-    return f"{mean:+.4g}" + ("" if deviation is None else f" ± {deviation:.2g}")
+def _test_column(metric: str) -> str:
+    return f"test {_short(metric)} (95%)"
+
+
+def _validation_column(metric: str) -> str:
+    return f"validation {_short(metric)} (95%)"
+
+
+def _short(metric: str) -> str:
+    """Returns "top-1" for "top1_accuracy"."""
+    return tables.label(metric).removesuffix(" accuracy")
+
+
+def _mean(metric: str, entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return _NONE
+    estimate = statistics.Mean(entry["n"], entry["mean"], entry["sample_std"], entry["interval"])
+    return intervals.mean(estimate, percent=_in_percent(metric))
+
+
+def _difference(metric: str, entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return _NONE
+    fields = {name: value for name, value in entry.items() if name != "to"}
+    return intervals.difference(statistics.PairedDifference(**fields), percent=_in_percent(metric))
+
+
+def _drawn(metric: str, entry: Mapping[str, Any]) -> tuple[list[float], tuple[float, float] | None]:
+    """Returns the values and the interval of a mean or a difference in the unit of the plot."""
+    interval = entry["interval"]
+    if interval is not None:
+        interval = _scaled(metric, interval[0]), _scaled(metric, interval[1])
+    return [_scaled(metric, value) for value in entry["values"].values()], interval

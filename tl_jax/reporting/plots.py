@@ -4,6 +4,7 @@ K is the number of classes. Every function returns a `matplotlib.figure.Figure`;
 into the bytes of a picture. Class names are drawn as they are: `$` starts no formula.
 """
 
+import dataclasses
 import io
 import math
 import warnings
@@ -234,50 +235,66 @@ def reliability(calibration: Mapping[str, Any]) -> matplotlib.figure.Figure:
         return figure
 
 
-def comparison(
-    metric: str,
-    values: Mapping[str, Mapping[int, float]],
-    differences: Mapping[str, Sequence[float]],
-    first: str,
-) -> matplotlib.figure.Figure:
-    """Draws every run, mean and sample standard deviation per method, and the paired differences.
+@dataclasses.dataclass(frozen=True)
+class ComparedMethod:
+    """What is drawn of a method.
+
+    Attributes:
+        name: of the method.
+        values: one per run.
+        interval: of their mean; None where there is none.
+        differences: to the first method, one per common seed.
+        difference_interval: of their mean; None where there is none.
+    """
+
+    name: str
+    values: Sequence[float]
+    interval: tuple[float, float] | None
+    differences: Sequence[float]
+    difference_interval: tuple[float, float] | None
+
+
+def comparison(metric: str, methods: Sequence[ComparedMethod]) -> matplotlib.figure.Figure:
+    """Draws every run, mean and interval per method, and the paired differences to the first method.
 
     Args:
         metric: the label of the axis.
-        values: {method: {seed: value}}.
-        differences: {method: its differences to the first method, one per common seed}.
-        first: the method that the others are compared with.
+        methods: from top to bottom.
     """
-    methods = list(values)
-    paired = any(len(items) for items in differences.values())
+    paired = any(len(method.differences) for method in methods)
     with matplotlib.rc_context(_STYLE):
         figure = matplotlib.figure.Figure(
             figsize=(9.0 if paired else 6.4, 1.5 + 0.52 * len(methods)), layout="constrained"
         )
         grid = figure.subplots(1, 2 if paired else 1, sharey=True, squeeze=False)[0]
-        _spread(grid[0], methods, {method: list(values[method].values()) for method in methods})
+        _runs_and_mean(grid[0], [(method.values, method.interval) for method in methods])
         grid[0].set_xlabel(metric, parse_math=False)
-        grid[0].set_yticks(range(len(methods)), map(_shortened, methods), parse_math=False)
+        names = [_shortened(method.name) for method in methods]
+        grid[0].set_yticks(range(len(methods)), names, parse_math=False)
         if paired:
-            _spread(grid[1], methods, differences)
+            _runs_and_mean(
+                grid[1], [(method.differences, method.difference_interval) for method in methods]
+            )
             grid[1].axvline(0.0, color=INK, linewidth=1, linestyle="--")
-            grid[1].set_xlabel(f"difference to {_shortened(first)}, same seed", parse_math=False)
+            grid[1].set_xlabel(f"difference to {names[0]}, same seed", parse_math=False)
         return figure
 
 
-def _spread(
-    axes: matplotlib.axes.Axes, methods: Sequence[str], values: Mapping[str, Sequence[float]]
+def _runs_and_mean(
+    axes: matplotlib.axes.Axes,
+    rows: Sequence[tuple[Sequence[float], tuple[float, float] | None]],
 ) -> None:
+    """Draws a row of circles, one per run, with a diamond at their mean and a bar for its interval."""
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(methods) - 0.4, -0.6)
-    for row, method in enumerate(methods):
-        found = np.asarray(values.get(method, ()), float)
-        if not len(found):
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    for row, (values, interval) in enumerate(rows):
+        runs = np.asarray(values, float)
+        if not len(runs):
             continue
-        offsets = np.linspace(-0.14, 0.14, len(found)) if len(found) > 1 else np.zeros(1)
+        offsets = np.linspace(-0.14, 0.14, len(runs)) if len(runs) > 1 else np.zeros(1)
         axes.plot(
-            found,
+            runs,
             row + offsets,
             linestyle="none",
             marker="o",
@@ -285,16 +302,10 @@ def _spread(
             color=BLUE,
             alpha=0.45,
         )
-        deviation = found.std(ddof=1) if len(found) > 1 else 0.0
+        mean = runs.mean()
+        bar = None if interval is None else [[mean - interval[0]], [interval[1] - mean]]
         axes.errorbar(
-            found.mean(),
-            row,
-            xerr=deviation,
-            color=INK,
-            marker="D",
-            markersize=5,
-            capsize=4,
-            linewidth=1.4,
+            mean, row, xerr=bar, color=INK, marker="D", markersize=5, capsize=4, linewidth=1.4
         )
 
 
@@ -303,17 +314,17 @@ def heatmap(
     x: tuple[str, Sequence[float]],
     y: tuple[str, Sequence[float]],
     mean: np.ndarray,
-    deviation: np.ndarray,
+    half_width: np.ndarray,
     chosen: tuple[int, int] | None = None,
 ) -> matplotlib.figure.Figure:
-    """Draws a number for every pair of two hyperparameters, with its spread.
+    """Draws a number for every pair of two hyperparameters, with half the width of its interval.
 
     Args:
         title: what the number is.
         x: name and values of the columns.
         y: name and values of the rows.
         mean: [Y, X], in percent.
-        deviation: [Y, X]; NaN where there is none.
+        half_width: of the 95% interval, [Y, X]; NaN where there is none.
         chosen: (row, column) of the cell to mark.
     """
     rows, columns = mean.shape
@@ -335,12 +346,12 @@ def heatmap(
         axes.set_yticks(range(rows), [f"{value:g}" for value in y[1]])
         axes.tick_params(length=0)
         for row, column in np.ndindex(rows, columns):
-            spread = deviation[row, column]
+            half = half_width[row, column]
             dark = mean[row, column] > least + 0.6 * (most - least)
             axes.text(
                 column,
                 row,
-                f"{mean[row, column]:.2f}" + (f"\n± {spread:.2f}" if np.isfinite(spread) else ""),
+                f"{mean[row, column]:.2f}" + (f"\n± {half:.2f}" if np.isfinite(half) else ""),
                 ha="center",
                 va="center",
                 fontsize=8,
@@ -370,7 +381,7 @@ def over_values(
         title: what the number is.
         label: the hyperparameter.
         values: its values, in any order.
-        series: {split: (means, deviations or None)}.
+        series: {split: (means, half widths of their 95% intervals or None)}.
         chosen: the value to mark.
     """
     order = np.argsort(values)
@@ -382,11 +393,11 @@ def over_values(
         axes.set_xlabel(label)
         if (x > 0).all() and len(x) > 1:
             axes.set_xscale("log")
-        for split, (means, deviations) in series.items():
+        for split, (means, half_widths) in series.items():
             axes.errorbar(
                 x,
                 np.asarray(means, float)[order],
-                yerr=None if deviations is None else np.asarray(deviations, float)[order],
+                yerr=None if half_widths is None else np.asarray(half_widths, float)[order],
                 color=SPLIT_COLOURS.get(split, GREY),
                 marker="o",
                 markersize=3.5,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tl_jax import files, metrics
-from tl_jax.reporting import analysis, pages, plots, run_files, tables
+from tl_jax.reporting import analysis, intervals, pages, plots, run_files, tables
 
 REPORT_FILE = "report.html"
 
@@ -99,7 +99,7 @@ def _splits(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         accuracy, examples = tables.number(values.get("top1_accuracy")), values.get("examples")
         interval = None
         if examples and math.isfinite(accuracy):
-            interval = analysis.wilson_interval(accuracy, int(examples))
+            interval = intervals.of_accuracy(accuracy, int(examples))
         rows.append(
             {
                 "name": name,
