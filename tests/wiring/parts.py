@@ -1,6 +1,6 @@
 """The parts of a run that decide its numbers, each as text that is equal where the part is.
 
-Nothing is compiled and no update is made: steps are lowered, activations are left at zero.
+Nothing is compiled and no update is made: steps are lowered, and every activation is the number of its view.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def parts_of(config) -> dict[str, str]:
     plan: when the run logs, evaluates, saves and ends.
     dispatch: where its data lie, on how many devices, and how many updates go at once.
     """
-    with _nothing_compiled() as seen:
+    with nothing_compiled() as seen:
         setup = activation_cache.use(prepare(config))
         evaluate = seen.evaluations[-1]
         state = jax.eval_shape(setup.initial_state_on_host)
@@ -140,8 +140,11 @@ class _Program:
 
 
 @contextlib.contextmanager
-def _nothing_compiled() -> Iterator[_Seen]:
-    """Leaves out all compilation, and the activations; gives what passes by."""
+def nothing_compiled() -> Iterator[_Seen]:
+    """Leaves out all compilation; gives what passes by.
+
+    The activations of view v of V of example e of the stored split are e * V + v.
+    """
     seen = _Seen()
     facts = activations.facts
 
@@ -153,8 +156,9 @@ def _nothing_compiled() -> Iterator[_Seen]:
         seen.facts.append(facts(*arguments, **options))
         return seen.facts[-1]
 
-    def leave_at_zero(step, params, batch_stats, split, examples, out, **options):
-        out[:] = 0
+    def numbered(step, params, batch_stats, split, examples, out, **options):
+        numbers = examples[:, None] * out.shape[1] + np.arange(out.shape[1])
+        out[:] = numbers.reshape(*numbers.shape, *[1] * (out.ndim - 2))
         return True
 
     class Streamed(sharding.StreamedStep):
@@ -175,5 +179,5 @@ def _nothing_compiled() -> Iterator[_Seen]:
         patch.setattr(sharding, "StreamedStep", Streamed)
         patch.setattr(resident, "ResidentStep", Resident)
         patch.setattr(activations, "facts", recorded_facts)
-        patch.setattr(activations, "compute", leave_at_zero)
+        patch.setattr(activations, "compute", numbered)
         yield seen

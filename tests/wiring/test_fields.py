@@ -12,26 +12,13 @@ import jax
 import numpy as np
 import pytest
 from parts import parts_of
+from small import CACHED, VIEWS, config_with
 
 from configs import base
 from experiments import config_fields
 from tl_jax import models, porting
 
 pytestmark = pytest.mark.usefixtures("small_networks")
-
-# A run on digits of 8 px, smaller than any config.
-SMALL = {
-    "model.name": "resnet20_cifar",
-    "data.name": "digits",
-    "data.cache_dir": "",
-    "data.examples_per_class": 3,
-    "data.batch_size": 12,
-    "data.image_size": 8,
-    "train.steps": 12,
-    "train.updates_per_dispatch": 1,
-    "cache.dir": "",
-    "parallel.devices": 1,
-}
 
 # Contexts in which a field has an effect; "{weights}" and the like are files made for these tests.
 PRETRAINED = {"init.weights": "{weights}"}
@@ -41,14 +28,7 @@ STEPWISE = {"optim.schedule": "step", "optim.step_steps": (6,)}
 EPOCHS = {"train.steps": 0, "train.epochs": 4.0}
 LONG = {"train.steps": 200}
 HALF_A_TEST = {"data.test_split": "test[:50%]", "data.validation_fraction": 0.0}
-CACHED = {
-    "freeze.strategy": "backbone",
-    "augment.flip": False,
-    "augment.crop_padding": 0,
-    "cache.boundary": "auto",
-}
 UNCACHED = CACHED | {"cache.boundary": ""}
-VIEWS = CACHED | {"augment.crop_padding": 2, "cache.views": 3}
 ARRAYS = {"data.name": "npz:images.npz", "data.data_dir": "{folder}"}
 
 
@@ -206,14 +186,12 @@ def parts(files):
 
     @functools.cache
     def found(changes: tuple[tuple[str, Any], ...]) -> dict[str, str]:
-        config = base.get_config()
-        config.update_from_flattened_dict(dict(changes))
-        return parts_of(config)
+        return parts_of(config_with(dict(changes)))
 
     def parts_with(changes: dict[str, Any]) -> dict[str, str]:
         filled = {
             name: value.format(**files) if isinstance(value, str) else value
-            for name, value in (SMALL | changes).items()
+            for name, value in changes.items()
         }
         return found(tuple(sorted(filled.items())))
 
@@ -234,9 +212,4 @@ def test_a_field_changes_what_it_says_and_nothing_else(parts, name, case):
 
 def test_the_same_config_gives_the_same_parts(files):
     """Or a change of chance would count as the effect of a field."""
-    runs = []
-    for _ in range(2):
-        config = base.get_config()
-        config.update_from_flattened_dict(SMALL)
-        runs.append(parts_of(config))
-    assert runs[0] == runs[1]
+    assert parts_of(config_with({})) == parts_of(config_with({}))
