@@ -53,6 +53,6 @@ setuptools.setup(
         # To read .h5.
         "keras": ["h5py>=3.11"],
         "export": ["jax2onnx>=0.10"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "mypy>=1.18"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.14", "mypy>=1.18"],
     },
 )
