@@ -429,8 +429,8 @@ OTHERS = [
     Mutant(
         "selection-hold-out-not-in-proportion",
         SELECTION,
-        'largest = np.argsort(counts - shares, kind="stable")',
-        "largest = np.arange(len(counts))",
+        "counts[largest[: count - counts.sum()]] += 1",
+        "counts[: count - counts.sum()] += 1",
         ("tests/data/test_selection.py", *TEST_SELECTION),
     ),
     Mutant(
@@ -506,15 +506,15 @@ OTHERS = [
     Mutant(
         "decoded-checksum-ignored",
         "tl_jax/data/decoded.py",
-        "if files.digest(path) == self.checksum:",
-        "if True:",
+        'facts[_IMAGES]["sha256"]',
+        "files.digest(folder / _IMAGES)",
         ("tests/data/test_decoded.py",),
     ),
     Mutant(
         "images-centre-square-from-the-corner",
         "tl_jax/data/images.py",
-        "left, top = (width - side) // 2, (height - side) // 2",
-        "left, top = 0, 0",
+        "image.crop((left, top, left + side, top + side))",
+        "image.crop((0, 0, side, side))",
         ("tests/data/test_images.py",),
     ),
     Mutant(
@@ -928,11 +928,11 @@ OTHERS = [
     ),
     # Reports.
     Mutant(
-        "analysis-interval-of-the-normal-approximation",
+        "analysis-mistaken-for-read-by-columns",
         "tl_jax/reporting/analysis.py",
-        "fraction * (1 - fraction) / count + z**2 / (4 * count**2)",
-        "fraction * (1 - fraction) / count",
-        ("tests/reporting/test_report.py::test_wilson_interval",),
+        "other = int(mistakes[place].argmax())",
+        "other = int(mistakes[:, place].argmax())",
+        ("tests/reporting/test_report.py",),
     ),
     Mutant(
         "writers-resume-keeps-later-lines",
@@ -942,10 +942,10 @@ OTHERS = [
         ("tests/reporting/test_writers.py",),
     ),
     Mutant(
-        "run-folder-any-config-is-the-same",
+        "run-folder-another-config-is-the-same",
         "tl_jax/run_folder.py",
-        "if lines:",
-        "if False:",
+        "if there != here",
+        "if there > here",
         ("tests/test_run_folder.py",),
     ),
 ]
