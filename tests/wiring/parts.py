@@ -1,0 +1,183 @@
+"""The parts of a run that decide its numbers, each as text that is equal where the part is.
+
+Nothing is compiled and no update is made: steps are lowered, and every activation is the number of its view.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import activation_cache, dispatch
+from experiments.preparation import Setup, make_pure_step, prepare
+from tl_jax import activations, resident, sharding, trees
+from tl_jax.models import registry
+
+_UPDATES = 8
+
+
+def parts_of(config) -> dict[str, str]:
+    """Returns the parts of the run that `config` describes, by name.
+
+    step: the lowered training step, on images or on stored activations.
+    evaluation: the lowered evaluation step.
+    schedule: the learning rate of every update.
+    order: the rows that the first updates read.
+    train, validation, test: pixels, labels and class names of the split.
+    start: the variables before the first update.
+    draws: the seed from which every update draws its random numbers.
+    prefix: all that stored activations depend on, and their shape and type.
+    plan: when the run logs, evaluates, saves and ends.
+    dispatch: where its data lie, on how many devices, and how many updates go at once.
+    """
+    with nothing_compiled() as seen:
+        setup = activation_cache.use(prepare(config))
+        evaluate = seen.evaluations[-1]
+        state = jax.eval_shape(setup.initial_state_on_host)
+        updates = np.arange(setup.total_steps)
+        splits = {name: _split(setup, name) for name in ("train", "validation", "test")}
+        return splits | {
+            "step": _step(setup, state),
+            "evaluation": _lowered(
+                evaluate,
+                state.params,
+                state.batch_stats,
+                _batch(setup, setup.evaluator.batch_size, label=jnp.int32, mask=bool),
+            ),
+            "schedule": str(np.asarray(jax.vmap(setup.optimisation.schedule)(updates)).tolist()),
+            "order": str([setup.order.rows(step).tolist() for step in range(_UPDATES)]),
+            "start": _digest(trees.flatten(setup.initial.variables)),
+            "draws": str(_seed(setup)),
+            "prefix": json.dumps(seen.facts, sort_keys=True) + _stored(setup),
+            "plan": str(dataclasses.asdict(setup.intervals)),
+            "dispatch": seen.dispatched(setup),
+        }
+
+
+def small_architectures() -> dict[str, registry.Architecture]:
+    """Returns the registered networks with two stages of one block and a few channels."""
+    return {
+        name: dataclasses.replace(known, stage_sizes=(1, 1), width=4)
+        for name, known in registry.ARCHITECTURES.items()
+    }
+
+
+def _seed(setup: Setup) -> int:
+    with jax.disable_jit():  # no program for the optimizer's state
+        return int(setup.initial_state_on_host().seed)
+
+
+def _step(setup: Setup, state: Any) -> str:
+    batch = _batch(setup, setup.order.batch_size, label=jnp.int32, position=jnp.int32)
+    return _lowered(make_pure_step(setup)(axis_name=None), state, batch)
+
+
+def _batch(setup: Setup, size: int, **columns: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    split = setup.inputs["train"]
+    dtype = getattr(split, "dtype", np.uint8)
+    return {
+        "image": jax.ShapeDtypeStruct((size, *split.image_shape), dtype),
+        **{name: jax.ShapeDtypeStruct((size,), kind) for name, kind in columns.items()},
+    }
+
+
+def _lowered(step: Callable, *arguments: Any) -> str:
+    return jax.jit(step, keep_unused=True).lower(*arguments).as_text()
+
+
+def _split(setup: Setup, name: str) -> str:
+    if name not in setup.splits:
+        return ""
+    split = setup.splits[name]
+    images = split.gather(np.arange(len(split)))
+    return _digest({"images": images, "labels": split.labels}) + str(split.class_names)
+
+
+def _stored(setup: Setup) -> str:
+    if setup.cache is None:
+        return ""
+    split = setup.inputs["train"]
+    return f"{setup.boundary} {split.activations.shape} {split.dtype}"
+
+
+def _digest(leaves: dict[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name, leaf in sorted(leaves.items()):
+        array = np.asarray(leaf)
+        digest.update(f"{name} {array.shape} {array.dtype}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+class _Seen:
+    """What passed by while a run was put together."""
+
+    def __init__(self) -> None:
+        self.evaluations: list[Callable] = []
+        self.facts: list[dict[str, str]] = []
+        self.programs: list[str] = []
+
+    def dispatched(self, setup: Setup) -> str:
+        self.programs.clear()
+        plan = dispatch.make(setup)
+        return f"{plan.data}, {plan.updates} updates, {self.programs[-1]}"
+
+
+class _Program:
+    """Stands for a lowered and for a compiled program."""
+
+    def cost_analysis(self) -> dict[str, float]:
+        return {"flops": 1e6}
+
+    def compile(self) -> "_Program":
+        return self
+
+
+@contextlib.contextmanager
+def nothing_compiled() -> Iterator[_Seen]:
+    """Leaves out all compilation; gives what passes by.
+
+    The activations of view v of V of example e of the stored split are e * V + v.
+    """
+    seen = _Seen()
+    facts, compiled_eval_step = activations.facts, sharding.compile_eval_step
+
+    def compile_eval_step(step, mesh):
+        seen.evaluations.append(step)
+        return compiled_eval_step(step, mesh)
+
+    def recorded_facts(*arguments, **options):
+        seen.facts.append(facts(*arguments, **options))
+        return seen.facts[-1]
+
+    def numbered(step, params, batch_stats, split, examples, out, **options):
+        numbers = examples[:, None] * out.shape[1] + np.arange(out.shape[1])
+        out[:] = numbers.reshape(*numbers.shape, *[1] * (out.ndim - 2))
+        return True
+
+    class Streamed(sharding.StreamedStep):
+        def __init__(self, make_step, mesh, mode="jit"):
+            super().__init__(make_step, mesh, mode)
+            seen.programs.append(f"streamed by {mode} over {mesh.size}")
+
+        def lower(self, state, batch):
+            return _Program()
+
+    class Resident(resident.ResidentStep):
+        def lower(self, state, count, batch_size, images, labels):
+            seen.programs.append(f"{count} updates over {self._mesh.size}")
+            return _Program()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "compile_eval_step", compile_eval_step)
+        patch.setattr(sharding, "StreamedStep", Streamed)
+        patch.setattr(resident, "ResidentStep", Resident)
+        patch.setattr(activations, "facts", recorded_facts)
+        patch.setattr(activations, "compute", numbered)
+        yield seen

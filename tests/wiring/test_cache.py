@@ -1,0 +1,47 @@
+"""Which activations a split reads: those of its own examples, augmented for training alone."""
+
+import numpy as np
+import pytest
+from parts import nothing_compiled
+from small import CACHED, VIEWS, config_with
+
+from experiments import activation_cache
+from experiments.preparation import prepare
+from tl_jax.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("small_networks")
+
+
+def made(changes):
+    with nothing_compiled():
+        return activation_cache.use(prepare(config_with(changes)))
+
+
+@pytest.mark.parametrize("context", [CACHED, VIEWS], ids=["as they are", "views"])
+def test_every_split_reads_the_activations_of_its_own_examples(context):
+    setup = made(context)
+    for name, split in setup.inputs.items():
+        numbers = setup.splits[name].whole()[1]
+        views = 3 if name == "train" and context is VIEWS else 1
+        assert split.views == views
+        for view in range(views):
+            rows = np.arange(len(split))
+            found = split.gather_views(rows, np.full(len(split), view))
+            np.testing.assert_array_equal(found[:, 0], numbers * views + view, err_msg=name)
+        np.testing.assert_array_equal(split.labels, setup.splits[name].labels)
+
+
+def test_images_that_change_at_every_update_are_not_stored():
+    with pytest.raises(InputError, match=r"cache\.views=1 stores every image as it is"):
+        prepare(config_with(CACHED | {"augment.flip": True}))
+    with pytest.raises(InputError, match="all views are the same"):
+        prepare(config_with(CACHED | {"cache.views": 2}))
+
+
+@pytest.mark.parametrize("strategy", ["up_to:stage2", "backbone"])
+def test_freezing_up_to_the_last_stage_leaves_nothing_but_the_head(strategy):
+    """Pooling holds no weights, so activations are stored after it."""
+    setup = made(CACHED | {"freeze.strategy": strategy})
+    assert setup.boundary == "pool"
+    frozen = setup.optimisation.frozen_mask
+    assert frozen["stage2"]["block0"]["conv2"]["kernel"] and not frozen["head"]["kernel"]

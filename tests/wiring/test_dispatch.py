@@ -1,0 +1,49 @@
+"""Every update gets the rows that the order says, however they reach the devices and wherever a run begins."""
+
+import numpy as np
+import pytest
+from parts import nothing_compiled
+from small import config_with
+
+from experiments import dispatch
+from experiments.preparation import prepare
+
+pytestmark = pytest.mark.usefixtures("small_networks")
+
+
+def made(**changes):
+    fields = {name.replace("__", "."): value for name, value in changes.items()}
+    with nothing_compiled():
+        setup = prepare(config_with(fields))
+        return setup, dispatch.make(setup)
+
+
+def expected(setup, first, count):
+    return np.stack([setup.order.rows(first + turn) for turn in range(count)])
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_rows_on_the_devices(start):
+    setup, plan = made(train__updates_per_dispatch=3)
+    assert plan.data.startswith("device") and plan.updates == 3
+    with plan.open_feed(start, setup.total_steps) as feed:
+        done = start
+        # The last dispatches are shorter than the rows that were worked out ahead for them, and longer.
+        for count in (3, 3, 1, 2):
+            np.testing.assert_array_equal(feed(done, count), expected(setup, done, count))
+            done += count
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_batches_from_the_host(start):
+    setup, plan = made(data__placement="host")
+    assert (plan.data, plan.updates) == ("host", 1)
+    split = setup.splits["train"]
+    with plan.open_feed(start, setup.total_steps) as feed:
+        for step in range(start, setup.total_steps):
+            batch = feed(step, 1)
+            (rows,) = expected(setup, step, 1)
+            np.testing.assert_array_equal(batch["index"], rows)
+            np.testing.assert_array_equal(batch["label"], split.labels[rows])
+            np.testing.assert_array_equal(batch["image"], split.gather(rows))
+            np.testing.assert_array_equal(batch["position"], np.arange(12))

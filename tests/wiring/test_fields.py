@@ -1,0 +1,215 @@
+"""For every field of a config: what changes in a run when the field changes, and that nothing else does.
+
+A field that is not passed on changes nothing, and its test fails.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from parts import parts_of
+from small import CACHED, VIEWS, config_with
+
+from configs import base
+from experiments import config_fields
+from tl_jax import models, porting
+
+pytestmark = pytest.mark.usefixtures("small_networks")
+
+# Contexts in which a field has an effect; "{weights}" and the like are files made for these tests.
+PRETRAINED = {"init.weights": "{weights}"}
+FROZEN = {"freeze.strategy": "up_to:stage1"}
+ADAMW = {"optim.name": "adamw"}
+STEPWISE = {"optim.schedule": "step", "optim.step_steps": (6,)}
+EPOCHS = {"train.steps": 0, "train.epochs": 4.0}
+LONG = {"train.steps": 200}
+HALF_A_TEST = {"data.test_split": "test[:50%]", "data.validation_fraction": 0.0}
+UNCACHED = CACHED | {"cache.boundary": ""}
+ARRAYS = {"data.name": "npz:images.npz", "data.data_dir": "{folder}"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A change of a field.
+
+    Attributes:
+        value: the changed value.
+        parts: what must change (see `parts_of`), separated by spaces; "" for nothing.
+        context: other fields, set before and after.
+    """
+
+    value: Any
+    parts: str
+    context: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+STEP, BOTH_STEPS, RATE = "step", "step evaluation", "step schedule"
+DATA = "train validation test"
+
+FIELDS: dict[str, list[Case]] = {
+    "seed": [
+        Case(1, "order start draws"),
+        # The backbone is the file's for every seed, the head is another one.
+        Case(1, "order start draws", PRETRAINED),
+    ],
+    "model.name": [Case("resnet20_cifar_b", "step evaluation start")],
+    "model.stem": [Case("cifar", "step evaluation start", {"model.name": "resnet18"})],
+    "model.dtype": [Case("bfloat16", BOTH_STEPS)],
+    "model.zero_init_residual": [Case(True, "start")],
+    # The text of the evaluation step changes too: it calls blocks in another way.
+    "model.remat": [Case("blocks", BOTH_STEPS), Case("dots", BOTH_STEPS)],
+    "init.weights": [Case("{weights}", "start"), Case("{others}", "start", PRETRAINED)],
+    "init.head": [Case("keep", "start", PRETRAINED)],
+    "data.name": [Case("npz:{images}", DATA)],
+    "data.data_dir": [Case("{other_folder}", DATA, ARRAYS)],
+    "data.cache_dir": [Case("{folder}", "")],
+    "data.train_split": [Case("train[:80%]", "train validation")],
+    "data.test_split": [Case("test[:50%]", "test")],
+    "data.validation_split": [Case("test[50%:]", "validation plan", HALF_A_TEST)],
+    "data.validation_fraction": [Case(0.2, "train validation")],
+    "data.examples_per_class": [Case(4, "train order plan")],
+    "data.seed": [Case(1, "train validation")],
+    "data.batch_size": [Case(10, "step order plan")],
+    "data.eval_batch_size": [Case(100, "evaluation")],
+    "data.workers": [Case(1, "")],
+    "data.placement": [Case("host", "dispatch")],
+    "data.image_size": [Case(10, BOTH_STEPS)],
+    "preprocess.weights": [Case("resnet20_cifar.tin32", BOTH_STEPS, PRETRAINED)],
+    "preprocess.mean": [Case((0.4, 0.5, 0.6), BOTH_STEPS)],
+    "preprocess.std": [Case((0.2, 0.3, 0.4), BOTH_STEPS)],
+    "preprocess.interpolation": [Case("bicubic", BOTH_STEPS)],
+    "preprocess.resize": [Case(12, BOTH_STEPS)],
+    "augment.crop_padding": [Case(2, STEP), Case(0, STEP)],
+    "augment.flip": [Case(False, STEP), Case(False, STEP, {"augment.crop_padding": 0})],
+    "freeze.strategy": [Case("up_to:stage1", STEP), Case("all_but_bn", STEP)],
+    "freeze.patterns": [Case(("stem/.*",), STEP), Case(("stage2/.*",), STEP, FROZEN)],
+    "freeze.batch_norm": [
+        Case("update", STEP, FROZEN),
+        Case("batch_stats_no_update", STEP, FROZEN),
+    ],
+    "optim.name": [Case("adamw", STEP)],
+    "optim.learning_rate": [Case(0.2, RATE)],
+    "optim.momentum": [Case(0.8, STEP)],
+    "optim.nesterov": [Case(True, STEP)],
+    "optim.b1": [Case(0.8, STEP, ADAMW)],
+    "optim.b2": [Case(0.9, STEP, ADAMW)],
+    "optim.eps": [Case(1e-6, STEP, ADAMW)],
+    "optim.weight_decay": [Case(1e-3, STEP), Case(1e-3, STEP, ADAMW)],
+    "optim.l2_sp": [Case(0.1, STEP)],
+    "optim.decay_bias_and_norm": [Case(True, STEP), Case(True, STEP, ADAMW)],
+    "optim.clip_norm": [Case(1.0, STEP), Case(1.0, STEP, ADAMW)],
+    "optim.schedule": [Case("constant", RATE)],
+    "optim.warmup_steps": [Case(3, RATE)],
+    "optim.warmup_epochs": [Case(1.0, RATE)],
+    "optim.step_epochs": [
+        Case((2.0,), RATE, {"optim.schedule": "step", "optim.step_epochs": (1.0,)})
+    ],
+    "optim.step_steps": [Case((4, 8), RATE, STEPWISE)],
+    "optim.step_decay": [Case(0.5, RATE, STEPWISE)],
+    "optim.final_fraction": [Case(0.1, RATE)],
+    "optim.lr_multipliers": [Case(("head/.*=10",), STEP)],
+    "optim.layerwise_decay": [Case(0.5, STEP)],
+    "optim.label_smoothing": [Case(0.1, STEP)],
+    "optim.accumulation": [Case(2, STEP)],
+    "train.epochs": [Case(5.0, "step schedule plan", EPOCHS)],
+    "train.steps": [Case(15, "step schedule plan")],
+    "train.updates_per_dispatch": [Case(3, "dispatch")],
+    "train.log_every_steps": [Case(5, "plan", LONG)],
+    "train.eval_every_epochs": [Case(2.0, "plan")],
+    "train.eval_every_steps": [Case(5, "plan")],
+    "train.checkpoint_every_seconds": [Case(1.0, "")],
+    "train.checkpoint_every_steps": [Case(5, "plan")],
+    "cache.boundary": [
+        Case("auto", "step evaluation prefix", UNCACHED),
+        Case("stage1", "step evaluation prefix", CACHED),
+    ],
+    "cache.views": [Case(2, "order prefix", VIEWS)],
+    "cache.draw": [Case("random", "order", VIEWS)],
+    "cache.view_seed": [Case(1, "prefix", VIEWS)],
+    "cache.dtype": [Case("bfloat16", "step evaluation prefix", CACHED)],
+    "cache.storage": [Case("host", "dispatch", CACHED | {"cache.storage": "device"})],
+    "cache.dir": [Case("{folder}", "", CACHED)],
+    "cache.verify": [Case(1, "", CACHED)],
+    "parallel.mode": [Case("pmap", "dispatch")],
+    "parallel.devices": [Case(2, "dispatch")],
+    "report.html": [Case(False, "")],
+    "report.tensorboard": [Case(False, "")],
+    "report.mistakes": [Case(3, "")],
+}
+
+CASES = [
+    pytest.param(name, case, id=f"{name}={case.value}" + (f"-{number}" if number else ""))
+    for name, cases in FIELDS.items()
+    for number, case in enumerate(cases)
+]
+
+
+@pytest.fixture(scope="module")
+def files(small_networks, tmp_path_factory) -> dict[str, pathlib.Path]:
+    """Returns the files that values of fields name."""
+    root = tmp_path_factory.mktemp("files")
+    model = models.create_model("resnet20_cifar", 10)
+    for seed, name in enumerate(("weights", "others")):
+        variables = models.init_variables(model, jax.random.key(10 + seed))
+        state_dict = porting.export_state_dict(variables, naming="cifar")
+        porting.save_state_dict(root / f"{name}.safetensors", state_dict)
+    for seed, name in enumerate(("folder", "other_folder")):
+        rng = np.random.default_rng(seed)
+        arrays = {}
+        for split, count in {"train": 100, "test": 30}.items():
+            arrays[f"{split}_images"] = rng.integers(0, 256, (count, 8, 8, 3), np.uint8)
+            arrays[f"{split}_labels"] = np.arange(count) % 10
+        (root / name).mkdir()
+        np.savez(root / name / "images.npz", **arrays)
+    # 32 px, as digits: only the pixels are others.
+    wide = {
+        key: value.repeat(4, 1).repeat(4, 2) if value.ndim == 4 else value
+        for key, value in arrays.items()
+    }
+    np.savez(root / "wide.npz", **wide)
+    return {
+        "weights": root / "weights.safetensors",
+        "others": root / "others.safetensors",
+        "folder": root / "folder",
+        "other_folder": root / "other_folder",
+        "images": root / "wide.npz",
+    }
+
+
+@pytest.fixture(scope="module")
+def parts(files):
+    """Returns what gives the parts of a run with some fields changed, each run put together once."""
+
+    @functools.cache
+    def found(changes: tuple[tuple[str, Any], ...]) -> dict[str, str]:
+        return parts_of(config_with(dict(changes)))
+
+    def parts_with(changes: dict[str, Any]) -> dict[str, str]:
+        filled = {
+            name: value.format(**files) if isinstance(value, str) else value
+            for name, value in changes.items()
+        }
+        return found(tuple(sorted(filled.items())))
+
+    return parts_with
+
+
+def test_every_field_is_in_the_table():
+    assert sorted(FIELDS) == sorted(config_fields.field_names(base.get_config()))
+    assert all(FIELDS.values())
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_a_field_changes_what_it_says_and_nothing_else(parts, name, case):
+    before, after = parts(case.context), parts(case.context | {name: case.value})
+    changed = {part for part in before if before[part] != after[part]}
+    assert changed == set(case.parts.split())
+
+
+def test_the_same_config_gives_the_same_parts(files):
+    """Or a change of chance would count as the effect of a field."""
+    assert parts_of(config_with({})) == parts_of(config_with({}))

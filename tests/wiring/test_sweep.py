@@ -1,0 +1,157 @@
+"""A member of a sweep is the run that its values describe; whose test accuracy is told is told of whom."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from parts import nothing_compiled
+from small import CACHED, QUIET, VIEWS, config_with
+
+from experiments import activation_cache, members, sweep
+from experiments.preparation import make_pure_step, prepare
+from tl_jax import models, population, porting, trees
+
+pytestmark = pytest.mark.usefixtures("small_networks")
+
+VALUES = {"learning_rate": 0.2, "weight_decay": 0.05, "label_smoothing": 0.2, "l2_sp": 0.3}
+# Of the config, and what a sweep that ignored a value would take.
+OWN = {"learning_rate": 0.1, "weight_decay": 1e-4, "label_smoothing": 0.0, "l2_sp": 0.0}
+TRAINED = CACHED | {"freeze.strategy": "up_to:stage1"}
+
+
+@pytest.fixture(scope="module")
+def pretrained(small_networks, tmp_path_factory):
+    """Returns a file of weights: the backbone is then the same for every seed."""
+    variables = models.init_variables(models.create_model("resnet20_cifar", 7), jax.random.key(5))
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    porting.save_state_dict(path, porting.export_state_dict(variables, naming="cifar"))
+    return {"init.weights": str(path)}
+
+
+def with_sweep(changes, **section):
+    config = config_with(changes)
+    with config.unlocked():
+        config.sweep = {"patience": 0, **section}
+    return config
+
+
+def made(config):
+    with nothing_compiled():
+        return activation_cache.use(prepare(sweep._run_config(config))), sweep.read_grid(config)
+
+
+def three_updates(step, state, split, order):
+    step = jax.jit(step)
+    for number in range(3):
+        rows = order.rows(number)
+        batch = {
+            "image": jnp.asarray(split.gather(rows) % 7 / 7),  # activations of a useful size
+            "label": jnp.asarray(split.labels[rows]),
+            "position": jnp.arange(len(rows), dtype=jnp.int32),
+        }
+        state, _ = step(state, batch)
+    return trees.flatten(jax.device_get(state.params))
+
+
+@pytest.fixture(scope="module")
+def as_a_run(small_networks):
+    """Returns where an ordinary run with `VALUES` is after three updates, by leaf name."""
+    optim = {f"optim.{name}": value for name, value in VALUES.items()}
+    with nothing_compiled():
+        setup = activation_cache.use(prepare(config_with(TRAINED | optim)))
+    step = make_pure_step(setup)(axis_name=None)
+    return three_updates(step, setup.initial_state_on_host(), setup.inputs["train"], setup.order)
+
+
+def as_a_member(config, **scalars):
+    setup, grid = made(config)
+    state, _ = members.start(setup, grid, setup.config.seed)
+    make_step = members.make_train_step(setup, grid, state.params)
+    scalars = {name: jnp.float32(value) for name, value in scalars.items()}
+    return three_updates(make_step(scalars), state, setup.inputs["train"], setup.order)
+
+
+@pytest.mark.parametrize("swept", [tuple(VALUES), ("learning_rate",)], ids=["swept", "fixed"])
+def test_a_member_makes_the_updates_of_the_run(as_a_run, swept):
+    """With values that are data of the program, and with values that are constants of it."""
+    section = {
+        name: (OWN[name], value) if name in swept else (value,) for name, value in VALUES.items()
+    }
+    found = as_a_member(with_sweep(TRAINED, **section), **{name: VALUES[name] for name in swept})
+    for name, leaf in found.items():
+        np.testing.assert_allclose(leaf, as_a_run[name], atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_value_counts(as_a_run, name):
+    """The run is another one without it, so that the test above would notice."""
+    section = {field: (value,) for field, value in (VALUES | {name: OWN[name]}).items()}
+    config = with_sweep(TRAINED, **section)
+    rate = section["learning_rate"][0]
+    found = as_a_member(config, learning_rate=rate)
+    assert max(np.abs(leaf - as_a_run[at]).max() for at, leaf in found.items()) > 1e-4
+
+
+def test_every_view_has_the_label_of_its_example(monkeypatch):
+    setup, grid = made(with_sweep(VIEWS | {"data.examples_per_class": 4}, width=1))
+    given = {}
+
+    def recorded(make_step, eval_step, states, values, examples, validation, rows, *_, **options):
+        given.update(examples=examples, rows=rows)
+
+    monkeypatch.setattr(population, "train", recorded)
+    members.train(setup, grid, [members.start(setup, grid, 0)[0]])
+    inputs, labels = map(np.asarray, given["examples"])
+    split, numbers = setup.splits["train"], setup.splits["train"].whole()[1]
+    assert len(inputs) == len(labels) == 3 * len(split)
+    for row, label in enumerate(labels):
+        # An activation is the number of its view in the stored split, see `parts`.
+        assert inputs[row, 0] == 3 * numbers[row // 3] + row % 3
+        assert label == split.labels[row // 3]
+
+
+def test_every_seed_has_its_own_head_and_order(monkeypatch, pretrained):
+    setup, grid = made(with_sweep(CACHED | pretrained, seed=(0, 7), width=1))
+    starts = [members.start(setup, grid, seed) for seed in grid.seeds]
+    heads = [state.params["head"]["kernel"] for state, _ in starts]
+    assert (np.asarray(heads[0]) != np.asarray(heads[1])).any()
+    assert [int(state.seed) for state, _ in starts] == [0, 7]
+    stems = [variables["params"]["stem"]["conv"]["kernel"] for _, variables in starts]
+    np.testing.assert_array_equal(*stems)
+    given = {}
+    monkeypatch.setattr(
+        population, "train", lambda *arguments, **options: given.update(rows=arguments[6])
+    )
+    members.train(setup, grid, [state for state, _ in starts])
+    for seed in grid.seeds:
+        config = config_with(CACHED | pretrained | {"seed": seed})
+        with nothing_compiled():
+            order = prepare(config).order
+        for step in range(4):
+            np.testing.assert_array_equal(given["rows"](seed, step), order.rows(step))
+
+
+def test_test_accuracies_are_those_of_their_members(pretrained, monkeypatch, tmp_path):
+    """One member learns next to nothing; its accuracy is not that of the chosen one."""
+    train, seen = members.train, {}
+
+    def recorded(setup, grid, states, **options):
+        seen.update(setup=setup, found=train(setup, grid, states, **options))
+        return seen["found"]
+
+    monkeypatch.setattr(members, "train", recorded)
+    changes = CACHED | QUIET | pretrained | {"data.examples_per_class": 6}
+    config = with_sweep(changes, learning_rate=(1e-6, 0.3), seed=(0, 1), test="all")
+    sweep.run(config, tmp_path / "run")
+    told = json.loads((tmp_path / "run" / "sweep.json").read_text())["members"]
+    test = seen["setup"].inputs["test"]
+    features = test.gather(np.arange(len(test)))
+    accuracies = []
+    for place in np.ndindex(2, 2):
+        head = {name: leaf[place] for name, leaf in seen["found"].params["head"].items()}
+        logits = features @ head["kernel"] + head["bias"]
+        accuracies.append(float((logits.argmax(-1) == test.labels).mean()))
+    assert [member["test_top1"] for member in told] == pytest.approx(accuracies, abs=0.002)
+    assert len(set(accuracies)) > 1
