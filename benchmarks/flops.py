@@ -53,13 +53,14 @@ def measure(name: str, image_size: int, batch_size: int) -> dict[str, float]:
     last_stage = model.boundaries[-3]
     before_last = f"stage{int(last_stage.removeprefix('stage')) - 1}"
     for strategy in ("backbone", f"up_to:{before_last}", "none"):
-        step, state = _train_step(model, variables, spec, strategy)
+        step, state = make_train_step(model, variables, spec, strategy)
         measured[f"{strategy}_mflop"] = _mflop(step, state, batch)
         measured[f"{strategy}_ratio"] = measured[f"{strategy}_mflop"] / base
     return measured
 
 
-def _train_step(model, variables, spec, strategy):
+def make_train_step(model, variables, spec, strategy):
+    """Returns the training step under a freezing strategy, and the state of its first update."""
     params = variables["params"]
     mask = freezing.frozen_mask(params, strategy)
     tx = optim.make_optimizer(
