@@ -110,7 +110,7 @@ def flops(results: pathlib.Path) -> str:
         caption = f"{run['model']}, {run['image_size']} px, batch {run['batch_size']}.\n\n"
         return caption + _markdown(["", "MFLOP", "to the forward pass"], rows, "lrr")
 
-    return _by_variant(results, "flops", body)
+    return _by_variant(results, "flops", body, timed=False)
 
 
 @table
@@ -127,7 +127,7 @@ def memory(results: pathlib.Path) -> str:
         head = ["network", *(f'`"{column}"`' for column in columns)]
         return _markdown(head, lines.values(), "l" + "r" * len(columns))
 
-    return _by_variant(results, "memory", body)
+    return _by_variant(results, "memory", body, timed=False)
 
 
 @table
@@ -155,7 +155,7 @@ def parity(results: pathlib.Path) -> str:
         for (family, size, reference), errors in groups.items()
     ]
     head = ["networks", "number", "images", "reference", "largest relative error"]
-    return f"{_caption(run)}\n\n{_markdown(head, rows, 'lrllr')}"
+    return f"{_caption(run, timed=False, torch=True)}\n\n{_markdown(head, rows, 'lrllr')}"
 
 
 @table
@@ -184,7 +184,13 @@ def linear_probe(results: pathlib.Path) -> str:
     """The linear probe end to end, in six ways."""
 
     def body(run: Mapping[str, Any]) -> str:
-        base, long = run["uncached"]["seconds"], run["uncached_long_seconds_extrapolated"]
+        uncached, epochs, far_epochs = (
+            run["uncached"],
+            run["uncached"]["epochs"],
+            run["cached_long"]["epochs"],
+        )
+        base = uncached["seconds"]
+        long = base + uncached["seconds_per_epoch"] * (far_epochs - epochs)
 
         def line(name: str, short: Any, far: Any, top1: float, mark: str = "") -> list[str]:
             def cell(seconds: Any, reference: float) -> str:
@@ -193,7 +199,7 @@ def linear_probe(results: pathlib.Path) -> str:
             return [name, cell(short, base), cell(far, long) + mark, f"{top1:.2%}"]
 
         rows = [
-            line("images at every epoch", base, long, run["uncached"]["test_top1"], " *"),
+            line("images at every epoch", base, long, uncached["test_top1"], " *"),
             line(
                 "features computed once",
                 run["cached"]["seconds"],
@@ -225,16 +231,17 @@ def linear_probe(results: pathlib.Path) -> str:
                     once["test_top1"],
                 ),
             ]
-        seen = run["images_through_the_network"]
-        head = ["", f"{run['epochs']} epochs", f"{run['long_epochs']} epochs", "test top-1"]
-        return (
-            _markdown(head, rows, "lrrr")
-            + "\n\n\\* by the time of an epoch. In brackets: how many times faster than images at every epoch. "
-            f"The uncached run passes {seen['uncached']:,} images through the network, the cached one "
-            f"{seen['cached']:,}: {run['ratios']['bound']:.1f}x is the bound for {run['epochs']} epochs."
-        )
+        head = ["", f"{epochs} epochs", f"{far_epochs} epochs", f"test top-1, {epochs} epochs"]
+        note = "\\* by the time of an epoch. In brackets: how many times as fast as images at every epoch."
+        if "images_through_the_network" in run:
+            seen = run["images_through_the_network"]
+            note += (
+                f" The uncached run passes {seen['uncached']:,} images through the network, the cached "
+                f"one {seen['cached']:,}: {run['ratios']['bound']:.1f}x is the bound for {epochs} epochs."
+            )
+        return f"{_markdown(head, rows, 'lrrr')}\n\n{note}"
 
-    return _by_variant(results, "linear_probe", body)
+    return _by_variant(results, "linear_probe", body, torch=True)
 
 
 @table
@@ -284,7 +291,7 @@ def throughput(results: pathlib.Path) -> str:
             lines.append([_NETWORKS.get(network, network), f"{batch}", *cells])
         return _markdown(["network", "batch", *_MODES.values()], lines, "lrrrrr")
 
-    return _by_variant(results, "throughput", body)
+    return _by_variant(results, "throughput", body, torch=True)
 
 
 @table
@@ -389,7 +396,7 @@ def scaling(results: pathlib.Path) -> str:
             + _markdown(head, lines, "lrrrr")
         )
 
-    return _by_variant(results, "scaling", body)
+    return _by_variant(results, "scaling", body, timed=False)
 
 
 def _comparison(run: Mapping[str, Any]) -> str:
@@ -458,13 +465,20 @@ def _rate_and_ratios(row: Mapping[str, Any]) -> str:
     return f"{rate:,.0f} ({', '.join(ratios)})"
 
 
-def _by_variant(results: pathlib.Path, name: str, body: Callable[[Mapping[str, Any]], str]) -> str:
+def _by_variant(
+    results: pathlib.Path,
+    name: str,
+    body: Callable[[Mapping[str, Any]], str],
+    *,
+    timed: bool = True,
+    torch: bool = False,
+) -> str:
     """Returns the table of each `PLATFORM-jaxVERSION/NAME.json`, below what it was measured with."""
     found = sorted(results.glob(f"*-jax*/{name}.json"), key=_variant_order)
     if not found:
         return _missing(name)
     runs = [_read(path) for path in found]
-    return "\n\n".join(f"{_caption(run)}\n\n{body(run)}" for run in runs)
+    return "\n\n".join(f"{_caption(run, timed=timed, torch=torch)}\n\n{body(run)}" for run in runs)
 
 
 def _variant_order(path: pathlib.Path) -> tuple[Any, ...]:
@@ -476,23 +490,34 @@ def _missing(name: str) -> str:
     return f"Not measured yet: `python -m benchmarks.all --only={name}`."
 
 
-def _caption(run: Mapping[str, Any]) -> str:
-    """Returns a line: versions, device, date, revision and command of a measurement."""
+def _caption(run: Mapping[str, Any], *, timed: bool = True, torch: bool = False) -> str:
+    """Returns a line: versions, device, date, revision and command of a measurement.
+
+    Args:
+        run: the JSON.
+        timed: whether it matters what else the machine did.
+        torch: whether PyTorch took part.
+    """
     revision = run.get("revision") or run.get("git_revision") or "unknown"
-    commit, dirty = (
-        revision.removesuffix("+dirty")[:10],
-        " with changed files" * ("+dirty" in revision),
-    )
-    parts = [_versions(run), _device(run), run.get("date"), f"revision `{commit}`{dirty}"]
-    if run.get("busy_elsewhere", 0.0) >= 0.05:
+    commit = revision.removesuffix("+dirty")[:10]
+    dirty = " with changed files" if revision.endswith("+dirty") else ""
+    parts = [
+        _versions(run, torch=torch),
+        _device(run),
+        run.get("date"),
+        f"revision `{commit}`{dirty}",
+    ]
+    if timed and run.get("busy_elsewhere", 0.0) >= 0.05:
         parts.append(f"other programs took {run['busy_elsewhere']:.0%} of the cores meanwhile")
     parts.append(f"`{run['command']}`")
     return "; ".join(part for part in parts if part) + "."
 
 
-def _versions(run: Mapping[str, Any]) -> str:
+def _versions(run: Mapping[str, Any], *, torch: bool = False) -> str:
+    names = {"python": "Python", "jax": "JAX", "flax": "Flax"}
+    if torch:
+        names["torch"] = "PyTorch"
     versions = run["versions"]
-    names = {"python": "Python", "jax": "JAX", "flax": "Flax", "torch": "PyTorch"}
     return ", ".join(
         f"{word} {versions[name]}" for name, word in names.items() if versions.get(name)
     )

@@ -72,7 +72,6 @@ def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict:
         "cached_again": second,
         "cached_long": long,
         "verify": verified["verified"],
-        "uncached_long_seconds_extrapolated": long_uncached,
         "images_through_the_network": _images_seen(uncached),
         "ratios": {
             "cached": uncached["seconds"] / first["seconds"],
