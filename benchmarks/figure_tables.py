@@ -150,7 +150,7 @@ def parity(results: pathlib.Path) -> str:
             f"{len(errors)}",
             f"{size} px",
             _reference(reference, run["references"]),
-            f"{max(errors):.1e}",
+            _error(max(errors)),
         ]
         for (family, size, reference), errors in groups.items()
     ]
@@ -169,9 +169,9 @@ def training_parity(results: pathlib.Path) -> str:
             network,
             f"{row['steps']}",
             f"{row['learning_rate']}",
-            f"{row['loss_error']:.1e}",
-            f"{row['statistics_error']:.1e}",
-            f"{row['parameters_error']:.1e}",
+            _error(row["loss_error"]),
+            _error(row["statistics_error"]),
+            _error(row["parameters_error"]),
         ]
         for network, row in run["training"].items()
     ]
@@ -270,7 +270,7 @@ def sweep(results: pathlib.Path) -> str:
             f"({run['train_examples']:,} training images, {run['epochs']:g} epochs).\n\n"
             + _markdown(head, rows, "lrrr")
             + "\n\nLargest difference of a parameter between a member and its solo run: "
-            f"{updates['largest_difference']:.1e}."
+            f"{_error(updates['largest_difference'])}."
         )
 
     return _by_variant(results, "sweep", body)
@@ -402,30 +402,36 @@ def scaling(results: pathlib.Path) -> str:
 def _comparison(run: Mapping[str, Any]) -> str:
     """Returns the table of a comparison: means and paired differences with 95% t-intervals."""
     baseline = run["methods"][0]
+    held_out = all(entry.get("validation") for entry in run["methods"])
     rows = []
     for entry in run["methods"]:
         values = entry["values"]
         paired = [values[seed] - baseline["values"][seed] for seed in values]
-        difference = "" if entry is baseline else _interval(paired, signed=True)
+        validation = []
+        if held_out:
+            validation = [_interval(list(entry["validation"]["values"].values())) + "%"]
         rows.append(
             [
                 _METHODS.get(entry["method"], entry["method"]),
+                *validation,
                 _interval(list(values.values())) + "%",
-                difference,
+                "" if entry is baseline else _interval(paired, signed=True),
                 f"{len(values)}",
                 f"{entry['wall_seconds']:,.1f} s",
             ]
         )
-    examples = {row["examples"] for row in run["runs"]}
     head = [
         "method",
+        *(["validation top-1"] if held_out else []),
         "test top-1, mean ± 95% interval",
         f"difference to {_METHODS.get(baseline['method'], baseline['method'])}, same seed",
         "seeds",
         "time of a run",
     ]
-    count = " or ".join(f"{number:,}" for number in sorted(examples))
-    return f"{_markdown(head, rows, 'llllr')}\n\n{count} test images a run, all counted. {_caption(run)}"
+    counts = {row.get("test_examples", row.get("examples")) for row in run["runs"]}
+    count = " or ".join(f"{number:,}" for number in sorted(counts))
+    text = _markdown(head, rows, "l" * (len(head) - 2) + "rr")
+    return f"{text}\n\n{count} test images a run, all counted. {_caption(run)}"
 
 
 def _interval(values: Sequence[float], *, signed: bool = False) -> str:
@@ -529,6 +535,17 @@ def _device(run: Mapping[str, Any]) -> str:
         return f"{device['count']} x {device['kind']}"
     machine = f" ({run['machine']})" if run.get("machine") else ""
     return f"{run['cores']} CPU cores{machine}" if run.get("cores") else "CPU"
+
+
+def _error(value: float) -> str:
+    """Returns two digits and the power of ten.
+
+    Example:
+        >>> _error(1.44e-06)
+        '1.4e-6'
+    """
+    digits, _, power = f"{value:.1e}".partition("e")
+    return f"{digits}e{int(power)}"
 
 
 def _duration(seconds: float) -> str:

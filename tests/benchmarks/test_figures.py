@@ -165,6 +165,17 @@ def test_a_comparison_pairs_its_differences_by_seed(tmp_path):
     assert "other programs took 25% of the cores" in text
 
 
+def test_a_comparison_shows_validation_where_images_were_held_out(tmp_path):
+    run = comparison()
+    for entry in run["methods"]:
+        entry["validation"] = {"values": {"0": 0.5, "1": 0.7}}
+    run["runs"] = [{"test_examples": 1200}]
+    (tmp_path / "quickstart.json").write_text(json.dumps(run))
+    text = figure_tables.quickstart(tmp_path)
+    assert "| random initialisation | 60.0 ± 127.1% | 55.0 ± 63.5% |  | 2 | 7.2 s |" in text
+    assert "1,200 test images" in text
+
+
 def test_versions_of_jax_stand_below_each_other_in_order(tmp_path):
     for version in ("0.9", "0.10", "0.12"):
         run = {
