@@ -18,8 +18,8 @@ PyTorch is imported only where one of its sides is asked for: `--sides jax` meas
 Logits and the loss of the first step must agree between the sides before a row is timed. Rounds then go through the
 sides in turn. A turn begins with a step of its own, since the sides take each other's caches and memory pages; it is
 recorded apart ("milliseconds_first_of_turn"). Then the step is repeated until it has taken its share of --seconds,
-at least once. CPU time and page faults of the process are recorded beside wall time: on a machine that is shared they
-tell a slow step from one that waited.
+at least once. CPU time (the part of the kernel apart) and page faults of the process are recorded beside wall time:
+they tell a slow step from one that waited, and a step that computes from one that gets its memory anew.
 
 A row already in --out is skipped unless --again is given, so that a long run can be made in pieces; unless, that is,
 other processes took more than a twentieth of the cores while it was timed ("busy_elsewhere"), for the sides share the
@@ -168,18 +168,13 @@ def _interleave(sides: dict[str, Side], rounds: int, seconds: float) -> dict[str
 
 def _turn(side: Side, repeats: int) -> dict[str, float]:
     """Returns what one step takes, in the mean over `repeats` steps that follow a first one."""
-    first, _, _ = _measured(side, 1)
-    seconds, cpu_seconds, faults = _measured(side, repeats)
-    return {
-        "first_seconds": first,
-        "seconds": seconds / repeats,
-        "cpu_seconds": cpu_seconds / repeats,
-        "page_faults": faults / repeats,
-    }
+    first = _measured(side, 1)["seconds"]
+    total = _measured(side, repeats)
+    return {"first_seconds": first} | {name: value / repeats for name, value in total.items()}
 
 
-def _measured(side: Side, repeats: int) -> tuple[float, float, int]:
-    """Returns the wall seconds, CPU seconds and page faults of this process during some steps."""
+def _measured(side: Side, repeats: int) -> dict[str, float]:
+    """Returns the wall time of some steps, and what this process used meanwhile."""
     side.wait()
     before = resource.getrusage(resource.RUSAGE_SELF)
     start = time.perf_counter()
@@ -188,8 +183,12 @@ def _measured(side: Side, repeats: int) -> tuple[float, float, int]:
     side.wait()
     seconds = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return seconds, cpu_seconds, after.ru_minflt - before.ru_minflt
+    return {
+        "seconds": seconds,
+        "user_seconds": after.ru_utime - before.ru_utime,
+        "system_seconds": after.ru_stime - before.ru_stime,
+        "page_faults": after.ru_minflt - before.ru_minflt,
+    }
 
 
 def _summary(turns: list[dict], batch_size: int) -> dict[str, Any]:
@@ -201,7 +200,10 @@ def _summary(turns: list[dict], batch_size: int) -> dict[str, Any]:
         "milliseconds_median": 1e3 * median,
         "milliseconds_of_rounds": [round(1e3 * value, 3) for value in seconds],
         "milliseconds_first_of_turn": [round(1e3 * turn["first_seconds"], 3) for turn in turns],
-        "cpu_milliseconds_median": 1e3 * statistics.median(turn["cpu_seconds"] for turn in turns),
+        "cpu_milliseconds_median": 1e3
+        * statistics.median(turn["user_seconds"] + turn["system_seconds"] for turn in turns),
+        "system_milliseconds_median": 1e3
+        * statistics.median(turn["system_seconds"] for turn in turns),
         "page_faults_median": statistics.median(turn["page_faults"] for turn in turns),
     }
 
