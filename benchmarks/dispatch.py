@@ -1,6 +1,6 @@
 """Training steps fed from the host, and from data that lie on the device: images a second, waiting, the same bits.
 
-    python benchmarks/dispatch.py --data_dir=DIR [--seconds=10] [--out=FILE]
+    python -m benchmarks.dispatch --data_dir=DIR [--seconds=10] [--out=FILE]
 
 The packaged ResNet-20 on CIFAR-10, by the training loop of every run. Cases: nothing frozen; its backbone frozen, on
 images; the same on stored features. Feeds: batches that come from the host one by one, decoded before or as they
@@ -10,8 +10,6 @@ updates from the same start, in turn, and has to end with the same bits as the f
 
 import argparse
 import dataclasses
-import json
-import os
 import pathlib
 import sys
 import tempfile
@@ -21,9 +19,9 @@ import jax
 import numpy as np
 from absl import flags
 
+from benchmarks import record
 from experiments import activation_cache, config_fields, dispatch, preparation
 from tl_jax import data, loops
-from tl_jax.run_folder import environment_facts
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 CASES = {
@@ -39,23 +37,15 @@ def main() -> None:
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement, about")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=pathlib.Path)
+    record.add_arguments(parser)
     args = parser.parse_args()
+    recording = record.Recording(parser, args)
     flags.FLAGS(["dispatch"])  # Grain's processes ask for it
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for case, fields in CASES.items():
             rows += measure(case, fields, args, scratch)
-    result = {
-        "command": " ".join(["benchmarks/dispatch.py", *sys.argv[1:]]),
-        "load_average": os.getloadavg(),
-        "rows": rows,
-        **environment_facts(),
-    }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+    recording.write({"rows": rows})
 
 
 def measure(case: str, fields: tuple[str, ...], args: argparse.Namespace, scratch: str) -> list:

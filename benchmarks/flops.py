@@ -1,19 +1,17 @@
 """Compiled FLOPs of a training step under each freezing strategy, as multiples of the forward pass.
 
-    python benchmarks/flops.py [--model=resnet20_cifar] [--image_size=32] [--batch_size=32] [--out=flops.json]
+    python -m benchmarks.flops [--model=resnet20_cifar] [--image_size=32] [--batch_size=32] [--out=flops.json]
 
 The figures are those of XLA's cost analysis of the compiled program: counted, not timed.
 """
 
 import argparse
-import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks import record
 from tl_jax import freezing, models, optim, preprocessing, steps
-from tl_jax.run_folder import environment_facts
 from tl_jax.train_state import TrainState
 
 
@@ -23,18 +21,17 @@ def main() -> None:
     parser.add_argument("--model", default="resnet20_cifar", choices=models.list_models())
     parser.add_argument("--image_size", type=int, default=32)
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--out", type=pathlib.Path)
+    record.add_arguments(parser)
     args = parser.parse_args()
-    result = {
-        "command": f"benchmarks/flops.py --model={args.model} --image_size={args.image_size} "
-        f"--batch_size={args.batch_size}",
-        **measure(args.model, args.image_size, args.batch_size),
-        **environment_facts(),
-    }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+    recording = record.Recording(parser, args)
+    recording.write(
+        {
+            "model": args.model,
+            "image_size": args.image_size,
+            "batch_size": args.batch_size,
+            **measure(args.model, args.image_size, args.batch_size),
+        }
+    )
 
 
 def measure(name: str, image_size: int, batch_size: int) -> dict[str, float]:
@@ -56,13 +53,14 @@ def measure(name: str, image_size: int, batch_size: int) -> dict[str, float]:
     last_stage = model.boundaries[-3]
     before_last = f"stage{int(last_stage.removeprefix('stage')) - 1}"
     for strategy in ("backbone", f"up_to:{before_last}", "none"):
-        step, state = _train_step(model, variables, spec, strategy)
+        step, state = make_train_step(model, variables, spec, strategy)
         measured[f"{strategy}_mflop"] = _mflop(step, state, batch)
         measured[f"{strategy}_ratio"] = measured[f"{strategy}_mflop"] / base
     return measured
 
 
-def _train_step(model, variables, spec, strategy):
+def make_train_step(model, variables, spec, strategy):
+    """Returns the training step under a freezing strategy, and the state of its first update."""
     params = variables["params"]
     mask = freezing.frozen_mask(params, strategy)
     tx = optim.make_optimizer(

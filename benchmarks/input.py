@@ -1,6 +1,6 @@
 """Images a second through each part of the input path of the host.
 
-    python benchmarks/input.py [--data=tfds:cifar10] [--data_dir=DIR] [--batch_size=128] [--out=input.json]
+    python -m benchmarks.input [--data=tfds:cifar10] [--data_dir=DIR] [--batch_size=128] [--out=input.json]
 
 `--data=jpeg:SIDE` makes a folder of smooth JPEG images of that side first. The parts: decoding on access, batches of
 decoded images, and `stream.batches`, which reads ahead: from memory, decoding in threads, decoding in one and two
@@ -10,7 +10,6 @@ worker processes (Grain). The clock starts with the second batch, so that it lea
 
 import argparse
 import contextlib
-import json
 import pathlib
 import statistics
 import sys
@@ -23,9 +22,9 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
+from benchmarks import record
 from tl_jax.data import Split, load_splits, stream
 from tl_jax.data.order import Order
-from tl_jax.run_folder import environment_facts
 
 SECONDS = 3.0  # of every measurement, about
 
@@ -37,8 +36,9 @@ def main() -> None:
     parser.add_argument("--data_dir", help="of tfds")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=pathlib.Path)
+    record.add_arguments(parser)
     args = parser.parse_args()
+    recording = record.Recording(parser, args)
     flags.FLAGS(["input"])  # Grain's processes ask for it
     with tempfile.TemporaryDirectory(prefix="tl_jax-input-") as scratch:
         name = args.data
@@ -53,18 +53,12 @@ def main() -> None:
                 measured[part].append(measure(open_part, args.batch_size))
                 print(f"{part}: {measured[part][-1][0]:,.0f} images/s", file=sys.stderr, flush=True)
     result = {
-        "command": f"benchmarks/input.py --data={args.data} --batch_size={args.batch_size} "
-        f"--repeats={args.repeats}",
         "images": len(stored),
         "image_shape": list(stored.image_shape),
         "batch_size": args.batch_size,
         "parts": [_summary(part, values) for part, values in measured.items()],
-        **environment_facts(),
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+    recording.write(result)
 
 
 def make_parts(

@@ -1,6 +1,6 @@
 """Weak and strong scaling on simulated devices, collective bytes a step, and a model of real machines.
 
-    python benchmarks/scaling.py --out=results/scaling.json [--model=resnet20_cifar] [--devices 1 2 4 8]
+    python -m benchmarks.scaling [--no-time] --out=FILE [--model=resnet20_cifar] [--devices 1 2 4 8]
 
 Each number of devices is a process of its own, whose CPU pretends to be so many. They share the same cores, so
 that times show the overhead of splitting a step and nothing of what more devices would gain: on an ideal
@@ -22,11 +22,12 @@ import argparse
 import json
 import math
 import os
-import pathlib
 import re
 import subprocess
 import sys
 from typing import Any
+
+from benchmarks import record
 
 # bytes/s that a device sends in one direction (vendors' figures), seconds a hop (assumed), most devices.
 LINKS = {
@@ -60,29 +61,25 @@ _OPERATION = re.compile(rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\(")
 
 def main() -> None:
     """Measures in one process a number of devices, models the rest, and prints one JSON object."""
-    args = _parse()
+    parser = _parser()
+    args = parser.parse_args()
     if args.inside:
         print(json.dumps(measure(args)))
         return
+    recording = record.Recording(parser, args)
     measured = []
-    before = os.getloadavg()
     for kind in ("weak", "strong"):
         for devices in args.devices:
             batch = args.batch_size * (devices if kind == "weak" else 1)
-            found = _in_process(args, devices, batch)
+            found = _in_process(args, devices, batch, time=args.time)
             measured.append({"scaling": kind, "devices": devices, "batch_size": batch, **found})
     first = {row["scaling"]: row for row in reversed(measured)}
-    for row in measured:
+    for row in measured if args.time else ():
         base = first[row["scaling"]]["milliseconds"]
         row["ideal_milliseconds"] = base * (row["devices"] if row["scaling"] == "weak" else 1)
         row["overhead"] = row["milliseconds"] / row["ideal_milliseconds"] - 1
     real = _in_process(args, 8, 8 * 8, model=args.real_model, size=args.real_image_size, time=False)
-    facts = measured[0].pop("environment")
-    for row in measured[1:]:
-        del row["environment"]
-    del real["environment"]
     result = {
-        "command": "benchmarks/scaling.py " + " ".join(sys.argv[1:]),
         "note": "simulated devices share this machine's cores: overhead only, no gain to be seen",
         "model": args.model,
         "image_size": args.image_size,
@@ -94,15 +91,8 @@ def main() -> None:
         "modelled": model_cost(
             real["collective_bytes"], real["collectives"], args.real_milliseconds / 1e3
         ),
-        "cores": os.cpu_count(),
-        "load_average_before": before,
-        "load_average_after": os.getloadavg(),
-        **facts,
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+    recording.write(result)
 
 
 def collectives(program: str) -> dict[str, dict[str, int]]:
@@ -154,7 +144,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     from tl_jax import freezing, models, optim, preprocessing, profiling, sharding, steps
-    from tl_jax.run_folder import environment_facts
     from tl_jax.train_state import TrainState
 
     mesh = sharding.make_mesh()
@@ -192,7 +181,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     result = {
         "collectives": found,
         "collective_bytes": sum(entry["bytes"] for entry in found.values()),
-        "environment": environment_facts(),
     }
     if args.time:
         state, batch = sharding.replicate(mesh, state), sharding.global_batch(mesh, batch)
@@ -204,7 +192,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def _in_process(args, devices, batch_size, *, model=None, size=None, time=True) -> dict[str, Any]:
     command = [
-        *(sys.executable, __file__, "--inside", f"--devices={devices}"),
+        *(sys.executable, "-m", "benchmarks.scaling", "--inside", f"--devices={devices}"),
         *(f"--batch_size={batch_size}", f"--model={model or args.model}"),
         *(f"--image_size={size or args.image_size}", f"--seconds={args.seconds}"),
         *([] if time else ["--no-time"]),
@@ -217,13 +205,15 @@ def _in_process(args, devices, batch_size, *, model=None, size=None, time=True) 
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
     print(f"{devices} devices, batch {batch_size} ...", file=sys.stderr, flush=True)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=record.REPOSITORY, env=environment, capture_output=True, text=True
+    )
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _parse() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -238,9 +228,11 @@ def _parse() -> argparse.Namespace:
         "--real_milliseconds", type=float, default=100.0, help="assumed, of a step's computation"
     )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--no-time", dest="time", action="store_false", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=pathlib.Path)
-    return parser.parse_args()
+    parser.add_argument(
+        "--no-time", dest="time", action="store_false", help="count the collectives only"
+    )
+    record.add_arguments(parser)
+    return parser
 
 
 if __name__ == "__main__":

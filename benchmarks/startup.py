@@ -1,6 +1,6 @@
 """Time from the command to the first completed update, cold and warm.
 
-    python benchmarks/startup.py [--data_dir=DIR] [--cases=digits_resnet20,...] [--repeats=3] [--out=startup.json]
+    python -m benchmarks.startup [--data_dir=DIR] [--cases=digits_resnet20,...] [--repeats=3] [--out=startup.json]
 
 A cold start finds no compiled programs and no decoded images; a warm one finds both, left by the cold one before it;
 "uncompiled" finds the images only. The clock runs from the start of the process to the first line of `metrics.jsonl`,
@@ -10,7 +10,6 @@ the operating system's memory in all states.
 """
 
 import argparse
-import json
 import pathlib
 import shutil
 import statistics
@@ -19,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from tl_jax.run_folder import environment_facts
+from benchmarks import record
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 CIFAR = ("--config=configs/cifar10_resnet20.py", "--config.data.data_dir={data_dir}")
@@ -53,8 +52,9 @@ def main() -> None:
     parser.add_argument("--data_dir", default="", help="of tfds, with CIFAR-10")
     parser.add_argument("--cases", default=",".join(CASES), help="of " + ", ".join(CASES))
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=pathlib.Path)
+    record.add_arguments(parser)
     args = parser.parse_args()
+    recording = record.Recording(parser, args)
     cases = args.cases.split(",")
     seconds: dict[str, dict[str, list[float]]] = {
         case: {state: [] for state in STATES} for case in cases
@@ -67,15 +67,10 @@ def main() -> None:
                     seconds[case][state].append(round(took, 3))
                     print(f"{case} {state}: {took:.2f} s", file=sys.stderr, flush=True)
     result = {
-        "command": f"benchmarks/startup.py --cases={args.cases} --repeats={args.repeats}",
         "unit": "seconds from the command to the first update",
         "cases": [_summary(case, seconds[case]) for case in cases],
-        **environment_facts(),
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+    recording.write(result)
 
 
 def first_update(

@@ -1,6 +1,6 @@
 """64 linear probes as one program against 64 one after the other, on the same stored features.
 
-    python benchmarks/sweep.py --data_dir=DIR [--epochs=10] [--small] [--out=sweep.json]
+    python -m benchmarks.sweep --data_dir=DIR [--epochs=10] [--small] [--out=sweep.json]
 
 Two comparisons, both with the features in place and every program compiled once before the clock starts:
 
@@ -18,26 +18,21 @@ import contextlib
 import dataclasses
 import io
 import itertools
-import json
 import operator
-import os
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import record
 from configs import cifar10_sweep, digits_sweep
 from experiments import activation_cache, members, sweep, training
 from experiments.preparation import Setup, prepare
 from tl_jax import population
-from tl_jax.run_folder import environment_facts
 
 
 def main() -> None:
@@ -48,25 +43,19 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=8, help="ordinary runs that are timed")
     parser.add_argument("--repeats", type=int, default=3, help="of the updates alone")
     parser.add_argument("--small", action="store_true", help="handwritten digits, 8 members")
-    parser.add_argument("--out", type=pathlib.Path)
+    record.add_arguments(parser)
     args = parser.parse_args()
+    recording = record.Recording(parser, args)
     config = make_config(args)
     with tempfile.TemporaryDirectory() as scratch:
         # As the commands do: the sequential runs then compile once, not 64 times.
         jax.config.update("jax_compilation_cache_dir", f"{scratch}/xla")
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         result = {
-            "command": "benchmarks/sweep.py " + " ".join(sys.argv[1:]),
             "epochs": args.epochs,
             **measure(config, pathlib.Path(scratch), args.runs, args.repeats),
-            "cpu_count": os.cpu_count(),
-            "load_average": os.getloadavg()[0],
-            **environment_facts(),
         }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+    recording.write(result)
 
 
 def make_config(args: argparse.Namespace):

@@ -5,8 +5,8 @@ Command:
         --workdir=runs/cifar10_linear_probe
 
 Needs: CIFAR-10 (prepared by itself where the network allows; see experiments.prepare_data).
-Result: see README.md. A second run, and any other learning rate, schedule, seed or number of epochs, finds the
-features in `cache.dir`; --config.cache.boundary= trains on images instead, to the same parameters.
+Result: see docs/benchmarks.md. A second run, and any other learning rate, schedule, seed or number of epochs, finds
+the features in `cache.dir`; --config.cache.boundary= trains on images instead, to the same parameters.
 """
 
 import ml_collections

@@ -3,10 +3,10 @@
 Shapes: B batch, H and W height and width, C input channels, D output channels, k the kernel's size.
 
 What XLA's CPU compiler (jaxlib 0.10.2) does with the gradients that JAX derives, and what is done here
-(figures in docs/performance.md):
+(see docs/performance.md):
 
 - It puts dimensions in the order that its fast convolutions need in a program's outermost computation only.
-  In the body of `lax.scan`, a kernel's gradient runs some thirty times slower. Here both gradients are
+  In the body of `lax.scan`, a kernel's gradient runs many times slower. Here both gradients are
   convolutions in that order to begin with.
 - It fuses the BatchNorm and ReLU before a convolution into the transposition of its input, and so computes
   them anew in strided order. Here the kernel's gradient is a call that is not inlined: its input is an

@@ -1,0 +1,60 @@
+"""The largest errors of our networks and of training them, against PyTorch's and others' networks.
+
+    python -m benchmarks.parity [--only=resnet50] [--out=results/parity.json]
+
+`errors` are those of ported networks: max |ours - reference| / max |reference|, float32, on random weights and
+random running statistics, for every stage and the logits. `training` compares twenty steps of SGD with momentum from
+the same weights on the same batches. Both are what the tests of tests/porting measure. torchvision, timm and
+transformers are needed beside PyTorch.
+"""
+
+import argparse
+import importlib.metadata
+import sys
+import time
+
+from benchmarks import record
+
+sys.path.insert(0, str(record.REPOSITORY / "tests" / "porting"))
+import parity
+import training_parity
+
+
+def main() -> None:
+    """Prints one JSON object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="", help="cases whose name contains this; no training")
+    record.add_arguments(parser)
+    args = parser.parse_args()
+    recording = record.Recording(parser, args)
+    errors, training = {}, {}
+    for case in (case for case in parity.CASES if args.only in case.id):
+        start = time.perf_counter()
+        for reference, found in parity.measure(case).items():
+            errors[f"{case.id}/{reference}"] = found
+            worst = max(found, key=found.get)
+            seconds = time.perf_counter() - start
+            line = f"{case.id:28} {reference:12} {found[worst]:.2e} at {worst} ({seconds:.0f} s)"
+            print(line, file=sys.stderr, flush=True)
+    for name, settings in training_parity.NETWORKS.items() if not args.only else ():
+        _, stem, size, learning_rate, weight_decay = settings
+        training[name] = {
+            "stem": stem,
+            "image_size": size,
+            "steps": training_parity.NUM_STEPS,
+            "batch_size": training_parity.BATCH_SIZE,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            **training_parity.measure(name),
+        }
+        print(f"{name}: losses {training[name]['loss_error']:.1e}", file=sys.stderr, flush=True)
+    references = {
+        name: importlib.metadata.version(name) for name in ("torchvision", "timm", "transformers")
+    }
+    recording.write({"errors": errors, "training": training, "references": references})
+
+
+if __name__ == "__main__":
+    main()
