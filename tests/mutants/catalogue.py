@@ -184,22 +184,24 @@ SURVIVORS = [
     ),
     Mutant(
         "comparison-differences-unpaired",
-        "tl_jax/reporting/comparison.py",
-        "by_seed[seed] - values[first][seed] for seed in by_seed if seed in values[first]",
-        "a - b\n"
-        "                for a, b in zip(\n"
-        "                    sorted(by_seed.values()), sorted(values[first].values()), strict=False\n"
-        "                )",
-        ("tests/properties/test_comparison.py",),
+        "tl_jax/statistics.py",
+        "pairs = {seed: values[seed] - baseline[seed] for seed in values if seed in baseline}",
+        "pairs = dict(\n"
+        "        enumerate(\n"
+        "            a - b\n"
+        "            for a, b in zip(\n"
+        "                sorted(values.values()), sorted(baseline.values()), strict=False\n"
+        "            )\n"
+        "        )\n"
+        "    )",
+        ("tests/properties/test_comparison.py", "tests/test_statistics.py"),
     ),
     Mutant(
         "compare-validation-reported-as-test",
         "experiments/compare.py",
-        '"top1_accuracy": result["splits"]["test"]["top1_accuracy"],',
-        '"top1_accuracy": result["splits"].get("validation", result["splits"]["test"])[\n'
-        '                    "top1_accuracy"\n'
-        "                ],",
-        TEST_RESULTS,
+        'row = {"top1_accuracy": test["top1_accuracy"]',
+        'row = {"top1_accuracy": (validation or test)["top1_accuracy"]',
+        (*TEST_RESULTS, "tests/experiments/test_compare.py"),
     ),
     Mutant(
         "packaged-mean-from-std",
