@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import safetensors
+import safetensors.numpy
 from fabricate import random_variables
 
 from tl_jax import models, porting
@@ -39,3 +39,19 @@ def test_saved_values_survive_any_memory_layout(tmp_path):
 def test_unknown_naming():
     with pytest.raises(InputError, match="unknown naming 'torch'; nearest: torchvision"):
         porting.export_state_dict(VARIABLES, naming="torch")
+
+
+def test_equal_weights_are_equal_files(tmp_path):
+    """The library writes metadata in the order of a hash map, which changes from call to call."""
+    arrays = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(3, np.float16)}
+    metadata = {"tl_jax": "größe", "author": "x", "z": "{}"}
+    contents = set()
+    for number in range(20):
+        path = porting.save_state_dict(tmp_path / f"{number}.safetensors", arrays, metadata)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+    found = safetensors.numpy.load_file(path)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+    with safetensors.safe_open(path, "numpy") as file:
+        assert file.metadata() == {"format": "pt", **metadata}

@@ -1,5 +1,6 @@
 """The way back: our variables under the names and in the layout of other libraries."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,5 +61,20 @@ def save_state_dict(
     arrays = {name: np.asarray(array, order="C") for name, array in state_dict.items()}
     # transformers refuses a file without the "format" entry.
     header = {"format": "pt", **(metadata or {})}
-    files.write(path, safetensors.numpy.save(arrays, metadata=header))
+    files.write(path, _with_sorted_metadata(safetensors.numpy.save(arrays, metadata=header)))
     return path
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Returns a .safetensors file with its metadata sorted, so that equal weights are equal files.
+
+    The library writes the metadata in another order from call to call. The layout, from
+    https://github.com/huggingface/safetensors#format: the length of the header as 8 bytes, the header as
+    JSON padded with spaces, then the tensors, whose offsets count from the end of the header.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
