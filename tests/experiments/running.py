@@ -1,12 +1,10 @@
 """Starting commands as a user does, and reading what they leave."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import time
@@ -164,9 +162,8 @@ class Started:
     def kill(self) -> None:
         """Ends it and all that it started, unless it has ended."""
         if not self.has_ended():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-            self.has_ended(SECONDS)
+            self._launcher.ask({"kill": self.pid})
+            self.has_ended(60)
 
     def output(self) -> str:
         """Returns what it has printed so far."""
