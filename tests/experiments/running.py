@@ -168,9 +168,10 @@ class Started:
     def output(self) -> str:
         """Returns what it has printed so far."""
         kinds = ("output", "error")
-        texts = [path.read_text() if path.exists() else "" for path in self._files]
-        parts = zip(kinds, texts, strict=True)
-        return "\n".join(f"-- {kind} of process {self.pid}:\n{text}" for kind, text in parts)
+        return "\n".join(
+            f"-- {kind} of process {self.pid}:\n{path.read_text()}"
+            for kind, path in zip(kinds, self._files, strict=True)
+        )
 
 
 class Launcher:
@@ -227,6 +228,8 @@ class Launcher:
         self._count += 1
         name = f"{self._process.pid}-{self._count}"
         files = tuple(self._folder / f"{name}.{kind}" for kind in ("out", "err"))
+        for path in files:
+            path.touch()
         request = {
             "module": f"experiments.{module}",
             "argv": [*argv, f"--compilation_cache={self._folder}"],
