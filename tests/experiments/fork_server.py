@@ -9,6 +9,7 @@ Requests:
     {"module", "argv", "devices", "small", "files"}: starts a command; answers its process id.
     {"wait": PID, "seconds": S}: answers its exit code, minus the signal that killed it, or null if it has
         not ended after that time.
+    {"kill": PID}: ends it and all that it started.
 
 When the requests end, commands that still run are killed.
 """
@@ -89,6 +90,14 @@ def wait(pid: int, seconds: float) -> int | None:
         time.sleep(0.01)
 
 
+def kill(pid: int) -> None:
+    """Ends a command and all that it started."""
+    # On its own too, for it may not have made its group yet.
+    for end in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            end(pid, signal.SIGKILL)
+
+
 def main() -> None:
     """Answers requests until there are no more."""
     warnings.filterwarnings(
@@ -100,7 +109,10 @@ def main() -> None:
     try:
         for line in sys.stdin:
             request = json.loads(line)
-            if "wait" in request:
+            answer: int | None = None
+            if "kill" in request:
+                kill(request["kill"])
+            elif "wait" in request:
                 answer = wait(request["wait"], request["seconds"])
                 if answer is not None:
                     running.discard(request["wait"])
@@ -110,8 +122,7 @@ def main() -> None:
             print(json.dumps(answer), file=answers, flush=True)
     finally:
         for pid in running:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
+            kill(pid)
             os.waitpid(pid, 0)
 
 

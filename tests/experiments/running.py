@@ -1,12 +1,10 @@
 """Starting commands as a user does, and reading what they leave."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import time
@@ -165,16 +163,16 @@ class Started:
     def kill(self) -> None:
         """Ends it and all that it started, unless it has ended."""
         if not self.has_ended():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-            self.has_ended(SECONDS)
+            self._launcher.ask({"kill": self.pid})
+            self.has_ended(60)
 
     def output(self) -> str:
         """Returns what it has printed so far."""
         kinds = ("output", "error")
-        texts = [path.read_text() if path.exists() else "" for path in self._files]
-        parts = zip(kinds, texts, strict=True)
-        return "\n".join(f"-- {kind} of process {self.pid}:\n{text}" for kind, text in parts)
+        return "\n".join(
+            f"-- {kind} of process {self.pid}:\n{path.read_text()}"
+            for kind, path in zip(kinds, self._files, strict=True)
+        )
 
 
 class Launcher:
@@ -231,6 +229,8 @@ class Launcher:
         self._count += 1
         name = f"{self._process.pid}-{self._count}"
         files = tuple(self._folder / f"{name}.{kind}" for kind in ("out", "err"))
+        for path in files:
+            path.touch()
         request = {
             "module": f"experiments.{module}",
             "argv": [*argv, f"--compilation_cache={self._folder}"],

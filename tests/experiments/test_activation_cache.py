@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 from running import tiny_config
 
-from experiments import training
-from tl_jax import checkpointing, trees
+from experiments import activation_cache, training
+from tl_jax import activations, checkpointing, trees
 from tl_jax.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -72,6 +73,30 @@ def test_another_run_finds_them_to_the_same_bits(tmp_path, capsys):
         tmp_path, optim__learning_rate=0.1, optim__label_smoothing=0.1, train__steps=4
     )
     assert set(states(training.run(other, tmp_path / "other"))) == {"there"}
+
+
+def test_entries_may_be_deleted_while_a_run_starts(tmp_path, monkeypatch):
+    training.run(config_of(tmp_path), tmp_path / "first")
+    choose = activation_cache._storage
+
+    def delete_and_choose(*arguments):
+        shutil.rmtree(tmp_path / "activations")
+        return choose(*arguments)
+
+    monkeypatch.setattr(activation_cache, "_storage", delete_and_choose)
+    again = training.run(config_of(tmp_path), tmp_path / "again")
+    assert set(states(again)) == {"there"}
+    assert largest_difference(tmp_path / "first", tmp_path / "again") == 0
+
+
+def test_computing_that_fails_leaves_no_draft(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(activations, "compute", fail)
+    with pytest.raises(KeyboardInterrupt):
+        training.run(config_of(tmp_path), tmp_path / "run")
+    assert list((tmp_path / "activations").iterdir()) == []
 
 
 def test_whole_splits_serve_every_hold_out(tmp_path):
