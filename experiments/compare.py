@@ -82,6 +82,7 @@ def run_cells(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
                 **_accuracies(result),
                 "trainable_parameters": sum(group["trainable"] for group in result["parameters"]),
                 "wall_seconds": result["wall_seconds"],
+                "git_revision": result.get("git_revision"),
             }
         )
     return rows

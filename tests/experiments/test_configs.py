@@ -1,9 +1,11 @@
 """Every config runs when shrunk, names what exists, and every cell of a comparison fits together."""
 
+import json
+
 import pytest
 from running import REPOSITORY, tiny_config
 
-from experiments import compare, config_fields, training
+from experiments import assembly, compare, config_fields, training
 from tl_jax import models
 
 CONFIGS = sorted(
@@ -72,3 +74,46 @@ def test_every_cell_of_a_comparison_fits_together(name):
         assert setup.optimisation.frozen_mask["stem"]["conv"]["kernel"] == (
             method == "linear_probe"
         )
+
+
+def load(name):
+    return config_fields.load(REPOSITORY / "configs" / f"{name}.py")
+
+
+def images_of(config, *roles):
+    splits = assembly.make_splits(config)
+    return {image.tobytes() for role in roles for image in splits[role].images}
+
+
+def test_the_quickstart_is_tested_on_every_digit_that_it_does_not_choose_by():
+    test = images_of(load("quickstart"), "test")
+    assert len(test) == 1149
+    search = load("quickstart_search")
+    for seed in (*load("quickstart").compare.seeds, *search.compare.seeds):
+        config = load("quickstart")
+        config.data.seed = seed
+        assert not test & images_of(config, "train", "validation")
+        search.data.seed = seed
+        assert not test & images_of(search, "train", "validation", "test")
+    assert not set(load("quickstart").compare.seeds) & set(search.compare.seeds)
+
+
+def test_the_quickstart_has_the_setting_that_was_best_on_validation():
+    """Of each method, over all learning rates, without and with crops: results/quickstart_search.json."""
+    content = json.loads((REPOSITORY / "results/quickstart_search.json").read_text())
+    quickstart, search = load("quickstart"), load("quickstart_search")
+    found = {entry["method"]: entry["validation"]["mean"] for entry in content["methods"]}
+    assert found.keys() == set(search.compare.methods)
+    for method in quickstart.compare.methods:
+        own = {name: mean for name, mean in found.items() if name.startswith(f"{method}_lr_")}
+        assert len(own) == 12
+        best = compare.cell_config(search, max(own, key=own.get), 0)
+        cell = compare.cell_config(quickstart, method, 0)
+        for section, field in [("optim", "learning_rate"), ("augment", "crop_padding")]:
+            assert cell[section][field] == best[section][field], (method, field)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "cifar10_compare"])
+def test_a_comparison_holds_images_out_to_choose_by(name):
+    config = load(name)
+    assert config.data.validation_fraction > 0 and config.data.examples_per_class > 0

@@ -78,7 +78,7 @@ def test_a_sweep_is_written(tmp_path, fields, grid):
     assert "Best seed of the combination by validation: 1," in text
     # Wilson's interval of 1,250 of 2,000.
     assert "62.50% on test (95% interval 60.36% to 64.60%" in text
-    assert f"Test was read {content['test_was_read']} (2,000 images)" in text
+    assert f"Test (2,000 images) was read {content['test_was_read']}." in text
     assert "read once" not in text
     assert (tmp_path / "plots" / "sweep.png").is_file() == bool(fields)
     assert json.loads((tmp_path / "sweep.json").read_text())["members"] == content["members"]
@@ -90,7 +90,7 @@ def test_the_page_says_when_every_member_was_read_on_test(tmp_path):
     content["test_was_read"] = "for every member, at the end, and chose nothing"
     reporting.write_sweep(tmp_path, content)
     page = (tmp_path / "sweep.html").read_text()
-    assert "Test was read for every member, at the end, and chose nothing" in page
+    assert "Test (2,000 images) was read for every member, at the end, and chose nothing" in page
     assert "once" not in page
 
 
@@ -154,5 +154,6 @@ def test_a_probe_is_written(tmp_path):
     probe.write_probe(tmp_path, "net on data", rows, 1.0, {"splits": splits, "selection": "chosen"})
     page = (tmp_path / "probe.html").read_text()
     assert "net on data" in page and "75.00%" in page and "400 images, read once" in page
+    assert "95% interval 70.53% to 79.00%" in page  # Wilson's of 300 of 400
     assert json.loads((tmp_path / "probe.json").read_text())["chosen"] == 1.0
     assert (tmp_path / "plots" / "probe.png").is_file()

@@ -23,7 +23,7 @@ INTERVALS = (
 VALIDATION = "validation_"
 _NONE = intervals.NONE
 # Fields of a result that have a place of their own.
-_PLACED = ("method", "seed", "run", "wall_seconds")
+_PLACED = ("method", "seed", "run", "wall_seconds", "git_revision")
 
 
 def write_comparison(

@@ -276,7 +276,7 @@ def comparison(metric: str, methods: Sequence[ComparedMethod]) -> matplotlib.fig
                 grid[1], [(method.differences, method.difference_interval) for method in methods]
             )
             grid[1].axvline(0.0, color=INK, linewidth=1, linestyle="--")
-            grid[1].set_xlabel(f"difference to {names[0]}, same seed", parse_math=False)
+            grid[1].set_xlabel(f"difference to {names[0]} (same seed)", parse_math=False)
         return figure
 
 

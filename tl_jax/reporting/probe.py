@@ -1,4 +1,4 @@
-"""What became of a probe by logistic regression: a page with accuracy over regularisation."""
+"""The result of a probe by logistic regression: a page with accuracy over regularisation."""
 
 import os
 import pathlib
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tl_jax import files
-from tl_jax.reporting import pages, plots
+from tl_jax.reporting import intervals, pages, plots
 
 
 def write_probe(
@@ -27,6 +27,7 @@ def write_probe(
         result: with `splits`, whose `test` and `validation` have `top1_accuracy` and `examples`.
     """
     folder = pathlib.Path(folder)
+    test = result["splits"]["test"]
     files.write(folder / "probe.json", files.to_json({"strengths": list(rows), "chosen": chosen}))
     figure = plots.over_values(
         "Top-1 accuracy (%)",
@@ -50,6 +51,7 @@ def write_probe(
         rows=rows,
         chosen=chosen,
         splits=result["splits"],
+        test_interval=intervals.of_accuracy(test["top1_accuracy"], test["examples"]),
         selection=result["selection"],
     )
     files.write(folder / "probe.html", page)

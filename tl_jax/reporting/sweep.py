@@ -117,9 +117,7 @@ def _figure(members, fields, chosen):
         for place in _places(axes)
     ]
     mean, half = np.array([_percent(group) for group in found]).T
-    title = "Validation top-1 (%), mean over seeds"
-    if np.isfinite(half).any():
-        title += " ± half of its 95% interval"
+    title = "Validation top-1 (%)"
     if others:
         title += "\nat " + ", ".join(f"{tables.label(name)} {chosen[name]:g}" for name in others)
     place = [values.index(chosen[name]) for values, name in zip(axes, shown, strict=True)]
