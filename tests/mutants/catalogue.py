@@ -466,7 +466,7 @@ OTHERS = [
         LOADING,
         "few_shot(split.labels, examples_per_class, seed, split.class_names)",
         "few_shot(split.labels, examples_per_class, 0, split.class_names)",
-        ("tests/data/test_loading.py", *field("data.seed=1")),
+        field("data.seed=1-1"),
     ),
     Mutant(
         "notation-percentages-rounded-down",
