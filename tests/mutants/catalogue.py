@@ -35,7 +35,6 @@ TEST_TRANSFORMS = ("tests/optim/test_transforms.py",)
 TEST_SCHEDULES = ("tests/optim/test_schedules.py", "tests/properties/test_schedules.py")
 TEST_PORT = ("tests/properties/test_port.py", "tests/porting/test_port.py")
 TEST_FREEZING = ("tests/test_freezing.py",)
-TEST_STEPS = ("tests/test_steps.py",)
 
 SURVIVORS = [
     Mutant(
@@ -468,7 +467,7 @@ OTHERS = [
         LOADING,
         "few_shot(split.labels, examples_per_class, seed, split.class_names)",
         "few_shot(split.labels, examples_per_class, 0, split.class_names)",
-        ("tests/data/test_loading.py", *field("data.seed=1")),
+        field("data.seed=1-1"),
     ),
     Mutant(
         "notation-percentages-rounded-down",
@@ -627,6 +626,13 @@ OTHERS = [
         ("tests/activations/test_exact.py",),
     ),
     Mutant(
+        "exact-nothing-stored-after-pooling",
+        "tl_jax/activations/exact.py",
+        'index("pool") + 1]',
+        'index("pool")]',
+        ("tests/wiring/test_cache.py",),
+    ),
+    Mutant(
         "optim-decay-on-biases",
         TRANSFORMS,
         "weight_decay if decay_bias_and_norm or _is_kernel(leaf) else 0.0",
@@ -716,35 +722,35 @@ OTHERS = [
         STEPS,
         "jax.random.fold_in(jax.random.key(state.seed), state.step)",
         "jax.random.key(state.seed)",
-        TEST_STEPS,
+        ("tests/test_steps.py::TestRandomness",),
     ),
     Mutant(
         "steps-draws-the-same-for-every-seed",
         STEPS,
         "jax.random.key(state.seed)",
         "jax.random.key(0)",
-        TEST_STEPS,
+        ("tests/test_steps.py::TestRandomness",),
     ),
     Mutant(
         "steps-accumulation-not-averaged",
         STEPS,
         "lambda leaf: leaf / accumulation, total",
         "lambda leaf: leaf, total",
-        TEST_STEPS,
+        ("tests/test_steps.py::test_accumulation_is_the_update_of_the_whole_batch",),
     ),
     Mutant(
         "steps-microbatches-are-neighbours",
         STEPS,
         "jnp.moveaxis(rows.reshape(-1, accumulation, *rows.shape[1:]), 1, 0)",
         "rows.reshape(accumulation, -1, *rows.shape[1:])",
-        TEST_STEPS,
+        ("tests/test_steps.py::test_microbatches_take_every_kth_row",),
     ),
     Mutant(
         "steps-evaluation-mask-dropped",
         STEPS,
         'batch["label"], batch["mask"])',
         'batch["label"], jnp.ones_like(batch["mask"]))',
-        TEST_STEPS,
+        ("tests/test_steps.py::test_eval_step_counts_unmasked_rows_only",),
     ),
     Mutant(
         "losses-smoothing-only-added",
@@ -811,14 +817,14 @@ OTHERS = [
         "tl_jax/logistic.py",
         "kernel = weights.at[-1].set(0.0)",
         "kernel = weights",
-        ("tests/test_logistic.py",),
+        ("tests/test_logistic.py::test_by_hand_without_features",),
     ),
     Mutant(
         "logistic-weakest-of-equals",
         "tl_jax/logistic.py",
         "return max(map(int, best)",
         "return min(map(int, best)",
-        ("tests/test_logistic.py",),
+        ("tests/test_logistic.py::test_the_strongest_of_equals_is_chosen",),
     ),
     # Activations, placement, checkpoints, foreign weights.
     Mutant(
@@ -847,7 +853,7 @@ OTHERS = [
         "tl_jax/resident.py",
         "labels, rows // views)",
         "labels, rows % len(labels))",
-        ("tests/test_resident.py",),
+        ("tests/test_resident.py::test_views_share_the_label_of_their_example",),
     ),
     Mutant(
         "resident-all-rows-at-the-first-position",
