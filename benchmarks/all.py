@@ -5,10 +5,11 @@
     python -m benchmarks.all --data_dir=DIR                        all that is missing or of another revision
     python -m benchmarks.figures                                   afterwards: writes the pages
 
-Each stage is a command of its own, so that the work can be done in pieces; throughput goes on where it stopped. What
-depends on the platform or on the version of JAX lies in a folder of its own, such as results/cpu-jax0.10, so that
-several Pythons can be measured beside each other: run this with each of them. A timing stage wants the machine for
-itself; the file says which share of the cores other programs took meanwhile.
+Each stage is a command of its own, so that the work can be done in pieces. Throughput goes on where it stopped; named
+in --only, it repeats the rows that were measured on a busy machine. What depends on the platform or on the version of
+JAX lies in a folder of its own, such as results/cpu-jax0.10, so that several Pythons can be measured beside each
+other: run this with each of them. A timing stage wants the machine for itself; the file says which share of the cores
+other programs took meanwhile.
 """
 
 import argparse
@@ -99,6 +100,9 @@ def main() -> None:
     without = [stage.name for stage in stages if stage.needs_data and not args.data_dir]
     if without:
         parser.error(f"--data_dir is needed by {', '.join(without)}; --only chooses other stages")
+    changed = record.changed_files()
+    if changed and not args.allow_dirty:
+        parser.error(f"the tree is not clean ({', '.join(changed[:5])}); commit, or --allow_dirty")
     for stage in stages:
         run(stage, place(stage, folder), args.data_dir, args.allow_dirty)
     print("measured; now: python -m benchmarks.figures")

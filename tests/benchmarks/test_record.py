@@ -156,7 +156,9 @@ def test_folders_of_this_machine_are_not_recorded(monkeypatch):
 
 
 def test_stages_say_whether_their_file_is_complete(tmp_path, monkeypatch):
-    head = git(record.REPOSITORY, "rev-parse", "HEAD")
+    head = record._git(record.REPOSITORY, "rev-parse", "HEAD")
+    if not head:
+        pytest.skip("this is no git checkout")
     stage = stages.Stage("rows", 1, ("benchmarks.throughput",), rows=2)
     path = stages.place(stage, tmp_path / "cpu-jax0.10")
     assert path == tmp_path / "cpu-jax0.10" / "rows.json"
@@ -177,6 +179,17 @@ def test_an_unknown_stage_is_named(monkeypatch, capsys):
         stages.main()
     assert stopped.value.code == 2
     assert "nearest: throughput" in capsys.readouterr().err
+
+
+def test_stages_ask_for_a_clean_tree_before_the_first_of_them(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["all", "--only=flops"])
+    monkeypatch.setattr(record, "changed_files", lambda: ["tl_jax/steps.py"])
+    monkeypatch.setattr(stages, "variant", lambda: "cpu-jax0.10")
+    monkeypatch.setattr(stages, "run", lambda *args: pytest.fail("a stage was begun"))
+    with pytest.raises(SystemExit) as stopped:
+        stages.main()
+    assert stopped.value.code == 2
+    assert "the tree is not clean (tl_jax/steps.py)" in capsys.readouterr().err
 
 
 def test_every_stage_starts_a_benchmark_that_is_there():
