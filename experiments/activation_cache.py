@@ -117,7 +117,7 @@ class _Bank:
 
         Where processes share the folder, the last to finish puts the same in place of the same.
         """
-        batch_size = _batch_size(setup)
+        batch_size = _batch_size(setup, self.images)
         step = sharding.compile_eval_step(make_prefix(setup, self.views), setup.mesh)
         params, batch_stats = sharding.replicate(setup.mesh, prefix_variables(setup))
         with sharding.together():
@@ -158,11 +158,12 @@ class _Bank:
         )
 
 
-def _batch_size(setup: Setup) -> int:
+def _batch_size(setup: Setup, images: Split) -> int:
     """Returns the images of one forward pass, a multiple of the devices."""
+    rows = setup.evaluator.rows(images)
     if setup.mesh.devices.flat[0].platform != "cpu":
-        return setup.evaluator.batch_size
-    return -(-min(_CPU_BATCH, setup.evaluator.batch_size) // setup.mesh.size) * setup.mesh.size
+        return rows
+    return -(-min(_CPU_BATCH, rows) // setup.mesh.size) * setup.mesh.size
 
 
 def make_prefix(setup: Setup, views: int):

@@ -8,9 +8,12 @@ import ml_collections
 import optax
 
 from experiments import weights
-from tl_jax import activations, data, freezing, loops, models, optim, resident
+from tl_jax import activations, data, freezing, loops, memory, models, optim, resident, sharding
 from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
+
+# Decoded images that do not fit in this are decoded on access, each time: bytes, and of the host's memory.
+MOST_DECODED, DECODED_SHARE = 8 << 30, 0.4
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -67,6 +70,8 @@ def make_splits(config: ml_collections.ConfigDict) -> dict[str, data.Split]:
     Their labels are at hand; images may still be on their way, see `data.wait_for`.
     """
     section = config.data
+    # The same in every process, so that all of them read images in the same way.
+    room = sharding.least(min(MOST_DECODED, round(DECODED_SHARE * memory.host_available())))
     return data.load_splits(
         section.name,
         data_dir=section.data_dir or None,
@@ -77,6 +82,8 @@ def make_splits(config: ml_collections.ConfigDict) -> dict[str, data.Split]:
         examples_per_class=section.examples_per_class,
         seed=section.seed,
         image_size=weights.host_size(config),
+        interpolation=weights.host_interpolation(config),
+        max_memory_bytes=room,
         wait=False,
         cache_dir=section.cache_dir or None,
     )

@@ -71,6 +71,7 @@ def evaluate_run(run: pathlib.Path, which: str | None, workdir: pathlib.Path) ->
     config.init.weights = ""
     config.data.image_size = preprocessing["image_size"]
     config.preprocess.resize = preprocessing["resize"]
+    config.preprocess.interpolation = preprocessing["interpolation"]
     held_out = config.data.validation_fraction or config.data.validation_split
     which = which or ("best" if held_out else "latest")
     variables = checkpointing.restore_params(run / "checkpoints", which)

@@ -133,7 +133,7 @@ def test_evaluation_resizes_crops_and_normalises():
     ("stored", "spec"),
     [
         pytest.param((16, 16), {}, id="stored size is the input size"),
-        pytest.param((20, 30), {}, id="squeezed to a square"),
+        pytest.param((20, 30), {}, id="shorter side, then the centre"),
         pytest.param((20, 30), {"resize": 16}, id="resized and cropped"),
         pytest.param((20, 30), {"crop_padding": 3, "flip": True}, id="augmented"),
     ],
