@@ -120,6 +120,11 @@ def _evaluate(
                 config.data.eval_batch_size,
                 config.data.workers,
             )
+            # What does not fit is refused before it is tried.
+            initial_params, initial_stats = (
+                initial.variables[name] for name in ("params", "batch_stats")
+            )
+            evaluator.memory_items(initial_params, initial_stats, split, None)
             data.wait_for({"test": split})
             folder = held.enter_context(RunFolder.open(workdir, given, is_primary=is_primary))
             if is_primary and initial.port_report is not None:
