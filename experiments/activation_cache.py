@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from experiments import cli
 from experiments.dispatch import DEVICE_SHARE
-from experiments.evaluator import Evaluator
+from experiments.evaluator import Evaluator, fit
 from experiments.preparation import Setup, make_pure_step
 from tl_jax import activations, memory, models, reporting, sharding, trees
 from tl_jax.activations import ActivationSplit, Store
@@ -117,9 +117,15 @@ class _Bank:
 
         Where processes share the folder, the last to finish puts the same in place of the same.
         """
-        batch_size = _batch_size(setup, self.images)
         step = sharding.compile_eval_step(make_prefix(setup, self.views), setup.mesh)
         params, batch_stats = sharding.replicate(setup.mesh, prefix_variables(setup))
+        batch_size = fit(
+            lambda rows: step.compiled(params, batch_stats, _shapes(self.images, rows)),
+            _batch_size(setup, self.images),
+            setup.mesh.size,
+            sharding.least(memory.available(jax.local_devices()[0])),
+            "computing the activations",
+        ).rows
         with sharding.together():
             out = self.store.create()
         with contextlib.ExitStack() as showing:
@@ -156,6 +162,15 @@ class _Bank:
         return ActivationSplit(
             found, places, split.labels, split.class_names, self.store.key, split.name
         )
+
+
+def _shapes(images: Split, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a batch as the prefix takes it."""
+    one = activations.one_image(images)
+    return {
+        name: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype)
+        for name, leaf in one.items()
+    }
 
 
 def _batch_size(setup: Setup, images: Split) -> int:

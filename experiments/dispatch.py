@@ -96,6 +96,8 @@ def _checked_items(setup: Setup, dispatch: Dispatch) -> tuple[list[memory.Item],
         "device": memory.available(jax.local_devices()[0]),
         "host": memory.host_available() + held,
     }
+    # Before evaluation asks what is left for it: it may be nothing.
+    _check(setup, items, capacity)
     state = jax.eval_shape(setup.initial_state_on_host)
     for name in ("validation", "test"):
         if name in setup.inputs:

@@ -22,8 +22,13 @@ _PHASE = "evaluation"
 
 
 @dataclasses.dataclass(frozen=True)
-class _Pass:
-    """How a split is read: rows of a batch, and what the compiled step takes on a device for one."""
+class Pass:
+    """How a split is read.
+
+    Attributes:
+        rows: of a batch.
+        bytes: that the compiled step takes on a device for one, beside its arguments.
+    """
 
     rows: int
     bytes: int
@@ -70,7 +75,7 @@ class Evaluator:
         self._transform = transform
         self.batch_size = self._whole(batch_size)
         self._step = sharding.compile_eval_step(steps.make_eval_step(forward, transform), mesh)
-        self._passes: dict[tuple[Any, ...], _Pass] = {}
+        self._passes: dict[tuple[Any, ...], Pass] = {}
 
     def __call__(
         self, params: dict[str, Any], batch_stats: dict[str, Any], split: Split
@@ -136,35 +141,20 @@ class Evaluator:
             ),
         ]
 
-    def _fitted(self, params: Any, batch_stats: Any, split: Split, room: int | None) -> _Pass:
+    def _fitted(self, params: Any, batch_stats: Any, split: Split, room: int | None) -> Pass:
         rows = self.rows(split)
         key = (rows, tuple(split.image_shape), _dtype(split))
         if key not in self._passes:
             if room is None:
                 room = sharding.least(memory.available(jax.local_devices()[0]))
-            self._passes[key] = self._fit(params, batch_stats, split, rows, room)
-        return self._passes[key]
-
-    def _fit(self, params: Any, batch_stats: Any, split: Split, rows: int, room: int) -> _Pass:
-        while True:
-            compiled = compile_or_refuse(
-                lambda rows=rows: self._step.compiled(params, batch_stats, _batch(split, rows)),
-                f"evaluation of {rows} images at once",
-                "data.image_size or data.eval_batch_size",
+            self._passes[key] = fit(
+                lambda rows: self._step.compiled(params, batch_stats, _batch(split, rows)),
+                rows,
+                self._mesh.size,
+                room,
+                "evaluation",
             )
-            needed = memory.temporary_bytes(compiled)
-            # A device that does not say what it has is taken to have enough.
-            if not room or needed <= _SHARE * room:
-                return _Pass(rows, needed)
-            fewer = int(rows * _SHARE * room / needed) // self._mesh.size * self._mesh.size
-            if rows == self._mesh.size:
-                if needed <= room:
-                    return _Pass(rows, needed)
-                raise InputError(
-                    f"evaluation of one image needs {memory.format_bytes(needed)} of a device that has "
-                    f"{memory.format_bytes(room)} left; expected a smaller data.image_size"
-                )
-            rows = max(self._mesh.size, min(fewer, rows - self._mesh.size))
+        return self._passes[key]
 
     def _whole(self, rows: int) -> int:
         return -(-rows // self._mesh.size) * self._mesh.size
@@ -175,6 +165,40 @@ class Evaluator:
         seen = jax.eval_shape(self._transform, one["image"])
         pixels = 0 if isinstance(split, ActivationSplit) else int(np.prod(seen.shape))
         return self._mesh.size * max(1, BATCH_BYTES // max(_row_bytes(split), pixels))
+
+
+def fit(compiled: Callable[[int], Any], rows: int, devices: int, room: int, what: str) -> Pass:
+    """Returns the most rows, up to those given, of which the compiled step takes half of the room.
+
+    Where not even one row on each device takes so little, all of the room is for it.
+
+    Args:
+        compiled: from rows to the compiled step.
+        rows: a multiple of the devices.
+        devices: their number.
+        room: bytes that are left on a device, the same in every process; 0 where it does not say: it is
+            taken to have enough.
+        what: how a message calls the step.
+
+    Raises:
+        InputError: if there is no room for one row on each device.
+    """
+    while True:
+        program = compile_or_refuse(
+            lambda rows=rows: compiled(rows),
+            f"{what} of {rows} images at once",
+            "data.image_size or data.eval_batch_size",
+        )
+        needed = memory.temporary_bytes(program)
+        if not room or needed <= _SHARE * room or (rows == devices and needed <= room):
+            return Pass(rows, needed)
+        if rows == devices:
+            raise InputError(
+                f"{what} of one image needs {memory.format_bytes(needed)} of a device that has "
+                f"{memory.format_bytes(room)} left; expected a smaller data.image_size"
+            )
+        fewer = int(rows * _SHARE * room / needed) // devices * devices
+        rows = max(devices, min(fewer, rows - devices))
 
 
 def compile_or_refuse(compiled: Callable[[], Any], what: str, fields: str) -> Any:

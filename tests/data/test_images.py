@@ -104,7 +104,29 @@ def test_a_photo_that_is_shrunk_is_turned_too(orientation):
     assert np.abs(found.astype(int) - expected).max() <= 3
 
 
-@pytest.mark.parametrize("exif", [b"", b"Exif\x00\x00", b"Exif\x00\x00MM\x00*nonsense", b"text"])
+def test_the_orientation_is_found_among_other_entries():
+    exif = Image.Exif()
+    exif[271], exif[274], exif[305] = "maker", 8, "software"
+    for endian in ("<", ">"):
+        exif.endian = endian
+        buffer = io.BytesIO()
+        Image.new("RGB", (4, 2)).save(buffer, "JPEG", exif=exif)
+        assert images.stored_size(buffer.getvalue(), "x") == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"",
+        b"Exif\x00\x00",
+        b"text",
+        b"MM\x00*nonsense",
+        b"MM\x00*\x00\x00\x00\x08\x00\x02",
+        b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x09\x00\x00",
+        b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x04\x00\x00\x00\x01\x00\x06\x00\x00",
+    ],
+    ids=["empty", "prefix", "text", "no directory", "cut short", "orientation 9", "not a short"],
+)
 def test_a_broken_header_turns_nothing(exif):
     buffer = io.BytesIO()
     Image.new("RGB", (4, 2), (9, 9, 9)).save(buffer, "PNG", exif=exif)
@@ -198,7 +220,7 @@ def test_a_reduced_jpeg_is_close_to_the_whole_one_resized():
     found = images.decode(encoded, "x", 20)
     difference = np.abs(found.astype(int) - np.asarray(small)[:, 4:24])  # a margin of 3.5, to even
     assert difference.mean() < 1
-    assert difference.max() <= 4
+    assert difference.max() <= 6  # levels of 255, the picture ranging over 200
 
 
 def test_the_memory_of_decoding_is_that_of_what_is_decoded():
