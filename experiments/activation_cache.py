@@ -166,10 +166,9 @@ class _Bank:
 
 def _shapes(images: Split, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of a batch as the prefix takes it."""
-    one = activations.one_image(images)
     return {
-        name: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype)
-        for name, leaf in one.items()
+        "image": jax.ShapeDtypeStruct((rows, *images.image_shape), np.uint8),
+        "row": jax.ShapeDtypeStruct((rows,), np.int32),
     }
 
 
