@@ -90,7 +90,8 @@ def _checked_items(setup: Setup, dispatch: Dispatch) -> tuple[list[memory.Item],
     decoded = _decoded(setup)
     held = memory.host_in_use()
     # What the process holds now without its images: Python, JAX, programs and initial weights.
-    here = max(0, held - sum(split.bytes_in_memory for split in decoded))
+    counted = sum(split.bytes_in_memory for split in decoded) + _activations_on_host(setup)
+    here = max(0, held - counted)
     items = [*_lasting_items(setup, dispatch, decoded, here), *_training_items(setup, dispatch)]
     capacity = {
         "device": memory.available(jax.local_devices()[0]),
@@ -179,6 +180,13 @@ def _decoded(setup: Setup) -> list[InMemorySplit]:
     return [split for split in wholes.values() if isinstance(split, InMemorySplit)]
 
 
+def _activations_on_host(setup: Setup) -> int:
+    """Returns the bytes of the training activations that are in the host's memory already."""
+    if setup.cache is None or setup.cache["storage"] != "host":
+        return 0
+    return _num_bytes(setup.inputs["train"])
+
+
 def _room(setup: Setup, items: list[memory.Item], capacity: dict[str, int]) -> int:
     """Returns the bytes that a device has left beside `items`; 0 where it does not say what it has."""
     if not capacity["device"]:
@@ -188,12 +196,11 @@ def _room(setup: Setup, items: list[memory.Item], capacity: dict[str, int]) -> i
     return max(1, capacity["device"] - memory.peak(items, "device"))
 
 
-def _needed_on_host(setup: Setup, items: list[memory.Item], phase: str | None = None) -> int:
+def _needed_on_host(setup: Setup, items: list[memory.Item]) -> int:
     """Returns the bytes of the host's memory that are needed at once, those of CPU devices included."""
     host, device = (memory.by_phase(items, place) for place in ("host", "device"))
     devices = len(setup.mesh.local_devices) if _is_host(setup) else 0
-    needed = {name: host[name] + devices * device[name] for name in host}
-    return max(needed.values()) if phase is None else needed[phase]
+    return max(host[phase] + devices * device[phase] for phase in host)
 
 
 def _is_host(setup: Setup) -> bool:
@@ -237,7 +244,13 @@ def _layout(setup: Setup) -> str | None:
         placement = "host"
     if setup.cache is not None and setup.cache["storage"] != "device":
         placement = "host"
-    room = sharding.least(round(DEVICE_SHARE * memory.available(jax.local_devices()[0])))
+    room = round(DEVICE_SHARE * memory.available(jax.local_devices()[0]))
+    if _is_host(setup):
+        # Beside the decoded images there are a copy and what is placed, all in the same memory.
+        missing = sum(max(0, one.whole_bytes - one.bytes_in_memory) for one in _decoded(setup))
+        left = max(0, memory.host_available() - missing)
+        room = min(room, left // (2 * len(setup.mesh.local_devices)))
+    room = sharding.least(room)
     layout = resident.choose_layout(_num_bytes(split), setup.mesh, room, placement)
     # Activations were found to fit: what is free may have become a little less since.
     return layout if setup.cache is None or placement == "host" else layout or "sharded"

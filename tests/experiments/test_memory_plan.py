@@ -161,3 +161,14 @@ def test_an_evaluation_shrinks_photos_as_the_run_did(tmp_path):
     result = training.run(given, tmp_path / "run")
     again = evaluate.evaluate_run(tmp_path / "run", None, tmp_path / "again")
     assert again["splits"]["test"] == result["splits"]["test"]
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_images_that_fit_once_but_not_twice_are_read_from_the_host(photos, monkeypatch):
+    setup = preparation.prepare(config(photos, data__image_size=100, preprocess__resize=0))
+    setup.splits["train"].gather(np.arange(0))  # decoded by now
+    num_bytes = 8 * 100 * 100 * 3
+    for available, expected in [(100 * num_bytes, "replicated"), (num_bytes, None)]:
+        monkeypatch.setattr(memory, "host_available", lambda available=available: available)
+        monkeypatch.setattr(memory, "available", lambda device: 10**9)
+        assert dispatch._layout(setup) == expected
