@@ -35,7 +35,7 @@ setuptools.setup(
         "safetensors>=0.5",
         "huggingface_hub>=0.30",
         "scikit-learn>=1.5",
-        "pillow>=10",
+        "pillow>=10.1",
         "matplotlib>=3.9",
         "rich>=13",
         "tensorboardX>=2.6",

@@ -35,10 +35,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.examples_per_class = 0  # few-shot: this many of train; 0: all
     config.data.seed = 0  # which examples are held out, which few are taken
     config.data.batch_size = 128  # global
-    config.data.eval_batch_size = 500
+    config.data.eval_batch_size = (
+        500  # at most; fewer where a split or 32 MiB of pixels a device hold fewer
+    )
     config.data.workers = 0  # processes that decode a split larger than memory; 0: threads
     config.data.placement = "auto"  # of the decoded train split: "device", "host"; "auto": as fits
-    # Side of the network's input in pixels; 0: as the weights say, else as stored.
+    # Side of the network's input in pixels; 0: as the weights say, else as stored. Photos are shrunk to what
+    # the network sees while they are decoded.
     config.data.image_size = 0
 
     config.preprocess = ml_collections.ConfigDict()
@@ -48,11 +51,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.preprocess.mean = ()  # three numbers in [0, 1]; empty: as the weights say, else CIFAR-10's
     config.preprocess.std = ()
     config.preprocess.interpolation = ""  # "bilinear" or "bicubic"; empty: as the weights say
-    # Shorter side before the centre crop; 0: as the weights say, in proportion to image_size, else straight to it.
+    # Shorter side before the centre crop; 0: as the weights say, in proportion to image_size, else image_size.
     config.preprocess.resize = 0
 
     config.augment = ml_collections.ConfigDict()
-    config.augment.crop_padding = 4  # pixels of the stored image; 0: no random crop
+    # Of the network's input, before a random crop back to its size, in its pixels (after resize and centre
+    # crop); 0: no random crop. 4 is a shift by up to an eighth of 32 pixels, or a 56th of 224.
+    config.augment.crop_padding = 4
     config.augment.flip = True
 
     config.freeze = ml_collections.ConfigDict()

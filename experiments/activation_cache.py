@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from experiments import cli
 from experiments.dispatch import DEVICE_SHARE
-from experiments.evaluator import Evaluator
+from experiments.evaluator import Evaluator, fit
 from experiments.preparation import Setup, make_pure_step
 from tl_jax import activations, memory, models, reporting, sharding, trees
 from tl_jax.activations import ActivationSplit, Store
@@ -114,9 +114,15 @@ class _Bank:
 
         Where processes share the folder, the first to finish stores them and the others open the same.
         """
-        batch_size = _batch_size(setup)
         step = sharding.compile_eval_step(make_prefix(setup, self.views), setup.mesh)
         params, batch_stats = sharding.replicate(setup.mesh, prefix_variables(setup))
+        batch_size = fit(
+            lambda rows: step.compiled(params, batch_stats, _shapes(self.images, rows)),
+            _batch_size(setup, self.images),
+            setup.mesh.size,
+            sharding.least(memory.available(jax.local_devices()[0])),
+            "computing the activations",
+        ).rows
         with sharding.together():
             out = self.store.create()
         with contextlib.ExitStack() as showing:
@@ -155,11 +161,20 @@ class _Bank:
         )
 
 
-def _batch_size(setup: Setup) -> int:
+def _shapes(images: Split, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a batch as the prefix takes it."""
+    return {
+        "image": jax.ShapeDtypeStruct((rows, *images.image_shape), np.uint8),
+        "row": jax.ShapeDtypeStruct((rows,), np.int32),
+    }
+
+
+def _batch_size(setup: Setup, images: Split) -> int:
     """Returns the images of one forward pass, a multiple of the devices."""
+    rows = setup.evaluator.rows(images)
     if setup.mesh.devices.flat[0].platform != "cpu":
-        return setup.evaluator.batch_size
-    return -(-min(_CPU_BATCH, setup.evaluator.batch_size) // setup.mesh.size) * setup.mesh.size
+        return rows
+    return -(-min(_CPU_BATCH, rows) // setup.mesh.size) * setup.mesh.size
 
 
 def make_prefix(setup: Setup, views: int):

@@ -10,8 +10,11 @@ import ml_collections
 import optax
 
 from experiments import config_fields, config_values, weights
-from tl_jax import activations, data, freezing, loops, models, optim
+from tl_jax import activations, data, freezing, loops, memory, models, optim, sharding
 from tl_jax.errors import InputError, unknown
+
+# Decoded images that do not fit in this are decoded on access, each time: bytes, and of the host's memory.
+MOST_DECODED, DECODED_SHARE = 8 << 30, 0.4
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -72,6 +75,8 @@ def _load_splits(config: ml_collections.ConfigDict, **arguments: Any) -> dict[st
     values = config_fields.flat(config) | (
         {} if "validation" in arguments else {"data.train_split": "train"}
     )
+    # The same in every process, so that all of them read images in the same way.
+    room = sharding.least(min(MOST_DECODED, round(DECODED_SHARE * memory.host_available())))
     named = [name for name, value in usual.items() if values[name] != value]
     try:
         with config_fields.naming(config, "data.name", *named, **fields):
@@ -81,6 +86,8 @@ def _load_splits(config: ml_collections.ConfigDict, **arguments: Any) -> dict[st
                 test=section.test_split,
                 seed=section.seed,
                 image_size=weights.host_size(config),
+                interpolation=weights.host_interpolation(config),
+                max_memory_bytes=room,
                 wait=False,
                 cache_dir=section.cache_dir or None,
                 **arguments,

@@ -1,7 +1,8 @@
-"""How the updates of a run reach the devices: where its data lie, how many updates go at once.
+"""How the updates of a run reach the devices: where its data are, how many updates go at once.
 
-Data that fit lie on the devices and several updates are dispatched together; other data are read
-ahead on the host, and every batch is on its way to the devices before the step before it ends.
+Data that fit are stored on the devices and several updates are dispatched together; other data are read
+ahead on the host, and every batch is on its way to the devices before the step before it ends. What all
+of it takes is counted here, and refused where there is no room, before anything is placed.
 """
 
 import collections
@@ -15,10 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.evaluator import compile_or_refuse
 from experiments.preparation import Setup, make_pure_step
 from tl_jax import memory, resident, sharding, trees
 from tl_jax.activations import ActivationSplit
 from tl_jax.data import InMemorySplit, Split, stream
+from tl_jax.data.records import LazySplit
+from tl_jax.errors import InputError
 
 # Of a device's free memory, what the training data may take: the step needs the rest.
 DEVICE_SHARE = 0.4
@@ -27,6 +31,9 @@ DEVICE_SHARE = 0.4
 _FLOP_PER_DISPATCH = {"cpu": 1e10, "gpu": 2e12, "tpu": 2e12}
 _MOST_UPDATES = 256
 _BATCHES_AHEAD = 2
+# What a run holds besides, from its first update to its report: checkpoints, metrics, plots. Measured on small
+# networks, above what the process held when the plan was made: 110 MB without a report, 280 MB with one.
+_OTHER_BYTES = 256 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +48,8 @@ class Dispatch:
         data: where the training split lies: "device, replicated", "device, sharded" or "host".
         data_bytes: that it takes on each device; 0 on the host.
         program: the compiled step, for its memory and cost.
+        batch_bytes: of a training batch that comes from the host; 0 where the data are on the device.
+        memory: the rows of the memory plan.
     """
 
     step: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
@@ -50,6 +59,8 @@ class Dispatch:
     data: str
     data_bytes: int
     program: Any
+    batch_bytes: int = 0
+    memory: tuple[dict[str, Any], ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Returns what a run reports of it."""
@@ -57,37 +68,173 @@ class Dispatch:
 
 
 def make(setup: Setup) -> Dispatch:
-    """Returns how a run is dispatched, its program compiled from shapes alone: images may still be decoded.
+    """Returns how a run is dispatched, its programs compiled from shapes: images may still be decoding.
 
     Raises:
-        InputError: if the devices have no room for data that are to lie there.
+        InputError: if the devices have no room for data that are to be stored there, or devices or host
+            have none for the run; what takes the most is named, and the fields that make it less.
     """
     layout = _layout(setup)
-    return _streamed(setup) if layout is None else _resident(setup, layout)
+    dispatch = _streamed(setup) if layout is None else _resident(setup, layout)
+    items, capacity = _checked_items(setup, dispatch)
+    return dataclasses.replace(dispatch, memory=tuple(memory.plan(items, capacity)))
 
 
 def memory_plan(setup: Setup, how: Dispatch) -> list[dict[str, Any]]:
     """Returns the rows of what the run is going to hold, on one device and on the host."""
-    state = jax.eval_shape(setup.initial_state_on_host)
-    mask = setup.optimisation.frozen_mask
-    split = setup.inputs["train"]
-    on_host = 0 if how.data_bytes else _num_bytes(split)
-    items = [
-        *memory.state_items(state.params, state.batch_stats, state.opt_state, mask),
-        *memory.step_items(how.program, state.params, mask),
-        memory.Item(f"training data ({how.data})", how.data_bytes),
-    ]
-    if setup.cache is not None and on_host:
-        items.append(memory.Item("training activations", on_host, setup.cache["storage"]))
-    if isinstance(setup.splits["train"], InMemorySplit):
-        items.append(
-            memory.Item("decoded training images", _num_bytes(setup.splits["train"]), "host")
-        )
+    return list(how.memory)
+
+
+def _checked_items(setup: Setup, dispatch: Dispatch) -> tuple[list[memory.Item], dict[str, int]]:
+    """Returns the items of the memory plan and what each place has for them; InputError if it is too little."""
+    decoded = _decoded(setup)
+    held = memory.host_in_use()
+    # What the process holds now without its images: Python, JAX, programs and initial weights.
+    counted = sum(split.bytes_in_memory for split in decoded) + _activations_on_host(setup)
+    here = max(0, held - counted)
+    items = [*_lasting_items(setup, dispatch, decoded, here), *_training_items(setup, dispatch)]
     capacity = {
         "device": memory.available(jax.local_devices()[0]),
-        "host": memory.host_available(),
+        "host": memory.host_available() + held,
     }
-    return memory.plan(items, capacity)
+    # Before evaluation asks what is left for it: it may be nothing.
+    _check(setup, items, capacity)
+    state = jax.eval_shape(setup.initial_state_on_host)
+    for name in ("validation", "test"):
+        if name in setup.inputs:
+            room = sharding.least(
+                _room(setup, [item for item in items if not item.phase], capacity)
+            )
+            passes = setup.evaluator.memory_items(
+                state.params, state.batch_stats, setup.inputs[name], room
+            )
+            items = _larger(items, passes, "evaluation")
+    _check(setup, items, capacity)
+    return items, capacity
+
+
+def _lasting_items(
+    setup: Setup, dispatch: Dispatch, decoded: list[InMemorySplit], here: int
+) -> list[memory.Item]:
+    """Returns what is there during the whole run, and while images are decoded and placed."""
+    state = jax.eval_shape(setup.initial_state_on_host)
+    mask = setup.optimisation.frozen_mask
+    initial = memory.tree_bytes((state.params, state.batch_stats))
+    split = setup.inputs["train"]
+    items = [
+        *memory.state_items(state.params, state.batch_stats, state.opt_state, mask),
+        memory.Item("initial weights, compared with at the end", initial),
+        memory.Item(f"training data ({dispatch.data})", dispatch.data_bytes),
+    ]
+    if setup.cache is not None and not dispatch.data_bytes:
+        items.append(memory.Item("training activations", _num_bytes(split), setup.cache["storage"]))
+    items += [
+        memory.Item("Python, JAX and compiled programs", here, "host"),
+        memory.Item("checkpoints and report, about", _OTHER_BYTES, "host"),
+        memory.Item("decoded images", sum(split.whole_bytes for split in decoded), "host"),
+        memory.Item(
+            "decoding",
+            max((split.decoding_bytes for split in decoded), default=0),
+            "host",
+            "decoding",
+        ),
+    ]
+    if dispatch.data_bytes and isinstance(split, InMemorySplit) and split.whole()[0] is not split:
+        items.append(memory.Item("training images, copied", _num_bytes(split), "host", "placing"))
+    return items
+
+
+def _training_items(setup: Setup, dispatch: Dispatch) -> list[memory.Item]:
+    state = jax.eval_shape(setup.initial_state_on_host)
+    mask = setup.optimisation.frozen_mask
+    step = memory.step_items(dispatch.program, state.params, mask)
+    items = [dataclasses.replace(item, phase="training") for item in step]
+    split, workers = setup.inputs["train"], setup.config.data.workers
+    lazy = isinstance(split, LazySplit)
+    made = (stream.AHEAD + 1) * (max(1, workers) if lazy else 1)
+    share = dispatch.batch_bytes // jax.process_count()
+    on_device = (_BATCHES_AHEAD + 1) * dispatch.batch_bytes // setup.mesh.size
+    return [
+        *items,
+        memory.Item("training batches", on_device, "device", "training"),
+        memory.Item("training batches read ahead", (made + 1) * share, "host", "training"),
+        memory.Item(
+            "decoding of training batches",
+            split.decoding_bytes if lazy else 0,
+            "host",
+            "training",
+        ),
+    ]
+
+
+def _larger(items: list[memory.Item], others: list[memory.Item], phase: str) -> list[memory.Item]:
+    """Returns `items` with those of a phase replaced by `others` where these take more: one is enough."""
+    rest = [item for item in items if item.phase != phase]
+    own = [item for item in items if item.phase == phase]
+    return [*rest, *max(own, others, key=lambda group: sum(item.bytes for item in group))]
+
+
+def _decoded(setup: Setup) -> list[InMemorySplit]:
+    """Returns the splits in memory from which all others are taken, each once."""
+    wholes = {id(split.whole()[0]): split.whole()[0] for split in setup.splits.values()}
+    return [split for split in wholes.values() if isinstance(split, InMemorySplit)]
+
+
+def _activations_on_host(setup: Setup) -> int:
+    """Returns the bytes of the training activations that are in the host's memory already."""
+    if setup.cache is None or setup.cache["storage"] != "host":
+        return 0
+    return _num_bytes(setup.inputs["train"])
+
+
+def _room(setup: Setup, items: list[memory.Item], capacity: dict[str, int]) -> int:
+    """Returns the bytes that a device has left beside `items`; 0 where it does not say what it has."""
+    if not capacity["device"]:
+        return 0
+    if _is_host(setup):
+        return max(1, (capacity["host"] - _needed_on_host(setup, items)) // setup.mesh.size)
+    return max(1, capacity["device"] - memory.peak(items, "device"))
+
+
+def _needed_on_host(setup: Setup, items: list[memory.Item]) -> int:
+    """Returns the bytes of the host's memory that are needed at once, those of CPU devices included."""
+    host, device = (memory.by_phase(items, place) for place in ("host", "device"))
+    devices = len(setup.mesh.local_devices) if _is_host(setup) else 0
+    return max(host[phase] + devices * device[phase] for phase in host)
+
+
+def _is_host(setup: Setup) -> bool:
+    return setup.mesh.devices.flat[0].platform == "cpu"
+
+
+def _check(setup: Setup, items: list[memory.Item], capacity: dict[str, int]) -> None:
+    """Raises InputError in every process if the run does not fit in one of them."""
+    problems = []
+    places = {"host": _needed_on_host(setup, items)}
+    if not _is_host(setup) and capacity["device"]:
+        places["device"] = memory.peak(items, "device")
+    for place, needed in places.items():
+        if needed <= capacity[place]:
+            continue
+        counted = [item for item in items if item.where == place or _is_host(setup)]
+        largest = sorted(counted, key=lambda item: -item.bytes)[:3]
+        problems.append(
+            f"the run needs {memory.format_bytes(needed)} of the {place}'s memory, which has "
+            f"{memory.format_bytes(capacity[place])}. The most is taken by: "
+            + "; ".join(f"{item.what}, {memory.format_bytes(item.bytes)}" for item in largest)
+            + f". Smaller: data.image_size ({_image_size(setup)}), data.batch_size "
+            f"({setup.config.data.batch_size}) or data.eval_batch_size "
+            f"({setup.config.data.eval_batch_size})"
+        )
+    if sharding.least(-len(problems)) < 0:
+        raise InputError("\n".join(problems) or "another process has too little memory for the run")
+
+
+def _image_size(setup: Setup) -> str:
+    height, width, _ = setup.splits["train"].image_shape
+    given = setup.config.data.image_size
+    side = setup.preprocessing.image_size
+    return f"{given}: the network sees {side}x{side} pixels of {height}x{width}"
 
 
 def _layout(setup: Setup) -> str | None:
@@ -97,7 +244,13 @@ def _layout(setup: Setup) -> str | None:
         placement = "host"
     if setup.cache is not None and setup.cache["storage"] != "device":
         placement = "host"
-    room = sharding.least(round(DEVICE_SHARE * memory.available(jax.local_devices()[0])))
+    room = round(DEVICE_SHARE * memory.available(jax.local_devices()[0]))
+    if _is_host(setup):
+        # Beside the decoded images there are a copy and what is placed, all in the same memory.
+        missing = sum(max(0, one.whole_bytes - one.bytes_in_memory) for one in _decoded(setup))
+        left = max(0, memory.host_available() - missing)
+        room = min(room, left // (2 * len(setup.mesh.local_devices)))
+    room = sharding.least(room)
     layout = resident.choose_layout(_num_bytes(split), setup.mesh, room, placement)
     # Activations were found to fit: what is free may have become a little less since.
     return layout if setup.cache is None or placement == "host" else layout or "sharded"
@@ -122,7 +275,9 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
     count = intervals.updates_after(0)
     if count > 1:
         lowered = step.lower(state, count, order.batch_size, images, labels)
-    program = lowered.compile()
+    program = compile_or_refuse(
+        lowered.compile, "the training step", "data.image_size or data.batch_size"
+    )
     step.use(count, program)
 
     def rows(first: int, count: int) -> np.ndarray:
@@ -166,7 +321,10 @@ def _streamed(setup: Setup) -> Dispatch:
             for name in ("label", "position", "index")
         },
     }
-    program = step.lower(jax.eval_shape(setup.initial_state_on_host), batch).compile()
+    lowered = step.lower(jax.eval_shape(setup.initial_state_on_host), batch)
+    program = compile_or_refuse(
+        lowered.compile, "the training step", "data.image_size or data.batch_size"
+    )
     step.use(program)
 
     @contextlib.contextmanager
@@ -183,7 +341,7 @@ def _streamed(setup: Setup) -> Dispatch:
 
             yield feed
 
-    return Dispatch(step, lambda: None, open_feed, 1, "host", 0, program)
+    return Dispatch(step, lambda: None, open_feed, 1, "host", 0, program, memory.tree_bytes(batch))
 
 
 def _updates(setup: Setup, lowered: Any) -> int:

@@ -85,6 +85,7 @@ def evaluate_run(
     config.init.weights = ""
     config.data.image_size = preprocessing["image_size"]
     config.preprocess.resize = preprocessing["resize"]
+    config.preprocess.interpolation = preprocessing["interpolation"]
     _change(config, changes)
     variables = checkpointing.restore_params(run / "checkpoints", which)
     initial = weights.Initial(variables, preprocessing, None)
@@ -164,6 +165,11 @@ def _evaluate(
                 config.data.eval_batch_size,
                 config.data.workers,
             )
+            # What does not fit is refused before it is tried.
+            initial_params, initial_stats = (
+                initial.variables[name] for name in ("params", "batch_stats")
+            )
+            evaluator.memory_items(initial_params, initial_stats, split, None)
             data.wait_for({"test": split})
             folder = held.enter_context(
                 RunFolder.open(workdir, given, is_primary=is_primary, identity=identity)

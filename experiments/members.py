@@ -133,7 +133,7 @@ def train(
         lambda seed, step: orders[seed].rows(step),
         schedule,
         width=width,
-        eval_batch_size=setup.config.data.eval_batch_size,
+        eval_batch_size=setup.evaluator.rows(held_out),
         show=show,
         stop_requested=stop_requested,
     )
@@ -197,7 +197,7 @@ def _width(setup: Setup, grid: Grid, state: TrainState, shared: Any) -> int:
     scalars = {name: jnp.float32(grid.values[name][0]) for name in grid.swept}
     step = make_train_step(setup, grid, state.params)
     program = jax.jit(lambda s, state, batch: step(s)(state, batch)).lower(scalars, state, batch)
-    eval_size = setup.config.data.eval_batch_size
+    eval_size = setup.evaluator.rows(setup.inputs["validation"])
     masked = {
         name: jax.ShapeDtypeStruct((eval_size, *leaf.shape[1:]), leaf.dtype)
         for name, leaf in (batch | {"mask": jax.ShapeDtypeStruct((size,), bool)}).items()

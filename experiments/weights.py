@@ -204,14 +204,21 @@ def _check_match(config: ml_collections.ConfigDict, source: str) -> None:
 
 
 def host_size(config: ml_collections.ConfigDict) -> int:
-    """Returns the side to which images of mixed sizes are brought on the host, in pixels; 0 if open.
+    """Returns the side to which the host brings photos and images of mixed sizes, in pixels; 0 if open.
 
-    It is that of the resize before the centre crop, so that the device crops what is left.
+    It is that of the resize before the centre crop, so that the device crops what is left. (A square of
+    it is cut out before: by one pixel another one than without, where the two margins are both odd.)
     """
     own = preprocessing_of(config) or {"image_size": 0, "resize": 0}
     side = config.data.image_size or own["image_size"]
     in_proportion = round(own["resize"] * side / own["image_size"]) if own["image_size"] else 0
     return config.preprocess.resize or in_proportion or side
+
+
+def host_interpolation(config: ml_collections.ConfigDict) -> str:
+    """Returns how the host resizes: as the device would."""
+    own = preprocessing_of(config) or {"interpolation": "bilinear"}
+    return config.preprocess.interpolation or own["interpolation"]
 
 
 def make_preprocessing(
@@ -230,7 +237,7 @@ def make_preprocessing(
         "mean": CIFAR10_MEAN,
         "std": CIFAR10_STD,
         "interpolation": "bilinear",
-        "image_size": image_shape[0],
+        "image_size": min(image_shape[:2]),
         "resize": 0,
     }
     chosen = {

@@ -139,3 +139,34 @@ def test_the_plan_sums_each_place():
 )
 def test_bytes_as_text(count, text):
     assert memory.format_bytes(count) == text
+
+
+def test_what_follows_one_another_is_not_added_up():
+    items = [
+        memory.Item("state", 100),
+        memory.Item("activations", 30, phase="training"),
+        memory.Item("batches", 5, phase="training"),
+        memory.Item("pass", 20, phase="evaluation"),
+        memory.Item("images", 7, "host"),
+        memory.Item("decoding", 9, "host", "decoding"),
+    ]
+    assert memory.by_phase(items, "device") == {
+        "": 100, "training": 135, "evaluation": 120, "decoding": 100,
+    }  # fmt: skip
+    assert memory.peak(items, "device") == 135
+    assert memory.peak(items, "host") == 16
+    rows = memory.plan(items, {"host": 64})
+    assert [row.get("during") for row in rows[:4]] == [None, "training", "training", "evaluation"]
+    assert [(row["what"], row["bytes"]) for row in rows[-2:]] == [
+        ("most at once", 135),
+        ("most at once", 16),
+    ]
+
+
+def test_a_process_knows_what_it_holds(monkeypatch, tmp_path):
+    status = tmp_path / "status"
+    status.write_text("Name:\tpython\nVmRSS:\t   2048 kB\n")
+    monkeypatch.setattr(memory, "_STATUS", status)
+    assert memory.host_in_use() == 2 * 2**20
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "absent")
+    assert memory.host_in_use() == 0

@@ -133,7 +133,7 @@ def test_evaluation_resizes_crops_and_normalises():
     ("stored", "spec"),
     [
         pytest.param((16, 16), {}, id="stored size is the input size"),
-        pytest.param((20, 30), {}, id="squeezed to a square"),
+        pytest.param((20, 30), {}, id="shorter side, then the centre"),
         pytest.param((20, 30), {"resize": 16}, id="resized and cropped"),
         pytest.param((20, 30), {"crop_padding": 3, "flip": True}, id="augmented"),
     ],
@@ -148,6 +148,33 @@ def test_both_paths_end_at_the_input_size(stored, spec):
     assert evaluated.dtype == trained.dtype == jnp.float32
     if not spec.flip:
         np.testing.assert_array_equal(evaluated, trained)
+
+
+@pytest.mark.parametrize("stored", [(8, 8), (16, 16), (40, 40), (24, 16)])
+@pytest.mark.parametrize("resize", [None, 20], ids=["resized", "resized and cropped"])
+def test_augmentation_is_measured_in_pixels_of_the_network_s_input(stored, resize):
+    """A white image shows where its black padding came to: at the same place, whatever its stored size."""
+    spec = preprocessing.Preprocessing(16, resize=resize, crop_padding=4, flip=True, **PLAIN)
+    transform = jax.jit(preprocessing.make_train_transform(spec))
+    key, positions = jax.random.key(3), jnp.arange(32)
+    white = np.full((32, *stored, 3), 255, np.uint8)
+    found = np.asarray(transform(key, positions, white))[..., 0]
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+    whole = np.full((32, 16, 16, 1), 255, np.uint8)
+    expected = np.asarray(crop_and_flip(keys, whole, 4, True))[..., 0]
+    np.testing.assert_allclose(found, expected / 255, atol=1e-6)
+    shifts = 16 - (expected[:, :, 8] > 0).sum(1)
+    assert set(shifts) == {0, 1, 2, 3, 4}
+
+
+def test_a_side_without_a_resize_is_the_shorter_one():
+    """As on the host, where one image of another size among them would send them."""
+    images = photo_like(20, 30)
+    spec = preprocessing.Preprocessing(16, **PLAIN)
+    found = preprocessing.make_eval_transform(spec)(images)[0]
+    small = Image.fromarray(images[0]).resize((24, 16), Image.Resampling.BILINEAR)
+    expected = np.asarray(small, np.float32)[:, 4:20] / 255
+    np.testing.assert_allclose(found, expected, atol=1 / 255, rtol=0)
 
 
 def test_evaluation_ignores_augmentation():

@@ -8,9 +8,9 @@ import numpy as np
 
 from tl_jax import metrics
 
-# Bounds the logits held on the device; unblocked loops over several forced host devices also abort in
+# Bounds the batches and logits held on the device; unblocked loops over several forced host devices also abort in
 # jaxlib 0.10 (rendezvous timeout).
-_BATCHES_IN_FLIGHT = 8
+BATCHES_IN_FLIGHT = 8
 
 
 def evaluate(
@@ -35,8 +35,8 @@ def evaluate(
         batch_sums, batch_logits = eval_step(params, batch_stats, batch)
         sums.append(batch_sums)
         logits.append(batch_logits)
-        if len(sums) > _BATCHES_IN_FLIGHT:
-            logits[-_BATCHES_IN_FLIGHT] = np.asarray(logits[-_BATCHES_IN_FLIGHT])
+        if len(sums) > BATCHES_IN_FLIGHT:
+            logits[-BATCHES_IN_FLIGHT] = np.asarray(logits[-BATCHES_IN_FLIGHT])
     totals = jax.tree.map(lambda *parts: np.sum([np.asarray(part) for part in parts], 0), *sums)
     result = metrics.finalize(totals)
     assert result["examples"] == num_examples, (result["examples"], num_examples)

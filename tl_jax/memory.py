@@ -16,6 +16,7 @@ import jax
 PLACES = ("device", "host", "disk")
 
 _MEMINFO = pathlib.Path("/proc/meminfo")
+_STATUS = pathlib.Path("/proc/self/status")
 # Limit and use of the control group a container runs in, version 2 and version 1.
 _CONTROL_GROUPS = (
     (pathlib.Path("/sys/fs/cgroup/memory.max"), pathlib.Path("/sys/fs/cgroup/memory.current")),
@@ -50,11 +51,14 @@ class Item:
         what: such as "parameters".
         bytes: on one device, or in the host's memory or disk that this process uses.
         where: "device", "host" or "disk".
+        phase: when it is there, such as "training"; empty: during the whole run. Phases follow
+            each other: their bytes are not needed at once.
     """
 
     what: str
     bytes: int
     where: str = "device"
+    phase: str = ""
 
 
 def available(device: Device) -> int:
@@ -83,6 +87,15 @@ def host_available() -> int:
             # No such control group, or "max": no limit.
             continue
     return max(0, free)
+
+
+def host_in_use() -> int:
+    """Returns the bytes of the host's memory that this process holds now; 0 where the system does not say."""
+    try:
+        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        return int(fields["VmRSS"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 0
 
 
 def tree_bytes(tree: Any) -> int:
@@ -145,6 +158,27 @@ def temporary_bytes(compiled: Compiled) -> int:
     return analysis.temp_size_in_bytes if analysis else 0
 
 
+def peak(items: Sequence[Item], place: str) -> int:
+    """Returns the most bytes that are needed at once in a place: the lasting ones and the largest phase.
+
+    Example:
+        >>> peak([Item("state", 5), Item("step", 3, phase="training"), Item("pass", 2, phase="test")], "device")
+        8
+    """
+    return max(by_phase(items, place).values())
+
+
+def by_phase(items: Sequence[Item], place: str) -> dict[str, int]:
+    """Returns {phase: bytes needed in it}, the lasting ones counted in each; "" is the run without any."""
+    here = [item for item in items if item.where == place]
+    lasting = sum(item.bytes for item in here if not item.phase)
+    phases = dict.fromkeys(["", *(item.phase for item in items if item.phase)])
+    return {
+        phase: lasting + sum(item.bytes for item in here if item.phase == phase and phase)
+        for phase in phases
+    }
+
+
 def plan(items: Sequence[Item], capacity: Mapping[str, int]) -> list[dict[str, Any]]:
     """Returns the rows of the plan's table: each item, then what each place holds of what it has.
 
@@ -162,15 +196,22 @@ def plan(items: Sequence[Item], capacity: Mapping[str, int]) -> list[dict[str, A
             "where": item.where,
             "bytes": item.bytes,
             "size": format_bytes(item.bytes),
+            **({"during": item.phase} if item.phase else {}),
         }
         for item in items
         if item.bytes
     ]
     for place in PLACES:
-        total = sum(item.bytes for item in items if item.where == place)
+        total = peak(items, place)
         if not total:
             continue
-        row = {"what": "total", "where": place, "bytes": total, "size": format_bytes(total)}
+        several = len(by_phase(items, place)) > 1
+        row = {
+            "what": "most at once" if several else "total",
+            "where": place,
+            "bytes": total,
+            "size": format_bytes(total),
+        }
         if place in capacity:
             row["available"] = format_bytes(capacity[place])
         rows.append(row)

@@ -1,7 +1,8 @@
 """What happens to pixels on the device: from stored uint8 images to the network's input.
 
-Pure functions meant to run inside the compiled step. Shapes: B images of H x W pixels at their
-stored size, C channels, S the side of the network's square input.
+Pure functions meant to run inside the compiled step. Images are first brought to the network's input
+size, S x S; augmentation is measured in its pixels, whatever the size at which images are stored.
+Shapes: B images of H x W pixels at their stored size, C channels.
 """
 
 import dataclasses
@@ -23,13 +24,13 @@ class Preprocessing:
     Attributes:
         image_size: S, the side of the input in pixels.
         resize: the side to which the shorter side is resized before the central S x S crop, the
-            aspect ratio kept; at least `image_size`. None: images of another size than S x S are
-            resized to S x S, without a crop.
+            aspect ratio kept; at least `image_size`. None: S.
         interpolation: `bilinear` or `bicubic`, both antialiased when shrinking.
         mean: per channel, on the [0, 1] scale.
         std: per channel, on the [0, 1] scale.
-        crop_padding: training only: black pixels added on every side before a random crop back to
-            the stored size, in pixels of the stored image; 0 for no random crop.
+        crop_padding: training only: black pixels added on every side of the network's input before
+            a random S x S crop; 0 for no random crop. 4 pixels shift an image of 32 by up to an
+            eighth, one of 224 by up to a 56th.
         flip: training only: mirror horizontally with probability 1/2.
 
     Raises:
@@ -72,19 +73,21 @@ class Preprocessing:
 def make_train_transform(
     spec: Preprocessing,
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-    """Returns `transform(key, positions, images)`: random crop and flip, then the evaluation path.
+    """Returns `transform(key, positions, images)`: the evaluation path, with a random crop and flip.
 
-    The arguments of `transform` are a JAX random key, int32 [B] positions in the global batch, and
-    uint8 [B, H, W, C] images; it returns float32 [B, S, S, 3]. What happens to an image depends on
-    `key` and its position alone, so any division of the batch over devices gives the same images.
+    In this order: resize, central crop to S x S, random crop with `crop_padding` pixels of S, flip,
+    normalisation. The arguments of `transform` are a JAX random key, int32 [B] positions in the global
+    batch, and uint8 [B, H, W, C] images; it returns float32 [B, S, S, 3]. What happens to an image
+    depends on `key` and its position alone, so any division of the batch over devices gives the same
+    images.
     """
-    finish = make_eval_transform(spec)
 
     def transform(key: jax.Array, positions: jax.Array, images: jax.Array) -> jax.Array:
+        images = _to_input_size(spec, images)
         if spec.crop_padding or spec.flip:
             keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
             images = crop_and_flip(keys, images, spec.crop_padding, spec.flip)
-        return finish(images)
+        return normalize(images, spec.mean, spec.std)
 
     return transform
 
@@ -97,31 +100,32 @@ def make_eval_transform(spec: Preprocessing) -> Callable[[jax.Array], jax.Array]
     """
 
     def transform(images: jax.Array) -> jax.Array:
-        _check_images(images)
-        if spec.resize is None:
-            images = resize(images, (spec.image_size, spec.image_size), spec.interpolation)
-        else:
-            size = resized_shape(images.shape[1], images.shape[2], spec.resize)
-            images = central_crop(resize(images, size, spec.interpolation), spec.image_size)
-        return normalize(images, spec.mean, spec.std)
+        return normalize(_to_input_size(spec, images), spec.mean, spec.std)
 
     return transform
+
+
+def _to_input_size(spec: Preprocessing, images: jax.Array) -> jax.Array:
+    """Returns [B, S, S, C] in [0, 255]: uint8 where nothing had to be resized, else float32."""
+    _check_images(images)
+    size = resized_shape(images.shape[1], images.shape[2], spec.resize or spec.image_size)
+    return central_crop(resize(images, size, spec.interpolation), spec.image_size)
 
 
 def crop_and_flip(keys: jax.Array, images: jax.Array, padding: int, flip: bool) -> jax.Array:
     """Returns images shifted by a random crop from black-padded ones, and mirrored at random.
 
     Offsets are uniform over the (2 * padding + 1) squared crops. Row and column indices are
-    computed per image and gathered once from the uint8 images.
+    computed per image and gathered once.
 
     Args:
         keys: [B] random keys, one per image.
-        images: uint8 [B, H, W, C].
-        padding: pixels on every side; 0 for no crop.
+        images: [B, H, W, C], not normalised: black is 0.
+        padding: pixels of these images, on every side; 0 for no crop.
         flip: whether to mirror with probability 1/2.
 
     Returns:
-        uint8 [B, H, W, C].
+        [B, H, W, C], of the same dtype.
 
     Source: He et al. 2015 (arXiv:1512.03385), section 4.2, who pad CIFAR by 4.
     """
@@ -179,6 +183,8 @@ def central_crop(images: jax.Array, size: int) -> jax.Array:
 
     An odd margin is split as in torchvision's `center_crop`: half of it, rounded half to even.
     """
+    if images.shape[1:3] == (size, size):
+        return images
     top, left = (round((side - size) / 2) for side in images.shape[1:3])
     return images[:, top : top + size, left : left + size]
 

@@ -198,10 +198,52 @@ class StreamedStep:
         return rows.reshape(self._mesh.size, -1, *rows.shape[1:])
 
 
-def compile_eval_step(eval_step: Callable, mesh: Mesh) -> Callable:
-    """Returns the compiled `(params, batch_stats, host batch) -> outputs`, outputs whole on every device."""
-    whole = replicated(mesh)
-    step = jax.jit(
-        eval_step, in_shardings=(whole, whole, batch_sharding(mesh)), out_shardings=whole
-    )
-    return lambda params, batch_stats, batch: step(params, batch_stats, global_batch(mesh, batch))
+class EvalStep:
+    """A compiled `step(params, batch_stats, host batch) -> outputs`, outputs whole on every device."""
+
+    def __init__(self, eval_step: Callable, mesh: Mesh):
+        """Prepares the step; nothing is compiled yet."""
+        self._mesh = mesh
+        self._whole = replicated(mesh)
+        self._step = jax.jit(
+            eval_step,
+            in_shardings=(self._whole, self._whole, batch_sharding(mesh)),
+            out_shardings=self._whole,
+        )
+        self._programs: dict[Any, Any] = {}
+
+    def compiled(self, params: Any, batch_stats: Any, batch: dict[str, Any]) -> Any:
+        """Returns the program for batches of these shapes, compiled once and used by later calls.
+
+        Args:
+            params: of arrays or `jax.ShapeDtypeStruct`.
+            batch_stats: likewise.
+            batch: the global batch, likewise.
+        """
+        key = _shapes_of(batch)
+        if key not in self._programs:
+            arguments = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+                (params, batch_stats, batch),
+            )
+            self._programs[key] = self._step.lower(*arguments).compile()
+        return self._programs[key]
+
+    def __call__(self, params: Any, batch_stats: Any, batch: dict[str, np.ndarray]) -> Any:
+        """Runs the step on this process's rows of a batch."""
+        placed = global_batch(self._mesh, batch)
+        program = self._programs.get(_shapes_of(placed))
+        if program is None:
+            return self._step(params, batch_stats, placed)
+        # Nothing moves where they are on every device already, as after a training step.
+        params, batch_stats = jax.device_put((params, batch_stats), self._whole)
+        return program(params, batch_stats, placed)
+
+
+def compile_eval_step(eval_step: Callable, mesh: Mesh) -> EvalStep:
+    """Returns the compiled form of `(params, batch_stats, batch) -> outputs`."""
+    return EvalStep(eval_step, mesh)
+
+
+def _shapes_of(batch: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple((name, tuple(leaf.shape), str(leaf.dtype)) for name, leaf in sorted(batch.items()))

@@ -59,6 +59,15 @@ def test_views_differ_from_each_other_and_from_those_of_another_seed():
     np.testing.assert_array_equal(found, computed(split(), np.arange(11), views=3))
 
 
+def test_views_are_those_of_the_network_s_input_whatever_the_stored_size():
+    transform = jax.jit(activations.make_view_transform(SPEC, 2, 5))
+    rows = np.arange(16)
+    found = [transform(rows, np.full((16, side, side, 3), 255, np.uint8)) for side in (8, SIZE, 40)]
+    for other in found[1:]:
+        np.testing.assert_allclose(found[0], other, atol=1e-5)
+    assert len({view.tobytes() for view in np.asarray(found[1])}) > 4
+
+
 def test_a_part_has_the_views_that_it_has_in_the_whole():
     rows = np.array([2, 3, 7])
     whole = computed(split(), np.arange(11), views=2)

@@ -37,9 +37,9 @@ def decodings(monkeypatch):
     """Counts decoded images."""
     names, decode = [], images.decode
 
-    def counted(encoded, name, image_size=0):
+    def counted(encoded, name, *options):
         names.append(name)
-        return decode(encoded, name, image_size)
+        return decode(encoded, name, *options)
 
     monkeypatch.setattr(images, "decode", counted)
     return names

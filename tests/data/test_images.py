@@ -59,3 +59,175 @@ def test_deep_images_are_refused():
     deep = Image.fromarray(np.full((2, 2), 1000, np.uint16))
     with pytest.raises(InputError, match="x has more than 8 bits a channel"):
         images.decode(encode(deep), "x")
+
+
+def with_exif(image: Image.Image, orientation: int, kind: str = "PNG", **options) -> bytes:
+    exif = Image.Exif()
+    exif[274] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, kind, exif=exif, **options)
+    return buffer.getvalue()
+
+
+# What a camera stores for an upright picture: EXIF 2.32, tag 274, says where row 0 and column 0 are.
+STORED = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.transpose(1, 0, 2),
+    6: lambda upright: upright.transpose(1, 0, 2)[::-1],
+    7: lambda upright: upright.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda upright: upright.transpose(1, 0, 2)[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_photos_are_turned_upright(orientation, kind):
+    upright = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    encoded = with_exif(stored, orientation, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    np.testing.assert_array_equal(images.decode(encoded, "x"), upright)
+    assert images.stored_size(encoded, "x") == (6, 10)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 7])
+def test_a_photo_that_is_shrunk_is_turned_too(orientation):
+    rows, columns = np.mgrid[0:96, 0:130]
+    upright = np.stack([2 * rows, columns, rows + columns], -1).astype(np.uint8)
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    encoded = with_exif(stored, orientation, "JPEG", quality=100, subsampling=0)
+    expected = images.decode(encode(Image.fromarray(upright)), "x", 12)
+    found = images.decode(encoded, "x", 12)
+    # Levels: what JPEG loses, and the passes of the resize in the other order.
+    assert np.abs(found.astype(int) - expected).max() <= 3
+
+
+def test_the_orientation_is_found_among_other_entries():
+    exif = Image.Exif()
+    exif[271], exif[274], exif[305] = "maker", 8, "software"
+    for endian in ("<", ">"):
+        exif.endian = endian
+        buffer = io.BytesIO()
+        Image.new("RGB", (4, 2)).save(buffer, "JPEG", exif=exif)
+        assert images.stored_size(buffer.getvalue(), "x") == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"",
+        b"Exif\x00\x00",
+        b"text",
+        b"MM\x00*nonsense",
+        b"MM\x00*\x00\x00\x00\x08\x00\x02",
+        b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x09\x00\x00",
+        b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x04\x00\x00\x00\x01\x00\x06\x00\x00",
+    ],
+    ids=["empty", "prefix", "text", "no directory", "cut short", "orientation 9", "not a short"],
+)
+def test_a_broken_header_turns_nothing(exif):
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 2), (9, 9, 9)).save(buffer, "PNG", exif=exif)
+    assert images.stored_size(buffer.getvalue(), "x") == (2, 4)
+    assert images.decode(buffer.getvalue(), "x").shape == (2, 4, 3)
+
+
+def transparent(mode: str) -> tuple[Image.Image, dict]:
+    """Returns two pixels, the first hidden and the second not, each of them dark; and how to save them."""
+    if mode in ("RGBA", "LA"):
+        dark = (40,) * (len(mode) - 1)
+        image = Image.new(mode, (2, 1), (*dark, 255))
+        image.putpixel((0, 0), (*dark, 0))
+        return image, {}
+    image = Image.new(mode, (2, 1))
+    if mode == "P":
+        image.putpalette([40, 40, 40, 40, 40, 40])
+        image.putpixel((1, 0), 1)
+        return image, {"transparency": bytes([0, 255])}
+    other = (40,) * 3 if mode == "RGB" else 40
+    image.putpixel((1, 0), other)
+    return image, {"transparency": (0, 0, 0) if mode == "RGB" else 0}
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+def test_what_is_transparent_is_white(mode):
+    image, options = transparent(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    decoded = images.decode(buffer.getvalue(), "x")
+    np.testing.assert_array_equal(decoded[0, :, 0], [255, 40])
+    np.testing.assert_array_equal(decoded[..., 0], decoded[..., 2])
+
+
+def test_half_transparent_is_half_white():
+    image = Image.new("RGBA", (1, 1), (100, 0, 255, 51))
+    np.testing.assert_array_equal(images.decode(encode(image), "x"), [[[224, 204, 255]]])
+
+
+def test_a_palette_with_alpha_is_laid_over_white():
+    image = Image.new("PA", (1, 1))
+    image.putpalette([40, 40, 40])
+    assert images._opaque(image).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "MPO"])
+def test_of_several_frames_the_first_counts(kind):
+    frames = [Image.new("RGB", (16, 16), (level,) * 3) for level in (0, 255)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:])
+    assert images.decode(buffer.getvalue(), "x").max() <= 3
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_shrinking_is_pillows_resize_and_torchvisions_centre(interpolation):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 67, 3), np.uint8)
+    found = images.decode(encode(Image.fromarray(pixels)), "x", 10, interpolation)
+    # 67 * 10 / 40 = 16.75, rounded down; margins of 3.
+    kernel = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    small = np.asarray(Image.fromarray(pixels).resize((16, 10), kernel[interpolation]))
+    np.testing.assert_array_equal(found, small[:, 3:13])
+
+
+def test_an_unknown_interpolation_is_refused():
+    with pytest.raises(InputError, match="nearest: bicubic"):
+        images.decode(encode(Image.new("RGB", (2, 2))), "x", 1, "bicubc")
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "drafted"),
+    [
+        pytest.param((640, 480), 30, (80, 60), id="an eighth: twice the side"),
+        pytest.param((640, 480), 31, (160, 120), id="a quarter"),
+        pytest.param((641, 481), 100, (321, 241), id="a half, rounded up"),
+        pytest.param((640, 480), 121, (640, 480), id="less than four times the side"),
+        pytest.param((640, 480), 0, (640, 480), id="as stored"),
+    ],
+)
+def test_a_jpeg_is_decoded_at_twice_the_side_at_least(size, side, drafted):
+    with Image.open(io.BytesIO(encode(Image.new("RGB", size), "JPEG"))) as opened:
+        images._draft(opened, side)
+        assert opened.size == drafted
+
+
+def test_a_reduced_jpeg_is_close_to_the_whole_one_resized():
+    rows, columns = np.mgrid[0:333, 0:457] / 9
+    waves = 128 + 100 * np.sin(rows)[..., None] * np.cos(columns)[..., None] * [1, 0.6, -0.8]
+    encoded = encode(Image.fromarray(waves.astype(np.uint8)), "JPEG")
+    whole = Image.open(io.BytesIO(encoded))
+    small = whole.resize((27, 20), Image.Resampling.BILINEAR)
+    found = images.decode(encoded, "x", 20)
+    difference = np.abs(found.astype(int) - np.asarray(small)[:, 4:24])  # a margin of 3.5, to even
+    assert difference.mean() < 1
+    assert difference.max() <= 6  # levels of 255, the picture ranging over 200
+
+
+def test_the_memory_of_decoding_is_that_of_what_is_decoded():
+    photo = Image.new("RGB", (800, 600))
+    jpeg, png = encode(photo, "JPEG"), encode(photo)
+    assert images.decoding_bytes(jpeg, 30) == 4 * 100 * 75
+    assert images.decoding_bytes(png, 30) == 4 * 800 * 600
+    assert images.decoding_bytes(png) == (4 + 6) * 800 * 600
+    assert images.decoding_bytes(encode(photo.convert("RGBA")), 30) == 3 * 4 * 800 * 600
+    assert images.decoding_bytes(b"no image") == 0

@@ -153,6 +153,10 @@ def test_the_host_resizes_as_far_as_the_device_crops():
     theirs = weights.preprocessing_of(config)
     spec, _ = weights.make_preprocessing(config, weights.Initial({}, theirs, None), (32, 32, 3))
     assert weights.host_size(config) == spec.resize == 110  # 256 * 96 / 224 = 109.7
+    assert weights.host_interpolation(config) == spec.interpolation == theirs["interpolation"]
+    config.preprocess.interpolation = "bicubic"
+    assert weights.host_interpolation(config) == "bicubic"
+    assert weights.host_interpolation(tiny_config()) == "bilinear"
 
 
 @pytest.mark.parametrize(

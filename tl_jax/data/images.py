@@ -1,66 +1,187 @@
-"""Encoded images (JPEG, PNG and what else Pillow reads) to uint8 arrays."""
+"""Encoded images (JPEG, PNG and what else Pillow reads) to uint8 arrays, as a viewer shows them.
+
+Orientation: a camera that was held sideways says so in the EXIF header. Sizes and pixels are those of
+the turned image. (In a PNG the header counts where it stands before the pixels; Pillow turns TIFF
+images by itself.) Transparent pixels are laid over white. Of an animation the first frame counts.
+Of 16 bits a channel only the upper eight are kept in colour images; grey ones are refused.
+
+H, W: rows and columns of the turned image. S: the side of a square.
+"""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import PIL
 from PIL import Image
 
-from tl_jax.errors import InputError
+from tl_jax.errors import InputError, unknown
 
 # Pillow would clip these to 8 bits without a word.
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+_BACKGROUND = (255, 255, 255)
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_ORIENTATION, _SHORT = 274, 3
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+# A JPEG's reduced decoding averages blocks of pixels; the antialiased resize shall do the last halving.
+_DRAFT = 2
+# Bytes of a pixel in Pillow's memory, unless the image has a single channel.
+_PIXEL_BYTES = 4
 
-# What the pixels of a file depend on besides its bytes.
-DECODER = f"Pillow {PIL.__version__}"
+# What the pixels of a file depend on besides its bytes; to be changed with what `decode` does.
+DECODER = f"Pillow {PIL.__version__}, turned, over white, reduced to {_DRAFT} sides"
+
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def stored_size(encoded: bytes | Path, name: str) -> tuple[int, int]:
-    """Returns rows and columns from the header alone; `name` is how a message calls the image.
+    """Returns (H, W) from the header alone; `name` is how a message calls the image.
 
     Raises:
         InputError: if it is no image.
     """
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
-            return image.height, image.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            width, height = image.size
+            return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+    except _UNREADABLE as error:
         raise InputError(f"{name} cannot be read as an image: {error}") from error
 
 
-def decode(encoded: bytes, name: str, image_size: int = 0) -> np.ndarray:
-    """Returns an image as uint8 [H, W, 3]; grey is repeated, transparency dropped.
+def decode(
+    encoded: bytes, name: str, image_size: int = 0, interpolation: str = "bilinear"
+) -> np.ndarray:
+    """Returns an image as uint8 [H, W, 3], or [S, S, 3] where `image_size` asks for it.
+
+    Grey is repeated over the channels; see the module for orientation and transparency.
 
     Args:
         encoded: the bytes of the file.
         name: how a message calls the image.
-        image_size: when above 0, the shorter side is resized to it (bilinear, antialiased) and the
-            centre square cut out; an image of that size is left as it is.
+        image_size: S; when above 0, the shorter side is resized to it, the aspect ratio kept and the
+            longer side rounded down, and the centre square cut out. An image of that size is left as
+            it is. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where its shorter side then still
+            has 2 S pixels or more, and resized from there.
+        interpolation: of the resize, antialiased: `bilinear` or `bicubic`.
 
     Raises:
         InputError: if the bytes are no image, cut short, or deeper than 8 bits a channel.
     """
+    if interpolation not in _FILTERS:
+        raise unknown("interpolation", interpolation, _FILTERS)
     try:
         with Image.open(io.BytesIO(encoded)) as opened:
             if opened.mode in _DEEP_MODES:
                 raise InputError(
                     f"{name} has more than 8 bits a channel (mode {opened.mode}); expected 8"
                 )
+            # Asked before the pixels are loaded, as in `stored_size`: both must say the same.
+            orientation, size = _orientation(opened), opened.size
+            box = _draft(opened, image_size)
             opened.load()
-            image = opened if opened.mode == "RGB" else opened.convert("RGB")
+            image = _opaque(opened)
             if image_size and image.size != (image_size, image_size):
-                image = _square(image, image_size)
-            return np.asarray(image)
+                resized = _resized(size, image_size)
+                image = image.resize(resized, _FILTERS[interpolation], box)
+            if orientation in _TURNS:
+                image = image.transpose(_TURNS[orientation])
+            return np.asarray(_central(image, image_size) if image_size else image)
     except InputError:
         raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{name} cannot be read as an image: {error}") from error
 
 
-def _square(image: Image.Image, side: int) -> Image.Image:
-    shorter = min(image.size)
-    width, height = (max(side, round(length * side / shorter)) for length in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - side) // 2, (height - side) // 2
+def decoding_bytes(encoded: bytes, image_size: int = 0) -> int:
+    """Returns the bytes that `decode` holds at most beside its argument, estimated from the header.
+
+    An image that cannot be read counts nothing: `decode` says what is wrong with it.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            full = image.width * image.height
+            orientation = _orientation(image)
+            _draft(image, image_size)
+            pixels = image.width * image.height
+            count = pixels * (1 if image.mode in ("1", "L", "P") else _PIXEL_BYTES)
+            if image.has_transparency_data:
+                count += 2 * pixels * _PIXEL_BYTES
+            elif image.mode != "RGB":
+                count += pixels * _PIXEL_BYTES
+            if image.info.get("progressive") or image.format in ("WEBP", "AVIF", "GIF"):
+                # All coefficients of a progressive JPEG, 16 bits each; a decoder's own frame.
+                count += 6 * full
+            if not image_size:
+                # The turned copy, then the array, which Pillow gathers from pieces.
+                count += pixels * _PIXEL_BYTES * (orientation in _TURNS)
+                count += 6 * pixels
+            return count
+    except _UNREADABLE:
+        return 0
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation of an opened image, 1 to 8; 1 where it has none that can be read.
+
+    Viewers show images with a broken header as they are stored. Read here rather than by Pillow, which
+    warns of such headers, and decodes a PNG to find out that it has none.
+
+    Source: TIFF 6.0, section 2, for the layout; EXIF 2.32, tag 274.
+    """
+    header = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(header[:2])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}L", header, 4)
+        (count,) = struct.unpack_from(f"{order}H", header, start)
+        for entry in range(count):
+            place = start + 2 + 12 * entry
+            tag, kind, _, value = struct.unpack_from(f"{order}HHLH", header, place)
+            if (tag, kind) == (_ORIENTATION, _SHORT):
+                return value if value in range(1, 9) else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def _draft(image: Image.Image, side: int) -> tuple[int, int, float, float] | None:
+    """Makes an opened JPEG decode at a fraction of its size; returns the part of it that has pixels.
+
+    The last row and column of the reduced image may lie half outside of the picture. None: all of it.
+    """
+    if not side or min(image.size) < 2 * _DRAFT * side:
+        return None
+    reduced = image.draft(None, (_DRAFT * side, _DRAFT * side))
+    return reduced[1] if reduced else None
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        shown = image.convert("RGBA")
+        background = Image.new("RGB", image.size, _BACKGROUND)
+        background.paste(shown, mask=shown)
+        return background
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _resized(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Returns (width, height) with the shorter one `side`, as torchvision's `resize` rounds."""
+    width, height = size
+    return (side, side * height // width) if width <= height else (side * width // height, side)
+
+
+def _central(image: Image.Image, side: int) -> Image.Image:
+    # Margins as `preprocessing.central_crop` splits them: half to even.
+    left, top = (round((length - side) / 2) for length in image.size)
     return image.crop((left, top, left + side, top + side))

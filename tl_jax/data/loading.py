@@ -51,6 +51,7 @@ def load_splits(
     examples_per_class: int = 0,
     seed: int = 0,
     image_size: int = 0,
+    interpolation: str = "bilinear",
     max_memory_bytes: int = 8 << 30,
     download: bool = True,
     cache_dir: str | Path | None = None,
@@ -73,9 +74,12 @@ def load_splits(
         examples_per_class: when above 0, `train` keeps this many of each class, chosen after the
             validation split is held out.
         seed: of both choices, an integer from 0; `test` does not depend on it.
-        image_size: where stored sizes differ, the side to which images are brought on the host:
-            shorter side resized, centre square cut out. Images that all have one size keep it.
-        max_memory_bytes: splits whose decoded images take more are decoded on access.
+        image_size: the side to which images are brought while they are decoded (shorter side resized,
+            centre square cut out) where their sizes differ or are far larger; images of one size near
+            it or below keep theirs. See `records.LazySplit` for the rule. 0: all keep theirs.
+        interpolation: of that resize, `bilinear` or `bicubic`.
+        max_memory_bytes: for the decoded images of all splits together. A split for which nothing is
+            left is decoded on access.
         download: whether CIFAR-10 and CIFAR-100 are prepared from the publisher's archive when they
             are missing: one placed in `data_dir`, or else downloaded.
         cache_dir: where images that took decoding are kept for later calls, checked by the content
@@ -101,10 +105,10 @@ def load_splits(
     source = open_source(name, data_dir=data_dir, image_size=image_size, download=download)
     wanted = {"train": train, "test": test, "validation": validation}
     wanted = {role: text for role, text in wanted.items() if text or role == "test"}
-    chosen = _resolve(source, wanted)
+    chosen = _resolve(source, wanted, interpolation)
     chosen = _one_shape(chosen, image_size)
     cache = DecodedCache(Path(cache_dir).expanduser()) if cache_dir else None
-    splits = {role: _in_memory(split, max_memory_bytes, cache) for role, split in chosen.items()}
+    splits = _in_memory(chosen, max_memory_bytes, cache)
     if validation_fraction:
         labels = splits["train"].labels
         stay, held = selection.hold_out(labels, round(validation_fraction * len(labels)), seed)
@@ -114,7 +118,7 @@ def load_splits(
         split = splits["train"]
         few = selection.few_shot(split.labels, examples_per_class, seed, split.class_names)
         splits["train"] = split.subset(few)
-    splits = {role: _in_memory(split, max_memory_bytes, cache) for role, split in splits.items()}
+    splits = _in_memory(splits, max_memory_bytes, cache)
     if wait:
         wait_for(splits)
     return splits
@@ -149,7 +153,7 @@ def open_source(
     raise errors.unknown("data set", name, FORMS)
 
 
-def _resolve(source: Source, wanted: dict[str, str]) -> dict[str, _Stored]:
+def _resolve(source: Source, wanted: dict[str, str], interpolation: str) -> dict[str, _Stored]:
     """Returns the split of each role; raises InputError where two share examples."""
     whole: dict[str, _Stored] = {}
     chosen, rows = {}, {}
@@ -162,7 +166,7 @@ def _resolve(source: Source, wanted: dict[str, str]) -> dict[str, _Stored]:
             indices = _slice(
                 part, len(whole[split]), shuffled=not isinstance(source, tfds_source.Tfds)
             )
-            parts.append(_part(whole[split], indices, f"{source.name} {text}"))
+            parts.append(_part(whole[split], indices, f"{source.name} {text}", interpolation))
             places.append((split, indices))
         chosen[role], rows[role] = _join(parts), places
     for first, second in itertools.combinations(wanted, 2):
@@ -175,13 +179,15 @@ def _resolve(source: Source, wanted: dict[str, str]) -> dict[str, _Stored]:
     return chosen
 
 
-def _part(split: _Stored, indices: np.ndarray, name: str) -> _Stored:
+def _part(split: _Stored, indices: np.ndarray, name: str, interpolation: str) -> _Stored:
     """Returns some rows of a stored split; encoded ones as a whole of their own.
 
     What is computed for a whole is then computed for the images that were asked for only.
     """
     if isinstance(split, records.LazySplit):
-        return records.LazySplit(split.records, split.rows[indices], split.image_side, name)
+        return records.LazySplit(
+            split.records, split.rows[indices], split.image_side, name, interpolation
+        )
     return split.subset(indices, name)
 
 
@@ -232,12 +238,27 @@ def _one_shape(chosen: dict[str, _Stored], image_size: int) -> dict[str, _Stored
     return chosen
 
 
-def _in_memory(split: Split, max_memory_bytes: int, cache: DecodedCache | None) -> Split:
-    if isinstance(split, records.LazySplit) and split.num_bytes <= max_memory_bytes:
-        # A few of very many are decoded sooner than the files they lie in are read for a fingerprint.
-        few = _FEW * len(split) < len(split.records)
-        return split.in_memory(None if few else cache)
-    return split
+def _in_memory(
+    splits: Mapping[str, Split], max_memory_bytes: int, cache: DecodedCache | None
+) -> dict[str, Split]:
+    """Returns the splits, those decoded into memory for which there is room beside the ones before.
+
+    Splits that are in memory already take what their images take; parts of one split share them.
+    """
+    wholes = {id(split.whole()[0]): split.whole()[0] for split in splits.values()}
+    room = max_memory_bytes - sum(
+        len(whole) * int(np.prod(whole.image_shape))
+        for whole in wholes.values()
+        if isinstance(whole, InMemorySplit)
+    )
+    placed = dict(splits)
+    for role, split in splits.items():
+        if isinstance(split, records.LazySplit) and split.num_bytes <= room:
+            room -= split.num_bytes
+            # A few of very many are decoded sooner than the files they lie in are read for a fingerprint.
+            few = _FEW * len(split) < len(split.records)
+            placed[role] = split.in_memory(None if few else cache)
+    return placed
 
 
 def _split_name(source: Source, name: str) -> str:

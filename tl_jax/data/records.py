@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import copy
+import dataclasses
 import functools
 import os
 import threading
@@ -16,14 +17,19 @@ from tl_jax.data.decoded import DecodedCache
 from tl_jax.data.split import InMemorySplit, label_problems
 from tl_jax.errors import InputError
 
-# Bytes of an image, decoded, from which several threads are faster than one: Pillow holds the
-# interpreter's lock while it reads headers, and two threads decode 32-pixel images at 2/3 of the pace
-# of one (64 pixels: 3/4, 96: 1.1, 224: 1.8; two cores).
-_THREADS_PAY = 96 * 96 * 3
+# Pixels of a stored image from which several threads are faster than one: Pillow holds the interpreter's
+# lock while it reads headers, and two threads decode 32-pixel images at 2/3 of the pace of one (64 pixels:
+# 3/4, 96: 1.1, 224: 1.8; two cores).
+_THREADS_PAY = 96 * 96
 # Images read at once: each read of an array_record costs a millisecond or two, but the images of a batch
-# should keep several threads busy.
-_SMALL_CHUNK, _LARGE_CHUNK = 512, 32
+# should keep several threads busy, and photos (encoded, one byte for three pixels or so) little memory.
+_SMALL_CHUNK, _LARGE_CHUNK, _CHUNK_PIXELS = 512, 32, 16 << 20
 _AHEAD = 16  # chunks
+# Images of one size are decoded at the size that is asked for where they have more than so many times its
+# pixels. Smaller ones stay as stored: the accelerator resizes them, each time, in float32.
+SHRUNK_ABOVE = 4
+# Of the largest images, how many are looked at for the memory that decoding takes.
+_INSPECTED = 16
 
 
 class Records(Protocol):
@@ -67,26 +73,65 @@ class Records(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class _Framing:
+    """How the images of a split are decoded.
+
+    Attributes:
+        shape: (H, W, 3) of every decoded image.
+        side: to which each is brought, or 0 where they stay as stored.
+        pixels: of the largest stored image.
+        largest: int64, the records with the largest images, a few.
+    """
+
+    shape: tuple[int, int, int]
+    side: int
+    pixels: int
+    largest: np.ndarray
+
+
 class LazySplit:
     """A split whose images are decoded on access, by a few threads; it can be pickled.
+
+    What is decoded at what size, S being `image_size`:
+
+    * Images of one stored size H x W, and H * W is at most `SHRUNK_ABOVE` * S * S, or S is 0: as stored.
+      Resizing them belongs on the accelerator (32-pixel images for a network that sees 224).
+    * Images of one size above that, such as photos: the shorter side is brought to S, the centre square
+      cut out, while they are decoded (`images.decode`). They then take S * S * 3 bytes.
+    * Images of several sizes: the same, whether larger than S or smaller.
+
+    The pixels that are shrunk here are Pillow's, which torchvision's transforms use too: resized with the
+    antialiased filter named `interpolation` and rounded to whole levels. The reduced decoding of a JPEG
+    moves them by less than one level of 255 on average (0.3 to 0.95 on two photos of busy detail, a
+    single pixel by up to 17), as the last halving at least is the filter's.
 
     Args:
         records: where they come from.
         rows: int64 [N], the records that belong to the split, in order.
-        image_size: where stored sizes differ, the side to which images are brought; images that all
-            have one size keep it, as resizing belongs on the accelerator.
+        image_size: S: the side of the square that the network's preprocessing starts from; 0: none.
         name: how messages call the split.
+        interpolation: of the resize, `bilinear` or `bicubic`.
 
     Raises:
         InputError: if stored sizes differ and no `image_size` is given; the sizes are named.
     """
 
-    def __init__(self, records: Records, rows: np.ndarray, image_size: int, name: str):
+    def __init__(
+        self,
+        records: Records,
+        rows: np.ndarray,
+        image_size: int,
+        name: str,
+        interpolation: str = "bilinear",
+    ):
         self.records = records
         self.rows = np.asarray(rows, np.int64)
         self.class_names = records.class_names
         self.name = name
         self.image_side = image_size
+        self.interpolation = interpolation
+        self.decoded = 0  # images so far, about: threads do not wait for each other to count
         self._whole: LazySplit | None = None
         self._places: np.ndarray | None = None
         self._labels: np.ndarray | None = None
@@ -94,24 +139,31 @@ class LazySplit:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, 3) of every image; the first use reads all headers where no size is declared."""
-        return self._framing[0]
+        return self._framing.shape
 
     @functools.cached_property
-    def _framing(self) -> tuple[tuple[int, int, int], int]:
-        """The shape of every image, and the side to which each is brought or 0."""
-        if self.records.declared_size:
-            return (*self.records.declared_size, 3), 0
-        sizes = collections.Counter(_map_chunks(self._sizes, self.rows))
-        if len(sizes) == 1:
-            return (*next(iter(sizes)), 3), 0
+    def _framing(self) -> _Framing:
         side = self.image_side
-        if side:
-            return (side, side, 3), side
-        common = ", ".join(f"{h}x{w} ({count})" for (h, w), count in sizes.most_common(5))
-        raise InputError(
-            f"{self.name}: its {len(self)} images have {len(sizes)} different sizes, the most "
-            f"common {common}; data.image_size must say to which side they are resized, such as 128"
-        )
+        if self.records.declared_size:
+            sizes = np.array([self.records.declared_size])
+        else:
+            sizes = np.array(list(_map_chunks(self._sizes, self.rows)), np.int64).reshape(-1, 2)
+        if not len(sizes):
+            raise InputError(f"{self.name} has no images; expected one at least")
+        pixels = sizes.prod(1)
+        largest = self.rows[np.argsort(-pixels, kind="stable")[:_INSPECTED]]
+        height, width = sizes[0].tolist()
+        if (sizes == sizes[0]).all():
+            if not side or height * width <= SHRUNK_ABOVE * side * side:
+                return _Framing((height, width, 3), 0, height * width, largest)
+        elif not side:
+            counts = collections.Counter(map(tuple, sizes.tolist()))
+            common = ", ".join(f"{h}x{w} ({count})" for (h, w), count in counts.most_common(5))
+            raise InputError(
+                f"{self.name}: its {len(self)} images have {len(counts)} different sizes, the most "
+                f"common {common}; data.image_size must say to which side they are resized, such as 128"
+            )
+        return _Framing((side, side, 3), side, int(pixels.max()), largest)
 
     @property
     def labels(self) -> np.ndarray:
@@ -127,6 +179,19 @@ class LazySplit:
         """Bytes that all images take once decoded."""
         return len(self) * int(np.prod(self.image_shape))
 
+    @functools.cached_property
+    def decoding_bytes(self) -> int:
+        """Bytes that decoding takes at most beside the images: of all threads, estimated from headers."""
+        framing = self._framing
+        chunk, alone = self._chunk()
+        threads = 1 if alone else min(_threads(), -(-len(self) // chunk))
+        each = 0
+        for row in framing.largest:
+            (encoded,), _ = self.records.read(np.array([row]))
+            needed = images.decoding_bytes(encoded, framing.side)
+            each = max(each, needed + min(chunk, len(self)) * len(encoded))
+        return threads * each
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -137,7 +202,13 @@ class LazySplit:
     def subset(self, indices: np.ndarray, name: str = "") -> "LazySplit":
         """Returns the split of the examples at `indices`."""
         indices = np.asarray(indices, np.int64)
-        chosen = LazySplit(self.records, self.rows[indices], self.image_side, name or self.name)
+        chosen = LazySplit(
+            self.records,
+            self.rows[indices],
+            self.image_side,
+            name or self.name,
+            self.interpolation,
+        )
         chosen._whole = self._whole or self
         chosen._places = indices if self._places is None else self._places[indices]
         if "_framing" in self.__dict__:
@@ -162,13 +233,19 @@ class LazySplit:
 
     def _fingerprint(self, *, labelled: bool) -> str:
         stored = self.records.fingerprint(labelled=labelled)
-        return fingerprint.combine(stored, images.DECODER, f"{self._framing}", self.rows)
+        framing = self._framing
+        brought = f"{framing.side} {self.interpolation}" if framing.side else "as stored"
+        return fingerprint.combine(stored, images.DECODER, f"{framing.shape} {brought}", self.rows)
 
     def resized(self) -> "LazySplit":
         """Returns the same split with every image brought to `image_side`, equal in size or not."""
         chosen = copy.copy(self)
         chosen._whole = chosen._places = None
-        chosen.__dict__["_framing"] = (self.image_side, self.image_side, 3), self.image_side
+        shape = (self.image_side, self.image_side, 3)
+        chosen.__dict__["_framing"] = dataclasses.replace(
+            self._framing, shape=shape, side=self.image_side
+        )
+        chosen.__dict__.pop("decoding_bytes", None)
         return chosen
 
     def in_memory(self, cache: DecodedCache | None = None) -> InMemorySplit:
@@ -196,7 +273,8 @@ class LazySplit:
                     cache.keep(key, pixels, labels)
             return pixels
 
-        return InMemorySplit.of(_Decoding(self, decode), labels, self.class_names, self.name)
+        pixels = _Decoding(self, decode, mapped=kept is not None)
+        return InMemorySplit.of(pixels, labels, self.class_names, self.name)
 
     def _decode(self, rows: np.ndarray) -> np.ndarray:
         pixels = np.empty((len(rows), *self.image_shape), np.uint8)
@@ -207,20 +285,28 @@ class LazySplit:
                 pixels[place] = self._decode_one(one, int(rows[place]))
             return ()
 
-        small = pixels[:1].size < _THREADS_PAY
-        chunk = _SMALL_CHUNK if small else _LARGE_CHUNK
-        done = _map_chunks(work, np.arange(len(rows)), chunk, alone=small)
+        chunk, alone = self._chunk()
+        done = _map_chunks(work, np.arange(len(rows)), chunk, alone=alone)
         collections.deque(done, maxlen=0)
         return pixels
 
+    def _chunk(self) -> tuple[int, bool]:
+        """Returns how many images are read at once, and whether one thread is to decode all."""
+        pixels = self._framing.pixels
+        if pixels < _THREADS_PAY:
+            return _SMALL_CHUNK, True
+        return max(1, min(_LARGE_CHUNK, _CHUNK_PIXELS // pixels)), False
+
     def _decode_one(self, encoded: bytes, row: int) -> np.ndarray:
-        shape, side = self._framing
-        pixels = images.decode(encoded, self.records.describe(row), side)
+        shape, side = self._framing.shape, self._framing.side
+        name = self.records.describe(row)
+        pixels = images.decode(encoded, name, side, self.interpolation)
         if pixels.shape != shape:
             raise InputError(
-                f"{self.records.describe(row)} is {pixels.shape[0]}x{pixels.shape[1]} pixels, "
+                f"{name} is {pixels.shape[0]}x{pixels.shape[1]} pixels, "
                 f"expected {shape[0]}x{shape[1]}"
             )
+        self.decoded += 1
         return pixels
 
     def _sizes(self, rows: np.ndarray) -> list[tuple[int, int]]:
@@ -236,8 +322,9 @@ class LazySplit:
 class _Decoding:
     """The images of a split, being decoded; see `split.Pixels`."""
 
-    def __init__(self, split: LazySplit, decode: Callable[[], np.ndarray]):
-        self._split = split
+    def __init__(self, split: LazySplit, decode: Callable[[], np.ndarray], *, mapped: bool):
+        self._split, self._mapped = split, mapped
+        self.decoding_bytes = 0 if mapped else split.decoding_bytes
         self._future: concurrent.futures.Future[np.ndarray] = concurrent.futures.Future()
         self.shape = (len(split), *split.image_shape)
         # A daemon, so that a run that ends early need not wait for it.
@@ -252,6 +339,14 @@ class _Decoding:
 
     def get(self) -> np.ndarray:
         return self._future.result()
+
+    @property
+    def bytes_in_memory(self) -> int:
+        if self._mapped:
+            return 0
+        if self._future.done():
+            return self._split.num_bytes
+        return self._split.decoded * int(np.prod(self._split.image_shape))
 
     def fingerprint(self, rows: np.ndarray | None) -> str:
         split = self._split if rows is None else self._split.subset(rows)
@@ -326,7 +421,7 @@ def join(splits: Sequence[LazySplit]) -> LazySplit:
     rows = np.concatenate(
         [split.rows + start for split, start in zip(splits, starts, strict=False)]
     )
-    return LazySplit(joined, rows, first.image_side, first.name)
+    return LazySplit(joined, rows, first.image_side, first.name, first.interpolation)
 
 
 def _map_chunks(
@@ -357,4 +452,8 @@ def _map_chunks(
 
 @functools.cache
 def _pool() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(min(_AHEAD, os.cpu_count() or 1), "tl_jax decode")
+    return concurrent.futures.ThreadPoolExecutor(_threads(), "tl_jax decode")
+
+
+def _threads() -> int:
+    return min(_AHEAD, os.cpu_count() or 1)

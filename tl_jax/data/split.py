@@ -81,6 +81,16 @@ class Pixels(Protocol):
         """
         ...
 
+    @property
+    def bytes_in_memory(self) -> int:
+        """Bytes of the images that are in memory by now; 0 where they are mapped from a file."""
+        ...
+
+    @property
+    def decoding_bytes(self) -> int:
+        """Bytes that are needed beside the images while they are decoded."""
+        ...
+
     def fingerprint(self, rows: np.ndarray | None) -> str:
         """Returns the fingerprint of the images at `rows`, or of all, without waiting for them."""
         ...
@@ -89,9 +99,12 @@ class Pixels(Protocol):
 class ArrayPixels:
     """Images that are an array: uint8 [N, H, W, C]."""
 
+    decoding_bytes = 0
+
     def __init__(self, images: np.ndarray):
         self._images = images
         self.shape = images.shape
+        self.bytes_in_memory = images.nbytes
 
     def get(self) -> np.ndarray:
         """See `Pixels`."""
@@ -188,6 +201,21 @@ class InMemorySplit:
         """(H, W, C) of every image."""
         _, height, width, channels = self._pixels.shape
         return height, width, channels
+
+    @property
+    def whole_bytes(self) -> int:
+        """Bytes of the images that this split shares with others, all of them."""
+        return int(np.prod(self._pixels.shape))
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """Those of them that are decoded and in memory by now; 0 where they are mapped from a file."""
+        return self._pixels.bytes_in_memory
+
+    @property
+    def decoding_bytes(self) -> int:
+        """Bytes that are needed beside the images while they are decoded; 0 where nothing is."""
+        return self._pixels.decoding_bytes
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -19,7 +19,7 @@ from tl_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
 
-_AHEAD = 4
+AHEAD = 4  # batches, of every process that makes them
 
 
 def batches(
@@ -148,7 +148,7 @@ def _in_processes(
             f"workers={workers}: Grain's processes need absl's flags parsed; "
             "call absl.flags.FLAGS(['name']) first, or give workers=0"
         )
-    options = grain.multiprocessing.MultiprocessingOptions(workers, per_worker_buffer_size=_AHEAD)
+    options = grain.multiprocessing.MultiprocessingOptions(workers, per_worker_buffer_size=AHEAD)
     read = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     made = grain.MapDataset.range(start, stop).map(make)
     iterator = iter(made.to_iter_dataset(read).mp_prefetch(options))
@@ -163,7 +163,7 @@ def _read_ahead(make: Callable[[int], Batch], start: int, stop: int) -> Iterator
 
     An exception of `make` is raised where its batch would have come.
     """
-    ready: queue.Queue[Batch | BaseException] = queue.Queue(_AHEAD)
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(AHEAD)
     closed = threading.Event()
 
     def put(item: Batch | BaseException) -> bool:
