@@ -1,6 +1,7 @@
 """From a config to the library's objects: splits, model, freezing, optimizer."""
 
 import dataclasses
+import sys
 from typing import Any
 
 import jax
@@ -61,13 +62,14 @@ def check(config: ml_collections.ConfigDict) -> None:
     models.make_forward(model, norm_policy=config.freeze.batch_norm)
 
 
-def make_splits(config: ml_collections.ConfigDict) -> dict[str, data.Split]:
+def make_splits(config: ml_collections.ConfigDict) -> data.Splits:
     """Returns the splits `train`, `test` and, where a part of train is held out, `validation`.
 
-    Their labels are at hand; images may still be on their way, see `data.wait_for`.
+    Labels are loaded; images may still be decoding, see `data.wait_for`. What the user should know
+    of the data is printed to stderr, by the first process.
     """
     section = config.data
-    return data.load_splits(
+    splits = data.load_splits(
         section.name,
         data_dir=section.data_dir or None,
         train=section.train_split,
@@ -80,6 +82,10 @@ def make_splits(config: ml_collections.ConfigDict) -> dict[str, data.Split]:
         wait=False,
         cache_dir=section.cache_dir or None,
     )
+    if jax.process_index() == 0:
+        for note in splits.notes:
+            print(note, file=sys.stderr, flush=True)
+    return splits
 
 
 def make_model(config: ml_collections.ConfigDict, num_classes: int):

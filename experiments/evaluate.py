@@ -106,7 +106,8 @@ def _evaluate(
     is_primary = jax.process_index() == 0
     with contextlib.ExitStack() as held:
         with sharding.together():
-            split = assembly.make_splits(config)["test"]
+            splits = assembly.make_splits(config)
+            split = splits["test"]
             model = assembly.make_model(config, len(split.class_names))
             if initial is None:
                 initial = weights.make_initial(config, model)
@@ -129,12 +130,14 @@ def _evaluate(
         seconds = time.perf_counter() - began
         result = {
             "splits": {"test": measured},
-            "selection": selection,
+            "selection": selection
+            + (f", on {splits.reported}" if splits.reported != "test" else ""),
             "steps": 0,
             "wall_seconds": seconds,
             "images_per_second": measured["examples"] / seconds,
             "preprocessing": weights.describe_preprocessing(spec),
             "deviations": deviations,
+            "data_notes": splits.notes,
         }
         return outcome.finish(folder, config, split, logits, result)
 

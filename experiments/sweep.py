@@ -236,7 +236,8 @@ def _conclude(
         "splits": {"validation": validation, "test": test},
         "selection": (
             f"the best of {len(rows)} members on {validation['examples']:,} images held out of train: "
-            f"{of_what}, at step {int(found.best_step[chosen])} of {setup.total_steps}; test was read "
+            f"{of_what}, at step {int(found.best_step[chosen])} of {setup.total_steps}; "
+            f"{setup.splits.reported} was read "
             + ("for every member, and chose nothing" if grid.test == "all" else "once, at the end")
         ),
         "steps": setup.total_steps,
@@ -250,6 +251,7 @@ def _conclude(
         "parameters": parameters,
         "preprocessing": preprocessing,
         "deviations": setup.deviations,
+        "data_notes": setup.splits.notes,
     }
     result = outcome.finish(folder, setup.config, setup.splits["test"], logits, result)
     print(f"{folder.path / 'sweep.html'}: all members; chosen: {of_what}")

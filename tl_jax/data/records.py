@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from tl_jax.data import fingerprint, images
+from tl_jax.data.broken import BrokenImages
 from tl_jax.data.decoded import DecodedCache
 from tl_jax.data.split import InMemorySplit, label_problems
 from tl_jax.errors import InputError
@@ -24,6 +25,8 @@ _THREADS_PAY = 96 * 96 * 3
 # should keep several threads busy.
 _SMALL_CHUNK, _LARGE_CHUNK = 512, 32
 _AHEAD = 16  # chunks
+# Once one image proves broken, so many are decoded to name others in the same error.
+_MOST_CHECKED = 10_000
 
 
 class Records(Protocol):
@@ -101,7 +104,11 @@ class LazySplit:
         """The shape of every image, and the side to which each is brought or 0."""
         if self.records.declared_size:
             return (*self.records.declared_size, 3), 0
-        sizes = collections.Counter(_map_chunks(self._sizes, self.rows))
+        found = list(_map_chunks(self._sizes, self.rows))
+        broken = [size for size in found if isinstance(size, str)]
+        if broken:
+            raise BrokenImages(broken)
+        sizes = collections.Counter(found)
         if len(sizes) == 1:
             return (*next(iter(sizes)), 3), 0
         side = self.image_side
@@ -198,19 +205,61 @@ class LazySplit:
 
         return InMemorySplit.of(_Decoding(self, decode), labels, self.class_names, self.name)
 
+    def broken_images(self) -> list[str]:
+        """Returns what is wrong with each image that cannot be read; slow, as images are decoded.
+
+        All headers are read; of a very large split, only the first images are decoded.
+        """
+        found = list(_map_chunks(self._sizes, self.rows))
+        broken = [size for size in found if isinstance(size, str)]
+        good = [
+            row for row, size in zip(self.rows, found, strict=True) if not isinstance(size, str)
+        ]
+
+        def work(rows: np.ndarray) -> list[str]:
+            problems: list[str] = []
+            for place, encoded in self._read(rows, problems):
+                try:
+                    images.decode(encoded, self.records.describe(int(rows[place])))
+                except InputError as error:
+                    problems.append(str(error))
+            return problems
+
+        rows = np.array(good[:_MOST_CHECKED], np.int64)
+        return broken + list(_map_chunks(work, rows, _LARGE_CHUNK))
+
+    def _read(self, rows: np.ndarray, problems: list[str]) -> Iterator[tuple[int, bytes]]:
+        """Yields places in `rows` and encoded images; `problems` gets those that cannot be read."""
+        try:
+            encoded, _ = self.records.read(rows)
+            yield from enumerate(encoded)
+        except InputError as error:
+            if len(rows) == 1:
+                problems.append(str(error))
+                return
+            for place in range(len(rows)):
+                for _, one in self._read(rows[place : place + 1], problems):
+                    yield place, one
+
     def _decode(self, rows: np.ndarray) -> np.ndarray:
         pixels = np.empty((len(rows), *self.image_shape), np.uint8)
+        problems: list[str] = []
 
         def work(places: np.ndarray) -> Sequence[int]:
-            encoded, _ = self.records.read(rows[places])
-            for place, one in zip(places, encoded, strict=True):
-                pixels[place] = self._decode_one(one, int(rows[place]))
+            for place, encoded in self._read(rows[places], problems):
+                row = int(rows[places[place]])
+                try:
+                    pixels[places[place]] = self._decode_one(encoded, row)
+                except InputError as error:
+                    problems.append(str(error))
             return ()
 
         small = pixels[:1].size < _THREADS_PAY
         chunk = _SMALL_CHUNK if small else _LARGE_CHUNK
         done = _map_chunks(work, np.arange(len(rows)), chunk, alone=small)
         collections.deque(done, maxlen=0)
+        if problems:
+            raise BrokenImages(problems)
         return pixels
 
     def _decode_one(self, encoded: bytes, row: int) -> np.ndarray:
@@ -223,8 +272,15 @@ class LazySplit:
             )
         return pixels
 
-    def _sizes(self, rows: np.ndarray) -> list[tuple[int, int]]:
-        return [self.records.size(int(row)) for row in rows]
+    def _sizes(self, rows: np.ndarray) -> list[tuple[int, int] | str]:
+        """Returns (H, W) of each image, or what is wrong with it."""
+        sizes: list[tuple[int, int] | str] = []
+        for row in rows:
+            try:
+                sizes.append(self.records.size(int(row)))
+            except InputError as error:
+                sizes.append(str(error))
+        return sizes
 
     def _checked(self, labels: np.ndarray) -> np.ndarray:
         problems = label_problems(labels, self.class_names)
