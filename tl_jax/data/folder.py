@@ -160,6 +160,8 @@ class Folder:
                 problems += [
                     _not_a_class(f"{split}/{name}", reference, class_names) for name in extra
                 ]
+        if len(class_names) == 1 and files[reference][class_names[0]]:
+            raise InputError(self._one_class(reference, class_names[0]))
         if problems:
             more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
             ignored = self._ignored.describe()
@@ -167,8 +169,6 @@ class Folder:
                 more += "; remove empty folders or add images"
             reason = f"; ignored {ignored}" if ignored else ""
             raise InputError(f"{self._path}: " + "; ".join(problems[:10]) + more + reason)
-        if len(class_names) < 2:
-            raise InputError(self._one_class(reference, class_names[0]))
         return labelled
 
     def _has_no_labels(self, classes: _Files, extra: list[str]) -> bool:

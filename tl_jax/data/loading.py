@@ -159,7 +159,7 @@ def load_splits(
         notes += _class_notes(source, splits, train)
     if wait:
         wait_for(splits)
-    reported = tested if tested == test else f"{tested} (there is no test split)"
+    reported = tested if tested == test else f"{tested} (there is no test split with labels)"
     return Splits(splits, reported, notes)
 
 
