@@ -369,14 +369,13 @@ def test_of_many_broken_images_ten_are_shown(classes):
     assert len(pickle.loads(pickle.dumps(raised.value)).problems) == 20
 
 
-def test_an_image_that_cannot_be_opened_does_not_hide_others(classes, monkeypatch):
+def test_an_image_that_cannot_be_opened_does_not_hide_others(classes):
     """As for a file without permission: reading a chunk of files fails as a whole."""
     split = folder.Folder(classes, 0).split("all")
+    assert split.image_shape == (8, 8, 3)
     (classes / "dog" / "9.png").unlink()
     cut = classes / "cat" / "3.png"
-    assert split.labels.tolist() == [0] * 10 + [1] * 10
     cut.write_bytes(cut.read_bytes()[:50])
-    split.__dict__["_framing"] = ((8, 8, 3), 0)
     with pytest.raises(InputError) as raised:
         split.gather(np.arange(20))
     assert str(raised.value).startswith("2 images cannot be used:")
