@@ -29,7 +29,10 @@ class BrokenImages(InputError):
         ]
         if count > _SHOWN:
             lines.append(f"and {count - _SHOWN} more")
-        super().__init__("\n  ".join(lines) + "\nRemove them, replace them or make them readable, then start again")
+        super().__init__(
+            "\n  ".join(lines)
+            + "\nRemove them, replace them or make them readable, then start again"
+        )
 
     def __reduce__(self):
         """Pickles by the problems, as the message does not contain all of them."""
