@@ -29,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.data_dir = ""  # of tfds; empty: its own default
     config.data.cache_dir = "~/.cache/tl_jax/decoded"  # of decoded images; empty: none
     config.data.train_split = "train"  # tfds notation, such as train[:20%]
-    config.data.test_split = "test"
+    config.data.test_split = "test"  # reported on; val stands in where there is none
     config.data.validation_split = ""  # a split of its own to choose the best step by; or, without:
     config.data.validation_fraction = 0.1  # held out of train, class-balanced, from data.seed
     config.data.examples_per_class = 0  # few-shot: this many of train; 0: all

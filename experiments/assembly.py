@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,10 +35,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     _make_partition(config, shapes, optim.make_schedule("constant", config.optim.learning_rate, 1))
 
 
-def make_splits(config: ml_collections.ConfigDict) -> dict[str, data.Split]:
+def make_splits(config: ml_collections.ConfigDict) -> data.Splits:
     """Returns the splits `train`, `test` and, where a part of train is held out, `validation`.
 
-    Their labels can be read at once; images may still be decoding, see `data.wait_for`.
+    Labels are loaded; images may still be decoding, see `data.wait_for`. What the user should know
+    of the data is printed to stderr, by the first process.
 
     Raises:
         InputError: if the data cannot be found or read, or the batch size does not fit the training split.
@@ -54,12 +56,12 @@ def make_splits(config: ml_collections.ConfigDict) -> dict[str, data.Split]:
     return splits
 
 
-def make_test_split(config: ml_collections.ConfigDict) -> data.Split:
-    """Returns the split `data.test_split` alone, for an evaluation; no other split need exist."""
-    return _load_splits(config, train="")["test"]
+def make_test_split(config: ml_collections.ConfigDict) -> data.Splits:
+    """Returns the split `test` alone, for an evaluation; no other split need exist."""
+    return _load_splits(config, train="")
 
 
-def _load_splits(config: ml_collections.ConfigDict, **arguments: Any) -> dict[str, data.Split]:
+def _load_splits(config: ml_collections.ConfigDict, **arguments: Any) -> data.Splits:
     section = config.data
     fields = {
         "train": "data.train_split",
@@ -80,7 +82,7 @@ def _load_splits(config: ml_collections.ConfigDict, **arguments: Any) -> dict[st
     named = [name for name, value in usual.items() if values[name] != value]
     try:
         with config_fields.naming(config, "data.name", *named, **fields):
-            return data.load_splits(
+            splits = data.load_splits(
                 section.name,
                 data_dir=section.data_dir or None,
                 test=section.test_split,
@@ -99,6 +101,10 @@ def _load_splits(config: ml_collections.ConfigDict, **arguments: Any) -> dict[st
                 "nothing out, or a fraction that is at least one image"
             ) from error
         raise
+    if jax.process_index() == 0:
+        for note in splits.notes:
+            print(note, file=sys.stderr, flush=True)
+    return splits
 
 
 def _check_batch_size(config: ml_collections.ConfigDict, split: data.Split) -> None:

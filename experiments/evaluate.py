@@ -150,7 +150,8 @@ def _evaluate(
     with contextlib.ExitStack() as held:
         with sharding.together():
             assembly.check(config)
-            split = assembly.make_test_split(config)
+            splits = assembly.make_test_split(config)
+            split = splits["test"]
             model = assembly.make_model(config, len(split.class_names))
             if initial is None:
                 initial = weights.make_initial(config, model, split.class_names)
@@ -184,13 +185,14 @@ def _evaluate(
         seconds = time.perf_counter() - began
         result = {
             "splits": {"test": measured},
-            "data": {"name": config.data.name, "split": config.data.test_split},
+            "data": {"name": config.data.name, "split": splits.reported},
             "selection": selection,
             "steps": 0,
             "wall_seconds": seconds,
             "images_per_second": measured["examples"] / seconds,
             "preprocessing": weights.describe_preprocessing(spec),
             "deviations": deviations,
+            "data_notes": splits.notes,
         }
         return outcome.finish(folder, config, split, logits, result)
 

@@ -10,7 +10,7 @@ import ml_collections
 
 from experiments import assembly, config_fields, weights
 from experiments.evaluator import Evaluator
-from tl_jax import loops, models, preprocessing, sharding, steps
+from tl_jax import data, loops, models, preprocessing, sharding, steps
 from tl_jax.data import order
 from tl_jax.train_state import TrainState
 
@@ -37,7 +37,7 @@ class Setup:
     """
 
     config: ml_collections.ConfigDict
-    splits: dict[str, Any]
+    splits: data.Splits
     model: Any
     initial: weights.Initial
     preprocessing: preprocessing.Preprocessing

@@ -174,7 +174,8 @@ def _probe(
         },
         "selection": (
             f"L2 strength {strengths[place]:.3g}, the best of {len(strengths)} on {held_out:,} images held "
-            "out of train, fitted again on train and these; test was read once, at the end"
+            "out of train, fitted again on train and these; "
+            f"{setup.splits.reported} was read once, at the end"
         ),
         "strength": strengths[place],
         "refit": {
@@ -189,6 +190,7 @@ def _probe(
         "parameters": parameters,
         "preprocessing": preprocessing,
         "deviations": setup.deviations,
+        "data_notes": setup.splits.notes,
     }
     title = f"{setup.config.model.name} on {setup.config.data.name}"
     reporting.write_probe(folder.path, title, rows, strengths[place], result)

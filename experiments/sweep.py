@@ -257,8 +257,8 @@ def _conclude(
         "selection": (
             f"the best of {len(grid.combinations)} combinations by mean validation top-1 over seeds: {of_what}; "
             f"its best seed by validation: {seed}, at step {int(found.best_step[chosen])} of "
-            f"{setup.total_steps}; {validation['examples']:,} images were held out of train; test was read "
-            f"{test_was_read}"
+            f"{setup.total_steps}; {validation['examples']:,} images were held out of train; "
+            f"{setup.splits.reported} was read {test_was_read}"
         ),
         "steps": setup.total_steps,
         "selected_step": int(found.best_step[chosen]),
@@ -271,6 +271,7 @@ def _conclude(
         "parameters": parameters,
         "preprocessing": preprocessing,
         "deviations": setup.deviations,
+        "data_notes": setup.splits.notes,
     }
     print(f"Its best seed by validation, {seed}, is the one whose weights and report are saved:")
     result = outcome.finish(folder, setup.config, setup.splits["test"], logits, result)

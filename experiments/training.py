@@ -125,7 +125,7 @@ def conclude(
         outcome.save_weights(folder, setup.config, variables, preprocessing, class_names)
     result = {
         "splits": splits,
-        "selection": f"{selection}; test was read once, at the end",
+        "selection": f"{selection}; {setup.splits.reported} was read once, at the end",
         "steps": total,
         "selected_step": step,
         "resumed_at_step": trained.resumed_at_step,
@@ -145,6 +145,7 @@ def conclude(
         ),
         "preprocessing": preprocessing,
         "deviations": setup.deviations,
+        "data_notes": setup.splits.notes,
     }
     result = outcome.finish(folder, setup.config, setup.splits["test"], logits["test"], result)
     if result["frozen"]["changed"]:

@@ -1,7 +1,10 @@
+import collections
+import hashlib
+
 import numpy as np
 import pytest
 
-from tl_jax.data import arrays
+from tl_jax.data import arrays, load_splits
 from tl_jax.errors import InputError
 
 
@@ -11,6 +14,26 @@ def test_digits_are_balanced_disjoint_and_complete():
     assert np.bincount(test.labels).tolist() == [50] * 10
     assert train.image_shape == test.image_shape == (32, 32, 3)
     assert train.class_names == tuple("0123456789")
+    # Every stored example is in one of the two, once: no image of train is tested on.
+    stored, labels = arrays._stored_digits()
+    grey = np.round(stored * (255 / 16)).astype(np.uint8)
+    parts = [content(split.images[:, ::4, ::4, 0], split.labels) for split in (train, test)]
+    assert parts[0] + parts[1] == content(grey, labels)
+    assert not parts[0] & parts[1]
+
+
+def content(images, labels) -> collections.Counter:
+    """Returns how often each image with its label occurs."""
+    return collections.Counter(
+        (image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)
+    )
+
+
+def test_the_test_digits_are_the_same_ones_always():
+    """Results with other test digits would not compare with earlier ones."""
+    test = arrays.Digits().split("test")
+    digest = hashlib.sha256(test.images.tobytes() + test.labels.tobytes()).hexdigest()
+    assert digest[:16] == "c81455b1e4f7f224"
 
 
 def test_digits_are_stored_pixels_in_squares_of_four():
@@ -79,7 +102,7 @@ def test_npz_problems_name_the_file(tmp_path):
     with pytest.raises(InputError, match=r"broken\.npz is not a readable \.npz"):
         arrays.Npz(broken)
     with pytest.raises(
-        InputError, match="no pair of arrays SPLIT_images and SPLIT_labels; it has x"
+        InputError, match=r"no pair of arrays SPLIT_images and SPLIT_labels, .*; it has x"
     ):
         arrays.Npz(write(tmp_path / "x.npz", x=np.zeros(3)))
     with pytest.raises(InputError, match=r"f\.npz train: images are float64"):
@@ -88,6 +111,46 @@ def test_npz_problems_name_the_file(tmp_path):
                 tmp_path / "f.npz", train_images=np.zeros((1, 2, 2, 3)), train_labels=np.array([0])
             )
         ).split("train")
+
+
+PIXELS = np.arange(4, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 2, 2, 3), np.uint8)
+LABELS = np.array([0, 1, 0, 1])
+WRONG_ARRAYS = {
+    "fractions": ({"train_images": PIXELS / 255}, r"float64 .*: use \(images \* 255\)\.round"),
+    "floats": ({"train_images": PIXELS * 1.0}, r"values in \[0\.0, 3\.0\]; expected uint8 in \[0, 255\]$"),
+    "channels first": ({"train_images": PIXELS.transpose(0, 3, 1, 2)}, r"transpose\(0, 2, 3, 1\)"),
+    "transparency": ({"train_images": PIXELS[..., [0, 0, 0, 0]]}, r"images\[\.\.\., :3\]"),
+    "objects": ({"train_images": np.array([*PIXELS, None], object)[:4]}, "train_images is an array of Python"),
+    "float labels": ({"train_labels": LABELS * 1.0}, r"float64 \[4\], .*labels\.astype"),
+    "one-hot": ({"train_labels": np.eye(2)[LABELS]}, r"float64 \[4, 2\], .*labels\.argmax\(1\)"),
+    "column": ({"train_labels": LABELS[:, None]}, r"int64 \[4, 1\], .*labels\[:, 0\]"),
+    "text": ({"train_labels": np.array(["a", "b"])[LABELS]}, "np.unique"),
+    "object labels": ({"train_labels": LABELS.astype(object)}, "train_labels is an array of Python"),
+    "negative": ({"train_labels": LABELS - 1}, "2 of 4 train_labels are below 0, the lowest is -1"),
+    "from one": ({"train_labels": LABELS + 1}, "labels go from 1 to 2; expected integers from 0. Subtract 1"),
+    "table of names": ({"class_names": np.array([["a"], ["b"]])}, r"class_names has shape \[2, 1\]"),
+    "empty": ({"train_images": PIXELS[:0], "train_labels": LABELS[:0]}, "split 'train' has no examples"),
+    "one class": ({"train_labels": LABELS * 0}, r"one class only: '0' \(the data set has 2 classes\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG_ARRAYS.values(), ids=WRONG_ARRAYS)
+def test_arrays_of_another_form(tmp_path, changes, message):
+    given = {"train_images": PIXELS, "train_labels": LABELS} | changes
+    if "labels go" not in message:
+        given |= {"test_images": PIXELS, "test_labels": LABELS}
+    path = write(tmp_path / "a.npz", **given)
+    test = "test" if "test_images" in given else "train[:50%]"
+    with pytest.raises(InputError, match=message):
+        load_splits(f"npz:{path}", test=test)
+
+
+def test_images_without_labels_are_said(tmp_path):
+    given = {"train_images": PIXELS, "train_labels": LABELS, "test_images": PIXELS}
+    found = load_splits(
+        f"npz:{write(tmp_path / 'a.npz', **given)}", train="train[:50%]", test="train[50%:]"
+    )
+    assert found.notes[0].endswith("ignored test_images, which has no labels")
 
 
 def test_digits_are_those_of_scikit_learn():

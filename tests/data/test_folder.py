@@ -1,4 +1,8 @@
+import os
+import pathlib
 import pickle
+import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -51,27 +55,104 @@ def test_splits_are_read_and_their_usual_names_stand_for_each_other(splits):
 
 
 def test_a_missing_split_names_those_there_are(splits):
-    with pytest.raises(InputError, match=r"unknown split of folder:.* 'test'; .*known: train, val"):
-        load_splits(f"folder:{splits}")
+    with pytest.raises(InputError, match=r"unknown split of folder:.* 'tset'; .*known: train, val"):
+        load_splits(f"folder:{splits}", test="tset")
 
 
-def test_splits_with_other_names_and_nested_files(tmp_path, write_image):
-    for split in ("photos", "sketches"):
-        write_image(tmp_path / split / "a" / "images" / "0.png")
-        write_image(tmp_path / split / "b" / "images" / "0.png")
-    (tmp_path / "photos" / "a" / "notes.txt").write_text("no image")
-    (tmp_path / "photos" / "a" / "._0.png").write_text("no image")
-    with pytest.raises(InputError, match="no images"):
-        load_splits(f"folder:{tmp_path / 'photos' / 'a' / 'images'}")
-    write_image(tmp_path / "photos" / "a" / "1.png")
-    found = folder.Folder(tmp_path / "photos", 0)
+def test_val_is_reported_on_where_there_is_no_test_split(splits):
+    found = load_splits(f"folder:{splits}", validation_fraction=0.34)
+    assert values(found["test"]) == [0, 1, 100, 101]
+    assert sorted(values(found["train"]) + values(found["validation"])) == [0, 1, 2, 100, 101, 102]
+    assert found.reported == "val (there is no test split with labels)"
+    assert any("its split 'val' is reported on as test" in note for note in found.notes)
+    part = load_splits(f"folder:{splits}", test="test[:50%]")
+    assert (len(part["test"]), part.reported) == (
+        2,
+        "val[:50%] (there is no test split with labels)",
+    )
+
+
+def test_a_test_split_is_never_stood_in_for(splits, write_image):
+    for name in "ab":
+        write_image(splits / "test" / name / "0.png", 50)
+    found = load_splits(f"folder:{splits}")
+    assert (values(found["test"]), found.reported) == ([50, 50], "test")
+    assert load_splits(f"folder:{splits}", test="val").reported == "val"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"validation": "val"},
+            "'val' would be reported on, were it not for data.validation_split",
+        ),
+        ({"train": "train+val"}, r"were it not for data.train_split=train\+val"),
+    ],
+)
+def test_what_chooses_or_trains_is_not_reported_on(splits, options, message):
+    with pytest.raises(InputError, match=f"unknown split of folder:.* 'test'.*{message}"):
+        load_splits(f"folder:{splits}", **options)
+
+
+def test_without_test_and_val_a_part_of_train_is_suggested(tmp_path, write_image):
+    for name in "ab":
+        write_image(tmp_path / "train" / name / "0.png")
+    with pytest.raises(InputError, match=r"--config\.data\.train_split='train\[:80%\]'"):
+        load_splits(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Test"), ("training", "TESTING"), ("TRAIN", "testing")]
+)
+def test_other_names_of_splits(tmp_path, write_image, names):
+    for split, value in zip(names, (10, 20), strict=True):
+        for name in "ab":
+            write_image(tmp_path / split / name / "0.png", value)
+    found = load_splits(f"folder:{tmp_path}")
+    assert (values(found["train"]), values(found["test"])) == ([10, 10], [20, 20])
+    assert load_splits(f"folder:{tmp_path}", test=names[1]).reported == names[1]
+
+
+def test_folders_inside_class_folders_belong_to_the_class(tmp_path, write_image):
+    for name in "ab":
+        write_image(tmp_path / name / "images" / "0.png")
+    write_image(tmp_path / "a" / "1.png")
+    found = folder.Folder(tmp_path, 0)
     assert set(found.split_names) == {"all", "train", "test"}
+    assert found.split("all").labels.tolist() == [0, 0, 1]
+
+
+def test_class_folders_that_all_hold_one_folder(tmp_path, write_image):
+    """As in the training split of Tiny ImageNet, given by itself."""
+    for name in "ab":
+        for number in range(3):
+            write_image(tmp_path / name / "images" / f"{number}.png")
+    assert folder.Folder(tmp_path, 0).split("all").class_names == ("a", "b")
+
+
+def test_splits_with_names_of_their_own(tmp_path, write_image):
+    for number, split in enumerate(("photos", "sketches")):
+        for name in "ab":
+            write_image(tmp_path / split / name / "0.png", number)
+    found = load_splits(f"folder:{tmp_path}", train="photos", test="sketches")
+    assert (values(found["train"]), values(found["test"])) == ([0, 0], [1, 1])
+    with pytest.raises(
+        InputError, match="read as splits, as they hold no images: photos, sketches"
+    ):
+        load_splits(f"folder:{tmp_path}")
+
+
+def test_classes_may_be_called_like_splits(tmp_path, write_image):
+    for name in ("bus", "train", "valid"):
+        write_image(tmp_path / name / "0.png")
+    assert folder.Folder(tmp_path, 0).split("all").class_names == ("bus", "train", "valid")
 
 
 def test_a_class_that_train_has_not_is_named(splits, write_image):
     write_image(splits / "val" / "c" / "0.png")
     (splits / "train" / "d").mkdir()
-    with pytest.raises(InputError, match="train/d has no images; val/c is no class of train"):
+    with pytest.raises(InputError, match="train/d has no images; val/c is not a class of train"):
         load_splits(f"folder:{splits}", test="val")
 
 
@@ -100,12 +181,13 @@ def test_equal_sizes_are_kept_whatever_the_image_size(classes):
 
 def test_sizes_that_differ_between_splits(tmp_path, write_image):
     for split, side in (("train", 8), ("test", 6)):
-        write_image(tmp_path / split / "a" / "0.png", 5, (side, side))
+        for name in "ab":
+            write_image(tmp_path / split / name / "0.png", 5, (side, side))
     with pytest.raises(InputError, match="between splits: train 8x8, test 6x6"):
         load_splits(f"folder:{tmp_path}")
     found = load_splits(f"folder:{tmp_path}", image_size=4)
     assert found["train"].image_shape == found["test"].image_shape == (4, 4, 3)
-    assert values(found["test"]) == [5]
+    assert values(found["test"]) == [5, 5]
 
 
 def test_a_corrupt_image_is_named(classes):
@@ -144,3 +226,215 @@ def test_what_is_no_folder_of_images_is_refused(tmp_path, path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=path):
         load_splits(f"folder:{path}", data_dir=tmp_path)
+
+
+ONE_CLASS = {
+    "one class": (["cat/0.png"], "has one class only, 'cat'; expected two or more"),
+    "one class of train": (["train/cat/0.png", "test/cat/1.png"], "train has one class only, 'cat'"),
+    "images beside it": (["train/cat/0.png", "train/1.png"], "1 images lie beside 'cat'"),
+    "the folder above": (["mine/cat/0.png", "mine/dog/0.png"], "give --config.data.name=folder:"),
+    "the folder above splits": (["mine/train/a/0.png", "mine/test/a/0.png"], "mine, which holds test, train"),
+    "train without labels": (["train/images/0.png", "val/a/0.png"], "train has one class only, 'images'"),
+    "no class folders": (["0.png", "1.png"], "holds 2 images itself, such as 0.png; expected one folder"),
+    "flat splits": (["train/0.png", "test/0.png"], "train has no class folders: its 1 images"),
+    "flat train": (["train/0.png", "test/a/0.png", "test/b/0.png"], "train has no class folders"),
+    "a class of other files": (["cat/0.png", "dog/0.heic"], r"dog has no images.*1 \.heic \(convert"),
+    "another case": (["train/cat/0.png", "train/dog/0.png", "test/Cat/0.png"], r"nearest: cat\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("paths", "message"), ONE_CLASS.values(), ids=ONE_CLASS)
+def test_layouts_that_are_refused(tmp_path, write_image, paths, message):
+    for path in paths:
+        if path.endswith(".png"):
+            write_image(tmp_path / path)
+        else:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text("not an image")
+    with pytest.raises(InputError, match=message):
+        load_splits(f"folder:{tmp_path}")
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    (tmp_path / "photos.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"photos\.zip is an archive: unpack it .*folder:photos"):
+        load_splits(f"folder:{tmp_path / 'photos.zip'}")
+
+
+def test_what_is_ignored_is_said(classes, write_image):
+    for path in ("cat/a.heic", "dog/b.HEIC", "dog/notes.txt", "cat/Thumbs.db", "cat/._0.png"):
+        (classes / path).write_text("not an image")
+    for name in ("__MACOSX", "@eaDir", "lost+found", ".ipynb_checkpoints", "cat/@eaDir"):
+        write_image(classes / name / "0.png")
+    found = load_splits(f"folder:{classes}")
+    assert len(found["train"]) + len(found["test"]) == 20
+    assert found["train"].class_names == ("cat", "dog")
+    (note,) = found.notes
+    for part in (
+        f"folder:{classes}: ignored files of types that are not read (3): 2 .heic, 1 .txt",
+        "(convert .heic to .jpg or .png)",
+        "system files (2): Thumbs.db, ._0.png",
+        "folders (5): .ipynb_checkpoints, @eaDir, __MACOSX, lost+found",
+    ):
+        assert part in note
+
+
+def test_a_clean_folder_has_no_notes(classes):
+    assert load_splits(f"folder:{classes}").notes == ()
+
+
+def tiny_imagenet(path: pathlib.Path, write_image) -> pathlib.Path:
+    """Writes two classes laid out as Tiny ImageNet is published; returns val's table of labels."""
+    for label, name in enumerate(("n01", "n02")):
+        for number in range(3):
+            write_image(path / f"train/{name}/images/{name}_{number}.JPEG", 50 * label)
+    for number in range(4):
+        write_image(path / f"val/images/val_{number}.JPEG", 10 + number)
+        write_image(path / f"test/images/test_{number}.JPEG", 90)
+    table = path / "val/val_annotations.txt"
+    table.write_text("".join(f"val_{n}.JPEG\tn0{2 - n % 2}\t0\t0\t7\t7\n" for n in range(4)))
+    return table
+
+
+def test_tiny_imagenet_as_published(tmp_path, write_image):
+    tiny_imagenet(tmp_path, write_image)
+    found = load_splits(f"folder:{tmp_path}")
+    assert found["train"].class_names == ("n01", "n02")
+    assert found["train"].labels.tolist() == [0] * 3 + [1] * 3
+    shown = values(found["test"])
+    assert sorted(shown) == pytest.approx([10, 11, 12, 13], abs=2)
+    labels = dict(zip(shown, found["test"].labels.tolist(), strict=True))
+    assert [labels[value] for value in sorted(labels)] == [1, 0, 1, 0]
+    assert found.reported == "val (there is no test split with labels)"
+    assert any("test has no labels: test/images" in note for note in found.notes)
+    with pytest.raises(InputError, match="'val' would be reported on"):
+        load_splits(f"folder:{tmp_path}", validation="val")
+
+
+@pytest.mark.parametrize("line", ["val_0.JPEG n01", "val_9.JPEG\tn01", "val_0.JPEG\t"])
+def test_a_table_of_labels_of_another_form(tmp_path, write_image, line):
+    tiny_imagenet(tmp_path, write_image).write_text(line + "\n")
+    with pytest.raises(
+        InputError, match=r"val_annotations\.txt line 1: expected the name of an image"
+    ):
+        load_splits(f"folder:{tmp_path}")
+
+
+def test_labels_of_a_table_are_classes_of_train(tmp_path, write_image):
+    table = tiny_imagenet(tmp_path, write_image)
+    table.write_text(table.read_text().replace("n02", "n03"))
+    with pytest.raises(InputError, match="val/n03 is not a class of train"):
+        load_splits(f"folder:{tmp_path}")
+
+
+def test_a_test_split_without_labels_is_not_used(splits, write_image):
+    write_image(splits / "test" / "0.png")
+    found = load_splits(f"folder:{splits}")
+    assert found.reported.startswith("val")
+    assert any("test has no class folders: its 1 images have no labels" in n for n in found.notes)
+
+
+def test_all_broken_images_are_named_at_once(splits):
+    """Those with a broken header, cut short or missing, of train and of val."""
+    header, cut = splits / "train" / "a" / "0.png", splits / "train" / "b" / "1.png"
+    header.write_text("<html>")
+    cut.write_bytes(cut.read_bytes()[:50])
+    late = splits / "val" / "b" / "0.png"
+    late.write_bytes(late.read_bytes()[:50])
+    gone = splits / "val" / "a" / "gone.png"
+    gone.symlink_to("nowhere.png")
+    with pytest.raises(InputError) as raised:
+        load_splits(f"folder:{splits}")
+    message = str(raised.value)
+    assert message.startswith("4 images cannot be used:")
+    assert all(str(path) in message for path in (header, cut, late, gone))
+    header.unlink()
+    gone.unlink()
+    with pytest.raises(InputError) as raised:
+        load_splits(f"folder:{splits}")
+    message = str(raised.value)
+    assert message.startswith("2 images cannot be used:")
+    assert str(cut) in message and str(late) in message
+
+
+def test_of_many_broken_images_ten_are_shown(classes):
+    for path in classes.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError) as raised:
+        load_splits(f"folder:{classes}")
+    message = str(raised.value)
+    assert message.startswith("20 images cannot be used:")
+    assert len(message.splitlines()) == 13
+    assert "\n  and 10 more\n" in message
+    assert len(pickle.loads(pickle.dumps(raised.value)).problems) == 20
+
+
+def test_an_image_that_cannot_be_opened_does_not_hide_others(classes):
+    """As for a file without permission: reading a chunk of files fails as a whole."""
+    split = folder.Folder(classes, 0).split("all")
+    assert split.image_shape == (8, 8, 3)
+    (classes / "dog" / "9.png").unlink()
+    cut = classes / "cat" / "3.png"
+    cut.write_bytes(cut.read_bytes()[:50])
+    with pytest.raises(InputError) as raised:
+        split.gather(np.arange(20))
+    assert str(raised.value).startswith("2 images cannot be used:")
+    assert values(split.subset(np.array([0, 0, 5]))) == [0, 0, 5]
+
+
+def test_names_in_other_unicode_forms_are_one_class(tmp_path, write_image):
+    for split, form in (("train", "NFD"), ("test", "NFC")):
+        for name in ("café", "猫 cat"):
+            write_image(tmp_path / split / unicodedata.normalize(form, name) / "ü 1.png")
+    found = load_splits(f"folder:{tmp_path}")
+    assert found["test"].class_names == (unicodedata.normalize("NFC", "café"), "猫 cat")
+    assert found["test"].labels.tolist() == [0, 1]
+
+
+def test_names_that_differ_in_case_are_said(classes, write_image):
+    for number in range(10):
+        write_image(classes / "Cat" / f"{number}.png", 100 + number)
+    (note,) = load_splits(f"folder:{classes}").notes
+    assert "differ in case or spaces only: 'Cat' and 'cat'" in note
+
+
+def test_symbolic_links_are_followed_but_not_round_and_round(tmp_path, write_image):
+    for name in "ab":
+        for number in range(5):
+            write_image(tmp_path / "stored" / name / f"{number}.png", number)
+    (tmp_path / "data").mkdir()
+    for name in "ab":
+        (tmp_path / "data" / name).symlink_to(tmp_path / "stored" / name)
+    (tmp_path / "stored" / "a" / "up").symlink_to("..")
+    (tmp_path / "data" / "self").symlink_to(".")
+    found = folder.Folder(tmp_path / "data", 0)
+    assert found.split("all").class_names == ("a", "b")
+    assert len(found.split("all")) == 10
+    assert any(
+        "links to folders that are read already (2): self, up" in note for note in found.notes
+    )
+    (tmp_path / "data" / "owl").symlink_to("nowhere")
+    with pytest.raises(InputError, match="owl is a symbolic link to nowhere, which does not exist"):
+        folder.Folder(tmp_path / "data", 0)
+
+
+def test_images_of_train_among_those_of_test_are_counted(splits):
+    for path in (splits / "val").rglob("*.png"):
+        path.unlink()
+    shutil.copy(splits / "train/a/0.png", splits / "val/a/copy.png")
+    shutil.copy(splits / "train/a/1.png", splits / "val/b/copy.png")
+    note = load_splits(f"folder:{splits}").notes[-1]
+    assert "2 of 2 images" in note and "1 of them with another class" in note
+    assert str(splits / "val/a/copy.png") in note and str(splits / "train/a/0.png") in note
+
+
+def test_folders_without_permission(classes, monkeypatch):
+    def refuse(path):
+        if os.fspath(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"dog cannot be read: .*Permission denied"):
+        load_splits(f"folder:{classes}")

@@ -64,7 +64,13 @@ def test_splits_can_be_joined(npz):
     [
         ({"test": "train[:10%]"}, r"train='train' and test='train\[:10%\]' .* share 2 examples"),
         ({"test": "val", "validation": "val[:1]"}, "share 1 examples"),
-        ({"test": "test"}, "unknown split of npz:.* 'test'; .*known: train, val"),
+        ({"test": "tset"}, "unknown split of npz:.* 'tset'; .*known: train, val"),
+        (
+            {"validation": "val"},
+            "'val' would be reported on, were it not for data.validation_split",
+        ),
+        ({"train": "trian"}, "unknown split of npz:.* 'trian'; nearest: train"),
+        ({"test": "val", "train": "train[:1]"}, "train_split='train.*' .* one class only: '[01]'"),
         ({"test": "val", "validation_fraction": 1.0}, r"not in \[0, 1\)"),
         ({"test": "val", "validation_fraction": 0.01}, "0 of 20 examples cannot be held out"),
         ({"test": "val", "validation_fraction": 0.1, "validation": "val"}, "give one"),
@@ -75,6 +81,27 @@ def test_splits_can_be_joined(npz):
 def test_wrong_options_are_refused(npz, options, message):
     with pytest.raises(InputError, match=message):
         load_splits("npz:toy.npz", data_dir=npz, **options)
+
+
+def test_classes_without_examples_are_said(tmp_path):
+    """Classes 1 and 3 are not in train, class 2 not in test."""
+    images = np.zeros((4, 2, 2, 3), np.uint8)
+    arrays = {"train_images": images, "train_labels": np.array([0, 0, 2, 2])}
+    arrays |= {"test_images": images[:3], "test_labels": np.array([0, 1, 1])}
+    np.savez(tmp_path / "some.npz", class_names=np.array(["ant", "bee", "cat", "dog"]), **arrays)
+    notes = load_splits(f"npz:{tmp_path / 'some.npz'}").notes
+    assert notes == (
+        f"npz:{tmp_path / 'some.npz'}: train has no examples of 2 of 4 classes (bee, dog): they cannot be "
+        "learned, and 2 of 3 test images are of them",
+        f"npz:{tmp_path / 'some.npz'}: test has no examples of 1 of 4 classes (cat)",
+    )
+
+
+def test_no_train_split_need_exist_where_none_is_wanted(tmp_path):
+    images = np.zeros((2, 2, 2, 3), np.uint8)
+    np.savez(tmp_path / "some.npz", test_images=images, test_labels=np.array([0, 1]))
+    found = load_splits(f"npz:{tmp_path / 'some.npz'}", train="")
+    assert (set(found), found.reported, found.notes) == ({"test"}, "test", ())
 
 
 @pytest.mark.parametrize("name", ["digit", "cifar10", "tfds:", "folder:", "npz:", "", "http:x"])

@@ -22,6 +22,33 @@ def test_bounds(text, bounds):
     assert part.bounds(1797) == bounds
 
 
+def test_an_empty_split_is_refused():
+    with pytest.raises(InputError, match="split 'train' has no examples"):
+        notation.parse("train")[0].bounds(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("train", "Training"),
+        ("TRAIN", "Training"),
+        ("val", "val"),
+        ("validation", "validation"),
+        ("valid", None),  # could be either
+        ("testing", "test"),
+        ("photos", "photos"),
+        ("Photos", None),
+    ],
+)
+def test_names_of_splits_that_stand_for_each_other(name, found):
+    assert notation.find(name, ("Training", "val", "validation", "test", "photos")) == found
+
+
+def test_parts_are_written_as_they_were():
+    texts = ["train", "val[:50%]", "a[-3:]", "b[1:2]"]
+    assert [str(part) for part in notation.parse("+".join(texts))] == texts
+
+
 def test_a_sum_has_one_part_each():
     assert [part.name for part in notation.parse("train[:50%] + test")] == ["train", "test"]
 

@@ -20,6 +20,22 @@ def test_hold_out_rounds_by_largest_remainder():
     assert np.bincount(labels[selection.hold_out(labels, 5, seed=0)[1]]).tolist() == [4, 1]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "count", "held"),
+    [
+        # Shares 0.44, 1.33 and 2.22: the first class has the largest remainder and one example only.
+        ([1, 3, 5], 4, [0, 2, 2]),
+        # Shares 0.5, 0.5 and 2: the last class, whose share is whole, is not rounded up instead.
+        ([1, 1, 4], 3, [1, 0, 2]),
+        ([1, 1], 1, [1, 0]),
+    ],
+)
+def test_hold_out_leaves_small_classes_an_example_where_it_can(sizes, count, held):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    _, places = selection.hold_out(labels, count, seed=0)
+    assert np.bincount(labels[places], minlength=len(sizes)).tolist() == held
+
+
 def test_hold_out_depends_on_the_seed_alone():
     labels = np.tile(np.arange(10), 50)
     first, again, other = (selection.hold_out(labels, 100, seed)[1] for seed in (0, 0, 1))
@@ -47,3 +63,8 @@ def test_few_shot_names_the_classes_that_are_short():
         InputError, match=r"from 1 to 1; classes with fewer examples: owl \(1\), fox \(2\)"
     ):
         selection.few_shot(labels, 3, 0, ["cat", "owl", "fox"])
+
+
+def test_few_shot_names_the_classes_without_examples():
+    with pytest.raises(InputError, match="as 1 of 3 classes have no examples: owl"):
+        selection.few_shot(np.array([0, 0, 2, 2]), 1, 0, ["cat", "owl", "fox"])

@@ -1,9 +1,11 @@
 """What a run leaves, and what others make of it: evaluation, fine-tuning from it, deviations."""
 
+import html
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from running import REPOSITORY, metric_lines, tiny_config, tree_of
 
 from experiments import evaluate, pretrain, training, weights
@@ -194,6 +196,39 @@ def test_the_best_step_on_the_held_out_images_is_reported(tmp_path):
     assert result["selection"].startswith(f"step {best} of 4, the best top-1 on 130 images")
     again = evaluate.evaluate_run(tmp_path / "run", None, tmp_path / "again")
     assert again["splits"]["test"] == result["splits"]["test"]
+
+
+def test_a_run_says_what_it_reports_on_and_what_it_ignored(tmp_path, capsys):
+    """A folder without a test split, with files that are not images."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            (tmp_path / split / name / "notes.txt").write_text("not an image")
+            for number in range(4):
+                pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.png")
+    config = tiny_config(
+        train__steps=1,
+        data__name=f"folder:{tmp_path}",
+        data__validation_fraction=0.25,
+        data__batch_size=2,
+        report__html=True,
+    )
+    result = training.run(config, tmp_path / "run")
+    assert result["splits"]["test"]["examples"] == 8
+    assert result["splits"]["validation"]["examples"] == 2
+    assert result["selection"].endswith(
+        "held out of train; val (there is no test split with labels) was read once, at the end"
+    )
+    ignored, reported = result["data_notes"]
+    assert ignored.endswith("ignored files of types that are not read (4): 4 .txt")
+    assert reported.endswith("its split 'val' is reported on as test")
+    printed = capsys.readouterr().err.splitlines()
+    page = (tmp_path / "run" / "report.html").read_text()
+    for note in (ignored, reported):
+        assert printed.count(note) == 1
+        assert html.escape(note, quote=False).replace("'", "&#39;") in page
 
 
 @pytest.mark.parametrize("mode", ["jit", "pmap"])

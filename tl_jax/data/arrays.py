@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gzip
 import importlib.util
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -32,7 +33,8 @@ class Digits:
     """
 
     name = "digits"
-    split_names = ("train", "test")
+    split_names: tuple[str, ...] = ("train", "test")
+    notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> InMemorySplit:
         """Returns `train` or `test`."""
@@ -67,34 +69,93 @@ class Npz:
     Class names are `class_names` or `names` [K] where the file has them, else the numbers up to the
     highest label of any split.
 
+    Attributes:
+        split_names: what `split` takes.
+        notes: arrays that were ignored, a line each.
+
     Raises:
-        InputError: if the file is absent or no such file; the message names it.
+        InputError: if the file is absent or no such file, or labels are not as above; the message
+            names the file and the array.
     """
 
     def __init__(self, path: Path):
         self.name = f"npz:{path}"
         self._path = path
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"{path} is not a file; npz:PATH needs a .npz file")
         with self._open() as stored:
             pairs = [key.removesuffix("_images") for key in stored if key.endswith("_images")]
             self.split_names = tuple(pair for pair in pairs if f"{pair}_labels" in stored)
             if not self.split_names:
                 raise InputError(
-                    f"{path} has no pair of arrays SPLIT_images and SPLIT_labels; "
-                    f"it has {', '.join(stored) or 'none'}"
+                    f"{path} has no pair of arrays SPLIT_images and SPLIT_labels, such as "
+                    f"train_images and train_labels; it has {', '.join(stored) or 'none'}"
                 )
-            names = next((stored[key] for key in ("class_names", "names") if key in stored), None)
-            if names is None:
-                labels = [stored[f"{split}_labels"] for split in self.split_names]
-                names = np.arange(max(int(values.max(initial=0)) for values in labels) + 1)
-        self._class_names = [str(name) for name in names]
+            self._class_names = self._names(stored)
+        alone = [f"{pair}_images" for pair in pairs if pair not in self.split_names]
+        self.notes = tuple(f"{self.name}: ignored {key}, which has no labels" for key in alone)
+
+    def _names(self, stored: np.lib.npyio.NpzFile) -> list[str]:
+        key = next((key for key in ("class_names", "names") if key in stored), None)
+        if key is not None:
+            names = self._array(stored, key)
+            if names.ndim != 1:
+                raise InputError(f"{self.name}: {key} has shape {list(names.shape)}, expected [K]")
+            return [str(name) for name in names]
+        found = {f"{split}_labels": self._labels(stored, split) for split in self.split_names}
+        highest = max(int(labels.max(initial=-1)) for labels in found.values())
+        lowest = min(int(labels.min(initial=highest)) for labels in found.values())
+        if lowest > 0:
+            raise InputError(
+                f"{self.name}: labels go from {lowest} to {highest}; expected integers from 0. Subtract "
+                f"{lowest}, or, if lower classes exist without images, add an array class_names [K]"
+            )
+        return [str(number) for number in range(highest + 1)]
 
     def split(self, name: str) -> InMemorySplit:
-        """Returns the split `name`, one of `split_names`."""
+        """Returns the split `name`, one of `split_names`.
+
+        Raises:
+            InputError: if its images or labels are not as above.
+        """
         with self._open() as stored:
-            images, labels = stored[f"{name}_images"], stored[f"{name}_labels"]
+            images, labels = self._array(stored, f"{name}_images"), self._labels(stored, name)
         return InMemorySplit(images, labels, self._class_names, f"{self.name} {name}")
+
+    def _labels(self, stored: np.lib.npyio.NpzFile, split: str) -> np.ndarray:
+        labels = self._array(stored, f"{split}_labels")
+        advice = ""
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            advice = "; use labels[:, 0]"
+        elif labels.ndim == 2:
+            advice = "; use labels.argmax(1) if they are one-hot"
+        elif labels.dtype.kind in "US":
+            advice = "; use class_names, labels = np.unique(labels, return_inverse=True)"
+        elif labels.dtype.kind == "f":
+            advice = "; use labels.astype(np.int64) if all are whole numbers"
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise InputError(
+                f"{self.name}: {split}_labels are {labels.dtype} {list(labels.shape)}, expected "
+                f"integers [N]{advice}"
+            )
+        if len(labels) and labels.min() < 0:
+            raise InputError(
+                f"{self.name}: {np.count_nonzero(labels < 0)} of {len(labels)} {split}_labels are below "
+                f"0, the lowest is {labels.min()}; expected integers from 0 (leave out images without "
+                "a label)"
+            )
+        return labels
+
+    def _array(self, stored: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+        try:
+            return stored[key]
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            raise InputError(
+                f"{self.name}: {key} is an array of Python objects, which is not read; expected one of "
+                "numbers, for which all images must have one size (or names: np.array(names, str))"
+            ) from error
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[np.lib.npyio.NpzFile]:

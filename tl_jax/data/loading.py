@@ -1,6 +1,9 @@
 """From the name of a data set to the splits that training and evaluation read."""
 
+import dataclasses
+import functools
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -8,14 +11,24 @@ from typing import Protocol
 import numpy as np
 
 from tl_jax import errors
-from tl_jax.data import arrays, folder, notation, order, prepare, records, selection, tfds_source
+from tl_jax.data import (
+    arrays,
+    broken,
+    folder,
+    listing,
+    notation,
+    order,
+    prepare,
+    records,
+    selection,
+    tfds_source,
+)
 from tl_jax.data.decoded import DecodedCache
 from tl_jax.data.split import InMemorySplit, Split
 from tl_jax.errors import InputError
 
 FORMS = ("digits", "folder:PATH", "npz:PATH", "tfds:NAME", "tfds:NAME/CONFIG")
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"
-_ALIASES = {"val": "validation", "validation": "val"}
 _SLICE_ORDER = 3 << 40
 _FEW = 20
 
@@ -35,9 +48,29 @@ class Source(Protocol):
         """What `split` takes."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of it, a line each: files that were ignored, suspicious names."""
+        ...
+
     def split(self, name: str) -> _Stored:
         """Returns one of `split_names`."""
         ...
+
+
+class Splits(dict[str, Split]):
+    """The splits of a run by role: `train`, `test` and, where one is asked for, `validation`.
+
+    Attributes:
+        reported: the split that has the role `test`, as results call it: `test`, or another name.
+        notes: what a user should know of the data, a line each: files that were ignored, a split that
+            stands for another, classes without examples, images in two splits.
+    """
+
+    def __init__(self, splits: Mapping[str, Split], reported: str, notes: Sequence[str]):
+        super().__init__(splits)
+        self.reported = reported
+        self.notes = tuple(notes)
 
 
 def load_splits(
@@ -56,8 +89,12 @@ def load_splits(
     download: bool = True,
     cache_dir: str | Path | None = None,
     wait: bool = True,
-) -> dict[str, Split]:
+) -> Splits:
     """Returns the splits of a data set: `train`, `test`, and `validation` where one is asked for.
+
+    The names of splits match in any case, and `training`, `testing`, `val`, `valid` and `validation`
+    are known. Where a data set has no test split with labels, its validation split is reported on
+    instead, and `notes` says so.
 
     Slices such as `train[:80%]` mean the stored order of a tfds data set, which is shuffled; other
     sources are often stored class by class, so there a slice is one of a fixed shuffled order.
@@ -89,7 +126,8 @@ def load_splits(
 
     Raises:
         InputError: if a name is unknown, the data is absent or not as promised, a split does not
-            exist, or two splits share examples.
+            exist, two splits share examples, or `train` has examples of one class only.
+        BrokenImages: listing the images that cannot be read.
     """
     if not 0 <= validation_fraction < 1:
         raise InputError(f"validation_fraction={validation_fraction} is not in [0, 1)")
@@ -103,9 +141,11 @@ def load_splits(
             f"examples_per_class={examples_per_class}"
         )
     source = open_source(name, data_dir=data_dir, image_size=image_size, download=download)
-    wanted = {"train": train, "test": test, "validation": validation}
+    tested, notes = _choose_test(source, train, test, validation)
+    wanted = {"train": train, "test": tested, "validation": validation}
     wanted = {role: text for role, text in wanted.items() if text or role == "test"}
     chosen = _resolve(source, wanted, interpolation)
+    notes = [*source.notes, *notes, *_shared_images(source, chosen)]
     chosen = _one_shape(chosen, image_size)
     cache = DecodedCache(Path(cache_dir).expanduser()) if cache_dir else None
     splits = _in_memory(chosen, max_memory_bytes, cache)
@@ -119,19 +159,21 @@ def load_splits(
         few = selection.few_shot(split.labels, examples_per_class, seed, split.class_names)
         splits["train"] = split.subset(few)
     splits = _in_memory(splits, max_memory_bytes, cache)
+    if train:
+        notes += _class_notes(source, splits, train)
     if wait:
         wait_for(splits)
-    return splits
+    reported = tested if tested == test else f"{tested} (there is no test split with labels)"
+    return Splits(splits, reported, notes)
 
 
 def wait_for(splits: Mapping[str, Split]) -> None:
     """Returns once the images of all splits can be read.
 
     Raises:
-        InputError: if one of them cannot be decoded.
+        BrokenImages: listing all images that cannot be decoded.
     """
-    for split in splits.values():
-        split.gather(np.arange(0))
+    broken.gather(functools.partial(split.gather, np.arange(0)) for split in splits.values())
 
 
 def open_source(
@@ -151,6 +193,41 @@ def open_source(
         found = prepare.find_or_prepare(parsed, root, fetch=download)
         return tfds_source.Tfds(found, parsed, image_size)
     raise errors.unknown("data set", name, FORMS)
+
+
+def _choose_test(source: Source, train: str, test: str, validation: str) -> tuple[str, list[str]]:
+    """Returns the split to report on, in tfds notation, and a line if it stands for an absent one.
+
+    Raises:
+        InputError: if there is no test split with labels, and none to stand for it.
+    """
+    for part in notation.parse(train) if train else ():
+        _split_name(source, part.name)
+    parts = notation.parse(test)
+    if all(part.name != "test" or notation.find("test", source.split_names) for part in parts):
+        return test, []
+    stand_in = notation.find("val", source.split_names)
+    fields = {"data.train_split": train, "data.validation_split": validation}
+    used_by = [
+        f"{field}={text}"
+        for field, text in fields.items()
+        if text
+        and stand_in in [notation.find(p.name, source.split_names) for p in notation.parse(text)]
+    ]
+    if stand_in is None or used_by:
+        reason = (
+            f"its split {stand_in!r} would be reported on, were it not for {' and '.join(used_by)}"
+            if stand_in
+            else "a part of train can be reported on: --config.data.train_split='train[:80%]' "
+            "--config.data.test_split='train[80%:]'"
+        )
+        error = errors.unknown(f"split of {source.name}", "test", source.split_names)
+        raise InputError("; ".join([f"{error} (data.test_split)", reason, *source.notes]))
+    renamed = [
+        dataclasses.replace(part, name=stand_in) if part.name == "test" else part for part in parts
+    ]
+    line = f"{source.name} has no test split with labels: its split {stand_in!r} is reported on as test"
+    return "+".join(map(str, renamed)), [line]
 
 
 def _resolve(source: Source, wanted: dict[str, str], interpolation: str) -> dict[str, _Stored]:
@@ -224,6 +301,14 @@ def _join(parts: Sequence[_Stored]) -> _Stored:
 
 def _one_shape(chosen: dict[str, _Stored], image_size: int) -> dict[str, _Stored]:
     """Returns the splits with images of one shape; raises InputError where they cannot have it."""
+    encoded = [split for split in chosen.values() if isinstance(split, records.LazySplit)]
+    try:
+        for split in encoded:
+            split.image_shape  # noqa: B018 (the first use reads all headers)
+    except broken.BrokenImages as error:
+        raise broken.BrokenImages(
+            problem for split in encoded for problem in split.broken_images()
+        ) from error
     if image_size and len({split.image_shape for split in chosen.values()}) > 1:
         chosen = {
             role: split.resized() if isinstance(split, records.LazySplit) else split
@@ -261,19 +346,75 @@ def _in_memory(
     return placed
 
 
+def _shared_images(source: Source, chosen: dict[str, _Stored]) -> list[str]:
+    """Returns a line for each split other than train that has images of train."""
+    if not isinstance(source, folder.Folder) or "train" not in chosen:
+        return []
+    train, *others = (split for split in chosen.values() if isinstance(split, records.LazySplit))
+    return [line for line in (folder.shared_images(train, other) for other in others) if line]
+
+
+def _class_notes(source: Source, splits: Mapping[str, Split], train: str) -> list[str]:
+    """Returns a line for train and for test if classes have no examples there.
+
+    Raises:
+        InputError: if train has examples of fewer than two classes.
+    """
+    names = splits["train"].class_names
+    counts = _class_counts(source, splits["train"])
+    if counts is None and len(names) > 1:
+        return []
+    if counts is None:
+        counts = np.array([len(splits["train"])])
+    if np.count_nonzero(counts) < 2:
+        only = ", ".join(repr(names[place]) for place in np.flatnonzero(counts)) or "none"
+        more = f" (the data set has {len(names)} classes)" if len(names) > 1 else ""
+        raise InputError(
+            f"data.train_split={train!r} of {source.name} has examples of one class only: {only}{more}; "
+            "expected two or more, as any network is right on one class"
+        )
+    lines = []
+    absent = np.flatnonzero(counts == 0)
+    tested = _class_counts(source, splits["test"])
+    if len(absent):
+        share = (
+            f"{tested[absent].sum():,} of {len(splits['test']):,} test images are of them"
+            if tested is not None
+            else "test may have some"
+        )
+        lines.append(
+            f"train has no examples of {_classes(absent, names)}: they cannot be learned, and {share}"
+        )
+    untested = np.flatnonzero((counts > 0) & (1 if tested is None else tested == 0))
+    if tested is not None and len(untested):
+        lines.append(f"test has no examples of {_classes(untested, names)}")
+    return [f"{source.name}: {line}" for line in lines]
+
+
+def _class_counts(source: Source, split: Split) -> np.ndarray | None:
+    """Returns the number of examples of each class, [K]; None where it would take long to count."""
+    if isinstance(source, tfds_source.Tfds) and isinstance(split, records.LazySplit):
+        return None  # larger than memory, and its labels are stored beside the images
+    return np.bincount(split.labels, minlength=len(split.class_names))
+
+
+def _classes(places: np.ndarray, names: Sequence[str]) -> str:
+    listed = listing.some([names[place] for place in places])
+    return f"{len(places)} of {len(names)} classes ({listed})"
+
+
 def _split_name(source: Source, name: str) -> str:
-    for choice in (name, _ALIASES.get(name)):
-        if choice in source.split_names:
-            return choice
+    found = notation.find(name, source.split_names)
+    if found is not None:
+        return found
     error = errors.unknown(f"split of {source.name}", name, source.split_names)
-    raise InputError(
-        f"{error} (data.train_split, data.test_split and data.validation_split name them)"
-    )
+    fields = "(data.train_split, data.test_split and data.validation_split name them)"
+    raise InputError("; ".join([f"{error} {fields}", *source.notes]))
 
 
 def _find(path: str, data_dir: str | Path | None) -> Path:
     given = Path(path).expanduser()
-    if data_dir is not None and not given.exists():
+    if data_dir is not None and not os.path.exists(given):
         below = Path(data_dir).expanduser() / given
-        return below if below.exists() else given
+        return below if os.path.exists(below) else given
     return given

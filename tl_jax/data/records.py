@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from tl_jax.data import fingerprint, images
+from tl_jax.data.broken import BrokenImages
 from tl_jax.data.decoded import DecodedCache
 from tl_jax.data.split import InMemorySplit, label_problems
 from tl_jax.errors import InputError
@@ -30,6 +31,8 @@ _AHEAD = 16  # chunks
 SHRUNK_ABOVE = 4
 # Of the largest images, how many are looked at for the memory that decoding takes.
 _INSPECTED = 16
+# Once one image proves broken, so many are decoded to name others in the same error.
+_MOST_CHECKED = 10_000
 
 
 class Records(Protocol):
@@ -147,7 +150,11 @@ class LazySplit:
         if self.records.declared_size:
             sizes = np.array([self.records.declared_size])
         else:
-            sizes = np.array(list(_map_chunks(self._sizes, self.rows)), np.int64).reshape(-1, 2)
+            found = list(_map_chunks(self._sizes, self.rows))
+            broken = [size for size in found if isinstance(size, str)]
+            if broken:
+                raise BrokenImages(broken)
+            sizes = np.array(found, np.int64).reshape(-1, 2)
         if not len(sizes):
             raise InputError(f"{self.name} has no images; expected one at least")
         pixels = sizes.prod(1)
@@ -276,18 +283,60 @@ class LazySplit:
         pixels = _Decoding(self, decode, mapped=kept is not None)
         return InMemorySplit.of(pixels, labels, self.class_names, self.name)
 
+    def broken_images(self) -> list[str]:
+        """Returns what is wrong with each image that cannot be read; slow, as images are decoded.
+
+        All headers are read; of a very large split, only the first images are decoded.
+        """
+        found = list(_map_chunks(self._sizes, self.rows))
+        broken = [size for size in found if isinstance(size, str)]
+        good = [
+            row for row, size in zip(self.rows, found, strict=True) if not isinstance(size, str)
+        ]
+
+        def work(rows: np.ndarray) -> list[str]:
+            problems: list[str] = []
+            for place, encoded in self._read(rows, problems):
+                try:
+                    images.decode(encoded, self.records.describe(int(rows[place])))
+                except InputError as error:
+                    problems.append(str(error))
+            return problems
+
+        rows = np.array(good[:_MOST_CHECKED], np.int64)
+        return broken + list(_map_chunks(work, rows, _LARGE_CHUNK))
+
+    def _read(self, rows: np.ndarray, problems: list[str]) -> Iterator[tuple[int, bytes]]:
+        """Yields places in `rows` and encoded images; `problems` gets those that cannot be read."""
+        try:
+            encoded, _ = self.records.read(rows)
+            yield from enumerate(encoded)
+        except InputError as error:
+            if len(rows) == 1:
+                problems.append(str(error))
+                return
+            for place in range(len(rows)):
+                for _, one in self._read(rows[place : place + 1], problems):
+                    yield place, one
+
     def _decode(self, rows: np.ndarray) -> np.ndarray:
         pixels = np.empty((len(rows), *self.image_shape), np.uint8)
+        problems: list[str] = []
 
         def work(places: np.ndarray) -> Sequence[int]:
-            encoded, _ = self.records.read(rows[places])
-            for place, one in zip(places, encoded, strict=True):
-                pixels[place] = self._decode_one(one, int(rows[place]))
+            for place, encoded in self._read(rows[places], problems):
+                row = int(rows[places[place]])
+                try:
+                    pixels[places[place]] = self._decode_one(encoded, row)
+                except InputError as error:
+                    problems.append(str(error))
             return ()
 
         chunk, alone = self._chunk()
         done = _map_chunks(work, np.arange(len(rows)), chunk, alone=alone)
         collections.deque(done, maxlen=0)
+        if problems:
+            raise BrokenImages(problems)
         return pixels
 
     def _chunk(self) -> tuple[int, bool]:
@@ -309,8 +358,15 @@ class LazySplit:
         self.decoded += 1
         return pixels
 
-    def _sizes(self, rows: np.ndarray) -> list[tuple[int, int]]:
-        return [self.records.size(int(row)) for row in rows]
+    def _sizes(self, rows: np.ndarray) -> list[tuple[int, int] | str]:
+        """Returns (H, W) of each image, or what is wrong with it."""
+        sizes: list[tuple[int, int] | str] = []
+        for row in rows:
+            try:
+                sizes.append(self.records.size(int(row)))
+            except InputError as error:
+                sizes.append(str(error))
+        return sizes
 
     def _checked(self, labels: np.ndarray) -> np.ndarray:
         problems = label_problems(labels, self.class_names)

@@ -15,7 +15,8 @@ def hold_out(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.
     """Splits examples into those that stay and `count` held out, each class in proportion.
 
     Class shares are rounded by largest remainder, so that exactly `count` are held out and no class
-    is off its share by one or more.
+    is off its share by one or more. Classes that rounding up would leave without an example are
+    rounded up last.
 
     Args:
         labels: integers [N].
@@ -40,7 +41,8 @@ def hold_out(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.
     classes, sizes = np.unique(labels, return_counts=True)
     shares = sizes * (count / len(labels))
     counts = np.floor(shares).astype(np.int64)
-    largest = np.argsort(counts - shares, kind="stable")
+    # By the last key first: exact shares come last, whatever rounding errors they have.
+    largest = np.lexsort((counts - shares, counts + 1 >= sizes, shares - counts < 1e-9))
     counts[largest[: count - counts.sum()]] += 1
     held = _choose(labels, classes, counts, seed, _HOLD_OUT)
     mask = np.zeros(len(labels), bool)
@@ -63,6 +65,14 @@ def few_shot(
         f"{class_names[c]} ({sizes[c]})"
         for c in np.flatnonzero(sizes < examples_per_class).tolist()
     ]
+    if (sizes == 0).any():
+        empty = np.flatnonzero(sizes == 0)
+        shown = ", ".join(class_names[c] for c in empty[:20].tolist())
+        raise InputError(
+            f"examples_per_class={examples_per_class} is not possible, as {len(empty)} of "
+            f"{len(sizes)} classes have no examples: {shown}"
+            + (f" and {len(empty) - 20} more" if len(empty) > 20 else "")
+        )
     if short or examples_per_class < 1:
         shown = ", ".join(short[:20]) + (f" and {len(short) - 20} more" if len(short) > 20 else "")
         raise InputError(

@@ -268,11 +268,20 @@ def _image_problems(images: np.ndarray) -> list[str]:
                 found += f" with values in [{finite.min()}, {finite.max()}]"
             if finite.size < images.size:
                 found += f", {images.size - finite.size} not finite"
-        return [found + "; expected uint8 in [0, 255]"]
+        fractions = (
+            images.dtype.kind == "f" and images.size and 0 <= images.min() <= images.max() <= 1
+        )
+        advice = ": use (images * 255).round().astype(np.uint8)" if fractions else ""
+        return [f"{found}; expected uint8 in [0, 255]{advice}"]
     good = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
     if not good or 0 in images.shape[1:]:
+        advice = ""
+        if images.ndim == 4 and images.shape[1] in (1, 3):
+            advice = "; channels come last: use images.transpose(0, 2, 3, 1)"
+        elif images.ndim == 4 and images.shape[-1] == 4:
+            advice = "; without transparency: use images[..., :3]"
         return [
             f"images have shape {list(images.shape)}; "
-            "expected [N, H, W, 3], [N, H, W, 1] or [N, H, W], none of H and W zero"
+            f"expected [N, H, W, 3], [N, H, W, 1] or [N, H, W], none of H and W zero{advice}"
         ]
     return []

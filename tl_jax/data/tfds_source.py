@@ -115,6 +115,8 @@ class Tfds:
             array_record, or there is no image with a class label.
     """
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, folder: Path, name: Name, image_size: int):
         self.name = f"tfds:{name}"
         self._folder = folder

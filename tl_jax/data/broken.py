@@ -1,0 +1,57 @@
+"""Images that cannot be read: all of them are found before one error names them."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from tl_jax.errors import InputError
+
+_SHOWN = 10
+
+T = TypeVar("T")
+
+
+class BrokenImages(InputError):
+    """Some images cannot be read.
+
+    Args:
+        problems: what is wrong, an image each; the message shows the first ten.
+
+    Attributes:
+        problems: the same, sorted, without repetitions.
+    """
+
+    def __init__(self, problems: Iterable[str]):
+        self.problems = tuple(sorted(set(problems)))
+        count = len(self.problems)
+        lines = [
+            f"{count} image{'s' if count != 1 else ''} cannot be used:",
+            *self.problems[:_SHOWN],
+        ]
+        if count > _SHOWN:
+            lines.append(f"and {count - _SHOWN} more")
+        super().__init__(
+            "\n  ".join(lines)
+            + "\nRemove them, replace them or make them readable, then start again"
+        )
+
+    def __reduce__(self):
+        """Pickles by the problems, as the message does not contain all of them."""
+        return BrokenImages, (self.problems,)
+
+
+def gather(calls: Iterable[Callable[[], T]]) -> list[T]:
+    """Returns what each of `calls` returns.
+
+    Raises:
+        BrokenImages: after all calls, with the problems of all that raised it.
+    """
+    returned: list[T] = []
+    problems: list[str] = []
+    for call in calls:
+        try:
+            returned.append(call())
+        except BrokenImages as error:
+            problems += error.problems
+    if problems:
+        raise BrokenImages(problems)
+    return returned

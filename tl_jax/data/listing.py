@@ -1,0 +1,243 @@
+"""The image files of class folders, and an account of everything else that lies there."""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, features
+
+from tl_jax.errors import InputError
+
+_ALWAYS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Read where Pillow can, by itself or through a plugin that the user has imported.
+_OPTIONAL = (
+    *(".apng", ".avif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpx", ".jxl"),
+    *(".mpo", ".pbm", ".pgm", ".pnm", ".qoi", ".tga"),
+)
+# Libraries that Pillow may be built without, although it always registers their endings.
+_LIBRARIES = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
+# Pictures, of formats that are not read: worth converting.
+_PICTURES = {
+    *(*_ALWAYS, *_OPTIONAL),
+    *(".arw", ".cr2", ".cr3", ".dng", ".eps", ".ico", ".nef", ".orf", ".psd", ".raw", ".rw2"),
+    *(".svg", ".dcm"),
+}
+_SYSTEM_FOLDERS = {
+    *("__macosx", "@eadir", "lost+found", "$recycle.bin", "#recycle"),
+    "system volume information",
+}
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db"}
+_SHOWN = 5
+
+
+@functools.cache
+def image_endings() -> tuple[str, ...]:
+    """Returns the endings, in lower case, of the files that are read as images."""
+    registered = Image.registered_extensions()
+
+    def is_read(ending: str) -> bool:
+        kind = registered.get(ending)
+        library = _LIBRARIES.get(kind or "")
+        return kind in Image.OPEN and (library is None or bool(features.check(library)))
+
+    return tuple(sorted((*_ALWAYS, *filter(is_read, _OPTIONAL))))
+
+
+@dataclasses.dataclass
+class Ignored:
+    """What was passed over in some folders.
+
+    Attributes:
+        endings: number of files by ending, of types that are not read.
+        system: paths of files that an operating system or a file manager left.
+        folders: those of operating systems and editors, and those that are not a split.
+        loops: symbolic links to a folder that is read already.
+        loose: images that lie beside class folders instead of in one.
+    """
+
+    endings: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    system: list[str] = dataclasses.field(default_factory=list)
+    folders: list[str] = dataclasses.field(default_factory=list)
+    loops: list[str] = dataclasses.field(default_factory=list)
+    loose: list[str] = dataclasses.field(default_factory=list)
+
+    def describe(self) -> str:
+        """Returns one line; empty if nothing was passed over.
+
+        Example:
+            >>> Ignored(collections.Counter({".heic": 7, ".txt": 1})).describe()
+            'files of types that are not read (8): 7 .heic, 1 .txt (convert .heic to .jpg or .png)'
+        """
+        parts = []
+        if self.endings:
+            counted = [f"{count} {ending}" for ending, count in self.endings.most_common(10)]
+            pictures = sorted(set(self.endings) & _PICTURES)
+            convert = f" (convert {', '.join(pictures)} to .jpg or .png)" if pictures else ""
+            parts.append(
+                f"files of types that are not read ({self.endings.total()}): "
+                f"{', '.join(counted)}{convert}"
+            )
+        named = (
+            ("system files", self.system),
+            ("folders", self.folders),
+            ("symbolic links to folders that are read already", self.loops),
+            ("images outside the class folders", self.loose),
+        )
+        for what, paths in named:
+            distinct = dict.fromkeys(paths)  # some folders are looked at twice
+            if distinct:
+                names = some([os.path.basename(path) for path in distinct])
+                parts.append(f"{what} ({len(distinct)}): {names}")
+        return "; ".join(parts)
+
+
+def subfolders(folder: Path, ignored: Ignored | None = None) -> list[Path]:
+    """Returns the folders in `folder` that may be classes or splits, by name.
+
+    Args:
+        folder: an existing one.
+        ignored: gets the folders that are passed over.
+
+    Raises:
+        InputError: if the folder cannot be read or holds a symbolic link to nothing.
+    """
+    ignored = Ignored() if ignored is None else ignored
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir():
+                    if _is_system_folder(entry.name):
+                        ignored.folders.append(entry.path)
+                    elif entry.is_symlink() and _holds(entry.path, folder):
+                        ignored.loops.append(entry.path)
+                    else:
+                        found.append(Path(entry.path))
+                elif (
+                    entry.is_symlink() and not os.path.exists(entry.path) and "." not in entry.name
+                ):
+                    raise InputError(
+                        f"{entry.path} is a symbolic link to {os.readlink(entry.path)}, "
+                        "which does not exist"
+                    )
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error}") from error
+    return found
+
+
+def images(folder: Path, ignored: Ignored | None = None, *, nested: bool = True) -> list[str]:
+    """Returns the paths of the images in `folder`, sorted.
+
+    Args:
+        folder: an existing one.
+        ignored: gets what is passed over.
+        nested: whether to look in the folders below, too.
+
+    Raises:
+        InputError: if a folder cannot be read.
+    """
+    ignored = Ignored() if ignored is None else ignored
+    found: list[str] = []
+    seen = {_identity(str(folder))}
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read: {error}") from error
+
+    for parent, children, names in os.walk(folder, followlinks=True, onerror=refuse):
+        kept = []
+        for child in sorted(children) if nested else ():
+            path = os.path.join(parent, child)
+            if _is_system_folder(child):
+                ignored.folders.append(path)
+            elif (identity := _identity(path)) in seen or (
+                os.path.islink(path) and _holds(path, folder)
+            ):
+                ignored.loops.append(path)
+            else:
+                seen.add(identity)
+                kept.append(child)
+        children[:] = kept
+        for name in names:
+            ending = os.path.splitext(name)[1].lower()
+            if name.startswith(".") or name.lower() in _SYSTEM_FILES:
+                ignored.system.append(os.path.join(parent, name))
+            elif ending in image_endings():
+                found.append(os.path.join(parent, name))
+            else:
+                ignored.endings[ending or "without ending"] += 1
+    return sorted(found)
+
+
+def equal_files(
+    first: Sequence[str], second: Sequence[str], most_bytes: int = 512 << 20
+) -> list[tuple[int, int]]:
+    """Returns where files of `second` have the content of one of `first`.
+
+    Only files of equal size are read.
+
+    Args:
+        first: paths.
+        second: paths.
+        most_bytes: nothing is compared where more than this would have to be read.
+
+    Returns:
+        Pairs of places in `first` and `second`, rising in `second`: of each file in `second` that has
+        an equal, one pair.
+    """
+    sizes = [[_size(path) for path in paths] for paths in (first, second)]
+    common = set(sizes[0]) & set(sizes[1]) - {0, None}
+    places = [[i for i, size in enumerate(found) if size in common] for found in sizes]
+    if (
+        sum(found[i] or 0 for found, own in zip(sizes, places, strict=True) for i in own)
+        > most_bytes
+    ):
+        return []
+    digests = [
+        {place: _digest(paths[place]) for place in own}
+        for paths, own in zip((first, second), places, strict=True)
+    ]
+    by_digest = {digest: place for place, digest in reversed(digests[0].items()) if digest}
+    return [
+        (by_digest[digest], place) for place, digest in digests[1].items() if digest in by_digest
+    ]
+
+
+def some(names: Sequence[str]) -> str:
+    """Returns the first few distinct names, and how many there are more."""
+    distinct = list(dict.fromkeys(names))
+    more = [f"and {len(distinct) - _SHOWN} more"] if len(distinct) > _SHOWN else []
+    return ", ".join([*distinct[:_SHOWN], *more])
+
+
+def _is_system_folder(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _holds(outer: str, inner: Path) -> bool:
+    """Returns whether `inner` is `outer` or lies below it, all links followed."""
+    real = os.path.realpath(outer)
+    return os.path.commonpath([real, os.path.realpath(inner)]) == real
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None  # it is reported as an image that cannot be read
+
+
+def _digest(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return None
