@@ -135,6 +135,9 @@ class _Program:
     def cost_analysis(self) -> dict[str, float]:
         return {"flops": 1e6}
 
+    def memory_analysis(self) -> None:
+        return None
+
     def compile(self) -> "_Program":
         return self
 
