@@ -154,6 +154,6 @@ def test_a_probe_is_written(tmp_path):
     probe.write_probe(tmp_path, "net on data", rows, 1.0, {"splits": splits, "selection": "chosen"})
     page = (tmp_path / "probe.html").read_text()
     assert "net on data" in page and "75.00%" in page and "400 images, read once" in page
-    assert "95% interval 70.53% to 79.00%" in page  # Wilson's of 300 of 400
+    assert "95% interval 70.53% to 78.99%" in page  # Wilson's of 300 of 400
     assert json.loads((tmp_path / "probe.json").read_text())["chosen"] == 1.0
     assert (tmp_path / "plots" / "probe.png").is_file()
