@@ -934,7 +934,42 @@ OTHERS = [
             "tests/porting/test_pretrained.py::test_a_cached_file_is_used_offline_and_its_digest_checked",
         ),
     ),
-    # Reports.
+    # Statistics and reports.
+    Mutant(
+        "statistics-interval-of-the-normal-distribution",
+        "tl_jax/statistics.py",
+        "half = _t_quantile(n - 1) * deviation",
+        "half = 1.96 * deviation",
+        ("tests/test_statistics.py",),
+    ),
+    Mutant(
+        "statistics-interval-of-a-value-not-of-the-mean",
+        "tl_jax/statistics.py",
+        "* deviation / math.sqrt(n)",
+        "* deviation",
+        ("tests/test_statistics.py",),
+    ),
+    Mutant(
+        "statistics-wilson-without-its-correction",
+        "tl_jax/statistics.py",
+        "+ z**2 / (4 * examples**2)",
+        "",
+        ("tests/test_statistics.py",),
+    ),
+    Mutant(
+        "comparison-mean-of-validation-shown-as-test",
+        "tl_jax/reporting/comparison.py",
+        "test = {method: _by_seed(results, method, metric) for method in methods}",
+        "test = {\n"
+        "        method: _by_seed(\n"
+        "            [{**run, metric: run.get(VALIDATION + metric, run[metric])} for run in results],\n"
+        "            method,\n"
+        "            metric,\n"
+        "        )\n"
+        "        for method in methods\n"
+        "    }",
+        ("tests/reporting/test_comparison.py",),
+    ),
     Mutant(
         "analysis-mistaken-for-read-by-columns",
         "tl_jax/reporting/analysis.py",
