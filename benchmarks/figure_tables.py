@@ -5,12 +5,11 @@ them, one below the other. A file that is not there is said to be missing, with 
 """
 
 import json
-import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import scipy.special
+from tl_jax import statistics
 
 Table = Callable[[pathlib.Path], str]
 TABLES: dict[str, Table] = {}
@@ -406,7 +405,7 @@ def _comparison(run: Mapping[str, Any]) -> str:
     rows = []
     for entry in run["methods"]:
         values = entry["values"]
-        paired = [values[seed] - baseline["values"][seed] for seed in values]
+        paired = statistics.paired_difference(values, baseline["values"]).values
         validation = []
         if held_out:
             validation = [_interval(list(entry["validation"]["values"].values())) + "%"]
@@ -415,7 +414,7 @@ def _comparison(run: Mapping[str, Any]) -> str:
                 _METHODS.get(entry["method"], entry["method"]),
                 *validation,
                 _interval(list(values.values())) + "%",
-                "" if entry is baseline else _interval(paired, signed=True),
+                "" if entry is baseline else _interval(list(paired.values()), signed=True),
                 f"{len(values)}",
                 f"{entry['wall_seconds']:,.1f} s",
             ]
@@ -441,25 +440,19 @@ def _interval(values: Sequence[float], *, signed: bool = False) -> str:
         >>> _interval([0.5, 0.6, 0.7])
         '60.0 ± 24.8'
     """
-    mean = math.fsum(values) / len(values)
-    text = f"{100 * mean:{'+' if signed else ''}.1f}"
-    if len(values) < 2:
+    mean = statistics.mean_over_seeds(values)
+    assert mean.mean is not None
+    text = f"{100 * mean.mean:{'+' if signed else ''}.1f}"
+    if mean.interval is None:
         return text
-    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    quantile = float(scipy.special.stdtrit(len(values) - 1, 0.975))
-    return f"{text} ± {100 * quantile * math.sqrt(variance / len(values)):.1f}"
+    return f"{text} ± {50 * (mean.interval[1] - mean.interval[0]):.1f}"
 
 
 def _wilson(split: Mapping[str, Any]) -> str:
-    """Returns Wilson's 95% interval of an accuracy in percent, "low to high".
-
-    Source: Wilson 1927; the score interval.
-    """
-    share, count, z = split["top1_accuracy"], split["examples"], 1.959964
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    spread = math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    width = z / (1 + z * z / count) * spread
-    return f"{100 * (centre - width):.1f} to {100 * (centre + width):.1f}"
+    """Returns Wilson's 95% interval of an accuracy in percent, "low to high"."""
+    correct = round(split["top1_accuracy"] * split["examples"])
+    low, high = statistics.wilson_interval(correct, split["examples"])
+    return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _rate_and_ratios(row: Mapping[str, Any]) -> str:
