@@ -4,9 +4,7 @@ Command:
     python -m experiments.sweep --config=configs/digits_sweep.py --workdir=runs/digits_sweep
 
 Needs: nothing; weights and data are embedded.
-Result: learning rate 1 and weight decay 1e-3 have the best mean validation top-1 over seeds, 85.84 +- 0.59%;
-test top-1 of the best of these three 86.60% of 500 images. On two cores of a shared CPU 1 s of training, 6 s for
-the whole command with features and programs in place.
+Result: in runs/digits_sweep/sweep.html, the chosen combination's mean over seeds with its interval; seconds on two cores.
 """
 
 import ml_collections
