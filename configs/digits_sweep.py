@@ -4,7 +4,7 @@ Command:
     python -m experiments.sweep --config=configs/digits_sweep.py --workdir=runs/digits_sweep
 
 Needs: nothing; weights and data are embedded.
-Result: in runs/digits_sweep/sweep.html, the chosen combination's mean over seeds with its interval; seconds on two cores.
+Result: in runs/digits_sweep/sweep.html: the mean over seeds of the chosen combination, with its interval.
 """
 
 import ml_collections
