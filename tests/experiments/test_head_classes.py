@@ -36,6 +36,7 @@ def config_of(data, **fields):
         "data__examples_per_class": 0,
         "data__batch_size": 8,
         "train__steps": 12,
+        "augment__crop_padding": 0,
         "data__validation_fraction": 0.0,
         "optim__schedule": "constant",
     }
@@ -215,7 +216,7 @@ def test_a_folder_with_only_test(launcher, trained, tmp_path):
         "evaluate", f"--config.data.name=folder:{tmp_path / 'photos'}", *flags, small=True
     )
     assert code == 0, err
-    assert f"folder:{tmp_path / 'photos'} test top-1 " in out and "of 3 images" in out
+    assert f"folder:{tmp_path / 'photos'} test top-1 " in out and "), 3 images" in out
     assert "s in all, from the start of the command" in out.splitlines()[-1]
     for change, expected in {
         "optim.momentum=0.5": "--config.optim.momentum=0.5 with --checkpoint: a run brings its own config",
