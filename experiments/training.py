@@ -111,7 +111,10 @@ def conclude(
                 state.params, state.batch_stats, setup.inputs[name]
             )
     step, total = int(state.step), setup.total_steps
-    if "validation" in splits:
+    every = setup.intervals.eval_every
+    if "validation" in splits and step == total and not 0 < every < total:
+        selection = f"the last step, {total}, the only one evaluated on validation"
+    elif "validation" in splits:
         held_out = splits["validation"]["examples"]
         selection = (
             f"step {step} of {total}, the best top-1 on {held_out:,} images held out of train"

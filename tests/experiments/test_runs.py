@@ -198,6 +198,14 @@ def test_the_best_step_on_the_held_out_images_is_reported(tmp_path):
     assert again["splits"]["test"] == result["splits"]["test"]
 
 
+def test_one_evaluation_chooses_nothing(tmp_path):
+    fields = {"train__steps": 2, "train__eval_every_epochs": 0.0}
+    config = tiny_config(data__validation_fraction=0.1, **fields)
+    result = training.run(config, tmp_path / "run")
+    assert result["splits"]["validation"]["examples"] == 130
+    assert result["selection"].startswith("the last step, 2, the only one evaluated")
+
+
 def test_a_run_says_what_it_reports_on_and_what_it_ignored(tmp_path, capsys):
     """A folder without a test split, with files that are not images."""
     rng = np.random.default_rng(0)
