@@ -89,6 +89,15 @@ def test_the_first_whole_entry_stays(tmp_path):
     assert is_whole(tmp_path / "entry")
 
 
+def test_other_users_can_read_an_entry(tmp_path):
+    before = os.umask(0o022)
+    try:
+        draft_of(tmp_path, "whole").publish("entry", is_whole)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "entry").stat().st_mode & 0o777 == 0o755
+
+
 def test_a_damaged_entry_is_replaced(tmp_path):
     draft_of(tmp_path, "damaged").publish("entry", is_whole)
     assert draft_of(tmp_path, "whole").publish("entry", is_whole)

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -176,7 +177,9 @@ class Draft:
 def _new_locked_folder(cache: Path) -> tuple[Path, int]:
     """Returns a new hidden folder and the descriptor that holds its lock."""
     while True:
-        path = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=cache))
+        # Not by `tempfile`, whose folders other users cannot read.
+        path = cache / f"{_DRAFT}{uuid.uuid4().hex}"
+        path.mkdir()
         descriptor = os.open(path, os.O_RDONLY)
         with contextlib.suppress(OSError):  # not every file system has locks
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
