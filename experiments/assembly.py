@@ -353,7 +353,8 @@ def choose_boundary(
         raise InputError(
             f"cache.views=1 stores every image as it is, but augment.flip={config.augment.flip} and "
             f"augment.crop_padding={config.augment.crop_padding} change it at every update; expected "
-            "augment.flip=False and augment.crop_padding=0, or cache.views above 1"
+            "--config.augment.flip=False --config.augment.crop_padding=0, or cache.views above 1 (without a "
+            "cache: --config.cache.boundary=; a sweep always has one)"
         )
     if section.views > 1 and not augments:
         raise InputError(

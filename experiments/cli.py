@@ -131,7 +131,13 @@ def run(main: Callable[[], object]) -> None:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(EXIT_STOPPED)
-    except (NonFiniteLoss, OSError) as error:
+    except NonFiniteLoss as error:
+        print(
+            f"error: {error}; try a lower --config.optim.learning_rate, or --config.optim.clip_norm=1",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_FAILURE)
+    except OSError as error:
         # OSError is a full disk more often than not; its message says what is safe.
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_FAILURE)

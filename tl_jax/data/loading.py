@@ -161,6 +161,11 @@ def load_splits(
     splits = _in_memory(splits, max_memory_bytes, cache)
     if train:
         notes += _class_notes(source, splits, train)
+    elif test == "test" and "all" in source.split_names:
+        notes.append(
+            f"{source.name}: {len(splits['test']):,} of {len(source.split('all')):,} images are test; for all of "
+            "them: --config.data.test_split=all"
+        )
     if wait:
         wait_for(splits)
     reported = tested if tested == test else f"{tested} (there is no test split with labels)"
