@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from tl_jax.data import images
 from tl_jax.errors import InputError
@@ -53,6 +53,22 @@ def test_an_image_of_the_size_is_left_alone():
 def test_unreadable_images_are_named(data):
     with pytest.raises(InputError, match=r"cat\.png cannot be read as an image"):
         images.decode(data, "cat.png")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow does not read AVIF")
+def test_a_damaged_avif_is_named():
+    """Whichever byte is wrong: for some of them Pillow raises what it raises for no other format."""
+    whole, refused = encode(Image.new("RGB", (16, 16), (9, 99, 200)), "AVIF"), 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 255
+        images.decoding_bytes(bytes(damaged))
+        try:
+            images.decode(bytes(damaged), "cat.avif")
+        except InputError as error:
+            refused += 1
+            assert str(error).startswith("cat.avif cannot be read as an image: ")
+    assert refused > len(whole) // 4
 
 
 def test_deep_images_are_refused():
