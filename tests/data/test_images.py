@@ -1,9 +1,11 @@
 import io
+import itertools
 
 import numpy as np
 import pytest
 from PIL import Image, features
 
+from tl_jax import preprocessing
 from tl_jax.data import images
 from tl_jax.errors import InputError
 
@@ -38,6 +40,13 @@ def test_the_centre_square_of_the_resized_image_remains():
     assert decoded.shape == (2, 2, 3)
     assert abs(int(decoded[0, 0, 1]) - int(decoded[0, 1, 1])) <= 1
     assert decoded[..., 1].min() >= 85
+
+
+def test_the_longer_side_is_rounded_down_as_on_the_device():
+    assert images._resized((30, 50), 16) == (16, 26)  # 26.67
+    for width, height, side in itertools.product(range(1, 70, 3), range(1, 70, 4), (1, 7, 16, 32)):
+        rows, columns = preprocessing.resized_shape(height, width, side)
+        assert images._resized((width, height), side) == (columns, rows)
 
 
 def test_an_image_of_the_size_is_left_alone():
