@@ -103,7 +103,9 @@ def load(path: pathlib.Path) -> ml_collections.ConfigDict:
     if not path.is_file():
         known = [str(p) for p in pathlib.Path("configs").glob("*.py") if p.stem != "__init__"]
         raise unknown("config file", str(path), known)
+    assigned: list[config_lines.Assignment] = []
     try:
+        assigned = config_lines.assignments(path)
         namespace = runpy.run_path(str(path))
         if "get_config" not in namespace:
             raise InputError(f"config file {path} defines no get_config()")
@@ -111,7 +113,7 @@ def load(path: pathlib.Path) -> ml_collections.ConfigDict:
     except InputError:
         raise
     except Exception as error:
-        raise _cannot_run(path, error) from error
+        raise _cannot_run(path, assigned, error) from error
     if not isinstance(config, ml_collections.ConfigDict):
         line = config_lines.line_of_function(path, "get_config")
         where = f"config file {path}" if line is None else f"config file {path}, line {line}"
@@ -120,7 +122,7 @@ def load(path: pathlib.Path) -> ml_collections.ConfigDict:
             f"{where}: get_config() returned {'None' if config is None else type(config).__name__}, "
             f"expected an ml_collections.ConfigDict{hint}"
         )
-    lines = {row.name: row.line for row in config_lines.assignments(path)}
+    lines = {row.name: row.line for row in assigned}
     problems = [
         (_line_of_field(lines, name), problem) for name, problem in _problems(config).items()
     ]
@@ -129,16 +131,16 @@ def load(path: pathlib.Path) -> ml_collections.ConfigDict:
     return config
 
 
-def _cannot_run(path: pathlib.Path, error: Exception) -> InputError:
+def _cannot_run(
+    path: pathlib.Path, assigned: list[config_lines.Assignment], error: Exception
+) -> InputError:
     """Returns the message about a config file that raises, with all else that its source shows."""
     line = config_lines.line_of(error, path)
     if isinstance(error, SyntaxError):
         return _all_problems(path, [(line, f"SyntaxError: {error.msg}")])
     known = _known(base.get_config())
     problems = [
-        (row.line, problem)
-        for row in config_lines.assignments(path)
-        if (problem := _problem_of_assignment(row, known))
+        (row.line, problem) for row in assigned if (problem := _problem_of_assignment(row, known))
     ]
     if line not in [found for found, _ in problems]:
         # ml_collections explains over several lines, the first of which says what is wrong.

@@ -28,8 +28,11 @@ def assignments(path: pathlib.Path) -> list[Assignment]:
     """Returns the assignments to fields of the config that a file makes, in the order of its lines.
 
     The config is the variable `config`, and whatever is assigned from a call of `get_config`.
+
+    Raises:
+        SyntaxError: if the file is no Python, or its text is not in the encoding that it names.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = _parsed(path)
     variables = {"config"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and _calls_get_config(node.value):
@@ -61,10 +64,18 @@ def line_of(error: BaseException, path: pathlib.Path) -> int | None:
 
 def line_of_function(path: pathlib.Path, name: str) -> int | None:
     """Returns the line on which a function of the file begins, or None if there is none."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return node.lineno
     return None
+
+
+def _parsed(path: pathlib.Path) -> ast.Module:
+    # As bytes, so that Python finds the encoding: a byte order mark or a line that names it.
+    try:
+        return ast.parse(path.read_bytes(), str(path))
+    except ValueError as error:  # of a null byte, in some versions of Python
+        raise SyntaxError(str(error), (str(path), None, None, None)) from error
 
 
 def _calls_get_config(node: ast.expr) -> bool:

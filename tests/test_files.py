@@ -1,12 +1,14 @@
 """Checksums, whole files, JSON without NaN, and what is said of a full disk."""
 
 import errno
+import fcntl
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import jax.numpy as jnp
@@ -125,6 +127,21 @@ def test_an_entry_that_changes_while_it_is_judged(tmp_path, meanwhile):
     assert names(tmp_path) == ["entry"]
 
 
+@pytest.mark.parametrize("target", ["nothing", "entry"], ids=["to nothing", "to itself"])
+def test_a_broken_link_is_replaced(tmp_path, monkeypatch, target):
+    (tmp_path / "entry").symlink_to(target)
+    renamed, tries = files._renamed, []
+
+    def limited(draft, entry):
+        tries.append(entry)
+        assert len(tries) < 5, "without end"
+        return renamed(draft, entry)
+
+    monkeypatch.setattr(files, "_renamed", limited)
+    assert draft_of(tmp_path, "whole").publish("entry", is_whole)
+    assert names(tmp_path) == ["entry"] and is_whole(tmp_path / "entry")
+
+
 def test_a_draft_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), files.Draft(tmp_path / "cache") as draft:
         (draft.path / "content").write_text("half")
@@ -157,6 +174,48 @@ def test_drafts_of_living_processes_stay_and_of_killed_ones_go(tmp_path):
     files.Draft(tmp_path).discard()
     assert held.path.exists() and not other.exists()
     held.discard()
+    assert names(tmp_path) == []
+
+
+def is_locked(folder: pathlib.Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def test_a_draft_is_locked_though_another_process_looks_at_it_meanwhile(tmp_path, monkeypatch):
+    """The other one holds the lock from before the draft's own process asks for it."""
+    flock, timers = fcntl.flock, []
+
+    def held_by_another(descriptor, operation):
+        (draft,) = tmp_path.iterdir()
+        other = os.open(draft, os.O_RDONLY)
+        flock(other, fcntl.LOCK_EX)
+        timers.append(threading.Timer(0.1, os.close, [other]))
+        timers[-1].start()
+        flock(descriptor, operation)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.fcntl, "flock", held_by_another)
+        draft = files.Draft(tmp_path)
+    (timer,) = timers
+    timer.join()
+    assert is_locked(draft.path)
+    draft.discard()
+
+
+def test_an_error_that_does_not_mean_no_locks_is_raised(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files.fcntl, "flock", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.Draft(tmp_path)
     assert names(tmp_path) == []
 
 

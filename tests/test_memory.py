@@ -43,6 +43,20 @@ def test_host_memory_is_what_machine_and_container_leave(machine, group, expecte
     assert memory.host_available() == expected
 
 
+@pytest.mark.parametrize(
+    ("fields", "cached"),
+    [
+        pytest.param("anon 60000\ninactive_file 30000\nactive_file 7", 30_000, id="version 2"),
+        pytest.param("inactive_file 5\ntotal_inactive_file 40000", 40_000, id="version 1"),
+        pytest.param("anon 60000", 0, id="not said"),
+    ],
+)
+def test_cached_files_of_a_container_are_not_in_use(machine, tmp_path, fields, cached):
+    machine(1000, ("300000", "100000"))
+    (tmp_path / "memory.stat").write_text(f"{fields}\n")
+    assert memory.host_available() == 200_000 + cached
+
+
 def test_host_memory_without_meminfo_is_that_of_the_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "absent")
     monkeypatch.setattr(memory, "_CONTROL_GROUPS", ())

@@ -23,6 +23,8 @@ _DRAFT = ".draft-"
 _SECONDS_TO_LOCK = 60
 # Age after which a draft is removed on a file system without locks.
 _SECONDS_WITHOUT_LOCK = 24 * 3600
+# What `flock` says on file systems without locks; EBADF: NFS, which asks for a file open for writing.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -154,11 +156,16 @@ class Draft:
         entry = self.path.with_name(name)
         # Atomic, and refused where a folder that is not empty has the name.
         while not _renamed(self.path, entry):
-            with contextlib.suppress(FileNotFoundError), _opened(entry) as judged:
-                if is_whole(entry):
-                    self.discard()
-                    return False
-                _move_away(entry, judged)
+            try:
+                with _opened(entry) as judged:
+                    if is_whole(entry):
+                        self.discard()
+                        return False
+                    _move_away(entry, judged)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ELOOP):
+                    raise
+                _remove_broken_link(entry)
         self._unlock()
         return True
 
@@ -175,17 +182,39 @@ class Draft:
 
 
 def _new_locked_folder(cache: Path) -> tuple[Path, int]:
-    """Returns a new hidden folder and the descriptor that holds its lock."""
+    """Returns a new hidden folder and the descriptor that holds its lock.
+
+    Raises:
+        OSError: if it cannot be made, or not locked though the file system has locks.
+    """
     while True:
         # Not by `tempfile`, whose folders other users cannot read.
         path = cache / f"{_DRAFT}{uuid.uuid4().hex}"
         path.mkdir()
         descriptor = os.open(path, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # not every file system has locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            # Waits for a process that holds the lock to see whether the draft is abandoned.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(descriptor)
+                path.rmdir()
+                raise
         if path.exists():
             return path, descriptor
         os.close(descriptor)  # removed by a process that took it for abandoned
+
+
+def _remove_broken_link(entry: Path) -> None:
+    """Removes an entry that is a symbolic link to nothing; anything else stays."""
+    if not entry.is_symlink() or entry.exists():
+        return
+    try:
+        entry.unlink()
+    except OSError:
+        # Another process may have removed the link, and put a folder in its place.
+        if entry.is_symlink():
+            raise
 
 
 def _remove_abandoned(cache: Path) -> None:

@@ -73,6 +73,19 @@ def test_damage_is_noticed_and_written_anew(tmp_path):
     np.testing.assert_array_equal(kept(tmp_path).open(), values(np.float32))
 
 
+def test_an_entry_of_the_right_size_but_damaged_is_not_kept(tmp_path):
+    """A run that computes the same replaces it, and reads its own."""
+    store = Store(tmp_path, FACTS, SHAPE, "float32")
+    own = store.create()
+    own[:] = values(np.float32)
+    damaged = kept(tmp_path).path
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    np.testing.assert_array_equal(store.keep(own), values(np.float32))
+    np.testing.assert_array_equal(store.open(), values(np.float32))
+
+
 @pytest.mark.parametrize("left", [b"", b"{", b"[]", b"{}"])
 def test_a_record_that_says_nothing_is_no_store(tmp_path, left):
     store = kept(tmp_path)

@@ -160,6 +160,20 @@ def test_other_files_labels_or_sizes_are_decoded_anew(source, decodings, write_i
     assert np.sum(counts, axis=0).tolist() == [7, 3]
 
 
+def test_an_image_of_another_class_now_has_its_new_label(source, tmp_path, write_image):
+    """The last image of a class becomes the first of the next: the same files in the same order."""
+    train = tmp_path / "split" / "train"
+    for name in ("a/001", "a/002", "a/003", "b/004", "b/005"):
+        write_image(train / f"{name}.png", int(name[-1]))
+        write_image(tmp_path / "split" / "test" / f"{name}.png", 10 + int(name[-1]))
+    options = source | {"name": f"folder:{tmp_path / 'split'}"}
+    assert load_splits(**options)["train"].labels.tolist() == [0, 0, 0, 1, 1]
+    (train / "a" / "003.png").rename(train / "b" / "003.png")
+    again = load_splits(**options)["train"]
+    assert again.labels.tolist() == [0, 0, 1, 1, 1]
+    assert again.images[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5]
+
+
 def test_a_damaged_entry_is_decoded_again(source, decodings, tmp_path):
     first = load_splits(**source)
     for path in pathlib.Path(source["cache_dir"]).glob("*/images.npy"):

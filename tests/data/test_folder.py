@@ -434,6 +434,23 @@ def test_images_of_train_among_those_of_test_are_counted(splits):
     assert str(splits / "val/a/copy.png") in note and str(splits / "train/a/0.png") in note
 
 
+def test_images_of_train_in_any_other_split_are_counted(splits, write_image):
+    """Three of them in the test split, one under another class; one in the validation split."""
+    for path in (splits / "val").rglob("*.png"):
+        write_image(path, 240)
+    shutil.copy(splits / "train/b/0.png", splits / "val/b/copy.png")
+    for number, name in enumerate("aab"):
+        write_image(splits / "test" / name / f"own{number}.png", 200 + number)
+        shutil.copy(splits / f"train/a/{number}.png", splits / "test" / name / f"copy{number}.png")
+    for wanted in ({"validation": "val"}, {"test": "val", "validation": "test"}):
+        notes = load_splits(f"folder:{splits}", **wanted).notes
+        (test,) = [note for note in notes if note.startswith("3 of 6 images of")]
+        assert " test are in the training split" in test
+        assert ", 1 of them with another class" in test
+        (val,) = [note for note in notes if note.startswith("1 of 5 images of")]
+        assert " val are in the training split" in val and "another class" not in val
+
+
 def test_folders_without_permission(classes, monkeypatch):
     def refuse(path):
         if os.fspath(path).endswith("dog"):

@@ -1,9 +1,11 @@
 import io
+import itertools
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
+from tl_jax import preprocessing
 from tl_jax.data import images
 from tl_jax.errors import InputError
 
@@ -40,6 +42,13 @@ def test_the_centre_square_of_the_resized_image_remains():
     assert decoded[..., 1].min() >= 85
 
 
+def test_the_longer_side_is_rounded_down_as_on_the_device():
+    assert images._resized((30, 50), 16) == (16, 26)  # 26.67
+    for width, height, side in itertools.product(range(1, 70, 3), range(1, 70, 4), (1, 7, 16, 32)):
+        rows, columns = preprocessing.resized_shape(height, width, side)
+        assert images._resized((width, height), side) == (columns, rows)
+
+
 def test_an_image_of_the_size_is_left_alone():
     pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
     np.testing.assert_array_equal(images.decode(encode(Image.fromarray(pixels)), "x", 6), pixels)
@@ -53,6 +62,22 @@ def test_an_image_of_the_size_is_left_alone():
 def test_unreadable_images_are_named(data):
     with pytest.raises(InputError, match=r"cat\.png cannot be read as an image"):
         images.decode(data, "cat.png")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow does not read AVIF")
+def test_a_damaged_avif_is_named():
+    """Whichever byte is wrong: for some of them Pillow raises what it raises for no other format."""
+    whole, refused = encode(Image.new("RGB", (16, 16), (9, 99, 200)), "AVIF"), 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 255
+        images.decoding_bytes(bytes(damaged))
+        try:
+            images.decode(bytes(damaged), "cat.avif")
+        except InputError as error:
+            refused += 1
+            assert str(error).startswith("cat.avif cannot be read as an image: ")
+    assert refused > len(whole) // 4
 
 
 def test_deep_images_are_refused():

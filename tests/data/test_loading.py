@@ -76,6 +76,8 @@ def test_splits_can_be_joined(npz):
         ({"test": "val", "validation_fraction": 0.1, "validation": "val"}, "give one"),
         ({"test": "val", "examples_per_class": 11}, "from 1 to 10; classes with fewer examples"),
         ({"test": "val", "seed": -1}, "integers from 0"),
+        ({"test": "val", "train": "", "validation_fraction": 0.1}, "both choose from train"),
+        ({"test": "val", "train": "", "examples_per_class": 1}, "both choose from train"),
     ],
 )
 def test_wrong_options_are_refused(npz, options, message):

@@ -1,5 +1,6 @@
 """Which images are shrunk while they are decoded, and to what."""
 
+import shutil
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_jax.data import load_splits, records
+from tl_jax.data import images, load_splits, records
 from tl_jax.data.loading import open_source
 
 
@@ -71,6 +72,25 @@ def test_what_is_kept_of_decoded_images_knows_the_side_and_the_filter(photos):
         for side, name in [(0, "bilinear"), (64, "bilinear"), (64, "bicubic")]
     }
     assert len(kept) == 1
+
+
+@pytest.mark.parametrize("room", [0, 1 << 30], ids=["on access", "in memory"])
+@pytest.mark.parametrize("text", ["train", "train[:50%]+train[50%:]"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_images_are_shrunk_by_the_filter_that_was_asked_for(
+    photos, tmp_path, room, text, interpolation
+):
+    for name in ("train", "test"):
+        shutil.copytree(photos(50, 40), tmp_path / "split" / name)
+    options = {"train": text, "interpolation": interpolation, "max_memory_bytes": room}
+    split = train(tmp_path / "split", 8, **options)
+    found = split.gather(np.arange(len(split)))
+    expected = [
+        images.decode(path.read_bytes(), path.name, 8, interpolation)
+        for path in (tmp_path / "split" / "train").rglob("*.png")
+    ]
+    # A slice takes images in an order of its own.
+    assert sorted(map(bytes, found)) == sorted(map(bytes, expected))
 
 
 def test_memory_is_for_all_splits_together(photos):

@@ -89,6 +89,42 @@ def test_a_file_that_is_wrong(tmp_path, lines, expected):
     assert str(raised.value).startswith(f"config file {path}{expected}")
 
 
+@pytest.mark.parametrize(
+    ("first", "encoding"),
+    [("", "utf-8-sig"), ("# coding: latin-1\n", "latin-1")],
+    ids=["byte order mark", "a line that names the encoding"],
+)
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("config.train.steps = 7  # ä", None),
+        ("config.optim.lr = 0.1  # ä", "unknown config field 'optim.lr'"),
+        ("return None  # ä", "get_config() returned None"),
+        ("config.seed = 1 // 0  # ä", "ZeroDivisionError"),
+    ],
+)
+def test_files_in_other_encodings(tmp_path, first, encoding, lines, expected):
+    path = written(tmp_path, lines, first + HEAD)
+    path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    if expected is None:
+        assert config_fields.load(path).train.steps == 7
+        return
+    with pytest.raises(InputError) as raised:
+        config_fields.load(path)
+    line = first.count("\n") + (3 if "returned" in expected else 5)
+    assert str(raised.value).startswith(f"config file {path}, line {line}: {expected}")
+
+
+@pytest.mark.parametrize(
+    "line", [b"x = '\xe4'", b"# coding: no-such", b"# \x00"], ids=["bytes", "name", "null"]
+)
+def test_a_file_that_is_not_in_its_encoding(tmp_path, line):
+    path = tmp_path / "mine.py"
+    path.write_bytes(line + b"\n" + HEAD.encode() + b"    return config\n")
+    with pytest.raises(InputError, match=r"config file .*mine\.py.*: SyntaxError: "):
+        config_fields.load(path)
+
+
 def test_all_problems_of_a_file_are_told_at_once(tmp_path):
     path = written(
         tmp_path,

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tl_jax.reporting import intervals
-from tl_jax.statistics import mean_over_seeds, paired_difference
+from tl_jax.statistics import mean_over_seeds, paired_difference, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,14 @@ def test_means(values, percent, text):
 def test_differences(values, text):
     baseline = {0: 0.90, 1: 0.92, 2: 0.94}
     assert intervals.difference(paired_difference(values, baseline)) == text
+
+
+def test_the_interval_is_that_of_the_number_of_right_answers():
+    """Divided and multiplied again, a count may come out just below itself."""
+    for examples in (100, 500):
+        for count in range(examples + 1):
+            expected = wilson_interval(count, examples)
+            assert intervals.of_accuracy(count / examples, examples) == expected, count
 
 
 def test_a_single_run():

@@ -41,7 +41,8 @@ _PIXEL_BYTES = 4
 # What the pixels of a file depend on besides its bytes; to be changed with what `decode` does.
 DECODER = f"Pillow {PIL.__version__}, turned, over white, reduced to {_DRAFT} sides"
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# Pillow raises RuntimeError where the decoder of AVIF or WebP gives up.
+_UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
 
 
 def stored_size(encoded: bytes | Path, name: str) -> tuple[int, int]:

@@ -135,6 +135,11 @@ def load_splits(
         raise InputError(
             f"validation={validation!r} and validation_fraction={validation_fraction}: give one"
         )
+    if not train and (validation_fraction or examples_per_class):
+        raise InputError(
+            f"train='' with validation_fraction={validation_fraction} and examples_per_class="
+            f"{examples_per_class}: both choose from train; expected a split, such as train, or 0 for both"
+        )
     if min(seed, image_size, examples_per_class) < 0:
         raise InputError(
             f"expected integers from 0: seed={seed}, image_size={image_size}, "
