@@ -87,9 +87,10 @@ def evaluate_run(
     config.preprocess.resize = preprocessing["resize"]
     config.preprocess.interpolation = preprocessing["interpolation"]
     _change(config, changes)
-    variables = checkpointing.restore_params(run / "checkpoints", which)
+    variables, step = checkpointing.restore_params_and_step(run / "checkpoints", which)
     initial = weights.Initial(variables, preprocessing, None)
-    record = {"checkpoint": str(run), "which": which}
+    # The step, too: the run may have gone on since its last evaluation.
+    record = {"checkpoint": str(run), "which": which, "step": step}
     names = outcome.class_names_of(run)
     selection = f"the {which} checkpoint of {run}"
     return _evaluate(config, initial, workdir, selection, record, names)
@@ -129,7 +130,7 @@ def _evaluate(
     initial: weights.Initial | None,
     workdir: pathlib.Path,
     selection: str,
-    record: dict[str, str],
+    record: dict[str, Any],
     class_names: Sequence[str],
 ) -> dict[str, Any]:
     """Evaluates a checkpoint, or the weights of the config where `initial` is None.
@@ -201,10 +202,11 @@ def _with_classes(
     initial: weights.Initial, names: Sequence[str], class_names: Sequence[str], source: str
 ) -> weights.Initial:
     """Returns a checkpoint whose head has the classes of the data, in their order."""
-    heads = len(initial.variables["params"]["head"]["bias"])
-    if not names and heads != len(class_names):
-        raise InputError(f"{source} has {heads} classes, the data have {len(class_names)}")
     order, deviations = weights.match_head(names, class_names, source)
+    heads = len(initial.variables["params"]["head"]["bias"])
+    # Not said by names where only one of the two has them.
+    if heads != len(class_names):
+        raise InputError(f"{source} has {heads} classes, the data have {len(class_names)}")
     variables = initial.variables
     if order is not None:
         variables = porting.reorder_head(variables, order)
