@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from running import arguments, assert_same_bits, metric_lines, tiny_config, tree_of
 
@@ -157,12 +158,22 @@ def test_a_report_that_is_turned_on_afterwards(tmp_path, capsys):
     config = config_of(2, report__html=True)
     training.run(config, tmp_path / "run")
     out = capsys.readouterr().out
-    assert "run is finished: " in out and "report.html is written anew" in out
+    assert "run is finished: " in out and "report.html is written again" in out
     assert "top-1" in (tmp_path / "run" / "report.html").read_text()
     before = tree_of(tmp_path)
     training.run(config, tmp_path / "run")
-    assert "written anew" not in capsys.readouterr().out
+    assert "written again" not in capsys.readouterr().out
     assert tree_of(tmp_path) == before
+    # The pictures are not made again.
+    assert "predictions.npz" not in out
+    with np.load(tmp_path / "run" / "predictions.npz") as saved:
+        count = len(saved["mistake_indices"])
+    training.run(config_of(2, report__html=True, report__mistakes=count + 1), tmp_path / "run")
+    expected = (
+        f"report.html is written again; report.mistakes={count + 1} applies to new runs only: the report "
+        f"shows the {count} mistakes that predictions.npz holds\n"
+    )
+    assert expected in capsys.readouterr().out
 
 
 def test_a_folder_of_a_version_without_a_field(tmp_path, capsys):

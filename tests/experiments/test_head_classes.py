@@ -20,6 +20,7 @@ from experiments import (
     training,
     weights,
 )
+from tl_jax import data
 from tl_jax.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -222,6 +223,39 @@ def test_an_evaluation_is_of_the_step_that_it_evaluated(trained, tmp_path):
     assert training.run(whole, run)["resumed_at_step"] == 12
     with pytest.raises(InputError, match=r"differ:\nevaluate\.step: 12 in the folder, 13 given$"):
         evaluate.evaluate_run(run, "latest", tmp_path / "new")
+
+
+def test_many_classes_are_not_listed_one_by_one(tmp_path):
+    names = [f"class {number}" for number in range(1000)]
+    (tmp_path / outcome.CLASS_NAMES).write_text(json.dumps({"class_names": names}))
+    with pytest.raises(InputError) as raised:
+        outcome.check_class_names(tmp_path, [*names[:500], "other", *names[501:]])
+    message = str(raised.value)
+    assert message.count("; class 19 and 980 more") == 2 and "class 20" not in message
+    assert "the first that differs is class 500." in message
+
+
+def test_an_evaluation_at_another_size_preprocesses_as_the_run_did(trained, tmp_path, monkeypatch):
+    """The resize keeps its proportion, and images are brought to it as the weights were trained."""
+    run = shutil.copytree(trained[0], tmp_path / "run")
+    assert json.loads((run / "config.json").read_text())["preprocess"]["interpolation"] == ""
+    stored_preprocessing = json.loads((run / "preprocessing.json").read_text())
+    stored_preprocessing |= {"image_size": 32, "resize": 40, "interpolation": "bicubic"}
+    (run / "preprocessing.json").write_text(json.dumps(stored_preprocessing))
+    asked, load_splits = [], data.load_splits
+
+    def recorded(*arguments, **options):
+        asked.append((options["image_size"], options["interpolation"]))
+        return load_splits(*arguments, **options)
+
+    monkeypatch.setattr(data, "load_splits", recorded)
+    same = evaluate.evaluate_run(run, None, tmp_path / "same")["preprocessing"]
+    changes = ["data.image_size=64"]
+    larger = evaluate.evaluate_run(run, None, tmp_path / "larger", changes)["preprocessing"]
+    assert (same["image_size"], same["resize"], same["interpolation"]) == (32, 40, "bicubic")
+    assert (larger["image_size"], larger["resize"], larger["interpolation"]) == (64, 80, "bicubic")
+    assert [interpolation for _, interpolation in asked] == ["bicubic", "bicubic"]
+    assert asked[0][0] == 40
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
