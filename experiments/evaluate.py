@@ -86,7 +86,7 @@ def evaluate_run(
     config.data.image_size = preprocessing["image_size"]
     config.preprocess.resize = preprocessing["resize"]
     config.preprocess.interpolation = preprocessing["interpolation"]
-    _change(config, changes)
+    _change(config, changes, preprocessing)
     variables, step = checkpointing.restore_params_and_step(run / "checkpoints", which)
     initial = weights.Initial(variables, preprocessing, None)
     # The step, too: the run may have gone on since its last evaluation.
@@ -96,7 +96,10 @@ def evaluate_run(
     return _evaluate(config, initial, workdir, selection, record, names)
 
 
-def _change(config: ml_collections.ConfigDict, changes: Sequence[str]) -> None:
+def _change(
+    config: ml_collections.ConfigDict, changes: Sequence[str], preprocessing: dict[str, Any]
+) -> None:
+    """Sets fields of a run's config; the resize keeps its proportion to the image size."""
     for change in changes:
         name = change.partition("=")[0]
         config_fields.check_field(config, name)
@@ -107,7 +110,9 @@ def _change(config: ml_collections.ConfigDict, changes: Sequence[str]) -> None:
             )
         config_fields.set_field(config, change)
         if name == "data.image_size":
-            config.preprocess.resize = 0  # In the run's proportion to the image size.
+            size = config.data.image_size or preprocessing["image_size"]
+            in_proportion = preprocessing["resize"] * size / preprocessing["image_size"]
+            config.preprocess.resize = round(in_proportion)
 
 
 def evaluate_weights(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
