@@ -1,6 +1,7 @@
 """From a config to the library's objects: splits, model, freezing, optimizer."""
 
 import dataclasses
+import decimal
 import itertools
 import sys
 from collections.abc import Sequence
@@ -272,9 +273,11 @@ def _check_schedule(
             else f"optim.warmup_epochs={section.warmup_epochs:g} ({warmup_steps:,} updates)"
         )
         field = given.partition("=")[0]
+        # Rounded down, or the advice would be refused again.
+        epochs = _round_down(steps / warmup_steps * section.warmup_epochs)
         problems.append(
             f"{given}: longer than the run; {length}; add --config.{field}=0 for no warm-up, or at most "
-            f"{steps if section.warmup_steps else f'{steps / warmup_steps * section.warmup_epochs:.3g}'}"
+            f"{steps if section.warmup_steps else epochs}"
         )
     if section.schedule == "step":
         unit = "epochs" if section.step_epochs and not section.step_steps else "steps"
@@ -295,6 +298,12 @@ def _check_schedule(
             )
     if problems:
         raise InputError("\n".join(problems))
+
+
+def _round_down(value: float) -> str:
+    """Returns a number above 0 with three significant digits, rounded towards 0."""
+    digits = decimal.Context(prec=3, rounding=decimal.ROUND_DOWN)
+    return f"{digits.create_decimal_from_float(value):f}"
 
 
 def make_tx(

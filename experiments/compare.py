@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from experiments import assembly, cli, config_fields, training
+from experiments import assembly, cli, config_fields, config_values, training
 from tl_jax import reporting
 from tl_jax.errors import InputError, unknown
 from tl_jax.loops import Stopped
@@ -48,7 +48,8 @@ def run_cells(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
     The validation fields are missing where nothing is held out of train.
 
     Raises:
-        InputError: if the config names no methods or seeds, or a field that does not exist.
+        InputError: before the first cell trains, if the config names no methods or seeds, a seed twice, a
+            field that does not exist, or a value out of range.
     """
     section = config.get("compare", {})
     # A ConfigDict gives its names in alphabetical order; the baseline is what others are compared with.
@@ -63,8 +64,17 @@ def run_cells(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
         raise InputError("compare.methods and compare.seeds: expected at least one of each")
     if baseline not in methods:
         raise unknown("compare.baseline", baseline, methods)
+    seeds = list(section.seeds)
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"compare.seeds={tuple(seeds)}: a seed is there twice")
+    # All of them before the first one trains. The cells of a method differ in their seeds alone.
     for _, _, cell in cells[: len(methods)]:
-        assembly.check(cell)  # before the first of them trains
+        assembly.check(cell)
+    for _, seed, cell in cells[len(methods) :: len(methods)]:
+        try:
+            config_values.check(cell)
+        except InputError as error:
+            raise InputError(f"compare.seeds={tuple(seeds)}, seed {seed}: {error}") from error
     rows = []
     for method, seed, cell in cells:
         print(f"\n{method}, seed {seed}", flush=True)

@@ -86,16 +86,20 @@ def evaluate_run(
     config.data.image_size = preprocessing["image_size"]
     config.preprocess.resize = preprocessing["resize"]
     config.preprocess.interpolation = preprocessing["interpolation"]
-    _change(config, changes)
-    variables = checkpointing.restore_params(run / "checkpoints", which)
+    _change(config, changes, preprocessing)
+    variables, step = checkpointing.restore_params_and_step(run / "checkpoints", which)
     initial = weights.Initial(variables, preprocessing, None)
-    record = {"checkpoint": str(run), "which": which}
+    # The step, too: the run may have gone on since its last evaluation.
+    record = {"checkpoint": str(run), "which": which, "step": step}
     names = outcome.class_names_of(run)
     selection = f"the {which} checkpoint of {run}"
     return _evaluate(config, initial, workdir, selection, record, names)
 
 
-def _change(config: ml_collections.ConfigDict, changes: Sequence[str]) -> None:
+def _change(
+    config: ml_collections.ConfigDict, changes: Sequence[str], preprocessing: dict[str, Any]
+) -> None:
+    """Sets fields of a run's config; the resize keeps its proportion to the image size."""
     for change in changes:
         name = change.partition("=")[0]
         config_fields.check_field(config, name)
@@ -106,7 +110,9 @@ def _change(config: ml_collections.ConfigDict, changes: Sequence[str]) -> None:
             )
         config_fields.set_field(config, change)
         if name == "data.image_size":
-            config.preprocess.resize = 0  # In the run's proportion to the image size.
+            size = config.data.image_size or preprocessing["image_size"]
+            in_proportion = preprocessing["resize"] * size / preprocessing["image_size"]
+            config.preprocess.resize = round(in_proportion)
 
 
 def evaluate_weights(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -129,7 +135,7 @@ def _evaluate(
     initial: weights.Initial | None,
     workdir: pathlib.Path,
     selection: str,
-    record: dict[str, str],
+    record: dict[str, Any],
     class_names: Sequence[str],
 ) -> dict[str, Any]:
     """Evaluates a checkpoint, or the weights of the config where `initial` is None.
@@ -201,10 +207,11 @@ def _with_classes(
     initial: weights.Initial, names: Sequence[str], class_names: Sequence[str], source: str
 ) -> weights.Initial:
     """Returns a checkpoint whose head has the classes of the data, in their order."""
-    heads = len(initial.variables["params"]["head"]["bias"])
-    if not names and heads != len(class_names):
-        raise InputError(f"{source} has {heads} classes, the data have {len(class_names)}")
     order, deviations = weights.match_head(names, class_names, source)
+    heads = len(initial.variables["params"]["head"]["bias"])
+    # Not said by names where only one of the two has them.
+    if heads != len(class_names):
+        raise InputError(f"{source} has {heads} classes, the data have {len(class_names)}")
     variables = initial.variables
     if order is not None:
         variables = porting.reorder_head(variables, order)

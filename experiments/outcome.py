@@ -1,6 +1,7 @@
 """What a run leaves behind: its predictions, weights, report and, last of all, `result.json`."""
 
 import io
+import itertools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -78,7 +79,15 @@ def read(workdir: pathlib.Path, record: dict[str, Any], identity: Identity) -> d
     if wanted["html"] and (stored != wanted or not (workdir / "report.html").is_file()):
         with RunFolder.open(workdir, record, identity=identity) as folder:
             reporting.write_report(folder.path, result=result)
-        print(f"{workdir / 'report.html'} is written anew")
+        kept = ""
+        if wanted["mistakes"] != (stored or {}).get("mistakes", wanted["mistakes"]):
+            with np.load(workdir / "predictions.npz") as saved:
+                count = len(saved["mistake_indices"])
+            kept = (
+                f"; report.mistakes={wanted['mistakes']} applies to new runs only: the report shows the "
+                f"{count} mistakes that predictions.npz holds"
+            )
+        print(f"{workdir / 'report.html'} is written again{kept}")
     return result
 
 
@@ -100,9 +109,13 @@ def check_class_names(run: pathlib.Path, class_names: Sequence[str]) -> None:
     """
     names = class_names_of(run)
     if names and list(names) != list(class_names):
+        # Of many classes, messages list the first ones alone.
+        pairs = itertools.zip_longest(names, class_names)
+        place = next(number for number, (there, here) in enumerate(pairs) if there != here)
         raise InputError(
-            f"--workdir {run} holds a run whose classes are, in this order, {'; '.join(names)}; "
-            f"those of the data are {'; '.join(class_names)}. Its head would mean other classes: give a new "
+            f"--workdir {run} holds a run whose classes are, in this order, {porting.list_names(names)}; "
+            f"those of the data are {porting.list_names(class_names)}; the first that "
+            f"differs is class {place}. Its head would mean other classes: give a new "
             f"--workdir, with --config.init.weights={run} to start from its weights"
         )
 

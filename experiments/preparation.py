@@ -33,7 +33,7 @@ class Setup:
         boundary: where the run's activations are stored, None for a run on images.
         inputs: what steps and evaluation read: `splits`, or, once `activation_cache.use` has made them,
             their activations.
-        cache: what is to be told of those activations; None before.
+        cache: statistics of those activations for `result.json`; None before.
     """
 
     config: ml_collections.ConfigDict

@@ -39,7 +39,7 @@ DEFAULTS = {
 
 
 def main() -> None:
-    """Runs the probe and prints what became of it."""
+    """Runs the probe and prints its result."""
     run(cli.required(_CONFIG), cli.required_path(_WORKDIR))
 
 

@@ -12,10 +12,20 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments import activation_cache, cli, config_fields, dispatch, outcome, weights
+from configs import base
+from experiments import (
+    activation_cache,
+    assembly,
+    cli,
+    config_fields,
+    dispatch,
+    outcome,
+    weights,
+)
 from experiments.preparation import Setup, prepare
 from tl_jax import data, freezing, loops, reporting, sharding
 from tl_jax.checkpointing import Checkpointer
+from tl_jax.errors import InputError
 from tl_jax.run_folder import RunFolder
 from tl_jax.train_state import TrainState
 
@@ -38,6 +48,7 @@ def run(
     with contextlib.ExitStack() as held:
         with sharding.together():
             setup = prepare(config)
+            _check_extension(setup, workdir)
             # Compiled while images are decoded in the background; what images become needs them first.
             how = dispatch.make(setup) if setup.boundary is None else None
             data.wait_for(setup.splits)
@@ -50,6 +61,44 @@ def run(
         with contextlib.ExitStack() as closing:
             trained = train(setup, how or dispatch.make(setup), folder, stop, closing)
         return conclude(setup, folder, trained, parameters)
+
+
+def _check_extension(setup: Setup, workdir: pathlib.Path) -> None:
+    """Compares a longer run with the shorter one in its folder.
+
+    A run evaluates its last update, too. A run that was longer from the start evaluates that update only
+    at a multiple of the evaluation interval, and could choose another step otherwise.
+
+    Raises:
+        InputError: if the longer run would not evaluate the last update of the shorter one.
+    """
+    path = workdir / "config.json"
+    if "validation" not in setup.splits or not path.is_file():
+        return
+    shorter = config_fields.completed(json.loads(path.read_text()), base.get_config()).train
+    longer, every = setup.config.train, setup.intervals.eval_every
+    field = "train.steps" if longer.steps else "train.epochs"
+    there, here = (length.steps or length.epochs for length in (shorter, longer))
+    if there == here:
+        return
+    end = shorter.steps or max(
+        1, assembly.in_steps(setup.config, shorter.epochs, len(setup.splits["train"]))
+    )
+    if every and end % every == 0:
+        return
+    name = "train.eval_every_steps" if longer.eval_every_steps else "train.eval_every_epochs"
+    given = config_fields.flat(setup.config)[name]
+    if not every:
+        interval = f"train.eval_every_steps=0, {name}={given:g}: only at the end"
+    else:
+        interval = f"{name}={given:g}: every {every:,} updates"
+    raise InputError(
+        f"--workdir {workdir} holds a run of {field}={there:g}, {here:g} is given, and it cannot be extended: "
+        f"it evaluates validation after its last update, {end:,}; a run of {field}={here:g} does not "
+        f"({interval}) and may choose another step. Give a new --workdir for the longer run. A run can be "
+        "extended where its number of updates is a multiple of the evaluation interval, or where nothing "
+        "is held out"
+    )
 
 
 class FrozenChanged(RuntimeError):

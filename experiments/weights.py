@@ -16,8 +16,8 @@ from tl_jax.errors import InputError, unknown
 from tl_jax.preprocessing import Preprocessing
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-# Above anything that any registered network was trained with: a larger side is a slip of the pen, which
-# would end in an allocation failure after the run folder was made.
+# Far above the training size of every registered network. A larger value is taken for a typo: it would only
+# fail to allocate memory after the run folder was made.
 LARGEST_IMAGE_SIZE = 4096
 EXPORTED = "weights.safetensors"  # of every finished run
 METADATA_KEY = "tl_jax"  # in its header

@@ -133,6 +133,21 @@ def test_a_comparison_of_nothing(compared, tmp_path, emptied):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ((0, 1, 0), r"^compare\.seeds=\(0, 1, 0\): a seed is there twice$"),
+        ((0, -1), r"^compare\.seeds=\(0, -1\), seed -1: seed=-1: expected an integer from 0"),
+    ],
+)
+def test_seeds_are_checked_before_the_first_cell_trains(compared, tmp_path, seeds, message):
+    config = compared[0].copy_and_resolve_references()
+    config.compare.seeds = seeds
+    with pytest.raises(InputError, match=message):
+        compare.run_cells(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_config_without_comparison(tmp_path):
     with pytest.raises(InputError, match=r"compare\.methods and compare\.seeds"):
         compare.run_cells(tiny_config("cifar10_resnet20"), tmp_path / "new")

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from running import arguments, assert_same_bits, metric_lines, tiny_config, tree_of
 
@@ -75,6 +76,44 @@ def test_what_is_no_longer_run_of_the_same_kind(tmp_path, schedule, raised, expe
     assert tree_of(tmp_path) == before
 
 
+@pytest.mark.parametrize("every", [3, 0])
+@pytest.mark.parametrize(
+    ("short", "long", "given"),
+    [
+        ({"train__steps": 4}, {"train__steps": 8}, "train.steps=4, 8 is given"),
+        (
+            {"train__steps": 0, "train__epochs": 2.0},
+            {"train__steps": 0, "train__epochs": 4.0},
+            "train.epochs=2, 4 is given",
+        ),
+    ],
+    ids=["steps", "epochs"],
+)
+def test_the_last_update_must_be_one_that_the_longer_run_evaluates(
+    tmp_path, every, short, long, given
+):
+    """The shorter run may have chosen it; no longer run would have looked at it."""
+    (tmp_path / "run").mkdir()
+    intervals = {"train__eval_every_steps": every, "train__eval_every_epochs": 0.0}
+    config = config_of(**(short | intervals))
+    (tmp_path / "run" / "config.json").write_text(config.to_json())
+    (tmp_path / "run" / "result.json").write_text('{"steps": 4}')
+    before = tree_of(tmp_path)
+    with pytest.raises(InputError) as error:
+        training.run(changed(config, long), tmp_path / "run")
+    message = str(error.value)
+    assert given in message and "after its last update, 4; a run of" in message
+    assert ("train.eval_every_steps=3: every 3 updates" in message) == (every == 3)
+    assert ("only at the end" in message) == (every == 0)
+    assert tree_of(tmp_path) == before
+
+
+def test_without_validation_every_length_can_be_extended(tmp_path):
+    fields = {"data__validation_fraction": 0.0, "train__eval_every_steps": 3}
+    training.run(config_of(4, **fields), tmp_path / "run")
+    assert training.run(config_of(5, **fields), tmp_path / "run")["selected_step"] == 5
+
+
 def changed(config, fields):
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
     return config
@@ -119,12 +158,22 @@ def test_a_report_that_is_turned_on_afterwards(tmp_path, capsys):
     config = config_of(2, report__html=True)
     training.run(config, tmp_path / "run")
     out = capsys.readouterr().out
-    assert "run is finished: " in out and "report.html is written anew" in out
+    assert "run is finished: " in out and "report.html is written again" in out
     assert "top-1" in (tmp_path / "run" / "report.html").read_text()
     before = tree_of(tmp_path)
     training.run(config, tmp_path / "run")
-    assert "written anew" not in capsys.readouterr().out
+    assert "written again" not in capsys.readouterr().out
     assert tree_of(tmp_path) == before
+    # The pictures are not made again.
+    assert "predictions.npz" not in out
+    with np.load(tmp_path / "run" / "predictions.npz") as saved:
+        count = len(saved["mistake_indices"])
+    training.run(config_of(2, report__html=True, report__mistakes=count + 1), tmp_path / "run")
+    expected = (
+        f"report.html is written again; report.mistakes={count + 1} applies to new runs only: the report "
+        f"shows the {count} mistakes that predictions.npz holds\n"
+    )
+    assert expected in capsys.readouterr().out
 
 
 def test_a_folder_of_a_version_without_a_field(tmp_path, capsys):

@@ -1,13 +1,26 @@
 """A head that is kept means the classes of the data, by name, wherever weights are read."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from running import tiny_config, tree_of
 from safetensors.numpy import load_file, save_file
 
-from experiments import compare, evaluate, members, outcome, probe, sweep, training, weights
+from configs import base
+from experiments import (
+    compare,
+    config_fields,
+    evaluate,
+    members,
+    outcome,
+    probe,
+    sweep,
+    training,
+    weights,
+)
+from tl_jax import data
 from tl_jax.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -160,8 +173,6 @@ def test_without_names_the_order_is_assumed_and_the_result_says_so(trained, tmp_
 
 def test_a_run_that_does_not_say_its_names_is_assumed(trained, tmp_path):
     """Of a version before they were written."""
-    import shutil
-
     run = shutil.copytree(trained[0], tmp_path / "run")
     for name in (outcome.CLASS_NAMES, "result.json", weights.EXPORTED):
         (run / name).unlink()
@@ -183,6 +194,67 @@ def test_a_run_is_not_resumed_on_data_whose_classes_changed_places(tmp_path):
     ):
         training.run(config, tmp_path / "run")
     assert tree_of(tmp_path) == before
+
+
+def test_a_checkpoint_with_numbered_classes_on_data_with_another_number(trained, tmp_path):
+    """Nothing can be matched by name, so that the numbers of classes alone say it."""
+    run = shutil.copytree(trained[0], tmp_path / "run")
+    (run / outcome.CLASS_NAMES).write_text(json.dumps({"class_names": ["0", "1", "2"]}))
+    names = [*NAMES, "dog"]
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "data.npz", test_images=images, test_labels=np.arange(4), class_names=names)
+    with pytest.raises(InputError, match=r"has 3 classes, the data have 4$"):
+        evaluate.evaluate_run(
+            run, None, tmp_path / "new", [f"data.name=npz:{tmp_path / 'data.npz'}"]
+        )
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_evaluation_is_of_the_step_that_it_evaluated(trained, tmp_path):
+    """The run went on since: the old result is not that of its checkpoint now."""
+    run = shutil.copytree(trained[0], tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["train"]["steps"] = 13
+    # As if it had been stopped at step 12 of 13.
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "result.json").unlink()
+    evaluate.evaluate_run(run, "latest", tmp_path / "new")
+    whole = config_fields.completed(config, base.get_config())
+    assert training.run(whole, run)["resumed_at_step"] == 12
+    with pytest.raises(InputError, match=r"differ:\nevaluate\.step: 12 in the folder, 13 given$"):
+        evaluate.evaluate_run(run, "latest", tmp_path / "new")
+
+
+def test_many_classes_are_not_listed_one_by_one(tmp_path):
+    names = [f"class {number}" for number in range(1000)]
+    (tmp_path / outcome.CLASS_NAMES).write_text(json.dumps({"class_names": names}))
+    with pytest.raises(InputError) as raised:
+        outcome.check_class_names(tmp_path, [*names[:500], "other", *names[501:]])
+    message = str(raised.value)
+    assert message.count("; class 19 and 980 more") == 2 and "class 20" not in message
+    assert "the first that differs is class 500." in message
+
+
+def test_an_evaluation_at_another_size_preprocesses_as_the_run_did(trained, tmp_path, monkeypatch):
+    """The resize keeps its proportion, and images are brought to it as the weights were trained."""
+    run = shutil.copytree(trained[0], tmp_path / "run")
+    assert json.loads((run / "config.json").read_text())["preprocess"]["interpolation"] == ""
+    stored_preprocessing = json.loads((run / "preprocessing.json").read_text())
+    stored_preprocessing |= {"image_size": 32, "resize": 40, "interpolation": "bicubic"}
+    (run / "preprocessing.json").write_text(json.dumps(stored_preprocessing))
+    asked, load_splits = [], data.load_splits
+
+    def recorded(*arguments, **options):
+        asked.append((options["image_size"], options["interpolation"]))
+        return load_splits(*arguments, **options)
+
+    monkeypatch.setattr(data, "load_splits", recorded)
+    same = evaluate.evaluate_run(run, None, tmp_path / "same")["preprocessing"]
+    changes = ["data.image_size=64"]
+    larger = evaluate.evaluate_run(run, None, tmp_path / "larger", changes)["preprocessing"]
+    assert (same["image_size"], same["resize"], same["interpolation"]) == (32, 40, "bicubic")
+    assert (larger["image_size"], larger["resize"], larger["interpolation"]) == (64, 80, "bicubic")
+    assert asked == [(40, "bicubic"), (80, "bicubic")]
 
 
 @pytest.mark.parametrize("split", ["test", "train"])

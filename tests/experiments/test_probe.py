@@ -141,6 +141,14 @@ def test_a_finished_probe_says_so(probed, capsys):
     assert "is finished" in capsys.readouterr().out
 
 
+def test_another_grid_is_another_probe(make_config, probed):
+    _, workdir, _ = probed
+    before = tree_of(workdir)
+    with pytest.raises(InputError, match=r"\nprobe\.count: 5 in the folder, 4 given$"):
+        probe.run(make_config({"count": 4}), workdir)
+    assert tree_of(workdir) == before
+
+
 def test_the_grid_of_the_literature_is_the_default():
     config = tiny_config("digits_sweep")
     assert probe.read_options(config) == probe.DEFAULTS

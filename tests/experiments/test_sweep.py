@@ -115,6 +115,16 @@ def test_the_result_is_the_mean_over_seeds_of_the_chosen_combination(swept):
         assert over_seeds["interval"][1] - over_seeds["mean"] == pytest.approx(half, rel=1e-4)
 
 
+def test_another_grid_is_another_sweep(make_config, swept):
+    _, workdir, _ = swept
+    before = tree_of(workdir)
+    with pytest.raises(
+        InputError, match=r"\nsweep\.learning_rate: .*0\.3\] in the folder, .* given$"
+    ):
+        sweep.run(make_config({"learning_rate": (0.02, 0.4)}), workdir)
+    assert tree_of(workdir) == before
+
+
 def test_hyperparameters_are_not_chosen_for_the_luck_of_one_seed():
     assert sweep.choose(np.array([[0.9, 0.8, 0.8], [0.1, 0.7, 0.8]])) == (0, 2)
     assert sweep.choose(np.array([[0.5, 0.5], [0.6, 0.6]])) == (1, 0)

@@ -4,6 +4,7 @@ A field that is not passed on changes nothing, and its test fails.
 """
 
 import dataclasses
+import fnmatch
 import functools
 import pathlib
 from typing import Any
@@ -205,6 +206,31 @@ def parts(files):
 def test_every_field_is_in_the_table():
     assert sorted(FIELDS) == sorted(config_fields.field_names(base.get_config()))
     assert all(FIELDS.values())
+
+
+# Where, when and with how many images at once: the numbers stay what they are.
+PARTS_WITHOUT_NUMBERS = {"dispatch", "plan"}
+# The number of images that are evaluated at once is a shape of the evaluation step.
+SHAPE_ALONE = {"data.eval_batch_size": {"evaluation"}}
+
+
+def test_fields_without_effect_on_the_result_change_no_part_that_decides_numbers():
+    """A run folder is the same run whatever they are: wrongly among them, a field is silently ignored."""
+    for name, cases in FIELDS.items():
+        if any(fnmatch.fnmatch(name, known) for known in config_fields.WITHOUT_EFFECT):
+            changed = {part for case in cases for part in case.parts.split()}
+            assert changed <= PARTS_WITHOUT_NUMBERS | SHAPE_ALONE.get(name, set()), name
+
+
+def test_fields_that_choose_the_step_or_the_program_are_part_of_the_run():
+    """They change plan or dispatch alone, and with them the selected step or the rounding."""
+    for name in (
+        "train.eval_every_epochs",
+        "train.eval_every_steps",
+        "parallel.mode",
+        "parallel.devices",
+    ):
+        assert not any(fnmatch.fnmatch(name, known) for known in config_fields.WITHOUT_EFFECT), name
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)

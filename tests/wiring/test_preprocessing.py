@@ -3,7 +3,9 @@
 import pytest
 from small import config_with
 
-from experiments import weights
+from experiments import assembly, weights
+from tl_jax import data, models
+from tl_jax.errors import InputError
 
 TRAINED_WITH = {
     "mean": [0.5, 0.4, 0.3],
@@ -38,3 +40,39 @@ def test_what_the_config_says_is_a_deviation():
     spec, deviations = made(preprocess__mean=(0.1, 0.2, 0.3), preprocess__resize=300)
     assert (spec.mean, spec.resize) == ((0.1, 0.2, 0.3), 300)
     assert [line.split()[1] for line in deviations] == ["mean", "resize"]
+
+
+class Asked(Exception):
+    """Ends a load of data once its arguments are known."""
+
+
+@pytest.mark.parametrize("make", [assembly.make_splits, assembly.make_test_split])
+@pytest.mark.parametrize(("interpolation", "resize"), [("bilinear", 110), ("bicubic", None)])
+def test_the_host_is_asked_for_the_preprocessing_of_the_weights(
+    monkeypatch, make, interpolation, resize
+):
+    """Images of mixed sizes are brought to the size before the centre crop, as the device would."""
+
+    def load_splits(*_, **options):
+        raise Asked(options)
+
+    monkeypatch.setattr(data, "load_splits", load_splits)
+    names = ["resnet50.tv_in1k", *models.list_pretrained()]  # trained with resize 256, size 224
+    name = next(n for n in names if models.get_pretrained(n).interpolation == interpolation)
+    known = models.get_pretrained(name)
+    config = config_with({"preprocess.weights": name, "data.image_size": 96})
+    with pytest.raises(Asked) as asked:
+        make(config)
+    (options,) = asked.value.args
+    assert options["interpolation"] == interpolation
+    expected = resize or round(known.resize_size * 96 / known.image_size)
+    assert options["image_size"] == expected
+
+
+def test_the_advice_about_a_long_warmup_is_taken():
+    """2.996 epochs, of 1,000 updates each: 3 would be refused again."""
+    fields = {"optim.warmup_epochs": 5.0, "data.batch_size": 1, "train.steps": 2996}
+    with pytest.raises(InputError, match=r"or at most 2\.99$"):
+        assembly.make_schedule(config_with(fields), 0.1, 2996, 1000)
+    fields["optim.warmup_epochs"] = 2.99
+    assembly.make_schedule(config_with(fields), 0.1, 2996, 1000)

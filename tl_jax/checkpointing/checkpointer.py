@@ -254,6 +254,31 @@ def restore_params(
     Raises:
         InputError: if there is no such checkpoint, or `which` or `best_mode` is unknown.
     """
+    return restore_params_and_step(
+        folder, which, best_metric=best_metric, best_mode=best_mode, stacklevel=5
+    )[0]
+
+
+def restore_params_and_step(
+    folder: str | os.PathLike[str],
+    which: str = "best",
+    *,
+    best_metric: str = "top1_accuracy",
+    best_mode: str = "max",
+    stacklevel: int = 4,
+) -> tuple[dict[str, Any], int]:
+    """Returns what `restore_params` does, and the completed updates of that checkpoint.
+
+    Args:
+        folder: the checkpoint folder of a run; only read.
+        which: "best" or "latest".
+        best_metric: as in `Checkpointer`.
+        best_mode: as in `Checkpointer`.
+        stacklevel: of warnings about damaged checkpoints.
+
+    Raises:
+        InputError: as `restore_params`.
+    """
     if which not in ("best", "latest"):
         raise unknown("checkpoint", which, ["best", "latest"])
     _check_mode(best_mode)
@@ -265,13 +290,13 @@ def restore_params(
     else:
         candidates = verification.steps_by_metric(root, best_metric, best_mode)
     step, damaged = verification.first_verified(root, candidates)
-    _warn(root, damaged)
+    _warn(root, damaged, stacklevel)
     if step is None:
         hint = f"; ask for 'latest' if none was saved with {best_metric}" if which == "best" else ""
         raise InputError(f"no {which} checkpoint that verifies in {root}{hint}")
     with _open_storage() as storage:
         tree = trees.unflatten(_read(storage, root / str(step)))
-    return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}
+    return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}, step
 
 
 def _open_storage() -> "Storage":
@@ -285,11 +310,13 @@ def _check_mode(best_mode: str) -> None:
         raise unknown("best_mode", best_mode, ["max", "min"])
 
 
-def _warn(root: Path, damaged: dict[int, str]) -> None:
+def _warn(root: Path, damaged: dict[int, str], stacklevel: int = 4) -> None:
     if jax.process_index() == 0:
         for step, problem in damaged.items():
             path = root / str(step)
-            warnings.warn(f"skipped the damaged checkpoint {path}: {problem}", stacklevel=4)
+            warnings.warn(
+                f"skipped the damaged checkpoint {path}: {problem}", stacklevel=stacklevel
+            )
 
 
 def _flatten(state: Any) -> dict[str, Any]:

@@ -1,6 +1,12 @@
 """Foreign weights in, strictly accounted for, and our weights out."""
 
-from tl_jax.porting.classes import are_named, class_order, reorder_head, with_matched_head
+from tl_jax.porting.classes import (
+    are_named,
+    class_order,
+    list_names,
+    reorder_head,
+    with_matched_head,
+)
 from tl_jax.porting.export import export_state_dict, save_state_dict
 from tl_jax.porting.hub import fetch
 from tl_jax.porting.load import check_source, load_pretrained
@@ -20,6 +26,7 @@ __all__ = [
     "export_state_dict",
     "fetch",
     "get_naming",
+    "list_names",
     "load_pretrained",
     "name_map",
     "port_state_dict",

@@ -22,6 +22,13 @@ def are_named(class_names: Sequence[str]) -> bool:
     return list(class_names) != [str(number) for number in range(len(class_names))]
 
 
+def list_names(names: Sequence[str]) -> str:
+    """Returns names of classes for a message, the first 20 and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    # Names such as "goldfish, Carassius auratus" hold commas.
+    return "; ".join(names[:_SHOWN]) + more
+
+
 def class_order(source: Sequence[str], target: Sequence[str]) -> list[int] | None:
     """Returns which class of `source` each class of `target` is; None where the order is the same.
 
@@ -39,7 +46,7 @@ def class_order(source: Sequence[str], target: Sequence[str]) -> list[int] | Non
     if list(source) == list(target):
         return None
     lines = [
-        f"only in the {place}: {_list(sorted(names))}"
+        f"only in the {place}: {list_names(sorted(names))}"
         for place, names in (
             ("weights", set(source) - set(target)),
             ("data", set(target) - set(source)),
@@ -49,7 +56,7 @@ def class_order(source: Sequence[str], target: Sequence[str]) -> list[int] | Non
     for place, names in (("weights", source), ("data", target)):
         twice = [name for name, count in collections.Counter(names).items() if count > 1]
         if twice:
-            lines.append(f"more than once in the {place}: {_list(sorted(twice))}")
+            lines.append(f"more than once in the {place}: {list_names(sorted(twice))}")
     if lines:
         raise InputError(
             "\n".join(
@@ -85,9 +92,3 @@ def with_matched_head(report: PortReport) -> PortReport:
         for row in report.entries
     )
     return dataclasses.replace(report, entries=entries)
-
-
-def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    # Names such as "goldfish, Carassius auratus" hold commas.
-    return "; ".join(names[:_SHOWN]) + more
