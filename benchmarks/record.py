@@ -163,16 +163,19 @@ def command_line(prog: str) -> str:
     """Returns how this process was started, without the folders of this machine."""
     name = pathlib.Path(prog).stem if prog.endswith(".py") else prog.split(".")[-1]
     arguments = []
-    private = False
+    private = out = False
     for argument in sys.argv[1:]:
         option, equals, value = argument.partition("=")
         if private:
             argument = "DIR"
+        elif out:
+            argument = _inside(argument)
         elif equals and option in _PRIVATE_ARGUMENTS and value.startswith(("/", "~", ".")):
             argument = f"{option}=DIR"
         elif equals and option == "--out":
             argument = f"{option}={_inside(value)}"
         private = not equals and option in _PRIVATE_ARGUMENTS
+        out = not equals and option == "--out"
         arguments.append(argument)
     return " ".join([f"python -m benchmarks.{name}", *arguments])
 

@@ -168,10 +168,13 @@ def _training_items(setup: Setup, dispatch: Dispatch) -> list[memory.Item]:
 
 
 def _larger(items: list[memory.Item], others: list[memory.Item], phase: str) -> list[memory.Item]:
-    """Returns `items` with those of a phase replaced by `others` where these take more: one is enough."""
-    rest = [item for item in items if item.phase != phase]
+    """Returns `items` with those of a phase replaced by `others` at each place where these take more."""
+    larger = [item for item in items if item.phase != phase]
     own = [item for item in items if item.phase == phase]
-    return [*rest, *max(own, others, key=lambda group: sum(item.bytes for item in group))]
+    for place in memory.PLACES:
+        groups = [[item for item in group if item.where == place] for group in (own, others)]
+        larger += max(groups, key=lambda group: sum(item.bytes for item in group))
+    return larger
 
 
 def _decoded(setup: Setup) -> list[InMemorySplit]:

@@ -202,11 +202,13 @@ def test_one_process_alone_passes_its_errors_on():
 
 
 def test_a_process_ends_with_those_that_failed(monkeypatch):
+    """Whatever the others do, they meet a failure at one collective, of one form, and at no further."""
     told = []
 
-    def gather(failed):
-        told.append(bool(failed))
-        return np.array([failed, True, False, True])
+    def gather(given):
+        told.append(given.view(np.int64).tolist())
+        others = np.array([[1, 0], [0, 5], [1, 0]]).view(np.uint8)
+        return np.concatenate([given[None], others])
 
     monkeypatch.setattr(jax, "process_count", lambda: 4)
     monkeypatch.setattr(sharding.multihost_utils, "process_allgather", gather)
@@ -214,4 +216,7 @@ def test_a_process_ends_with_those_that_failed(monkeypatch):
         pass
     with pytest.raises(KeyError, match="mine"), sharding.together():
         raise KeyError("mine")
-    assert told == [False, True]
+    assert told == [[0, 0], [1, 0]]
+    with pytest.raises(OSError, match="process 1, 3 failed"), sharding.together():
+        sharding.least(2**40)
+    assert told[2:] == [[0, 2**40]]

@@ -98,13 +98,17 @@ def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Arra
 
 
 def least(value: int) -> int:
-    """Returns the smallest of what the processes give, the same in each: what all of them have room for."""
+    """Returns the smallest of what the processes give, the same in each: what all of them have room for.
+
+    Raises:
+        OSError: if another process failed in the block of `together` that this is asked in.
+    """
     if jax.process_count() == 1:
         return value
-    # As bytes: JAX would cut 64-bit integers to 32.
-    given = np.frombuffer(np.int64(value).tobytes(), np.uint8)
-    gathered = np.asarray(multihost_utils.process_allgather(given), np.uint8)
-    return int(gathered.reshape(-1, 8).copy().view(np.int64).min())
+    failures, values = _gathered(False, value)
+    if failures.size:
+        raise _OthersFailed(failures)
+    return int(values.min())
 
 
 @contextlib.contextmanager
@@ -113,21 +117,45 @@ def together() -> Iterator[None]:
 
     To be used around what one process may fail to do alone, such as writing, for otherwise the
     others would wait for it at their next collective. All processes come here, as to a barrier,
-    and none leaves before all have finished the block.
+    and none leaves before all have finished the block. The only collectives in it are `least`, which
+    notices a failure too, and blocks like this one.
 
     Raises:
         OSError: where the block went well, if it failed on another process; names which.
     """
-    failed = True
     try:
         yield
-        failed = False
-    finally:
+    except _OthersFailed as error:
+        # `least` met the failure: the processes have told each other already.
+        raise OSError(*error.args) from None
+    except BaseException:
         if jax.process_count() > 1:
-            failures = np.flatnonzero(multihost_utils.process_allgather(np.array(failed)))
-    if jax.process_count() > 1 and failures.size:
+            _gathered(True, 0)
+        raise
+    if jax.process_count() > 1:
+        failures, _ = _gathered(False, 0)
+        if failures.size:
+            raise OSError(*_OthersFailed(failures).args)
+
+
+class _OthersFailed(OSError):
+    """What `least` raises in a block that failed on other processes."""
+
+    def __init__(self, failures: np.ndarray):
         places = ", ".join(map(str, failures))
-        raise OSError(f"process {places} failed, and says why; this one ends with it")
+        super().__init__(f"process {places} failed, and says why; this one ends with it")
+
+
+def _gathered(failed: bool, value: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the numbers of the processes that failed and the values of all, the same in each.
+
+    One form for `least` and `together`: a process that failed meets the others wherever they are.
+    """
+    # As bytes: JAX would cut 64-bit integers to 32.
+    given = np.frombuffer(np.array([failed, value], np.int64).tobytes(), np.uint8)
+    gathered = np.asarray(multihost_utils.process_allgather(given), np.uint8)
+    numbers = gathered.reshape(-1, 16).copy().view(np.int64)
+    return np.flatnonzero(numbers[:, 0]), numbers[:, 1]
 
 
 class StreamedStep:

@@ -153,6 +153,8 @@ def test_folders_of_this_machine_are_not_recorded(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["sweep.py", "--data_dir", "/home/me/data", "--small"])
     found = record.command_line("python -m benchmarks.sweep")
     assert found == "python -m benchmarks.sweep --data_dir DIR --small"
+    monkeypatch.setattr(sys, "argv", ["sweep.py", "--out", "/home/me/sweep.json", "--small"])
+    assert record.command_line("sweep.py") == "python -m benchmarks.sweep --out sweep.json --small"
 
 
 def test_stages_say_whether_their_file_is_complete(tmp_path, monkeypatch):

@@ -172,3 +172,10 @@ def test_images_that_fit_once_but_not_twice_are_read_from_the_host(photos, monke
         monkeypatch.setattr(memory, "host_available", lambda available=available: available)
         monkeypatch.setattr(memory, "available", lambda device: 10**9)
         assert dispatch._layout(setup) == expected
+
+
+def test_the_larger_pass_is_chosen_for_each_place():
+    first = [memory.Item("a", 9, "device", "x"), memory.Item("b", 1, "host", "x")]
+    second = [memory.Item("a", 2, "device", "x"), memory.Item("b", 20, "host", "x")]
+    lasting = memory.Item("c", 5)
+    assert dispatch._larger([lasting, *first], second, "x") == [lasting, first[0], second[1]]

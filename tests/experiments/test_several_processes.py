@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 
+import numpy as np
 import pytest
 from running import SECONDS, arguments, metric_lines, tree_of, wait_for_steps
 
@@ -30,7 +31,7 @@ COMMAND = [
 ]
 
 
-def start_two(launcher, workdir, *flags, devices=2, small=True):
+def start_two(launcher, workdir, *flags, each=((), ()), devices=2, small=True):
     """Starts two processes, with so many devices each, that find each other at a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -40,6 +41,7 @@ def start_two(launcher, workdir, *flags, devices=2, small=True):
             "finetune",
             *COMMAND,
             *flags,
+            *each[number],
             f"--workdir={workdir}",
             f"--coordinator=127.0.0.1:{port}",
             "--num_processes=2",
@@ -151,3 +153,26 @@ def test_pmap_is_for_one_process(launcher, tmp_path):
     assert [code for code, _, _ in ended] == [2, 2], ended
     assert all("parallel.mode=pmap in 2 processes: expected jit" in err for _, _, err in ended)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_failure_of_one_process_is_told_and_ends_both(launcher, tmp_path):
+    """Process 1 has no data: it fails where the other is about to agree on the room of both."""
+    present, absent = tmp_path / "present.npz", tmp_path / "absent.npz"
+    random = np.random.default_rng(0)
+    np.savez(
+        present,
+        **{
+            f"{split}_{name}": values
+            for split in ("train", "test")
+            for name, values in (
+                ("images", random.integers(0, 256, (40, 8, 8, 3), np.uint8)),
+                ("labels", np.arange(40) % 2),
+            )
+        },
+    )
+    every = arguments(data__examples_per_class=0)
+    flags = [[f"--config.data.name=npz:{path}", *every] for path in (present, absent)]
+    ended = both_ended(start_two(launcher, tmp_path / "run", each=flags))
+    assert [code for code, _, _ in ended] == [1, 2], ended
+    assert "process 1 failed, and says why" in ended[0][2]
+    assert str(absent) in ended[1][2]
