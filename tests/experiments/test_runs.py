@@ -227,7 +227,7 @@ def test_a_run_says_what_it_reports_on_and_what_it_ignored(tmp_path, capsys):
     assert result["splits"]["test"]["examples"] == 8
     assert result["splits"]["validation"]["examples"] == 2
     assert result["selection"].endswith(
-        "held out of train; val (there is no test split with labels) was read once, at the end"
+        "on validation; val (there is no test split with labels) was read once, at the end"
     )
     ignored, reported = result["data_notes"]
     assert ignored.endswith("ignored files of types that are not read (4): 4 .txt")
