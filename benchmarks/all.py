@@ -1,15 +1,15 @@
 """Measures what README.md and docs/ show, stage by stage, each into its JSON under results/.
 
-    python -m benchmarks.all --list                                stages, minutes, and what is there
-    python -m benchmarks.all --only=flops,memory                   these stages, whatever is there
+    python -m benchmarks.all --list                                stages, minutes, and which are measured
+    python -m benchmarks.all --only=flops,memory                   these stages, measured or not
     python -m benchmarks.all --data_dir=DIR                        all that is missing or of another revision
     python -m benchmarks.figures                                   afterwards: writes the pages
 
-Each stage is a command of its own, so that the work can be done in pieces. Throughput goes on where it stopped; named
+Each stage is a separate command, so that the work can be done in pieces. Throughput resumes where it stopped; named
 in --only, it repeats the rows that were measured on a busy machine. What depends on the platform or on the version of
-JAX lies in a folder of its own, such as results/cpu-jax0.10, so that several Pythons can be measured beside each
+JAX is kept in a separate folder, such as results/cpu-jax0.10, so that several Pythons can be measured beside each
 other: run this with each of them. A timing stage wants the machine for itself; the file says which share of the cores
-other programs took meanwhile.
+other programs took at the same time.
 """
 
 import argparse
@@ -33,7 +33,7 @@ class Stage:
         minutes: about, on two cores.
         arguments: of `python -m`; "DIR" stands for --data_dir.
         timed: whether it wants a quiet machine.
-        by_version: whether its figures depend on the version of JAX and its file lies in such a folder.
+        by_version: whether its figures depend on the version of JAX and its file is kept in such a folder.
         rows: of the complete file, where it can be made in pieces.
     """
 

@@ -3,7 +3,7 @@
     python -m benchmarks.compare --config=configs/quickstart.py --out=results/quickstart.json
     python -m benchmarks.compare --config=configs/cifar10_compare.py --data_dir=DIR --out=results/cifar10_compare.json
 
-The comparison runs in a process and a folder of its own; decoded images may be there before, compiled programs as
+The comparison runs in a separate process and folder; decoded images may be there before, compiled programs as
 well, as for anybody who runs the command twice.
 """
 

@@ -1,7 +1,7 @@
 """The tables of README.md and docs/, each a function from the folder results/ to Markdown.
 
-Timings lie in one folder for each platform and version of JAX, such as results/cpu-jax0.10, and a table shows all of
-them, one below the other. A file that is not there is said to be missing, with the command that makes it.
+Timings are kept in one folder for each platform and version of JAX, such as results/cpu-jax0.10, and a table shows
+all of them, one below the other. A file that is not there is said to be missing, with the command that makes it.
 """
 
 import json
@@ -507,7 +507,9 @@ def _caption(run: Mapping[str, Any], *, timed: bool = True, torch: bool = False)
         f"revision `{commit}`{dirty}",
     ]
     if timed and run.get("busy_elsewhere", 0.0) >= 0.05:
-        parts.append(f"other programs took {run['busy_elsewhere']:.0%} of the cores meanwhile")
+        parts.append(
+            f"other programs took {run['busy_elsewhere']:.0%} of the cores at the same time"
+        )
     parts.append(f"`{run['command']}`")
     return "; ".join(part for part in parts if part) + "."
 

@@ -1,6 +1,6 @@
 """The figures of README.md and docs/: each comes from a JSON file under results/, and no other number stands there.
 
-    python -m benchmarks.figures            writes the figures anew
+    python -m benchmarks.figures            writes the figures again
     python -m benchmarks.figures --check    exits with code 1 where one is stale, or a number has no origin
 
 In Markdown three comments mark where a figure comes from; `<!-- end -->` ends each:

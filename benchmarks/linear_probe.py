@@ -3,7 +3,7 @@
     python -m benchmarks.linear_probe --data_dir=DIR [--out=FILE] [--config=configs/cifar10_linear_probe.py]
         [--epochs=10] [--long_epochs=100] [--torch_epochs=10] [--train_split='train[:10%]'] [--set train.seed=1 ...]
 
-Every run is a command in a process of its own, timed from its start to its end, imports, loading and the
+Every run is a command in a separate process, timed from its start to its end, imports, loading and the
 report included. Decoded images and the uncached programs are there before; stored features, and the programs
 of the first run on them, are not. Runs, in this order:
 
@@ -152,7 +152,7 @@ class Command:
 
 
 def measure_torch(args: argparse.Namespace) -> dict:
-    """Returns what the same probe takes in PyTorch, both ways, each in a process of its own."""
+    """Returns what the same probe takes in PyTorch, both ways, each in a separate process."""
     tutorial = run_torch(args, "tutorial", args.torch_epochs)
     if "not_measured" in tutorial:
         return tutorial

@@ -6,7 +6,7 @@
     recording = record.Recording(parser, args)      # refuses here, before anything is measured
     recording.write({"rows": measure(args)})
 
-Without --out a benchmark prints its JSON and writes nothing, whatever the tree looks like.
+Without --out a benchmark prints its JSON and writes nothing, clean tree or not.
 """
 
 import argparse
@@ -218,7 +218,7 @@ def _processor() -> str:
 
 
 def _inside(path: str) -> str:
-    """Returns a path as it looks from the repository; of one that lies elsewhere, its name."""
+    """Returns a path as it looks from the repository; of one outside of it, its name."""
     full = pathlib.Path(path).resolve()
     if full.is_relative_to(REPOSITORY):
         return full.relative_to(REPOSITORY).as_posix()

@@ -16,10 +16,10 @@ there:
 PyTorch is imported only where one of its sides is asked for: `--sides jax` measures ours alone in its process.
 
 Logits and the loss of the first step must agree between the sides before a row is timed. Rounds then go through the
-sides in turn. A turn begins with a step of its own, since the sides take each other's caches and memory pages; it is
+sides in turn. A turn begins with an extra step, since the sides take each other's caches and memory pages; it is
 recorded apart ("milliseconds_first_of_turn"). Then the step is repeated until it has taken its share of --seconds,
 at least once. CPU time (the part of the kernel apart) and page faults of the process are recorded beside wall time:
-they tell a slow step from one that waited, and a step that computes from one that gets its memory anew.
+they tell a slow step from one that waited, and a step that computes from one that allocates its memory again.
 
 A row already in --out is skipped unless --again is given, so that a long run can be made in pieces; unless, that is,
 other processes took more than a twentieth of the cores while it was timed ("busy_elsewhere"), for the sides share the
@@ -174,7 +174,7 @@ def _turn(side: Side, repeats: int) -> dict[str, float]:
 
 
 def _measured(side: Side, repeats: int) -> dict[str, float]:
-    """Returns the wall time of some steps, and what this process used meanwhile."""
+    """Returns the wall time of some steps, and what this process used for them."""
     side.wait()
     before = resource.getrusage(resource.RUSAGE_SELF)
     start = time.perf_counter()

@@ -137,7 +137,7 @@ def make(
 
 @contextlib.contextmanager
 def native_convolutions() -> Iterator[None]:
-    """Convolutions traced meanwhile keep the gradients that JAX derives, on a CPU too."""
+    """Convolutions traced inside keep the gradients that JAX derives, on a CPU too."""
     with mock.patch.object(convolution, "convolve", convolution._native):
         yield
 

@@ -254,7 +254,7 @@ def make_schedule(
 def _check_schedule(
     config: ml_collections.ConfigDict, steps: int, warmup_steps: int, boundaries: Sequence[int]
 ) -> None:
-    """Raises InputError unless warm-up and boundaries, in updates, lie within a run of so many."""
+    """Raises InputError unless warm-up and boundaries, in updates, are within a run of so many."""
     section = config.optim
     length = (
         f"the run has {steps:,} updates (train.steps)"

@@ -28,7 +28,6 @@ from tl_jax.loops import NonFiniteLoss, Stopped
 EXIT_INPUT, EXIT_STOPPED, EXIT_FAILURE = 2, 75, 1
 
 _IMPORTED = time.perf_counter()
-_CHECKPOINT_OVERRIDES: list[str] = []
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, where processes are started by hand."
@@ -155,7 +154,7 @@ def help_text(main: Callable[[], object]) -> str:
         rows = [("--config=FILE", "the experiment, such as configs/quickstart.py")]
         if name == "evaluate":
             rows.append(("--checkpoint=RUN", "or the folder of a run, which brings its own config"))
-        rows.append(("--workdir=DIR", "the run folder: made, or gone on with where it exists"))
+        rows.append(("--workdir=DIR", "the run folder: new, or one to resume"))
         rows += [
             (f"--config.{field}", text) for field, text in _HELP_FIELDS.get(name, _FINETUNE_FIELDS)
         ]
@@ -212,7 +211,7 @@ _PREPARE_DATA_HELP = [
 ]
 _EXIT_CODES = (
     "Exit codes: 0 done; 2 the input is wrong, the message says what to change; 75 stopped on request with a\n"
-    "checkpoint saved, the same command goes on; 1 anything else."
+    "checkpoint saved, the same command resumes; 1 anything else."
 )
 
 
@@ -231,7 +230,7 @@ def process_seconds() -> float:
 
 def checkpoint_overrides() -> list[str]:
     """Returns the assignments of `--config.FIELD=VALUE` that were given with --checkpoint."""
-    return list(_CHECKPOINT_OVERRIDES)
+    return [f"{name}={text}" for name, text in config_fields.overrides(sys.argv)]
 
 
 def _parse_flags(argv: list[str]) -> None:
@@ -253,20 +252,18 @@ def _without_overrides(argv: list[str]) -> list[str]:
 
     absl knows the fields of the file in --config alone.
     """
-    _CHECKPOINT_OVERRIDES.clear()
     names = [argument.lstrip("-").partition("=")[0] for argument in argv[1:] if argument[:1] == "-"]
     if "checkpoint" not in names or "config" in names:
         return argv
+    for name, text in config_fields.overrides(argv):
+        if text is None:
+            raise InputError(f"--config.{name}: expected a value, as in --config.{name}=VALUE")
     kept, arguments = argv[:1], iter(argv[1:])
     for argument in arguments:
-        if not argument.lstrip("-").startswith("config.") or argument[:1] != "-":
+        if not argument.startswith("-") or not argument.lstrip("-").startswith("config."):
             kept.append(argument)
-            continue
-        name, equals, text = argument.lstrip("-").removeprefix("config.").partition("=")
-        value = text if equals else next(arguments, None)
-        if value is None:
-            raise InputError(f"{argument}: expected a value, as in --config.{name}=VALUE")
-        _CHECKPOINT_OVERRIDES.append(f"{name}={value}")
+        elif "=" not in argument:
+            next(arguments)  # its value
     return kept
 
 
@@ -321,10 +318,11 @@ def _start_jax() -> None:
 def _order_collectives() -> None:
     """Keeps the collectives of a program in the same order in every process, on CPUs.
 
-    XLA's default scheduler for CPU optimises for concurrency: all-reduces that do not depend on each other are
-    under way together, on one Gloo connection without tags, and meet those of other tensors in the other
-    process. Both processes end then ("Received data size doesn't match expected size"): ResNet-20 on two
-    processes always, under jaxlib 0.10.2 and 0.12.0; never with this flag. GPUs and TPUs do not read it.
+    XLA's default scheduler for CPU optimises for concurrency: all-reduces that do not depend on each other run
+    at the same time, on one Gloo connection without tags, and can be paired with those of other tensors in the
+    other process. Both processes end then ("Received data size doesn't match expected size"): ResNet-20 on two
+    processes of one device did so in seven runs of seven, one under jaxlib 0.10 and six under 0.12, and in no
+    run since with this flag. GPUs and TPUs do not read it.
     """
     flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
     # First, so that a value given by the user counts.

@@ -49,7 +49,7 @@ ELEMENTS = {
     "sweep.seed": int,
 }
 # The one list of fields that cannot change a number of the result: where or how fast it is computed,
-# what is written and when. A run goes on, or is finished, whatever they are. "report.*" is a section.
+# what is written and when. Changing them resumes the same run. "report.*" is a section.
 WITHOUT_EFFECT = (
     "cache.dir",
     "cache.storage",

@@ -116,7 +116,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def _is_inside(value: float, interval: str) -> bool:
-    """Returns whether a number lies in an interval such as `[0, 1)`."""
+    """Returns whether a number is in an interval such as `[0, 1)`."""
     low, high = (float(bound) for bound in interval[1:-1].split(","))
     above = low <= value if interval[0] == "[" else low < value
     return (

@@ -1,7 +1,7 @@
-"""How the updates of a run reach the devices: where its data are, how many updates go at once.
+"""How the updates of a run reach the devices: where its data are stored, how many updates one dispatch makes.
 
 Data that fit are stored on the devices and several updates are dispatched together; other data are read
-ahead on the host, and every batch is on its way to the devices before the step before it ends. What all
+ahead on the host, and every batch is copied to the devices before the previous step ends. What all
 of it takes is counted here, and refused where there is no room, before anything is placed.
 """
 
@@ -20,7 +20,7 @@ from experiments.evaluator import compile_or_refuse
 from experiments.preparation import Setup, make_pure_step
 from tl_jax import memory, resident, sharding, trees
 from tl_jax.activations import ActivationSplit
-from tl_jax.data import InMemorySplit, Split, stream
+from tl_jax.data import InMemorySplit, stream
 from tl_jax.data.records import LazySplit
 from tl_jax.errors import InputError
 
@@ -80,11 +80,6 @@ def make(setup: Setup) -> Dispatch:
     return dataclasses.replace(dispatch, memory=tuple(memory.plan(items, capacity)))
 
 
-def memory_plan(setup: Setup, how: Dispatch) -> list[dict[str, Any]]:
-    """Returns the rows of what the run is going to hold, on one device and on the host."""
-    return list(how.memory)
-
-
 def _checked_items(setup: Setup, dispatch: Dispatch) -> tuple[list[memory.Item], dict[str, int]]:
     """Returns the items of the memory plan and what each place has for them; InputError if it is too little."""
     decoded = _decoded(setup)
@@ -127,7 +122,7 @@ def _lasting_items(
         memory.Item(f"training data ({dispatch.data})", dispatch.data_bytes),
     ]
     if setup.cache is not None and not dispatch.data_bytes:
-        items.append(memory.Item("training activations", _num_bytes(split), setup.cache["storage"]))
+        items.append(memory.Item("training activations", split.num_bytes, setup.cache["storage"]))
     items += [
         memory.Item("Python, JAX and compiled programs", here, "host"),
         memory.Item("checkpoints and report, about", _OTHER_BYTES, "host"),
@@ -140,7 +135,7 @@ def _lasting_items(
         ),
     ]
     if dispatch.data_bytes and isinstance(split, InMemorySplit) and split.whole()[0] is not split:
-        items.append(memory.Item("training images, copied", _num_bytes(split), "host", "placing"))
+        items.append(memory.Item("training images, copied", split.num_bytes, "host", "placing"))
     return items
 
 
@@ -187,7 +182,7 @@ def _activations_on_host(setup: Setup) -> int:
     """Returns the bytes of the training activations that are in the host's memory already."""
     if setup.cache is None or setup.cache["storage"] != "host":
         return 0
-    return _num_bytes(setup.inputs["train"])
+    return setup.inputs["train"].num_bytes
 
 
 def _room(setup: Setup, items: list[memory.Item], capacity: dict[str, int]) -> int:
@@ -254,7 +249,7 @@ def _layout(setup: Setup) -> str | None:
         left = max(0, memory.host_available() - missing)
         room = min(room, left // (2 * len(setup.mesh.local_devices)))
     room = sharding.least(room)
-    layout = resident.choose_layout(_num_bytes(split), setup.mesh, room, placement)
+    layout = resident.choose_layout(split.num_bytes, setup.mesh, room, placement)
     # Activations were found to fit: what is free may have become a little less since.
     return layout if setup.cache is None or placement == "host" else layout or "sharded"
 
@@ -270,7 +265,7 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
         one_by_one=_convolves_backwards(setup) and setup.model.groups > 1,
     )
     state = jax.eval_shape(setup.initial_state_on_host)
-    images = jax.ShapeDtypeStruct((len(split) * order.views, *split.image_shape), _dtype(split))
+    images = jax.ShapeDtypeStruct((len(split) * order.views, *split.image_shape), split.dtype)
     labels = jax.ShapeDtypeStruct((len(split),), jnp.int32)
     lowered = step.lower(state, 1, order.batch_size, images, labels)
     updates = setup.config.train.updates_per_dispatch or _updates(setup, lowered)
@@ -318,7 +313,7 @@ def _streamed(setup: Setup) -> Dispatch:
     config, split, order = setup.config, setup.inputs["train"], setup.order
     step = sharding.StreamedStep(make_pure_step(setup), setup.mesh, config.parallel.mode)
     batch = {
-        "image": jax.ShapeDtypeStruct((order.batch_size, *split.image_shape), _dtype(split)),
+        "image": jax.ShapeDtypeStruct((order.batch_size, *split.image_shape), split.dtype),
         **{
             name: jax.ShapeDtypeStruct((order.batch_size,), jnp.int32)
             for name in ("label", "position", "index")
@@ -365,16 +360,6 @@ def _convolves_backwards(setup: Setup) -> bool:
 
 def _take(items: Iterator, count: int) -> list:
     return [item for _, item in zip(range(count), items, strict=False)]
-
-
-def _dtype(split: Split) -> np.dtype:
-    return split.dtype if isinstance(split, ActivationSplit) else np.dtype(np.uint8)
-
-
-def _num_bytes(split: Split) -> int:
-    if isinstance(split, ActivationSplit):
-        return split.num_bytes
-    return len(split) * int(np.prod(split.image_shape))
 
 
 def _rows(split: InMemorySplit | ActivationSplit) -> np.ndarray:

@@ -89,7 +89,7 @@ def evaluate_run(
     _change(config, changes, preprocessing)
     variables, step = checkpointing.restore_params_and_step(run / "checkpoints", which)
     initial = weights.Initial(variables, preprocessing, None)
-    # The step, too: the run may have gone on since its last evaluation.
+    # The step, too: the run may have been resumed since its last evaluation.
     record = {"checkpoint": str(run), "which": which, "step": step}
     names = outcome.class_names_of(run)
     selection = f"the {which} checkpoint of {run}"
@@ -146,7 +146,7 @@ def _evaluate(
         workdir: the folder of the evaluation.
         selection: which weights these are, in words.
         record: what `config.json` is to say besides the config.
-        class_names: of the checkpoint's head; empty where nobody says.
+        class_names: of the checkpoint's head; empty where they are unknown.
     """
     given = {**json.loads(config.to_json()), "evaluate": record}
     identity = config_fields.identity(config, "evaluate")

@@ -143,7 +143,7 @@ class Evaluator:
 
     def _fitted(self, params: Any, batch_stats: Any, split: Split, room: int | None) -> Pass:
         rows = self.rows(split)
-        key = (rows, tuple(split.image_shape), _dtype(split))
+        key = (rows, tuple(split.image_shape), split.dtype)
         if key not in self._passes:
             if room is None:
                 room = sharding.least(memory.available(jax.local_devices()[0]))
@@ -161,7 +161,7 @@ class Evaluator:
 
     def _most(self, split: Split) -> int:
         """Returns the rows whose pixels or activations are `BATCH_BYTES` on each device."""
-        one = {"image": jax.ShapeDtypeStruct((1, *split.image_shape), _dtype(split))}
+        one = {"image": jax.ShapeDtypeStruct((1, *split.image_shape), split.dtype)}
         seen = jax.eval_shape(self._transform, one["image"])
         pixels = 0 if isinstance(split, ActivationSplit) else int(np.prod(seen.shape))
         return self._mesh.size * max(1, BATCH_BYTES // max(_row_bytes(split), pixels))
@@ -221,7 +221,7 @@ def compile_or_refuse(compiled: Callable[[], Any], what: str, fields: str) -> An
 def _batch(split: Split, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
     whole = jax.ShapeDtypeStruct((rows,), jnp.int32)
     return {
-        "image": jax.ShapeDtypeStruct((rows, *split.image_shape), _dtype(split)),
+        "image": jax.ShapeDtypeStruct((rows, *split.image_shape), split.dtype),
         "label": whole,
         "position": whole,
         "index": whole,
@@ -230,8 +230,4 @@ def _batch(split: Split, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _row_bytes(split: Split) -> int:
-    return int(np.prod(split.image_shape)) * _dtype(split).itemsize
-
-
-def _dtype(split: Split) -> np.dtype:
-    return split.dtype if isinstance(split, ActivationSplit) else np.dtype(np.uint8)
+    return int(np.prod(split.image_shape)) * split.dtype.itemsize

@@ -102,7 +102,7 @@ def class_names_of(run: pathlib.Path) -> list[str]:
 
 
 def check_class_names(run: pathlib.Path, class_names: Sequence[str]) -> None:
-    """Compares the classes of the data with those of a run that is gone on with.
+    """Compares the classes of the data with those of a run that is resumed.
 
     Raises:
         InputError: if they have other names or another order: the run's head would mean other classes.

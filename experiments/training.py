@@ -216,7 +216,7 @@ def train(
     config, primary = setup.config, jax.process_index() == 0
     intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=how.updates)
     if primary:
-        plan = dispatch.memory_plan(setup, how)
+        plan = list(how.memory)
         reporting.print_table("Memory plan", plan)
         folder.write_json("memory.json", plan)
     how.place()

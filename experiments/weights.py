@@ -29,7 +29,7 @@ class Initial:
 
     Attributes:
         variables: {"params", "batch_stats"}.
-        preprocessing: what the weights were trained with; None where nobody says.
+        preprocessing: what the weights were trained with; None where it is unknown.
         port_report: the account of ported weights; None for random ones.
         deviations: what is assumed of the weights, a line each.
     """
@@ -67,7 +67,7 @@ def find(config: ml_collections.ConfigDict) -> str:
 
 
 def preprocessing_of(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
-    """Returns the preprocessing that the weights of a run were trained with, or None where nobody says.
+    """Returns the preprocessing that the weights of a run were trained with, or None where it is unknown.
 
     Raises:
         InputError: if `preprocess.weights` is no registered name.
@@ -80,7 +80,7 @@ def preprocessing_of(config: ml_collections.ConfigDict) -> dict[str, Any] | None
 
 
 def trained_with(weights: str) -> dict[str, Any] | None:
-    """Returns the preprocessing that weights were trained with, or None where nobody says.
+    """Returns the preprocessing that weights were trained with, or None where it is unknown.
 
     Args:
         weights: from `find`.
@@ -149,13 +149,13 @@ def match_head(
     """Returns how to order the classes of a head that is kept (None: as they are), and lines about it.
 
     Args:
-        names: of the head's classes; empty where nobody says.
+        names: of the head's classes; empty where they are unknown.
         class_names: of the data.
         source: what messages call the weights.
         hint: ends the message where the names are not the same.
 
     Raises:
-        InputError: if the names are not the same, in whatever order.
+        InputError: if the names are not the same, in any order.
     """
     unnamed = [
         place
@@ -181,7 +181,7 @@ def match_head(
 
 
 def class_names_of_weights(source: str) -> list[str]:
-    """Returns the names of the classes of a head, in its order; empty where nobody says.
+    """Returns the names of the classes of a head, in its order; empty where they are unknown.
 
     Args:
         source: from `find`, or the path of a file.

@@ -1,7 +1,7 @@
 """What happens to pixels on the device: from stored uint8 images to the network's input.
 
 Pure functions meant to run inside the compiled step. Images are first brought to the network's input
-size, S x S; augmentation is measured in its pixels, whatever the size at which images are stored.
+size, S x S; augmentation is measured in its pixels, at any stored size.
 Shapes: B images of H x W pixels at their stored size, C channels.
 """
 

@@ -100,10 +100,10 @@ def gather(mesh: Mesh, layout: str, data: jax.Array, rows: jax.Array) -> jax.Arr
 
 
 class ResidentStep:
-    """Several updates in one call, on a split that lies on the devices.
+    """Several updates in one call, on a split that is stored on the devices.
 
     One program is `lax.scan` over the updates, except where there is one update: the program is then that
-    of a step on one batch, after a gather. Every number of updates is a program of its own, compiled when
+    of a step on one batch, after a gather. Every number of updates is a separate program, compiled when
     first needed. `step(state, rows)`, with int32 rows [U, B] on the host, returns the next state and the
     metrics [U], left on the device; the state is donated.
     """

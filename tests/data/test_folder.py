@@ -237,7 +237,7 @@ def test_what_is_no_folder_of_images_is_refused(tmp_path, path):
 ONE_CLASS = {
     "one class": (["cat/0.png"], "has one class only, 'cat'; expected two or more"),
     "one class of train": (["train/cat/0.png", "test/cat/1.png"], "train has one class only, 'cat'"),
-    "images beside it": (["train/cat/0.png", "train/1.png"], "1 images lie beside 'cat'"),
+    "images beside it": (["train/cat/0.png", "train/1.png"], "1 images are beside 'cat'"),
     "the folder above": (["mine/cat/0.png", "mine/dog/0.png"], "give --config.data.name=folder:"),
     "the folder above splits": (["mine/train/a/0.png", "mine/test/a/0.png"], "mine, which holds test, train"),
     "train without labels": (["train/images/0.png", "val/a/0.png"], "train has one class only, 'images'"),

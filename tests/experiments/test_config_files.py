@@ -1,4 +1,4 @@
-"""Config files of users: what they set must exist; everything wrong is told at once, with its line."""
+"""Config files of users: what they set must exist; all problems are listed at once, each with its line."""
 
 import textwrap
 

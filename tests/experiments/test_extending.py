@@ -1,4 +1,4 @@
-"""Run folders gone on with: longer runs, fields that change no number, folders of older versions."""
+"""Run folders used again: longer runs, fields that change no number, folders of older versions."""
 
 import json
 

@@ -67,7 +67,7 @@ class Mutant:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of a mutant.
+    """The result for one mutant.
 
     Attributes:
         mutant: the mutant.

@@ -1,4 +1,4 @@
-"""The packaged weights are what their card says: bytes, preprocessing, and accuracy where the data are at hand."""
+"""The packaged weights are what their card says: bytes, preprocessing, and accuracy where the data are available."""
 
 import json
 import pathlib

@@ -35,7 +35,7 @@ def parts_of(config) -> dict[str, str]:
     draws: the seed from which every update draws its random numbers.
     prefix: all that stored activations depend on, and their shape and type.
     plan: when the run logs, evaluates, saves and ends.
-    dispatch: where its data lie, on how many devices, and how many updates go at once.
+    dispatch: where its data are stored, on how many devices, and how many updates go at once.
     """
     with nothing_compiled() as seen:
         setup = activation_cache.use(prepare(config))

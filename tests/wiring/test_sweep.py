@@ -1,4 +1,4 @@
-"""A member of a sweep is the run that its values describe; whose test accuracy is told is told of whom."""
+"""A member of a sweep is the run that its values describe; test accuracies belong to their members."""
 
 import json
 

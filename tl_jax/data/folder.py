@@ -214,7 +214,7 @@ class Folder:
         return (
             f"{place} has one class only, {name!r}; expected two or more class folders, as any network "
             "is right on one class"
-            + (f"; {len(beside)} images lie beside {name!r} in no class folder" if beside else "")
+            + (f"; {len(beside)} images are beside {name!r} in no class folder" if beside else "")
             + (f"; ignored {ignored}" if ignored else "")
         )
 

@@ -2,7 +2,7 @@
 
 Orientation: a camera that was held sideways says so in the EXIF header. Sizes and pixels are those of
 the turned image. (In a PNG the header counts where it stands before the pixels; Pillow turns TIFF
-images by itself.) Transparent pixels are laid over white. Of an animation the first frame counts.
+images by itself.) Transparent pixels become white. Of an animation the first frame counts.
 Of 16 bits a channel only the upper eight are kept in colour images; grey ones are refused.
 
 H, W: rows and columns of the turned image. S: the side of a square.
@@ -159,7 +159,7 @@ def _orientation(image: Image.Image) -> int:
 def _draft(image: Image.Image, side: int) -> tuple[int, int, float, float] | None:
     """Makes an opened JPEG decode at a fraction of its size; returns the part of it that has pixels.
 
-    The last row and column of the reduced image may lie half outside of the picture. None: all of it.
+    The last row and column of the reduced image may be half outside of the picture. None: all of it.
     """
     if not side or min(image.size) < 2 * _DRAFT * side:
         return None

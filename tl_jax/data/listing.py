@@ -1,4 +1,4 @@
-"""The image files of class folders, and an account of everything else that lies there."""
+"""The image files of class folders, and what else is there."""
 
 import collections
 import dataclasses
@@ -56,7 +56,7 @@ class Ignored:
         system: paths of files that an operating system or a file manager left.
         folders: those of operating systems and editors, and those that are not a split.
         loops: symbolic links to a folder that is read already.
-        loose: images that lie beside class folders instead of in one.
+        loose: images beside class folders instead of in one.
     """
 
     endings: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -223,7 +223,7 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def _holds(outer: str, inner: Path) -> bool:
-    """Returns whether `inner` is `outer` or lies below it, all links followed."""
+    """Returns whether `inner` is `outer` or is below it, all links followed."""
     real = os.path.realpath(outer)
     return os.path.commonpath([real, os.path.realpath(inner)]) == real
 

@@ -350,7 +350,7 @@ def _in_memory(
     for role, split in splits.items():
         if isinstance(split, records.LazySplit) and split.num_bytes <= room:
             room -= split.num_bytes
-            # A few of very many are decoded sooner than the files they lie in are read for a fingerprint.
+            # A few of very many are decoded sooner than their files are read for a fingerprint.
             few = _FEW * len(split) < len(split.records)
             placed[role] = split.in_memory(None if few else cache)
     return placed

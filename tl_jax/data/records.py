@@ -182,6 +182,11 @@ class LazySplit:
         return self._labels
 
     @property
+    def dtype(self) -> np.dtype:
+        """Of the decoded images: uint8."""
+        return np.dtype(np.uint8)
+
+    @property
     def num_bytes(self) -> int:
         """Bytes that all images take once decoded."""
         return len(self) * int(np.prod(self.image_shape))

@@ -41,7 +41,7 @@ def hold_out(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.
     classes, sizes = np.unique(labels, return_counts=True)
     shares = sizes * (count / len(labels))
     counts = np.floor(shares).astype(np.int64)
-    # By the last key first: exact shares come last, whatever rounding errors they have.
+    # By the last key first: exact shares come last, with or without rounding errors.
     largest = np.lexsort((counts - shares, counts + 1 >= sizes, shares - counts < 1e-9))
     counts[largest[: count - counts.sum()]] += 1
     held = _choose(labels, classes, counts, seed, _HOLD_OUT)

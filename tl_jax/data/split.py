@@ -38,6 +38,16 @@ class Split(Protocol):
         """(H, W, C) of every image."""
         ...
 
+    @property
+    def dtype(self) -> np.dtype:
+        """What `gather` returns: uint8, or that of stored activations."""
+        ...
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all its images, decoded, or of its activations."""
+        ...
+
     def __len__(self) -> int: ...
 
     def gather(self, indices: np.ndarray) -> np.ndarray:
@@ -201,6 +211,16 @@ class InMemorySplit:
         """(H, W, C) of every image."""
         _, height, width, channels = self._pixels.shape
         return height, width, channels
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the images: uint8."""
+        return np.dtype(np.uint8)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the images of this split."""
+        return len(self) * int(np.prod(self.image_shape))
 
     @property
     def whole_bytes(self) -> int:

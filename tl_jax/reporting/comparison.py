@@ -238,7 +238,7 @@ def _rows(
 
 
 def _further_fields(results: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
-    """Returns the fields without a place of their own."""
+    """Returns the fields that have no column yet."""
     placed = (*_PLACED, metric, VALIDATION + metric)
     return [name for name in tables.columns(results) if name not in placed]
 
