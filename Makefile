@@ -17,6 +17,9 @@ FIND = for version in $(VERSIONS) 3; do \
 		if "$$python" -c '$(USABLE)' 2> /dev/null; then echo "$$python"; exit; fi; done; done
 PYTHON ?= $(shell $(FIND))
 
+# XLA's CPU programs get their memory anew at every call: in huge pages that is quick (docs/performance.md).
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+
 .PHONY: quickstart test lint format clean python
 .DEFAULT_GOAL := quickstart
 

@@ -294,6 +294,26 @@ def throughput(results: pathlib.Path) -> str:
 
 
 @table
+def throughput_alone(results: pathlib.Path) -> str:
+    """Images a second of full steps, without and with huge pages under each version of JAX."""
+    kinds = {"throughput_alone": "", "throughput_huge_pages": ", huge pages"}
+    found = sorted(results.glob("*-jax*"), key=_variant_order)
+    paths = [(folder / f"{name}.json", words) for folder in found for name, words in kinds.items()]
+    runs = [(_read(path), words) for path, words in paths if path.exists()]
+    if not runs:
+        return _missing("throughput_alone")
+    lines = []
+    for name, first in runs[0][0]["rows"].items():
+        network = name.split("/")[0]
+        rates = [run["rows"][name]["sides"]["jax"]["images_per_second_median"] for run, _ in runs]
+        cells = [f"{rate:,.1f}" for rate in rates]
+        lines.append([_NETWORKS.get(network, network), f"{first['batch_size']}", *cells])
+    head = ["full step", "batch", *(f"JAX {run['versions']['jax']}{words}" for run, words in runs)]
+    captions = "\n".join(f"- {_caption(run)}" for run, _ in runs)
+    return f"{_markdown(head, lines, 'lr' + 'r' * len(runs))}\n\n{captions}"
+
+
+@table
 def convolution_gradients(results: pathlib.Path) -> str:
     """Our gradients of convolutions against those that JAX derives."""
 
@@ -473,15 +493,17 @@ def _by_variant(
     torch: bool = False,
 ) -> str:
     """Returns the table of each `PLATFORM-jaxVERSION/NAME.json`, below what it was measured with."""
-    found = sorted(results.glob(f"*-jax*/{name}.json"), key=_variant_order)
-    if not found:
+    folders = sorted(results.glob("*-jax*"), key=_variant_order)
+    runs = [
+        _read(folder / f"{name}.json") for folder in folders if (folder / f"{name}.json").exists()
+    ]
+    if not runs:
         return _missing(name)
-    runs = [_read(path) for path in found]
     return "\n\n".join(f"{_caption(run, timed=timed, torch=torch)}\n\n{body(run)}" for run in runs)
 
 
-def _variant_order(path: pathlib.Path) -> tuple[Any, ...]:
-    platform, _, version = path.parent.name.partition("-jax")
+def _variant_order(folder: pathlib.Path) -> tuple[Any, ...]:
+    platform, _, version = folder.name.partition("-jax")
     return platform, [int(part) for part in version.split(".") if part.isdigit()]
 
 

@@ -31,6 +31,8 @@ _NO_CODE = (":(exclude)results", ":(exclude)docs", ":(exclude)*.md")
 _SAME_VERSIONS = ("python", "jax", "jaxlib", "flax", "numpy", "torch")
 # Of an argument, what is a folder of the machine and no part of the measurement.
 _PRIVATE_ARGUMENTS = ("--data_dir",)
+# They change how long programs take.
+_TIMED_VARIABLES = ("GLIBC_TUNABLES", "OMP_WAIT_POLICY")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +162,10 @@ def facts_of_environment() -> dict[str, Any]:
 
 
 def command_line(prog: str) -> str:
-    """Returns how this process was started, without the folders of this machine."""
+    """Returns how this process was started, without the folders of this machine.
+
+    Variables that change how long programs take are part of it.
+    """
     name = pathlib.Path(prog).stem if prog.endswith(".py") else prog.split(".")[-1]
     arguments = []
     private = out = False
@@ -177,7 +182,8 @@ def command_line(prog: str) -> str:
         private = not equals and option in _PRIVATE_ARGUMENTS
         out = not equals and option == "--out"
         arguments.append(argument)
-    return " ".join([f"python -m benchmarks.{name}", *arguments])
+    variables = [f"{name}={os.environ[name]}" for name in _TIMED_VARIABLES if name in os.environ]
+    return " ".join([*variables, f"python -m benchmarks.{name}", *arguments])
 
 
 def changed_files(repository: pathlib.Path = REPOSITORY) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from experiments import cli
 from experiments.dispatch import DEVICE_SHARE
@@ -43,8 +42,8 @@ def use(setup: Setup) -> Setup:
     if setup.boundary is None:
         return setup
     began = time.perf_counter()
-    banks = _plan(setup)
     with sharding.together():
+        banks = _plan(setup)
         storage = _storage(setup, banks)
     rows = [bank.row(storage) for bank in banks]
     if jax.process_index() == 0:
@@ -116,14 +115,14 @@ class _Bank:
         """
         step = sharding.compile_eval_step(make_prefix(setup, self.views), setup.mesh)
         params, batch_stats = sharding.replicate(setup.mesh, prefix_variables(setup))
-        batch_size = fit(
-            lambda rows: step.compiled(params, batch_stats, _shapes(self.images, rows)),
-            _batch_size(setup, self.images),
-            setup.mesh.size,
-            sharding.least(memory.available(jax.local_devices()[0])),
-            "computing the activations",
-        ).rows
         with sharding.together():
+            batch_size = fit(
+                lambda rows: step.compiled(params, batch_stats, _shapes(self.images, rows)),
+                _batch_size(setup, self.images),
+                setup.mesh.size,
+                sharding.least(memory.available(jax.local_devices()[0])),
+                "computing the activations",
+            ).rows
             out = self.store.create()
         with contextlib.ExitStack() as showing:
             showing.callback(self.store.discard)  # what was kept by then stays
@@ -225,7 +224,7 @@ def _plan(setup: Setup) -> list[_Bank]:
             setup.config.cache.dtype,
         )
         found = store.open()
-        if not _everywhere(found is not None):
+        if not sharding.least(int(found is not None)):
             found = None
         if found is None and sharding.least(store.room()) < store.num_bytes:
             store = store.in_memory()
@@ -252,13 +251,6 @@ def _storage(setup: Setup, banks: list[_Bank]) -> str:
 
 def _part(whole: Split, rows: np.ndarray) -> Split:
     return whole if len(rows) == len(whole) else whole.subset(rows)
-
-
-def _everywhere(found: bool) -> bool:
-    """Returns whether it is so in every process."""
-    if jax.process_count() == 1:
-        return found
-    return bool(np.all(multihost_utils.process_allgather(np.array(found))))
 
 
 def _verified(setup: Setup, updates: int) -> Setup:

@@ -1,4 +1,4 @@
-"""Eight simulated devices on the CPU, and the real data where it is at hand."""
+"""Eight simulated devices on the CPU, programs compiled once for all tests, the real data where it is at hand."""
 
 import os
 import pathlib
@@ -11,7 +11,24 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
+import jax
 import pytest
+
+
+@pytest.fixture(scope="session")
+def compiled_programs(tmp_path_factory) -> pathlib.Path:
+    """Returns the folder of compiled programs that all processes of this session share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(compiled_programs):
+    """Keeps the programs that took a while to compile: many tests make the same ones."""
+    jax.config.update("jax_compilation_cache_dir", str(compiled_programs))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(scope="session")

@@ -127,6 +127,39 @@ def test_an_entry_that_changes_while_it_is_judged(tmp_path, meanwhile):
     assert names(tmp_path) == ["entry"]
 
 
+@pytest.mark.parametrize("moment", ["before it is locked", "while it is moved"])
+def test_a_whole_entry_that_takes_the_place_of_a_damaged_one(tmp_path, monkeypatch, moment):
+    """It is not even moved; where nobody can lock it, it is put back."""
+    draft_of(tmp_path, "damaged").publish("entry", is_whole)
+    rename, lock, moved = pathlib.Path.rename, files._wait_for_lock, []
+
+    def replace(source):
+        monkeypatch.undo()
+        shutil.rmtree(source)
+        assert draft_of(tmp_path, "of another process").publish("entry", is_whole)
+        monkeypatch.setattr(pathlib.Path, "rename", renamed)
+
+    def locked(descriptor):
+        replace(tmp_path / "entry")
+        lock(descriptor)
+
+    def renamed(source, target):
+        if source.name == "entry":
+            if moment == "while it is moved" and not moved:
+                replace(source)
+            moved.append((source / "content").read_text())
+        return rename(source, target)
+
+    own = draft_of(tmp_path, "own")
+    monkeypatch.setattr(pathlib.Path, "rename", renamed)
+    if moment == "before it is locked":
+        monkeypatch.setattr(files, "_wait_for_lock", locked)
+    assert not own.publish("entry", is_whole)
+    assert moved == ([] if moment == "before it is locked" else ["of another process"])
+    assert (tmp_path / "entry" / "content").read_text() == "of another process"
+    assert names(tmp_path) == ["entry"]
+
+
 @pytest.mark.parametrize("target", ["nothing", "entry"], ids=["to nothing", "to itself"])
 def test_a_broken_link_is_replaced(tmp_path, monkeypatch, target):
     (tmp_path / "entry").symlink_to(target)

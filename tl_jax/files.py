@@ -110,9 +110,9 @@ class Draft:
 
     - A whole entry is never replaced or moved. The first process that finishes it wins; the others
       discard their drafts. Nothing locks an entry while it is computed: two processes that start at the
-      same time compute it twice, and none ever waits for one that hangs.
-    - An entry that is not whole is moved away, then removed, so that files which another process has
-      mapped stay readable.
+      same time compute it twice, and none waits for one that hangs.
+    - An entry that is not whole is moved away, by one process at a time, then removed, so that files which
+      another process has mapped stay readable.
     - A process that is killed leaves at most a draft. A draft is locked by its process
       (`flock` on the folder, which ends with the process); the next draft in the same cache removes
       those that nobody holds.
@@ -193,16 +193,28 @@ def _new_locked_folder(cache: Path) -> tuple[Path, int]:
         path.mkdir()
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            # Waits for a process that holds the lock to see whether the draft is abandoned.
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                os.close(descriptor)
-                path.rmdir()
-                raise
+            # A process that looks whether the draft is abandoned holds the lock for a moment.
+            _wait_for_lock(descriptor)
+        except OSError:
+            os.close(descriptor)
+            path.rmdir()
+            raise
         if path.exists():
             return path, descriptor
         os.close(descriptor)  # removed by a process that took it for abandoned
+
+
+def _wait_for_lock(descriptor: int) -> None:
+    """Locks a file or folder once nobody else does; does nothing on a file system without locks.
+
+    Raises:
+        OSError: if it cannot be locked though the file system has locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 def _remove_broken_link(entry: Path) -> None:
@@ -261,8 +273,12 @@ def _opened(path: Path) -> Iterator[int]:
 def _move_away(entry: Path, judged: int) -> None:
     """Removes an entry that is not whole, given by its descriptor.
 
-    Another process may have put a whole one in its place since it was judged: that one is put back.
+    One process or thread at a time, by the lock of the entry: a whole one that another has put in its
+    place since it was judged stays. Without locks it may be moved for a moment, and is put back.
     """
+    _wait_for_lock(judged)
+    if not os.path.samestat(entry.stat(), os.fstat(judged)):
+        return
     folder = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=entry.parent))
     try:
         moved = folder / "removed"

@@ -198,6 +198,31 @@ def test_versions_of_jax_stand_below_each_other_in_order(tmp_path):
     assert text.count("| step, nothing frozen | 30.0 | 3.0000 |") == 3
 
 
+def test_steps_of_each_version_of_jax_stand_side_by_side(tmp_path):
+    for version, kind, rate in [
+        ("0.9", "alone", 120.0),
+        ("0.12", "alone", 340.5),
+        ("0.12", "huge_pages", 400.0),
+    ]:
+        run = {
+            "rows": {
+                "resnet20/full": {
+                    "batch_size": 32,
+                    "sides": {"jax": {"images_per_second_median": rate}},
+                }
+            },
+            "versions": {"jax": version},
+            "device": {"platform": "cpu"},
+            "command": "python -m benchmarks.throughput",
+        }
+        (tmp_path / f"cpu-jax{version}").mkdir(exist_ok=True)
+        (tmp_path / f"cpu-jax{version}" / f"throughput_{kind}.json").write_text(json.dumps(run))
+    text = figure_tables.throughput_alone(tmp_path)
+    assert text.startswith("| full step | batch | JAX 0.9 | JAX 0.12 | JAX 0.12, huge pages |")
+    assert "| ResNet-20, 32 px | 32 | 120.0 | 340.5 | 400.0 |" in text
+    assert text.count("`python -m benchmarks.throughput`") == 3
+
+
 def test_what_is_not_measured_is_said_with_its_command(tmp_path):
     assert figure_tables.throughput(tmp_path) == (
         "Not measured yet: `python -m benchmarks.all --only=throughput`."

@@ -143,6 +143,7 @@ def test_a_dirty_file_is_not_added_to_from_a_clean_tree(repository, tmp_path):
 
 
 def test_folders_of_this_machine_are_not_recorded(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(
         sys,
         "argv",
@@ -155,6 +156,13 @@ def test_folders_of_this_machine_are_not_recorded(monkeypatch):
     assert found == "python -m benchmarks.sweep --data_dir DIR --small"
     monkeypatch.setattr(sys, "argv", ["sweep.py", "--out", "/home/me/sweep.json", "--small"])
     assert record.command_line("sweep.py") == "python -m benchmarks.sweep --out sweep.json --small"
+
+
+def test_what_changes_the_speed_from_outside_is_part_of_the_command(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sweep.py"])
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    found = record.command_line("sweep.py")
+    assert found == "GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python -m benchmarks.sweep"
 
 
 def test_stages_say_whether_their_file_is_complete(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from running import REPOSITORY, tiny_config, tree_of
 
 from experiments import dispatch, evaluate, preparation, training
-from tl_jax import memory
+from tl_jax import memory, sharding
 from tl_jax.errors import InputError
 
 MIB = 2**20
@@ -147,6 +148,28 @@ def test_batches_from_the_host_are_counted(photos):
     batch = 4 * (8 * 8 * 3 + 3 * 4)  # pixels, and label, position and index
     assert said["training batches"] == 3 * batch
     assert said["training batches read ahead"] == 6 * batch
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_what_is_there_beside_the_state_is_counted(photos):
+    setup = preparation.prepare(config(photos, data__validation_fraction=0.25))
+    said = {row["what"]: row for row in dispatch.make(setup).memory}
+    initial = said["initial weights, compared with at the end"]
+    assert (initial["bytes"], initial["where"]) == (
+        memory.tree_bytes(setup.initial.variables),
+        "device",
+    )
+    # Taken from among those that are decoded: there are both until they are placed.
+    copied = said["training images, copied"]
+    assert copied["bytes"] == len(setup.splits["train"]) * 8 * 8 * 3
+    assert (copied["where"], copied["during"]) == ("host", "placing")
+
+
+@pytest.mark.parametrize(("devices", "expected"), [(1, 15), (4, 45)])
+def test_every_simulated_device_takes_memory_of_the_host(devices, expected):
+    items = [memory.Item("state", 10, "device"), memory.Item("images", 5, "host")]
+    setup = types.SimpleNamespace(mesh=sharding.make_mesh(devices))
+    assert dispatch._needed_on_host(setup, items) == expected
 
 
 @pytest.mark.usefixtures("small_networks")

@@ -7,6 +7,7 @@ from small import CACHED, VIEWS, config_with
 
 from experiments import activation_cache
 from experiments.preparation import prepare
+from tl_jax import sharding
 from tl_jax.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -45,3 +46,22 @@ def test_freezing_up_to_the_last_stage_leaves_nothing_but_the_head(strategy):
     assert setup.boundary == "pool"
     frozen = setup.optimisation.frozen_mask
     assert frozen["stage2"]["block0"]["conv2"]["kernel"] and not frozen["head"]["kernel"]
+
+
+def banks(folder):
+    return made(CACHED | {"cache.dir": str(folder)}).cache["banks"]
+
+
+@pytest.mark.parametrize("name", ["XLA_FLAGS", "NVIDIA_TF32_OVERRIDE"])
+def test_what_changes_numbers_from_outside_is_part_of_the_key(tmp_path, monkeypatch, name):
+    keys = {row["key"] for row in banks(tmp_path)}
+    assert keys == {row["key"] for row in banks(tmp_path)}
+    monkeypatch.setenv(name, "1")
+    assert not keys & {row["key"] for row in banks(tmp_path)}
+
+
+def test_all_processes_compute_where_one_finds_nothing(tmp_path, monkeypatch):
+    assert {row["state"] for row in banks(tmp_path)} == {"to be computed"}
+    assert {row["state"] for row in banks(tmp_path)} == {"there"}
+    monkeypatch.setattr(sharding, "least", lambda value: 0 if value == 1 else value)
+    assert {row["state"] for row in banks(tmp_path)} == {"to be computed"}
