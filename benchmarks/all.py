@@ -15,12 +15,10 @@ other programs took at the same time.
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 
 from benchmarks import record
 from tl_jax.errors import unknown
@@ -37,7 +35,6 @@ class Stage:
         timed: whether it wants a quiet machine.
         by_version: whether its figures depend on the version of JAX and its file is kept in such a folder.
         rows: of the complete file, where it can be made in pieces.
-        environment: variables that it is started with.
     """
 
     name: str
@@ -46,7 +43,6 @@ class Stage:
     timed: bool = True
     by_version: bool = True
     rows: int = 0
-    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def needs_data(self) -> bool:
@@ -57,8 +53,6 @@ class Stage:
 _COMPARE = ("benchmarks.compare", "--config=configs/quickstart.py")
 _COMPARE_CIFAR = ("benchmarks.compare", "--config=configs/cifar10_compare.py", "--data_dir=DIR")
 _GRADIENTS = ("benchmarks.throughput", "--rows", "*/full", "*/frozen_late", "--sides")
-_ALONE = ("benchmarks.throughput", "--rows", "*/full", "--sides", "jax")
-_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 STAGES = (
     Stage("flops", 1, ("benchmarks.flops",), timed=False),
     Stage("memory", 4, ("benchmarks.memory",), timed=False),
@@ -69,8 +63,7 @@ STAGES = (
     Stage("sweep", 6, ("benchmarks.sweep", "--data_dir=DIR", "--runs=64")),
     Stage("throughput", 20, ("benchmarks.throughput",), rows=16),
     Stage("convolution_gradients", 8, (*_GRADIENTS, "jax", "jax_native"), rows=8),
-    Stage("throughput_alone", 4, _ALONE, rows=4),
-    Stage("throughput_huge_pages", 4, _ALONE, rows=4, environment=_HUGE_PAGES),
+    Stage("steps", 15, ("benchmarks.steps",), by_version=False),
     Stage("dispatch", 10, ("benchmarks.dispatch", "--data_dir=DIR")),
     Stage("startup", 12, ("benchmarks.startup", "--data_dir=DIR")),
     Stage("scaling", 6, ("benchmarks.scaling",)),
@@ -147,10 +140,7 @@ def run(stage: Stage, path: pathlib.Path, data_dir: str, allow_dirty: bool) -> N
     command += ["--allow_dirty"] * allow_dirty
     print(f"{stage.name}: about {stage.minutes} min", file=sys.stderr, flush=True)
     began = time.perf_counter()
-    environment = {**os.environ, **stage.environment}
-    done = subprocess.run(
-        command, cwd=record.REPOSITORY, stdout=subprocess.DEVNULL, env=environment
-    )
+    done = subprocess.run(command, cwd=record.REPOSITORY, stdout=subprocess.DEVNULL)
     if done.returncode:
         sys.exit(done.returncode)
     minutes = (time.perf_counter() - began) / 60

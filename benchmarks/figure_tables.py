@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from benchmarks import ratios
 from tl_jax import statistics
 
 Table = Callable[[pathlib.Path], str]
@@ -294,23 +295,36 @@ def throughput(results: pathlib.Path) -> str:
 
 
 @table
-def throughput_alone(results: pathlib.Path) -> str:
-    """Images a second of full steps, without and with huge pages under each version of JAX."""
-    kinds = {"throughput_alone": "", "throughput_huge_pages": ", huge pages"}
-    found = sorted(results.glob("*-jax*"), key=_variant_order)
-    paths = [(folder / f"{name}.json", words) for folder in found for name, words in kinds.items()]
-    runs = [(_read(path), words) for path, words in paths if path.exists()]
-    if not runs:
-        return _missing("throughput_alone")
+def steps(results: pathlib.Path) -> str:
+    """Full steps alone in a process, under versions of JAX, without and with huge pages."""
+    path = results / "steps.json"
+    if not path.exists():
+        return _missing("steps")
+    run = _read(path)
     lines = []
-    for name, first in runs[0][0]["rows"].items():
+    for name, row in run["rows"].items():
         network = name.split("/")[0]
-        rates = [run["rows"][name]["sides"]["jax"]["images_per_second_median"] for run, _ in runs]
-        cells = [f"{rate:,.1f}" for rate in rates]
-        lines.append([_NETWORKS.get(network, network), f"{first['batch_size']}", *cells])
-    head = ["full step", "batch", *(f"JAX {run['versions']['jax']}{words}" for run, words in runs)]
-    captions = "\n".join(f"- {_caption(run)}" for run, _ in runs)
-    return f"{_markdown(head, lines, 'lr' + 'r' * len(runs))}\n\n{captions}"
+        cells = [
+            f"{case['images_per_second_median']:,.1f} ({_interval_of_speed(case['speed_interval'])})"
+            if place
+            else f"{case['images_per_second_median']:,.1f}"
+            for place, case in enumerate(row["cases"].values())
+        ]
+        lines.append([_NETWORKS.get(network, network), f"{row['batch_size']}", *cells])
+    head = ["full step", "batch"]
+    for case in run["cases"].values():
+        huge = ", huge pages" if case["huge_pages"] else ""
+        head.append(f"Python {case['python']}, JAX {case['jax']}{huge}")
+    rounds = next(iter(run["rows"].values()))["rounds"]
+    return (
+        f"{_markdown(head, lines, 'lr' + 'r' * len(run['cases']))}\n\n"
+        f"Median of {rounds} processes. {_caption(run)}"
+    )
+
+
+def _interval_of_speed(interval: Sequence[float] | None) -> str:
+    """Returns the interval of a relative speed, "1.05x to 1.12x"."""
+    return "one round" if interval is None else "{:.2f}x to {:.2f}x".format(*interval)
 
 
 @table
@@ -323,6 +337,8 @@ def convolution_gradients(results: pathlib.Path) -> str:
             network, mode = name.split("/")
             sides = row["sides"]
             ours, native = sides["jax"], sides["jax_native"]
+            own, others = (side["milliseconds_of_rounds"] for side in (ours, native))
+            speed, interval = ratios.speed(own, others)
             lines.append(
                 [
                     f"{_NETWORKS.get(network, network)}, {_MODES[mode]}",
@@ -331,10 +347,10 @@ def convolution_gradients(results: pathlib.Path) -> str:
                     f"{ours['milliseconds_median']:,.0f}",
                     f"{native['cpu_milliseconds_median']:,.0f}",
                     f"{ours['cpu_milliseconds_median']:,.0f}",
-                    f"{row['ratios']['jax_native']:.2f}x",
+                    f"{speed:.2f}x ({_interval_of_speed(interval)})",
                 ]
             )
-        head = ["", "batch", "JAX's ms", "ours ms", "JAX's CPU ms", "ours CPU ms", "ratio"]
+        head = ["", "batch", "JAX's ms", "ours ms", "JAX's CPU ms", "ours CPU ms", "speed"]
         return _markdown(head, lines, "lrrrrrr")
 
     return _by_variant(results, "convolution_gradients", body)

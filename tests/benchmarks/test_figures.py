@@ -199,28 +199,53 @@ def test_versions_of_jax_stand_below_each_other_in_order(tmp_path):
 
 
 def test_steps_of_each_version_of_jax_stand_side_by_side(tmp_path):
-    for version, kind, rate in [
-        ("0.9", "alone", 120.0),
-        ("0.12", "alone", 340.5),
-        ("0.12", "huge_pages", 400.0),
-    ]:
-        run = {
-            "rows": {
-                "resnet20/full": {
-                    "batch_size": 32,
-                    "sides": {"jax": {"images_per_second_median": rate}},
-                }
-            },
-            "versions": {"jax": version},
-            "device": {"platform": "cpu"},
-            "command": "python -m benchmarks.throughput",
+    case = {"images_per_second_median": 240.72, "speed_interval": [1.0, 1.0]}
+    faster = {"images_per_second_median": 345.3, "speed_interval": [1.301, 1.449]}
+    run = {
+        "cases": {
+            "jax0.10": {"python": "3.11.7", "jax": "0.10.2", "huge_pages": False},
+            "jax0.12-huge_pages": {"python": "3.13.0", "jax": "0.12.1", "huge_pages": True},
+        },
+        "rows": {
+            "resnet20/full": {
+                "batch_size": 128,
+                "rounds": 8,
+                "cases": {"jax0.10": case, "jax0.12-huge_pages": faster},
+            }
+        },
+        "versions": {},
+        "device": {"platform": "cpu"},
+        "command": "python -m benchmarks.steps",
+    }
+    (tmp_path / "steps.json").write_text(json.dumps(run))
+    lines = figure_tables.steps(tmp_path).splitlines()
+    assert lines[0] == (
+        "| full step | batch | Python 3.11.7, JAX 0.10.2 | Python 3.13.0, JAX 0.12.1, huge pages |"
+    )
+    assert lines[2] == "| ResNet-20, 32 px | 128 | 240.7 | 345.3 (1.30x to 1.45x) |"
+    assert lines[4].startswith("Median of 8 processes.")
+
+
+def test_gradients_of_convolutions_are_compared_round_by_round(tmp_path):
+    def side(*milliseconds):
+        return {
+            "milliseconds_median": milliseconds[0],
+            "cpu_milliseconds_median": 1.0,
+            "milliseconds_of_rounds": milliseconds,
         }
-        (tmp_path / f"cpu-jax{version}").mkdir(exist_ok=True)
-        (tmp_path / f"cpu-jax{version}" / f"throughput_{kind}.json").write_text(json.dumps(run))
-    text = figure_tables.throughput_alone(tmp_path)
-    assert text.startswith("| full step | batch | JAX 0.9 | JAX 0.12 | JAX 0.12, huge pages |")
-    assert "| ResNet-20, 32 px | 32 | 120.0 | 340.5 | 400.0 |" in text
-    assert text.count("`python -m benchmarks.throughput`") == 3
+
+    row = {"batch_size": 8, "sides": {"jax": side(50.0, 80.0), "jax_native": side(100.0, 160.0)}}
+    run = {
+        "rows": {"resnet50/full": row},
+        "versions": {"jax": "0.12.0"},
+        "device": {"platform": "cpu"},
+        "command": "python -m benchmarks.throughput",
+    }
+    (tmp_path / "cpu-jax0.12").mkdir()
+    (tmp_path / "cpu-jax0.12" / "convolution_gradients.json").write_text(json.dumps(run))
+    text = figure_tables.convolution_gradients(tmp_path)
+    line = "| ResNet-50, 224 px, full step | 8 | 100 | 50 | 1 | 1 | 2.00x (2.00x to 2.00x) |"
+    assert line in text
 
 
 def test_what_is_not_measured_is_said_with_its_command(tmp_path):
