@@ -41,7 +41,7 @@ _COUNTED = (
 KINDS = {
     "name": re.compile(r"(?<![\w.])[A-Za-z]\w*(?:-\w+)*-?\d[\w-]*(?:\.\d+)*(?: to \d+(?![\d.%]))?"),
     "version": re.compile(
-        r"(?:Python|JAX|jaxlib|Flax|PyTorch|torchvision|timm|transformers|version) "
+        r"(?:Python|JAX|jaxlib|Flax|PyTorch|torchvision|timm|transformers|glibc|version) "
         r"\d+(?:\.\d+)*(?:(?:,| to| and| or) \d+\.\d+(?:\.\d+)*)*",
         re.IGNORECASE,
     ),

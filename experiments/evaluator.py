@@ -181,7 +181,7 @@ def fit(compiled: Callable[[int], Any], rows: int, devices: int, room: int, what
         what: how a message calls the step.
 
     Raises:
-        InputError: if there is no room for one row on each device.
+        InputError: if there is no room for one row on each device, or the compiler finds none for `rows`.
     """
     while True:
         program = compile_or_refuse(

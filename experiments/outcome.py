@@ -193,6 +193,7 @@ def _write_predictions(
         indices=np.arange(len(split), dtype=np.int32),
         mistake_indices=worst.astype(np.int32),
         mistake_images=split.gather(worst),
+        mistake_files=np.array([split.file(index) for index in worst], str),
         class_names=np.array(split.class_names),
     )
     files.write(folder / "predictions.npz", content.getvalue())

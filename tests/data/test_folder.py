@@ -224,6 +224,26 @@ def test_joined_splits_keep_their_order_on_access(splits):
     assert values(train)[2:] == [0, 1, 2, 100, 101, 102]
     assert train.labels.tolist()[2:] == [0, 0, 0, 1, 1, 1]
     assert values(train.subset(np.array([7, 2]))) == [102, 0]
+    assert [train.file(7), train.file(2)] == [
+        str(splits / name) for name in ("train/b/2.png", "train/a/0.png")
+    ]
+
+
+@pytest.mark.parametrize("max_memory_bytes", [2**30, 0])
+def test_images_know_their_files(classes, max_memory_bytes):
+    found = load_splits(
+        f"folder:{classes}", validation_fraction=0.25, max_memory_bytes=max_memory_bytes
+    )
+    assert set(found) == {"train", "validation", "test"}
+    for split in found.values():
+        assert [split.file(index) for index in range(len(split))] == [
+            str(classes / ["cat", "dog"][value // 10] / f"{value % 10}.png")
+            for value in values(split)
+        ]
+
+
+def test_images_of_other_sources_have_no_files():
+    assert load_splits("digits")["test"].file(3) == ""
 
 
 @pytest.mark.parametrize("path", ["missing", "file.txt", "empty"])

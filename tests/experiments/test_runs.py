@@ -229,6 +229,10 @@ def test_a_run_says_what_it_reports_on_and_what_it_ignored(tmp_path, capsys):
     assert result["selection"].endswith(
         "on validation; val (there is no test split with labels) was read once, at the end"
     )
+    with np.load(tmp_path / "run" / "predictions.npz") as saved:
+        assert len(saved["mistake_files"]) == len(saved["mistake_indices"]) > 0
+        for file, image in zip(saved["mistake_files"], saved["mistake_images"], strict=True):
+            np.testing.assert_array_equal(np.asarray(Image.open(file)), image)
     ignored, reported = result["data_notes"]
     assert ignored.endswith("ignored files of types that are not read (4): 4 .txt")
     assert reported.endswith("its split 'val' is reported on as test")

@@ -1159,6 +1159,13 @@ OTHERS = [
         "if False:",
         ("tests/test_files.py",),
     ),
+    Mutant(
+        "split-file-of-another-row",
+        "tl_jax/data/split.py",
+        "self._pixels.file(int(index if self._rows is None else self._rows[index]))",
+        "self._pixels.file(int(index))",
+        ("tests/data/test_folder.py",),
+    ),
 ]
 
 MUTANTS = [

@@ -80,7 +80,7 @@ def make_run(folder, *, names=("alpha", "beta"), result=RESULT, loss=0.5):
 
 
 def write_predictions(
-    folder, *, names=("alpha", "beta"), probabilities=PROBABILITIES, labels=LABELS
+    folder, *, names=("alpha", "beta"), probabilities=PROBABILITIES, labels=LABELS, **arrays
 ):
     count = len(labels)
     np.savez(
@@ -91,6 +91,7 @@ def write_predictions(
         mistake_indices=np.array([103, 101]),
         mistake_images=np.full((2, 8, 8, 1), 128, np.uint8),
         class_names=np.array(names),
+        **arrays,
     )
 
 
@@ -176,6 +177,17 @@ def test_the_numbers_are_those_computed_by_hand(tmp_path):
         assert expected in text
     assert text.index("true beta, predicted alpha") < text.index("true alpha, predicted beta")
     assert "Left out of this report" not in text
+
+
+def test_mistakes_are_shown_with_their_files(tmp_path):
+    folder = make_run(tmp_path)
+    assert "with 0.90 example 101" in report_of(folder).text
+    files = np.array(["", "/home/me/photos/beta/it's 3.jpg"])
+    write_predictions(folder, mistake_files=files)
+    page = report_of(folder)
+    assert "true beta, predicted alpha with 0.90 beta/it's 3.jpg" in page.text
+    assert "with 0.60 example 103" in page.text
+    assert ("span", {"class": "soft", "title": str(files[1])}) in page.tags
 
 
 def test_the_page_loads_nothing_and_describes_its_pictures(tmp_path, drawn):

@@ -74,6 +74,10 @@ class ActivationSplit:
         """Returns one view, from 0, of each of the examples at `indices`: [B, ...]."""
         return self._store[self._rows[np.asarray(indices)], np.asarray(views)]
 
+    def file(self, index: int) -> str:
+        """Returns "": activations come from no image file of their own."""
+        return ""
+
     def subset(self, indices: np.ndarray, name: str = "") -> "ActivationSplit":
         """Returns the split of the examples at `indices`; the store is shared, not copied."""
         chosen = copy.copy(self)

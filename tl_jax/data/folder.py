@@ -257,6 +257,9 @@ class _FileRecords:
     def describe(self, index: int) -> str:
         return self._files[index]
 
+    def file(self, index: int) -> str:
+        return self._files[index]
+
     def fingerprint(self, *, labelled: bool = False) -> str:
         if self._fingerprint is None:
             try:

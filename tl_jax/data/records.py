@@ -64,6 +64,10 @@ class Records(Protocol):
         """Returns how a message calls one record."""
         ...
 
+    def file(self, index: int) -> str:
+        """Returns the path of a record's file; "" where it has none of its own."""
+        ...
+
     def fingerprint(self, *, labelled: bool = False) -> str:
         """Returns what tells the stored images, in their order, from any others: hexadecimal.
 
@@ -210,6 +214,10 @@ class LazySplit:
     def gather(self, indices: np.ndarray) -> np.ndarray:
         """Returns the images at `indices`, decoded now: uint8 [B, H, W, C]."""
         return self._decode(self.rows[np.asarray(indices)])
+
+    def file(self, index: int) -> str:
+        """Returns the path of the image file at `index`; "" where the image has no file of its own."""
+        return self.records.file(int(self.rows[index]))
 
     def subset(self, indices: np.ndarray, name: str = "") -> "LazySplit":
         """Returns the split of the examples at `indices`."""
@@ -409,6 +417,9 @@ class _Decoding:
             return self._split.num_bytes
         return self._split.decoded * int(np.prod(self._split.image_shape))
 
+    def file(self, row: int) -> str:
+        return self._split.file(row)
+
     def fingerprint(self, rows: np.ndarray | None) -> str:
         split = self._split if rows is None else self._split.subset(rows)
         return split.fingerprint()
@@ -457,6 +468,11 @@ class JoinedRecords:
         """See `Records`."""
         part, local = self._locate(index)
         return part.describe(local)
+
+    def file(self, index: int) -> str:
+        """See `Records`."""
+        part, local = self._locate(index)
+        return part.file(local)
 
     def fingerprint(self, *, labelled: bool = False) -> str:
         """See `Records`."""

@@ -54,6 +54,10 @@ class Split(Protocol):
         """Returns the images at `indices`: uint8 [B, H, W, C]."""
         ...
 
+    def file(self, index: int) -> str:
+        """Returns the path of the image file at `index`; "" where the image came from no file of its own."""
+        ...
+
     def subset(self, indices: np.ndarray, name: str = "") -> "Split":
         """Returns the split of the examples at `indices`, in that order."""
         ...
@@ -105,6 +109,10 @@ class Pixels(Protocol):
         """Returns the fingerprint of the images at `rows`, or of all, without waiting for them."""
         ...
 
+    def file(self, row: int) -> str:
+        """Returns the path of the file of an image; "" where it came from none of its own."""
+        ...
+
 
 class ArrayPixels:
     """Images that are an array: uint8 [N, H, W, C]."""
@@ -119,6 +127,10 @@ class ArrayPixels:
     def get(self) -> np.ndarray:
         """See `Pixels`."""
         return self._images
+
+    def file(self, row: int) -> str:
+        """See `Pixels`."""
+        return ""
 
     def fingerprint(self, rows: np.ndarray | None) -> str:
         """See `Pixels`."""
@@ -244,6 +256,10 @@ class InMemorySplit:
         """Returns a copy of the images at `indices`: uint8 [B, H, W, C]."""
         indices = np.asarray(indices)
         return self._pixels.get()[indices if self._rows is None else self._rows[indices]]
+
+    def file(self, index: int) -> str:
+        """Returns the path of the image file at `index`; "" where the image came from no file of its own."""
+        return self._pixels.file(int(index if self._rows is None else self._rows[index]))
 
     def subset(self, indices: np.ndarray, name: str = "") -> "InMemorySplit":
         """Returns the split of the examples at `indices`; the images are shared, not copied."""

@@ -211,6 +211,9 @@ class _TfdsRecords:
     def describe(self, index: int) -> str:
         return f"record {index} of split {self._split!r} in {self._folder}"
 
+    def file(self, index: int) -> str:
+        return ""
+
     def fingerprint(self, *, labelled: bool = False) -> str:
         if self._fingerprint is None:
             try:

@@ -1,6 +1,7 @@
 """What the report says about predictions: class by class, and the mistakes."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -37,18 +38,26 @@ class ClassRow:
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """A wrong answer and its picture."""
+    """A wrong answer and its picture, with the path of its file where it has one of its own."""
 
     index: int
     true: str
     predicted: str
     confidence: float
     image: np.ndarray
+    file: str = ""
 
     @property
     def caption(self) -> str:
         """What stands under the picture."""
         return f"true {self.true}, predicted {self.predicted} with {self.confidence:.2f}"
+
+    @property
+    def source(self) -> str:
+        """Which example it is: its file with the folder that holds it, or its place in the split."""
+        if not self.file:
+            return f"example {self.index:,}"
+        return "/".join(pathlib.PurePath(self.file).parts[-2:])
 
 
 def class_rows(confusion: np.ndarray, class_names: tuple[str, ...]) -> list[ClassRow]:
@@ -118,6 +127,7 @@ def confident_mistakes(predictions: Predictions) -> list[Mistake]:
                 names[predicted[row]],
                 float(confidence[row]),
                 image,
+                predictions.files.get(index, ""),
             )
         )
     return sorted(found, key=lambda mistake: -mistake.confidence)[:_MOST_MISTAKES]

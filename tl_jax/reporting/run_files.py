@@ -23,6 +23,7 @@ class Predictions:
         indices: int64 [N], the examples' places in the split.
         class_names: K names.
         images: {place in the split: uint8 [H, W, C]}, for a few mistakes.
+        files: {place in the split: path of its image file, or ""}, for the same ones.
     """
 
     probabilities: np.ndarray
@@ -30,6 +31,7 @@ class Predictions:
     indices: np.ndarray
     class_names: tuple[str, ...]
     images: dict[int, np.ndarray]
+    files: dict[int, str]
 
     @property
     def predicted(self) -> np.ndarray:
@@ -124,14 +126,15 @@ def _read_predictions(path: pathlib.Path) -> Predictions:
             arrays["indices"] if "indices" in arrays else np.arange(count), np.int64
         )
         names = arrays["class_names"] if "class_names" in arrays else np.arange(num_classes)
-        images = {}
-        if "mistake_images" in arrays:
-            images = {
-                int(index): image
-                for index, image in zip(
-                    arrays["mistake_indices"], arrays["mistake_images"], strict=True
-                )
+        images, files = (
+            {
+                int(index): value
+                for index, value in zip(arrays["mistake_indices"], arrays[name], strict=True)
             }
+            if name in arrays
+            else {}
+            for name in ("mistake_images", "mistake_files")
+        )
     problems = []
     if count == 0:
         problems.append("it holds no example")
@@ -147,4 +150,6 @@ def _read_predictions(path: pathlib.Path) -> Predictions:
         problems.append(f"the probabilities of {broken} of {count} examples are not finite")
     if problems:
         raise ValueError("; ".join(problems))
-    return Predictions(probabilities, labels, indices, tuple(str(name) for name in names), images)
+    class_names = tuple(str(name) for name in names)
+    paths = {index: str(path) for index, path in files.items()}
+    return Predictions(probabilities, labels, indices, class_names, images, paths)
