@@ -12,6 +12,13 @@ from benchmarks import all as stages
 from benchmarks import record
 
 
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    """Takes away the variables that make and users set and that are part of a recorded command."""
+    for name in record._TIMED_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def repository(tmp_path):
     """Returns a checkout with one committed module, one result and one page."""
@@ -143,7 +150,6 @@ def test_a_dirty_file_is_not_added_to_from_a_clean_tree(repository, tmp_path):
 
 
 def test_folders_of_this_machine_are_not_recorded(monkeypatch):
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(
         sys,
         "argv",
