@@ -1,10 +1,10 @@
-"""Training steps fed from the host, and from data that lie on the device: images a second, waiting, the same bits.
+"""Training steps fed from the host, and from data stored on the device: images a second, waiting, the same bits.
 
     python -m benchmarks.dispatch --data_dir=DIR [--seconds=10] [--out=FILE]
 
 The packaged ResNet-20 on CIFAR-10, by the training loop of every run. Cases: nothing frozen; its backbone frozen, on
 images; the same on stored features. Feeds: batches that come from the host one by one, decoded before or as they
-are needed; a split that lies on the device, one update a dispatch; and several. Each feed of a case makes the same
+are needed; a split stored on the device, one update a dispatch; and several. Each feed of a case makes the same
 updates from the same start, in turn, and has to end with the same bits as the first.
 """
 

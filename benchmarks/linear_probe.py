@@ -97,7 +97,7 @@ def _images_seen(run: dict) -> dict[str, int]:
 
 
 class Command:
-    """`experiments.finetune` with a cache folder of its own."""
+    """`experiments.finetune` with a separate cache folder."""
 
     def __init__(self, args: argparse.Namespace, scratch: pathlib.Path, name: str):
         self.args, self.scratch, self.name = args, scratch, name

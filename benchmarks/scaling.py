@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling [--no-time] --out=FILE [--model=resnet20_cifar] [--devices 1 2 4 8]
 
-Each number of devices is a process of its own, whose CPU pretends to be so many. They share the same cores, so
+Each number of devices is a separate process, whose CPU pretends to be so many. They share the same cores, so
 that times show the overhead of splitting a step and nothing of what more devices would gain: on an ideal
 machine of fixed cores, weak scaling takes n times the time of one device and strong scaling the same time.
 
@@ -115,7 +115,7 @@ def model_cost(
     """Returns, for each link and number of devices, the time of the collectives and the efficiency.
 
     Each of the operations pays the latency; none of it is hidden behind the backward pass in
-    `efficiency`, all of what fits in `efficiency_overlapped`, whose truth lies between.
+    `efficiency`, all of what fits in `efficiency_overlapped`, the truth is between the two.
     """
     number = sum(entry["count"] for entry in operations.values())
     rows = []

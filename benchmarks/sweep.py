@@ -83,7 +83,7 @@ def measure(config, scratch: pathlib.Path, runs: int, repeats: int) -> dict:
         training.run(cells[0], scratch / "warm_run")
         chosen = cells[:: max(1, len(cells) // runs)][:runs]
         alone = [
-            # Each in a folder of its own: a finished one would only say so.
+            # Each in a separate folder: a finished one would only say so.
             timed(lambda cell=cell, i=i: training.run(cell, scratch / f"run{i}"))[0]
             for i, cell in enumerate(chosen)
         ]

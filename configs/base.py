@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.stem = ""  # "imagenet" or "cifar"; empty: the model's own default
     config.model.dtype = "float32"  # of the computation: "float32" or "bfloat16"
     config.model.zero_init_residual = False
-    # What the backward pass computes anew instead of keeping it: "", "dots" (all but convolutions) or "blocks".
+    # What the backward pass computes again instead of keeping it: "", "dots" (all but convolutions) or "blocks".
     config.model.remat = ""
 
     config.init = ml_collections.ConfigDict()
@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.cache_dir = "~/.cache/tl_jax/decoded"  # of decoded images; empty: none
     config.data.train_split = "train"  # tfds notation, such as train[:20%]
     config.data.test_split = "test"  # reported on; val stands in where there is none
-    config.data.validation_split = ""  # a split of its own to choose the best step by; or, without:
+    config.data.validation_split = ""  # a separate split to choose the best step by; or, without:
     config.data.validation_fraction = 0.1  # held out of train, class-balanced, from data.seed
     config.data.examples_per_class = 0  # few-shot: this many of train; 0: all
     config.data.seed = 0  # which examples are held out, which few are taken

@@ -201,7 +201,7 @@ def _plan(setup: Setup) -> list[_Bank]:
     """Returns the banks that the splits need, one for all that were taken from the same stored split.
 
     Where they take half of it or more it is computed whole, so that other seeds, hold-outs and few-shot
-    choices find it. Augmented views are for training only: it then has a bank of its own.
+    choices find it. Augmented views are for training only: it then has a separate bank.
     """
     views = setup.config.cache.views
     groups: dict[tuple[int, int], tuple[Split, dict[str, np.ndarray]]] = {}
@@ -256,8 +256,8 @@ def _part(whole: Split, rows: np.ndarray) -> Split:
 def _verified(setup: Setup, updates: int) -> Setup:
     """Returns the run, having trained a few updates from its start both ways: on activations, on images.
 
-    The largest difference of a parameter or statistic is printed, and becomes part of what is told of
-    the cache.
+    The largest difference of a parameter or statistic is printed, and becomes part of the
+    cache statistics.
 
     Args:
         setup: on activations.

@@ -42,10 +42,10 @@ class Dispatch:
 
     Attributes:
         step: takes the state and what a feed returns; see `loops.train`.
-        place: puts the data where they are to lie; to be called once, before the first update.
+        place: stores the data on the devices; called once, before the first update.
         open_feed: from (first update, one past the last) to a context manager that gives the feed.
         updates: in a dispatch, at most.
-        data: where the training split lies: "device, replicated", "device, sharded" or "host".
+        data: where the training split is stored: "device, replicated", "device, sharded" or "host".
         data_bytes: that it takes on each device; 0 on the host.
         program: the compiled step, for its memory and cost.
         batch_bytes: of a training batch that comes from the host; 0 where the data are on the device.

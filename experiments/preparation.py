@@ -79,7 +79,7 @@ def prepare(config: ml_collections.ConfigDict) -> Setup:
     What needs neither data nor weights is checked first: typos are reported before any download.
 
     Raises:
-        InputError: whatever does not fit; nothing has been written then.
+        InputError: if fields, data or weights do not fit; nothing has been written then.
     """
     assembly.check(config)
     mesh = sharding.make_mesh(config.parallel.devices)

@@ -3,7 +3,7 @@
     python -m experiments.prepare_data --dataset=cifar10 --data_dir=data
     python -m experiments.prepare_data --archive=cifar-10-python.tar.gz --data_dir=data
 
-The archive is downloaded unless it is given or lies in --data_dir; either of the publisher's
+The archive is downloaded unless it is given or is in --data_dir; either of the publisher's
 formats (binary, Python) does. Its checksum is verified, and DATA_DIR/cifar10/3.0.2 appears only
 when complete.
 """

@@ -42,7 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
 
     Raises:
         InputError: before anything is compiled, if config, workdir, data or weights do not fit.
-        loops.Stopped: when asked to stop; the same command then begins anew, its activations kept.
+        loops.Stopped: when asked to stop; the same command then starts over, with the activations kept.
     """
     record, identity = json.loads(config.to_json()), config_fields.identity(config, "sweep")
     if RunFolder.look(workdir, record, identity) == "finished":

@@ -33,7 +33,7 @@ from tl_jax.train_state import TrainState
 def run(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, stop: cli.StopRequest = cli.STOP
 ) -> dict[str, Any]:
-    """Trains as `config` says, in `workdir`, resuming what lies there; returns `result.json`.
+    """Trains as `config` says, in `workdir`, resuming the run that is there; returns `result.json`.
 
     Raises:
         InputError: before anything is compiled, if config, workdir, data or weights do not fit.

@@ -1,4 +1,4 @@
-"""What a user is told when the input is wrong: what was given, what was expected, the nearest choice."""
+"""Error messages about wrong input: what was given, what was expected, the nearest choice."""
 
 import difflib
 from collections.abc import Iterable

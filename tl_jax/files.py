@@ -66,7 +66,7 @@ def map_array(path: str | os.PathLike[str], checksum: str | None = None) -> np.n
 def write(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Writes a file whole or not at all; its folder is made if need be.
 
-    The content lies in `.NAME.tmp` beside the file until it is on disk. One process at a time may
+    The content is in `.NAME.tmp` beside the file until it is on disk. One process at a time may
     write a file; what a killed one left is overwritten by the next.
 
     Raises:
@@ -235,7 +235,7 @@ def _remove_abandoned(cache: Path) -> None:
         try:
             seconds = time.time() - draft.stat().st_mtime
             descriptor = os.open(draft, os.O_RDONLY)
-        except OSError:  # published or removed meanwhile
+        except OSError:  # published or removed by another process
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -78,7 +78,7 @@ class Intervals:
 
         A function of the step alone, so that a resumed run dispatches as one that never stopped
         once it has reached the next evaluation; spans between evaluations are cut into equal parts,
-        since each number of updates is a program of its own.
+        since each number of updates is a separate program.
         """
         start = step // self.eval_every * self.eval_every if self.eval_every else 0
         end = (

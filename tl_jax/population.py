@@ -110,7 +110,7 @@ def members_that_fit(budget: int, shared: int, per_member: int, members: int) ->
     """Returns how many members may train at once, at least 1 and at most `members`.
 
     Args:
-        budget: bytes at hand.
+        budget: available memory in bytes.
         shared: bytes that all members share: examples of both splits, and one batch.
         per_member: bytes of one: state, best weights, gradients, activations; see `member_bytes`.
         members: how many there are.

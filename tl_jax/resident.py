@@ -1,4 +1,4 @@
-"""Splits that lie on the devices, and several updates on them in one dispatch.
+"""Splits stored on the devices, and several updates on them in one dispatch.
 
 N: rows of a split (examples, or views of examples); B: rows in the global batch; U: updates in a
 dispatch; V: views of an example. Batches are gathered by index inside the compiled step, so that
@@ -21,7 +21,7 @@ PLACEMENTS = ("auto", "device", "host")
 
 
 def choose_layout(num_bytes: int, mesh: Mesh, room: int, placement: str = "auto") -> str | None:
-    """Returns how a split is to lie on the devices: whole on each, split over them, or None: on the host.
+    """Returns how a split is stored on the devices: whole on each, split over them, or None: on the host.
 
     Args:
         num_bytes: of the whole split.
@@ -149,13 +149,13 @@ class ResidentStep:
             return jax.lax.scan(body, state, rows)
 
         whole = sharding.replicated(mesh)
-        lies = whole if layout == "replicated" else sharding.batch_sharding(mesh)
+        images_sharding = whole if layout == "replicated" else sharding.batch_sharding(mesh)
         self._mesh, self._layout, self._one_by_one = mesh, layout, one_by_one
         self._programs: dict[int, Any] = {}
         self._data: tuple[jax.Array, jax.Array] | None = None
         self._updates = jax.jit(
             updates,
-            in_shardings=(whole, whole, lies, whole),
+            in_shardings=(whole, whole, images_sharding, whole),
             out_shardings=(whole, whole),
             donate_argnums=0,
         )

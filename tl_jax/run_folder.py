@@ -175,7 +175,7 @@ def environment_facts() -> dict[str, Any]:
     """Returns {"device", "versions", "git_revision"}: what a number of this run depends on.
 
     `device` is {"platform", "kind", "count"} over all processes; a package that is not installed
-    has the version None; `git_revision` is that of the folder in which this package lies.
+    has the version None; `git_revision` is that of the folder that holds this package.
     """
     devices = jax.devices()
     versions: dict[str, str | None] = {"python": platform.python_version()}
@@ -200,7 +200,7 @@ def git_revision(folder: Path) -> str | None:
 
     "+dirty" is appended when any tracked file of the checkout is modified.
     """
-    # A package in a virtual environment lies inside a checkout that knows nothing of it.
+    # A package in a virtual environment is inside a checkout that knows nothing of it.
     if not _git(folder, "ls-files", "--", "."):
         return None
     revision = _git(folder, "rev-parse", "HEAD")

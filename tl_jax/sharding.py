@@ -126,7 +126,7 @@ def together() -> Iterator[None]:
     try:
         yield
     except _OthersFailed as error:
-        # `least` met the failure: the processes have told each other already.
+        # `least` met the failure: the processes know of it already.
         raise OSError(*error.args) from None
     except BaseException:
         if jax.process_count() > 1:
@@ -213,7 +213,7 @@ class StreamedStep:
         self._program = program
 
     def place(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Returns this process's rows of a host batch on the devices; the transfer goes on by itself."""
+        """Returns this process's rows of a host batch on the devices; the transfer continues in the background."""
         if self._mode == "jit":
             return global_batch(self._mesh, batch)
         return jax.tree.map(self._split_rows, batch)

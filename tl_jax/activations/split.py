@@ -75,7 +75,7 @@ class ActivationSplit:
         return self._store[self._rows[np.asarray(indices)], np.asarray(views)]
 
     def file(self, index: int) -> str:
-        """Returns "": activations come from no image file of their own."""
+        """Returns "": activations are not read from image files."""
         return ""
 
     def subset(self, indices: np.ndarray, name: str = "") -> "ActivationSplit":

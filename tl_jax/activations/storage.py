@@ -106,7 +106,7 @@ class Store:
         return other
 
     def room(self) -> int:
-        """Returns the bytes that are free where the folder lies, or will be made; 0 without one."""
+        """Returns the bytes that are free on the disk of the folder, which may not exist yet; 0 without one."""
         if self._folder is None:
             return 0
         there = next(place for place in (self._folder, *self._folder.parents) if place.exists())
@@ -152,7 +152,7 @@ class Store:
     def keep(self, written: np.ndarray) -> np.ndarray:
         """Keeps what `create` returned, now that it is whole, for later runs; returns it for reading.
 
-        Where another process has finished the same entry meanwhile, that one stays and is returned.
+        Where another process has finished the same entry first, that one stays and is returned.
 
         Raises:
             OSError: if the disk is full, or the folder cannot be written any more.

@@ -34,7 +34,7 @@ class Checkpointer:
     with the others, on a folder that all of them see.
 
     Args:
-        folder: where the checkpoints lie; made when missing.
+        folder: of the checkpoints; made when missing.
         best_metric: the metric that says which checkpoint is best.
         best_mode: "max" if more is better, "min" if less is.
 
@@ -227,7 +227,7 @@ class Checkpointer:
 
 
 def _discard(draft: Path) -> None:
-    """Removes a failed draft; Orbax's other writes may go on for a moment and make it anew."""
+    """Removes a failed draft; Orbax's other writes may continue for a moment and make it again."""
     deadline = time.monotonic() + 5
     quiet = 0
     while quiet < 3 and time.monotonic() < deadline:
@@ -328,7 +328,7 @@ def _flatten(state: Any) -> dict[str, Any]:
 
 
 def _on_host(leaves: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Returns the leaves whole, as numpy, on every process, however they lie on the devices."""
+    """Returns the leaves whole, as numpy, on every process, for any sharding."""
     whole = {
         name: multihost_utils.process_allgather(leaf, tiled=True)
         if isinstance(leaf, jax.Array)

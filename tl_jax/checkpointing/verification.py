@@ -1,4 +1,4 @@
-"""Which checkpoints lie in a folder, what they say of themselves, and whether they are whole.
+"""Which checkpoints are in a folder, what they say of themselves, and whether they are whole.
 
 A checkpoint is a folder named by its step:
 

@@ -51,7 +51,7 @@ class DecodedCache:
         )
 
     def keep(self, key: str, images: np.ndarray, labels: np.ndarray) -> None:
-        """Writes an entry unless a whole one is there; where that fails, says so and goes on."""
+        """Writes an entry unless a whole one is there; a failure is printed, not raised."""
         try:
             with files.Draft(self._folder) as draft:
                 needed = 2 * images.nbytes  # the run itself needs room too

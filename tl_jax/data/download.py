@@ -1,4 +1,4 @@
-"""Downloads that give up early, go on where they stopped, and are verified before they count."""
+"""Downloads that give up early, resume where they stopped, and are verified before they count."""
 
 import http.client
 import os

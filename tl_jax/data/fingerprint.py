@@ -24,7 +24,7 @@ def combine(*parts: str | bytes | np.ndarray) -> str:
 
 
 def of_files(paths: Iterable[str], *what: str) -> str:
-    """Returns the fingerprint of the content of files, in order, wherever they lie.
+    """Returns the fingerprint of the content of files, in order; their paths play no part.
 
     Args:
         paths: of the files, which are read whole.

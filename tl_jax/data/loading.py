@@ -101,7 +101,7 @@ def load_splits(
 
     Args:
         name: `digits`, `npz:PATH`, `folder:PATH`, `tfds:NAME` or `tfds:NAME/CONFIG`.
-        data_dir: where prepared tfds data sets lie (None: `~/tensorflow_datasets`); a relative PATH
+        data_dir: of prepared tfds data sets (None: `~/tensorflow_datasets`); a relative PATH
             is looked up here when it is not in the working directory.
         train: training split in tfds notation, such as `train[:80%]`; "" for none, where `test` alone is
             wanted: no other split need exist then.
@@ -121,7 +121,7 @@ def load_splits(
             are missing: one placed in `data_dir`, or else downloaded.
         cache_dir: where images that took decoding are kept for later calls, checked by the content
             of their files; None: nowhere.
-        wait: whether to return only when all images are decoded. Otherwise labels are at hand and
+        wait: whether to return only when all images are decoded. Otherwise labels are available and
             images on their way; `wait_for` waits for them.
 
     Raises:

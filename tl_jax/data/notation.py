@@ -41,7 +41,7 @@ class Part:
         """Returns the first index and the one after the last, of a split of `num_examples`.
 
         Raises:
-            InputError: if a boundary lies outside the split or nothing is left between them.
+            InputError: if a boundary is outside the split or nothing is left between them.
         """
         if not num_examples:
             raise InputError(f"split {self.name!r} has no examples")

@@ -31,7 +31,7 @@ def find_or_prepare(name: tfds_source.Name, data_dir: Path, *, fetch: bool = Tru
 
     Args:
         name: of the data set.
-        data_dir: where data sets lie.
+        data_dir: of the prepared data sets.
         fetch: whether a missing CIFAR is prepared, from an archive in `data_dir` or a download.
 
     Raises:
@@ -233,7 +233,7 @@ def _lock(path: Path) -> Iterator[None]:
     while True:
         with open(path, "a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # Whoever held it has removed it meanwhile: a lock on a removed file excludes nobody.
+            # The process that held it has removed it: a lock on a removed file excludes nobody.
             if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
                 continue
             try:

@@ -65,7 +65,7 @@ class Records(Protocol):
         ...
 
     def file(self, index: int) -> str:
-        """Returns the path of a record's file; "" where it has none of its own."""
+        """Returns the path of a record's file; "" if there is none."""
         ...
 
     def fingerprint(self, *, labelled: bool = False) -> str:
@@ -216,7 +216,7 @@ class LazySplit:
         return self._decode(self.rows[np.asarray(indices)])
 
     def file(self, index: int) -> str:
-        """Returns the path of the image file at `index`; "" where the image has no file of its own."""
+        """Returns the path of the image file at `index`; "" if there is none."""
         return self.records.file(int(self.rows[index]))
 
     def subset(self, indices: np.ndarray, name: str = "") -> "LazySplit":
@@ -271,7 +271,7 @@ class LazySplit:
     def in_memory(self, cache: DecodedCache | None = None) -> InMemorySplit:
         """Returns the same split with all images decoded, each once, in the background.
 
-        Labels are at hand when this returns; who first asks for images waits for them, and is told
+        Labels are available when this returns; the first read of images waits for them, and is stopped
         by an InputError if one of them cannot be decoded.
 
         Args:

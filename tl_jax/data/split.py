@@ -55,7 +55,7 @@ class Split(Protocol):
         ...
 
     def file(self, index: int) -> str:
-        """Returns the path of the image file at `index`; "" where the image came from no file of its own."""
+        """Returns the path of the image file at `index`; "" if there is none."""
         ...
 
     def subset(self, indices: np.ndarray, name: str = "") -> "Split":
@@ -80,7 +80,7 @@ class Split(Protocol):
 
 
 class Pixels(Protocol):
-    """All images that a split and its parts share: at hand, or still on their way."""
+    """All images that a split and its parts share: decoded, or still decoding."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -110,7 +110,7 @@ class Pixels(Protocol):
         ...
 
     def file(self, row: int) -> str:
-        """Returns the path of the file of an image; "" where it came from none of its own."""
+        """Returns the path of the file of an image; "" if there is none."""
         ...
 
 
@@ -258,7 +258,7 @@ class InMemorySplit:
         return self._pixels.get()[indices if self._rows is None else self._rows[indices]]
 
     def file(self, index: int) -> str:
-        """Returns the path of the image file at `index`; "" where the image came from no file of its own."""
+        """Returns the path of the image file at `index`; "" if there is none."""
         return self._pixels.file(int(index if self._rows is None else self._rows[index]))
 
     def subset(self, indices: np.ndarray, name: str = "") -> "InMemorySplit":

@@ -1,6 +1,6 @@
 """Prepared tfds data sets, read through `as_data_source`: no TensorFlow, no network.
 
-A data set lies in `DATA_DIR/NAME/VERSION` or `DATA_DIR/NAME/CONFIG/VERSION`, a folder with
+A data set is in `DATA_DIR/NAME/VERSION` or `DATA_DIR/NAME/CONFIG/VERSION`, a folder with
 `dataset_info.json`, `features.json` and array_record files.
 """
 
@@ -107,11 +107,11 @@ class Tfds:
 
     Args:
         folder: the folder with `dataset_info.json`.
-        name: of the data set that should lie there.
+        name: of the data set that should be there.
         image_size: see `records.LazySplit`.
 
     Raises:
-        InputError: if another data set lies there, files are missing, their format is not
+        InputError: if another data set is there, files are missing, their format is not
             array_record, or there is no image with a class label.
     """
 

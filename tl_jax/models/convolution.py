@@ -9,7 +9,7 @@ What XLA's CPU compiler (jaxlib 0.10.2) does with the gradients that JAX derives
   In the body of `lax.scan`, a kernel's gradient runs many times slower. Here both gradients are
   convolutions in that order to begin with.
 - It fuses the BatchNorm and ReLU before a convolution into the transposition of its input, and so computes
-  them anew in strided order. Here the kernel's gradient is a call that is not inlined: its input is an
+  them again in strided order. Here the kernel's gradient is a call that is not inlined: its input is an
   array that already exists.
 - It runs 1x1 convolutions as convolutions. Here they are matrix products.
 

@@ -96,7 +96,7 @@ def same_in_training(
         norm_policy: see `make_forward`.
         image_size: side of the input in pixels.
     """
-    # What is computed anew for the backward pass changes the text of the program, not what it computes.
+    # What is computed again for the backward pass changes the text of the program, not what it computes.
     model = model.clone(remat="")
     shape = (1, image_size, image_size, 3)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)

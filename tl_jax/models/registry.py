@@ -75,7 +75,7 @@ def create_model(
             stride 1, for images of about 32 pixels); None for the architecture's own.
         dtype: float32 or bfloat16, of the computation; variables and logits are float32.
         zero_init_residual: whether the last BatchNorm of each block starts with scale 0.
-        remat: what the backward pass computes anew rather than keeps in memory: "" (nothing), "dots" (all
+        remat: what the backward pass computes again rather than keeps in memory: "" (nothing), "dots" (all
             but convolutions and statistics) or "blocks" (all but each block's input).
 
     Raises:

@@ -1,4 +1,4 @@
-"""Memory against time: what a block's backward pass computes anew instead of keeping it."""
+"""Memory against time: what a block's backward pass computes again instead of keeping it."""
 
 import contextlib
 
@@ -21,7 +21,7 @@ def rematerialised(block: type[nn.Module], remat: str) -> type[nn.Module]:
     Args:
         block: whose `__call__` takes `(x, train)`; to be called within `kept_apart`.
         remat: "" keeps all activations; "dots" keeps the outputs of convolutions and the statistics of
-            BatchNorm, and computes normalisation and ReLU anew, which costs memory traffic and few FLOPs;
+            BatchNorm, and computes normalisation and ReLU again, which costs memory traffic and few FLOPs;
             "blocks" keeps only the block's input, at the price of a second forward pass.
 
     Source: Chen et al. 2016 (arXiv 1604.06174); `jax.checkpoint`.
@@ -42,7 +42,7 @@ def kept_apart(remat: str) -> contextlib.AbstractContextManager:
     """Returns the context in which rematerialised blocks are called.
 
     XLA's CPU compiler (jaxlib 0.10.2) drops the barriers that `jax.checkpoint` puts around what is
-    computed anew, finds it equal to what was computed before, and keeps that after all. There, each
+    computed again, finds it equal to what was computed before, and keeps that after all. There, each
     block's backward pass is a call that is not inlined.
     """
     if _needs_calls(remat):

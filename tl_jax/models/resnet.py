@@ -32,7 +32,7 @@ class ResNet(nn.Module):
         frozen_norms: names of BatchNorm modules that `norm_policy` applies to in training.
         norm_policy: see `BatchNorm`.
         axis_name: named axis over which BatchNorm averages its statistics, None under `jit`.
-        remat: what the backward pass computes anew rather than keeps; see `rematerialised`.
+        remat: what the backward pass computes again rather than keeps; see `rematerialised`.
 
     Source: He et al. 2015 (arXiv 1512.03385); torchvision `models/resnet.py`, v1.5 bottlenecks.
     """

@@ -70,7 +70,7 @@ def make_optimizer(
       multiplier.
 
     With `l2_sp` above 0, `l2_sp * (w - w0)` takes the place of d w in every trainable leaf outside the
-    head, biases and BatchNorm included; w0 is what `init` was given, and lies in its state. The head,
+    head, biases and BatchNorm included; w0 is what `init` was given, and is in its state. The head,
     which has no pretrained values to stay near, keeps its weight decay.
 
     Everything happens inside the trainable partition: frozen leaves get no update and no state, do

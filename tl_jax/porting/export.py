@@ -57,7 +57,7 @@ def save_state_dict(
         metadata: strings kept in the file's header.
     """
     path = Path(path)
-    # safetensors writes the buffer as it lies in memory, so a transposed view would be scrambled.
+    # safetensors writes the buffer as it is in memory, so a transposed view would be scrambled.
     arrays = {name: np.asarray(array, order="C") for name, array in state_dict.items()}
     # transformers refuses a file without the "format" entry.
     header = {"format": "pt", **(metadata or {})}

@@ -153,7 +153,7 @@ def strip_prefixes(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Returns the tensors without the prefixes that all their names share, and those prefixes.
 
-    `backbone.` is also taken off where the head lies outside the backbone.
+    `backbone.` is also taken off where the head is outside the backbone.
 
     Raises:
         InputError: if two names would become the same.

@@ -1,4 +1,4 @@
-"""The account of a port: what became of every source tensor and where every leaf came from."""
+"""The account of a port: the use of every source tensor and the origin of every leaf."""
 
 import dataclasses
 import math
@@ -64,7 +64,7 @@ class PortReport:
         return [dataclasses.asdict(row) for row in self.entries]
 
     def groups(self) -> list[dict[str, Any]]:
-        """Returns the account summed up by part of the network and what became of it, for a table.
+        """Returns the account summed up by part of the network and its use, for a table.
 
         Each row holds group, status, tensors, values (scalars in all), layout and rule.
         """

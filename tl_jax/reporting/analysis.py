@@ -38,7 +38,7 @@ class ClassRow:
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """A wrong answer and its picture, with the path of its file where it has one of its own."""
+    """A wrong answer and its picture, with the path of its image file, if it has one."""
 
     index: int
     true: str

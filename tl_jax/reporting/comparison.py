@@ -22,7 +22,7 @@ INTERVALS = (
 # Before the name of the metric: its value on the validation split.
 VALIDATION = "validation_"
 _NONE = intervals.NONE
-# Fields of a result that have a place of their own.
+# Fields of a result that are shown separately.
 _PLACED = ("method", "seed", "run", "wall_seconds", "git_revision")
 
 

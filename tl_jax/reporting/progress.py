@@ -18,7 +18,7 @@ _MARKS = 20
 
 
 class Progress:
-    """Shows the step, images per second, the loss and the time left while a run goes on.
+    """Shows the step, images per second, the loss and the time left during a run.
 
     On a terminal this is a bar; anywhere else plain lines, one every ten seconds at most and one at
     the end. `update` may be called after every step: it looks at the loss, and so waits for the
@@ -88,7 +88,7 @@ class Progress:
     def validation(self, step: int, top1_accuracy: float, examples: int) -> None:
         """Shows a validation accuracy as soon as it is measured.
 
-        On a terminal it stands in the bar until the next one; elsewhere it is a line of its own.
+        On a terminal it stands in the bar until the next one; elsewhere it is a separate line.
 
         Args:
             step: completed updates.
@@ -104,7 +104,7 @@ class Progress:
             self._validation = f"validation {100 * top1_accuracy:.2f}%"
 
     def print(self, text: str) -> None:
-        """Writes a line of its own, above the bar if there is one."""
+        """Writes a separate line, above the bar if there is one."""
         if self._bar is None:
             print(text, file=self._stream, flush=True)
         else:

@@ -26,7 +26,7 @@ def write_sweep(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> l
             combination at least); `chosen`, the hyperparameters and the `place` of the best seed of the
             chosen combination; `over_seeds`, of this combination `validation` and `test`, the fields of
             a `statistics.Mean` each; `test_was_read`, for which members; `validation_examples`;
-            `test_examples`; `seconds` {part: number}; and what else is to be kept in `sweep.json`.
+            `test_examples`; `seconds` {part: number}; and other values for `sweep.json`.
 
     Returns:
         A row per combination of hyperparameters, the best mean over seeds first.

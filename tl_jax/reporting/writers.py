@@ -47,7 +47,7 @@ class MetricWriter:
         Args:
             folder: the run folder.
             tensorboard: whether to write events too, in `folder/tensorboard`.
-            resume_step: None starts anew, without the lines of an earlier attempt. A number keeps
+            resume_step: None starts over, without the lines of an earlier attempt. A number keeps
                 the lines up to that step and drops the later ones, which the run will write again,
                 and a last line that was cut off; metrics of `resume_step` itself that are in the
                 file already are not written twice.
@@ -111,7 +111,7 @@ class MetricWriter:
 
 
 class _Events:
-    """TensorBoard events, written by a thread of their own.
+    """TensorBoard events, written by a separate thread.
 
     tensorboardX imports PyTorch where that is installed: seconds that no update has to wait for.
     """
