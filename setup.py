@@ -16,7 +16,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=setuptools.find_packages(include=["tl_jax*", "experiments*", "configs*"]),
+    packages=setuptools.find_packages(include=["tl_jax*"]),
     package_data={
         "tl_jax": ["weights/*.safetensors", "weights/*.md"],
         "tl_jax.reporting": ["templates/*"],

@@ -20,8 +20,12 @@ import numpy as np
 from absl import flags
 
 from benchmarks import record
-from experiments import activation_cache, config_fields, dispatch, preparation
-from tl_jax import data, loops
+from tl_jax import data
+from tl_jax.config import load as load_config
+from tl_jax.config import set_field
+from tl_jax.runs import activation_cache, dispatch
+from tl_jax.runs.setup import Setup, prepare
+from tl_jax.training import loops
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 CASES = {
@@ -50,15 +54,15 @@ def main() -> None:
 
 def measure(case: str, fields: tuple[str, ...], args: argparse.Namespace, scratch: str) -> list:
     """Returns a row for each feed of a case."""
-    config = config_fields.load(REPOSITORY / "configs" / "cifar10_linear_probe.py")
+    config = load_config(REPOSITORY / "configs" / "cifar10_linear_probe.py")
     given = (
         f"data.data_dir={args.data_dir}",
         f"cache.dir={scratch}",
         "data.validation_fraction=0.0",
     )
     for assignment in (*given, *fields):
-        config_fields.set_field(config, assignment)
-    setup = activation_cache.use(preparation.prepare(config))
+        set_field(config, assignment)
+    setup = activation_cache.use(prepare(config))
     data.wait_for(setup.splits)
     feeds = {
         "host": (setup, "host", 1, 0),
@@ -101,7 +105,7 @@ def measure(case: str, fields: tuple[str, ...], args: argparse.Namespace, scratc
     ]
 
 
-def updates_for(setup: preparation.Setup, how: dispatch.Dispatch, seconds: float) -> int:
+def updates_for(setup: Setup, how: dispatch.Dispatch, seconds: float) -> int:
     """Returns how many updates take about so long, a whole number of dispatches."""
     block = min(how.updates, 256)
     advance(setup, how, block)
@@ -109,7 +113,7 @@ def updates_for(setup: preparation.Setup, how: dispatch.Dispatch, seconds: float
     return max(2, round(seconds * rate / block)) * block
 
 
-def advance(setup: preparation.Setup, how: dispatch.Dispatch, count: int) -> dict:
+def advance(setup: Setup, how: dispatch.Dispatch, count: int) -> dict:
     """Returns the speed of `count` updates from the start, the share of waiting and the last bits."""
     lines = []
     with how.open_feed(0, count) as feed:

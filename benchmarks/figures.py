@@ -21,6 +21,8 @@ import sys
 from benchmarks import figure_tables
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+# Of the table of fields, by its own command.
+GENERATED = ("config.md",)
 PAGES = ("README.md", "docs/*.md", "tl_jax/weights/*.md")
 
 _MARKED = re.compile(r"<!-- (figure|table|source): (.+?) -->(.*?)<!-- end -->", re.DOTALL)
@@ -92,7 +94,8 @@ def main() -> None:
 
 def pages(repository: pathlib.Path) -> list[pathlib.Path]:
     """Returns the pages whose figures are generated."""
-    return sorted(page for pattern in PAGES for page in repository.glob(pattern))
+    found = (page for pattern in PAGES for page in repository.glob(pattern))
+    return sorted(page for page in found if page.name not in GENERATED)
 
 
 def render(text: str, results: pathlib.Path) -> str:

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import record
-from tl_jax import freezing, models, optim, preprocessing, steps
-from tl_jax.train_state import TrainState
+from tl_jax import freezing, models, optim
+from tl_jax.augment import preprocessing
+from tl_jax.training import steps
+from tl_jax.training.state import TrainState
 
 
 def main() -> None:

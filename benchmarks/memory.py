@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import flops, record
-from tl_jax import models, preprocessing
+from tl_jax import models
+from tl_jax.augment import preprocessing
 
 # name: (model, stem, image size, batch size)
 NETWORKS = {

@@ -22,7 +22,7 @@ import time
 from typing import Any
 
 from tl_jax import files
-from tl_jax.run_folder import environment_facts
+from tl_jax.runs.run_folder import environment_facts
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 # No figure depends on these files: writing one result must not make the tree dirty for the next.

@@ -143,8 +143,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     import jax.numpy as jnp
     import numpy as np
 
-    from tl_jax import freezing, models, optim, preprocessing, profiling, sharding, steps
-    from tl_jax.train_state import TrainState
+    from tl_jax import freezing, models, optim, profiling
+    from tl_jax.augment import preprocessing
+    from tl_jax.parallel import sharding
+    from tl_jax.training import steps
+    from tl_jax.training.state import TrainState
 
     mesh = sharding.make_mesh()
     assert mesh.size == args.devices[0], (mesh.size, args.devices)

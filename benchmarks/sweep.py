@@ -4,7 +4,7 @@
 
 Two comparisons, both with the features in place and every program compiled once before the clock starts:
 
-- `runs`: ordinary runs (`experiments.training.run`, as `experiments.compare` makes them: checkpoints, metrics,
+- `runs`: ordinary runs (`tl_jax.runs.training.run`, as `experiments.compare` makes them: checkpoints, metrics,
   evaluation each epoch, predictions) one after the other in one process, against one `experiments.sweep`,
   from prepared features to the chosen member's test accuracy. `--runs=N` of the 64 are timed and scaled up.
 - `updates`: nothing but the updates, several in a dispatch: the program of one member run 64 times against
@@ -30,9 +30,9 @@ import numpy as np
 
 from benchmarks import record
 from configs import cifar10_sweep, digits_sweep
-from experiments import activation_cache, members, sweep, training
-from experiments.preparation import Setup, prepare
-from tl_jax import population
+from tl_jax.runs import activation_cache, members, sweep, training
+from tl_jax.runs.setup import Setup, prepare
+from tl_jax.training import vmapped
 
 
 def main() -> None:
@@ -136,17 +136,17 @@ def measure_updates(setup: Setup, grid: members.Grid, repeats: int) -> dict:
 
         def updates(state, inputs, labels, rows):
             def body(state, batch_rows):
-                state, measured = step(state, population._gather((inputs, labels), batch_rows))
+                state, measured = step(state, vmapped._gather((inputs, labels), batch_rows))
                 return state, measured
 
             return jax.lax.scan(body, state, rows)
 
         return jax.jit(updates)
 
-    group = population._Group(
+    group = vmapped._Group(
         members.make_train_step(setup, grid, params),
         lambda params, batch_stats, batch: ({}, None),
-        population.Schedule(total, updates_per_dispatch=total),
+        vmapped.Schedule(total, updates_per_dispatch=total),
         (np.asarray(examples[0][:1]), split.labels[:1]),
         1,
     )
@@ -157,7 +157,7 @@ def measure_updates(setup: Setup, grid: members.Grid, repeats: int) -> dict:
     block = np.stack([rows[seed] for seed in grid.seeds], axis=1)
     together, programs = [], {}
     for _ in range(repeats + 1):
-        begun = population._start(states, len(grid.combinations))
+        begun = vmapped._start(states, len(grid.combinations))
         seconds, trained = timed(
             lambda begun=begun: group._update(begun, scalars, examples, block, np.int32(total))
         )

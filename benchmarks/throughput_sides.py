@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tl_jax import freezing, models, optim, preprocessing, steps
-from tl_jax.models import convolution
-from tl_jax.train_state import TrainState
+from tl_jax import freezing, models, optim
+from tl_jax.augment import preprocessing
+from tl_jax.models import convolution, cpu
+from tl_jax.training import steps
+from tl_jax.training.state import TrainState
 
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 1e-4
 
@@ -138,7 +140,7 @@ def make(
 @contextlib.contextmanager
 def native_convolutions() -> Iterator[None]:
     """Convolutions traced inside keep the gradients that JAX derives, on a CPU too."""
-    with mock.patch.object(convolution, "convolve", convolution._native):
+    with mock.patch.object(convolution, "convolve", cpu.native_convolution):
         yield
 
 

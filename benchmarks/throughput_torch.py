@@ -15,7 +15,8 @@ import torch
 
 from benchmarks import record
 from benchmarks.throughput_sides import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Network, Side
-from tl_jax import porting, preprocessing
+from tl_jax import porting
+from tl_jax.augment import preprocessing
 
 sys.path.insert(0, str(record.REPOSITORY / "tests" / "porting"))
 import torch_reference

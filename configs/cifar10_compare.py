@@ -11,14 +11,12 @@ Result: see README.md. results/cifar10_compare.json was recorded with --config.d
 nothing was held out, and its labelled images are others of train.
 """
 
-import ml_collections
-
-from configs import base
+import tl_jax
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> tl_jax.Config:
     """Returns full fine-tuning; `compare` holds what the other methods change."""
-    config = base.get_config()
+    config = tl_jax.default_config()
     config.model.name = "resnet20_cifar"
     config.init.weights = "resnet20_cifar.tin32"
     config.data.examples_per_class = 200
@@ -32,10 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.epochs = 8.0
     config.train.eval_every_epochs = 0.0  # only at the end: no step is chosen by validation
 
-    config.compare = ml_collections.ConfigDict()
     config.compare.seeds = (0, 1, 2)
     config.compare.baseline = "random_init"
-    config.compare.methods = ml_collections.ConfigDict()
     config.compare.methods.random_init = ("init.weights=", "optim.learning_rate=0.1")
     config.compare.methods.linear_probe = ("freeze.strategy=backbone", "optim.learning_rate=0.1")
     config.compare.methods.full_finetune = ()

@@ -9,14 +9,12 @@ Result: see docs/benchmarks.md. A second run, and any other learning rate, sched
 the features in `cache.dir`; --config.cache.boundary= trains on images instead, to the same parameters.
 """
 
-import ml_collections
-
-from configs import base
+import tl_jax
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> tl_jax.Config:
     """Returns ten epochs of a linear probe on stored features."""
-    config = base.get_config()
+    config = tl_jax.default_config()
     config.model.name = "resnet20_cifar"
     config.init.weights = "resnet20_cifar.tin32"
     config.freeze.strategy = "backbone"

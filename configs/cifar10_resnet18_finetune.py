@@ -8,14 +8,12 @@ and an accelerator; bfloat16 halves its memory.
 Result: not yet measured.
 """
 
-import ml_collections
-
-from configs import base
+import tl_jax
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> tl_jax.Config:
     """Returns ten epochs of full fine-tuning."""
-    config = base.get_config()
+    config = tl_jax.default_config()
     config.model.name = "resnet18"
     config.model.dtype = "bfloat16"
     config.init.weights = "resnet18.tv_in1k"

@@ -9,14 +9,12 @@ Needs: CIFAR-10; 182 epochs are an accelerator's work.
 Result: not yet measured here. Source: 8.75% test error (the paper's Table 6, 64,000 iterations).
 """
 
-import ml_collections
-
-from configs import base
+import tl_jax
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> tl_jax.Config:
     """Returns the paper's 64,000 updates: 0.1, divided by ten after 32,000 and 48,000."""
-    config = base.get_config()
+    config = tl_jax.default_config()
     config.model.name = "resnet20_cifar"
     config.data.validation_fraction = 0.1  # the paper's 45,000 / 5,000 split
     config.data.batch_size = 128

@@ -9,14 +9,14 @@ Result: not yet measured here. Sources: 97.3 to 97.5% (Kumar et al. 2022, Table 
 TLlib reports 96.6% at 224 px, the best epoch chosen on the test split.
 """
 
-import ml_collections
+import pathlib
 
-from configs import cifar10_resnet18_finetune
+import tl_jax
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> tl_jax.Config:
     """Returns ten epochs of full fine-tuning."""
-    config = cifar10_resnet18_finetune.get_config()
+    config = tl_jax.load_config(pathlib.Path(__file__).with_name("cifar10_resnet18_finetune.py"))
     config.model.name = "resnet50"
     config.init.weights = "resnet50.tv_in1k"
     return config

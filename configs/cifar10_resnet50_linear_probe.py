@@ -9,14 +9,14 @@ and an accelerator.
 Result: not yet measured here. Sources: 91.8 to 93.6% (Kumar et al. 2022, Table 1; Grill et al. 2020, Table 3).
 """
 
-import ml_collections
+import pathlib
 
-from configs import cifar10_resnet50_finetune
+import tl_jax
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> tl_jax.Config:
     """Returns ten epochs of a linear probe on stored features."""
-    config = cifar10_resnet50_finetune.get_config()
+    config = tl_jax.load_config(pathlib.Path(__file__).with_name("cifar10_resnet50_finetune.py"))
     config.freeze.strategy = "backbone"
     config.cache.boundary = "auto"
     config.augment.crop_padding = 0

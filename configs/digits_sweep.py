@@ -7,14 +7,12 @@ Needs: nothing; weights and data are embedded.
 Result: in runs/digits_sweep/sweep.html: the mean over seeds of the chosen combination, with its interval.
 """
 
-import ml_collections
-
-from configs import base
+import tl_jax
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> tl_jax.Config:
     """Returns the linear probe; `sweep` holds the values of what is swept."""
-    config = base.get_config()
+    config = tl_jax.default_config()
     config.model.name = "resnet20_cifar"
     config.init.weights = "resnet20_cifar.tin32"
     config.data.name = "digits"
@@ -27,15 +25,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.epochs = 40.0
     config.train.eval_every_epochs = 2.0
 
-    config.sweep = ml_collections.ConfigDict()
-    config.sweep.learning_rate = (0.03, 0.1, 0.3, 1.0)  # empty: the config's own, of optim
+    config.sweep.learning_rate = (0.03, 0.1, 0.3, 1.0)
     config.sweep.weight_decay = (0.0, 1e-4, 1e-3)
-    config.sweep.label_smoothing = ()
-    config.sweep.l2_sp = ()
-    config.sweep.seed = (0, 1, 2)  # order and initialisation; empty: the config's own
+    config.sweep.seed = (0, 1, 2)
     config.sweep.patience = 8  # evaluations without a new best; 0: none stops early
-    config.sweep.width = 0  # members at once; 0: as many as memory holds
-    config.sweep.test = (
-        "chosen"  # members whose test accuracy is measured: of the "chosen" combination, or "all"
-    )
     return config

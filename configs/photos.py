@@ -11,14 +11,12 @@ larger network and larger images: --config.model.name=resnet18 --config.init.wei
 Result: in runs/photos/report.html.
 """
 
-import ml_collections
-
-from configs import base
+import tl_jax
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> tl_jax.Config:
     """Returns full fine-tuning of 30 epochs, with random crops and flips."""
-    config = base.get_config()
+    config = tl_jax.default_config()
     config.model.name = "resnet20_cifar"
     config.init.weights = "resnet20_cifar.tin32"
     config.data.name = "folder:photos"

@@ -12,14 +12,12 @@ once.
 Result: runs/quickstart/comparison.json, recorded as results/quickstart.json; see the first table of README.md.
 """
 
-import ml_collections
-
-from configs import base
+import tl_jax
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> tl_jax.Config:
     """Returns full fine-tuning; `compare` holds what the other methods change."""
-    config = base.get_config()
+    config = tl_jax.default_config()
     config.model.name = "resnet20_cifar"
     config.init.weights = "resnet20_cifar.tin32"
     config.data.name = "digits"
@@ -40,10 +38,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.eval_every_epochs = 0.0  # only at the end: no step is chosen by validation
     config.train.log_every_steps = 10
 
-    config.compare = ml_collections.ConfigDict()
     config.compare.seeds = (0, 1, 2, 3, 4, 5, 6, 7)
     config.compare.baseline = "random_init"
-    config.compare.methods = ml_collections.ConfigDict()
     config.compare.methods.random_init = (
         "init.weights=",
         "optim.learning_rate=0.02",

@@ -9,16 +9,16 @@ configs/quickstart.py. The test digits of the quickstart are not read: what is c
 its training digits that no choice looks at. The seeds are others than those of the quickstart.
 """
 
-import ml_collections
+import pathlib
 
-from configs import quickstart
+import tl_jax
 
 _RATES = ("0.01", "0.02", "0.05", "0.1", "0.2", "0.5")
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> tl_jax.Config:
     """Returns the quickstart with every method at every learning rate of a grid, without and with random crops."""
-    config = quickstart.get_config()
+    config = tl_jax.load_config(pathlib.Path(__file__).with_name("quickstart.py"))
     config.data.train_split = "train[:45%]"
     config.data.test_split = "train[45%:50%]"
 
@@ -28,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
         "full_finetune": (),
     }
     config.compare.seeds = (10, 11, 12, 13, 14)
-    config.compare.methods = ml_collections.ConfigDict()
+    config.compare.methods = {}
     for method, fields in methods.items():
         for rate in _RATES:
             for suffix, padding in (("", 0), ("_crops", 2)):

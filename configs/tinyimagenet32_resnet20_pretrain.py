@@ -9,14 +9,12 @@ Needs: Tiny ImageNet box-filtered to 32x32 as an .npz of `train_images` uint8 [N
 Result: see MODEL_CARD.md beside the packaged weights.
 """
 
-import ml_collections
-
-from configs import base
+import tl_jax
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> tl_jax.Config:
     """Returns the recipe of the packaged weights."""
-    config = base.get_config()
+    config = tl_jax.default_config()
     config.model.name = "resnet20_cifar"
     config.data.name = "npz:tinyimagenet32.npz"
     config.data.test_split = "val"

@@ -3,15 +3,15 @@
 python -m experiments.finetune --config=configs/cifar10_resnet18_finetune.py --workdir=runs/cifar10
 """
 
-from experiments import cli, training
+from experiments import cli
+from tl_jax.runs import training
 
-_CONFIG = cli.define_config()
-_WORKDIR = cli.define_workdir()
+cli.define_run_flags()
 
 
 def main() -> None:
     """Trains, or resumes, as the config says."""
-    training.run(cli.required(_CONFIG), cli.required_path(_WORKDIR))
+    training.run(cli.config(), cli.workdir(), cli.stop_requested)
 
 
 if __name__ == "__main__":

@@ -3,21 +3,15 @@
 python -m experiments.pretrain --config=configs/tinyimagenet32_resnet20_pretrain.py --workdir=runs/pretrain
 """
 
-from experiments import cli, training
-from tl_jax.errors import InputError
+from experiments import cli
+from tl_jax.runs import training
 
-_CONFIG = cli.define_config()
-_WORKDIR = cli.define_workdir()
+cli.define_run_flags()
 
 
 def main() -> None:
     """Runs the config, which must name no pretrained weights."""
-    config, workdir = cli.required(_CONFIG), cli.required_path(_WORKDIR)
-    if config.init.weights:
-        raise InputError(
-            f"init.weights={config.init.weights!r}: pretrain starts from random weights; use experiments.finetune"
-        )
-    training.run(config, workdir)
+    training.pretrain(cli.config(), cli.workdir(), cli.stop_requested)
 
 
 if __name__ == "__main__":

@@ -8,32 +8,28 @@ import pytest
 _REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 _ORDER = (
     "errors",
+    "console",
     "files",
     "trees",
-    "memory",
     "profiling",
     "statistics",
-    "models",
-    "porting",
+    "parallel",
     "data",
-    "preprocessing",
-    "logistic",
-    "losses",
-    "metrics",
+    "models",
+    "augment",
+    "porting",
     "freezing",
     "optim",
-    "sharding",
-    "resident",
-    "activations",
-    "train_state",
-    "steps",
+    "objectives",
+    "features",
+    "training",
     "checkpointing",
     "reporting",
-    "run_folder",
-    "evaluation",
-    "population",
-    "loops",
+    "config",
+    "runs",
 )
+# Variables that change the numbers of a compiled program are part of a key.
+_ENVIRONMENT = ["os.environ"]
 _SOLE_USERS = {"flax": "models", "orbax": "checkpointing"}
 
 
@@ -80,7 +76,12 @@ def _outer(path: pathlib.Path) -> set[str]:
 def test_library_imports_point_upwards(path):
     module, found = _module(path), _inner(path)
     if not module:
-        assert not found, "tl_jax/__init__.py imports nothing, so that each module loads alone"
+        now = {
+            node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        }
+        assert now == {"importlib", "typing"}, "tl_jax/__init__.py imports when first asked"
         return
     assert module in _ORDER, f"{module} is not in the module list of the style guide"
     later = {name for name in found if name != module and _index(name) >= _index(module)}
@@ -93,12 +94,17 @@ def _index(module: str) -> int:
 
 @pytest.mark.parametrize("path", _files("tl_jax"), ids=_name)
 def test_library_imports_neither_experiments_nor_configs(path):
-    assert not _outer(path) & {"experiments", "configs", "tests", "ml_collections"}
+    reads_configs = _module(path) in ("", "config", "runs")
+    forbidden = {"experiments", "configs", "tests"} | (
+        set() if reads_configs else {"ml_collections"}
+    )
+    assert not _outer(path) & forbidden
 
 
 @pytest.mark.parametrize("path", _files("tl_jax"), ids=_name)
 def test_library_reads_neither_flags_nor_environment(path):
-    assert read_from_outside(path.read_text(encoding="utf-8")) == []
+    allowed = _ENVIRONMENT if path.name == "activation_cache.py" else []
+    assert read_from_outside(path.read_text(encoding="utf-8")) == allowed
 
 
 def read_from_outside(code: str) -> list[str]:
@@ -147,8 +153,8 @@ def test_experiments_know_neither_flax_nor_orbax(path):
 
 
 @pytest.mark.parametrize("path", _files("configs"), ids=_name)
-def test_configs_import_neither_library_nor_experiments(path):
-    assert not _outer(path) & {"tl_jax", "experiments"}
+def test_configs_import_the_library_alone(path):
+    assert _outer(path) <= {"tl_jax", "pathlib"}
 
 
 def test_imports_are_found_in_every_form(tmp_path):
@@ -156,16 +162,16 @@ def test_imports_are_found_in_every_form(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text(
         "import jax.numpy as jnp\n"
-        "from tl_jax import loops as later\n"
+        "from tl_jax import freezing as later\n"
         "from . import order\n"
         "from ..trees import flatten\n"
         "def late():\n"
-        "    import tl_jax.steps\n"
+        "    import tl_jax.optim\n"
     )
     assert imported(path, tmp_path) == {
         "jax.numpy",
-        "tl_jax.loops",
+        "tl_jax.freezing",
         "tl_jax.data.order",
         "tl_jax.trees.flatten",
-        "tl_jax.steps",
+        "tl_jax.optim",
     }

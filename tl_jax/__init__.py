@@ -1,3 +1,29 @@
-"""Transfer learning on images with JAX: port, freeze, fine-tune, and defend every number."""
+"""Transfer learning on images with JAX: port, freeze, fine-tune, defend every number.
+
+Names of the public API are imported when first used, so that `import tl_jax` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict as Config
+
+    from tl_jax.config import default_config
+    from tl_jax.config import load as load_config
+
+_HOMES = {
+    "Config": ("ml_collections", "ConfigDict"),
+    "default_config": ("tl_jax.config", "default_config"),
+    "load_config": ("tl_jax.config", "load"),
+}
+__all__ = ["Config", "default_config", "load_config"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(module), attribute)

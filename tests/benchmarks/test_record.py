@@ -199,13 +199,13 @@ def test_an_unknown_stage_is_named(monkeypatch, capsys):
 
 def test_stages_ask_for_a_clean_tree_before_the_first_of_them(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["all", "--only=flops"])
-    monkeypatch.setattr(record, "changed_files", lambda: ["tl_jax/steps.py"])
+    monkeypatch.setattr(record, "changed_files", lambda: ["tl_jax/training/steps.py"])
     monkeypatch.setattr(stages, "variant", lambda: "cpu-jax0.10")
     monkeypatch.setattr(stages, "run", lambda *args: pytest.fail("a stage was begun"))
     with pytest.raises(SystemExit) as stopped:
         stages.main()
     assert stopped.value.code == 2
-    assert "the tree is not clean (tl_jax/steps.py)" in capsys.readouterr().err
+    assert "the tree is not clean (tl_jax/training/steps.py)" in capsys.readouterr().err
 
 
 def test_every_stage_starts_a_benchmark_that_is_there():

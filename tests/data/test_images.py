@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from tl_jax import preprocessing
+from tl_jax.augment import preprocessing
 from tl_jax.data import images
 from tl_jax.errors import InputError
 

@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 
-from experiments import config_fields
 from tl_jax import checkpointing
+from tl_jax.config import load as load_config
 from tl_jax.models import registry
 
 # Of a command, or a stretch of it; those of the tests take 2 to 30 s on two cores.
@@ -44,7 +44,7 @@ TINY = {
 
 def tiny_config(name: str = "quickstart", **fields):
     """Returns configs/NAME.py shrunk to a few updates on a few digits; fields as `optim__name`."""
-    config = config_fields.load(REPOSITORY / "configs" / f"{name}.py")
+    config = load_config(REPOSITORY / "configs" / f"{name}.py")
     changes = TINY | {field.replace("__", "."): value for field, value in fields.items()}
     config.update_from_flattened_dict(changes)
     return config

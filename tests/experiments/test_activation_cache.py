@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from running import tiny_config
 
-from experiments import activation_cache, training
-from tl_jax import activations, checkpointing, trees
+from tl_jax import checkpointing, features, trees
 from tl_jax.errors import InputError
+from tl_jax.runs import activation_cache, training
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
@@ -93,7 +93,7 @@ def test_computing_that_fails_leaves_no_draft(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(activations, "compute", fail)
+    monkeypatch.setattr(features, "compute", fail)
     with pytest.raises(KeyboardInterrupt):
         training.run(config_of(tmp_path), tmp_path / "run")
     assert list((tmp_path / "activations").iterdir()) == []

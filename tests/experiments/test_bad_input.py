@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from running import REPOSITORY, arguments, tiny_config, tree_of
 
-from experiments import evaluate, training, weights
 from tl_jax import models, porting
 from tl_jax.errors import InputError
+from tl_jax.runs import evaluate, training, weights
 
 FIELDS = {
     "wrong model": ({"model__name": "resnet20_cifr"}, "nearest: resnet20_cifar"),
@@ -33,7 +33,7 @@ FIELDS = {
     ),
     "several at once": (
         {"seed": -1, "optim__name": "sdg", "optim__momentum": 1.0},
-        "optim.momentum=1.0: expected a number in [0, 1)\nunknown optim.name",
+        "known: adamw, sgd\noptim.momentum=1.0: expected a number in [0, 1)",
     ),
     "wrong type": ({"optim__step_steps": ("ten",)}, "optim.step_steps=('ten',): expected a tuple of integers"),
     "no train split": ({"data__train_split": ""}, "data.train_split='': expected a split"),
@@ -100,7 +100,7 @@ FIELDS = {
     "resize below image size": ({"preprocess__resize": 4}, "preprocess.resize is 4"),
     "wrong interpolation": ({"preprocess__interpolation": "bicubc"}, "nearest: bicubic"),
     "mean in [0, 255]": ({"preprocess__mean": (125.3, 123.0, 113.9)}, "expected numbers in [0, 1]"),
-    "one mean": ({"preprocess__mean": (0.5,)}, "mean has 1"),
+    "one mean": ({"preprocess__mean": (0.5,)}, "preprocess.mean=(0.5,): 1 channels; expected three numbers"),
     "no length": ({"train__steps": 0}, "exactly one must be above 0"),
     "two lengths": ({"train__epochs": 1.0}, "exactly one must be above 0"),
     "negative seed": ({"seed": -1}, "-1"),

@@ -3,17 +3,17 @@
 import textwrap
 
 import pytest
-from running import REPOSITORY, tree_of
+from running import tree_of
 
-from configs import base
-from experiments import config_fields
+from tl_jax.config import default_config
+from tl_jax.config import load as load_config
 from tl_jax.errors import InputError
 
 HEAD = """\
-import ml_collections
-from configs import base, quickstart
+import pathlib
+import ml_collections, tl_jax
 def get_config():
-    config = quickstart.get_config()
+    config = tl_jax.load_config(pathlib.Path("configs/quickstart.py"))
 """
 FILES = {
     "a field that does not exist": (
@@ -70,7 +70,7 @@ FILES = {
     "a dict": ("return {'seed': 1}", ", line 3: get_config() returned dict, expected an ml_coll"),
     "no fields": (
         "config = ml_collections.ConfigDict()",
-        ": the config lacks augment.crop_padding, augment.flip, ",
+        ": the config lacks seed, model.name, ",
     ),
 }
 
@@ -85,7 +85,7 @@ def written(folder, lines, head=HEAD):
 def test_a_file_that_is_wrong(tmp_path, lines, expected):
     path = written(tmp_path, lines)
     with pytest.raises(InputError) as raised:
-        config_fields.load(path)
+        load_config(path)
     assert str(raised.value).startswith(f"config file {path}{expected}")
 
 
@@ -107,10 +107,10 @@ def test_files_in_other_encodings(tmp_path, first, encoding, lines, expected):
     path = written(tmp_path, lines, first + HEAD)
     path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
     if expected is None:
-        assert config_fields.load(path).train.steps == 7
+        assert load_config(path).train.steps == 7
         return
     with pytest.raises(InputError) as raised:
-        config_fields.load(path)
+        load_config(path)
     line = first.count("\n") + (3 if "returned" in expected else 5)
     assert str(raised.value).startswith(f"config file {path}, line {line}: {expected}")
 
@@ -122,7 +122,7 @@ def test_a_file_that_is_not_in_its_encoding(tmp_path, line):
     path = tmp_path / "mine.py"
     path.write_bytes(line + b"\n" + HEAD.encode() + b"    return config\n")
     with pytest.raises(InputError, match=r"config file .*mine\.py.*: SyntaxError: "):
-        config_fields.load(path)
+        load_config(path)
 
 
 def test_all_problems_of_a_file_are_told_at_once(tmp_path):
@@ -132,7 +132,7 @@ def test_all_problems_of_a_file_are_told_at_once(tmp_path):
         "config.train.steps = 'many'\nconfig.train.epochs = 3",
     )
     with pytest.raises(InputError) as raised:
-        config_fields.load(path)
+        load_config(path)
     first, *lines = str(raised.value).splitlines()
     assert first == f"config file {path}, 4 problems:"
     assert [line.partition(";")[0] for line in lines] == [
@@ -152,13 +152,13 @@ def test_a_file_outside_of_the_repository(tmp_path):
         "config.sweep = ml_collections.ConfigDict()\nconfig.sweep.learning_rate = (0.1, 1)\n"
         "config.compare.methods.mine = ('optim.learning_rate=1', 'optim.nesterov=True')",
     )
-    config = config_fields.load(path)
+    config = load_config(path)
     assert (config.optim.learning_rate, config.optim.step_epochs) == (1.0, (1, 2.5))
     assert config.compare.methods.mine == ("optim.learning_rate=1", "optim.nesterov=True")
 
 
 def test_every_section_of_base_is_locked():
-    config = base.get_config()
+    config = default_config()
     for name in ("optim", "augment", "data"):
         with pytest.raises(AttributeError, match="mixup"):
             config[name].mixup = 1
@@ -177,24 +177,3 @@ def test_as_a_user_types_it(launcher, tmp_path, command, lines):
     assert code == 2, (out, err)
     assert err.startswith(f"error: config file {path}, line ") and "Traceback" not in err
     assert tree_of(tmp_path) == before
-
-
-def test_the_list_of_fields_without_effect_names_fields():
-    known = config_fields.field_names(base.get_config())
-    for name in config_fields.WITHOUT_EFFECT:
-        section = name.removesuffix("*")
-        assert name in known or any(field.startswith(section) for field in known if "*" in name)
-    assert set(config_fields.ELEMENTS) - set(known) <= {
-        f"{section}.{name}"
-        for section, fields in config_fields.COMMAND_SECTIONS.items()
-        for name in fields
-    }
-
-
-def test_the_sections_of_commands_are_those_that_they_read():
-    from experiments import members, probe
-
-    assert config_fields.COMMAND_SECTIONS["probe"].keys() == probe.DEFAULTS.keys()
-    assert set(config_fields.COMMAND_SECTIONS["sweep"]) >= {*members.FIELDS, "seed", "patience"}
-    for name in ("quickstart", "cifar10_compare", "digits_sweep", "cifar10_sweep"):
-        config_fields.load(REPOSITORY / "configs" / f"{name}.py")

@@ -5,8 +5,10 @@ import json
 import pytest
 from running import REPOSITORY, tiny_config
 
-from experiments import assembly, compare, config_fields, training
 from tl_jax import models
+from tl_jax.config import load as load_config
+from tl_jax.runs import compare, training
+from tl_jax.runs.splits import make_splits
 
 CONFIGS = sorted(
     path.stem
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 def shrunk(name, **fields):
-    config = config_fields.load(REPOSITORY / "configs" / f"{name}.py")
+    config = load_config(REPOSITORY / "configs" / f"{name}.py")
     changes = {"train__steps": 1, "data__validation_fraction": 0.02}
     if config.optim.schedule == "step":
         changes |= {"optim__step_steps": (2, 4), "train__steps": 5}
@@ -48,7 +50,7 @@ def test_a_config_says_how_it_is_run(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_weights_of_a_config_fit_its_model(name):
-    config = config_fields.load(REPOSITORY / "configs" / f"{name}.py")
+    config = load_config(REPOSITORY / "configs" / f"{name}.py")
     assert config.model.name in models.list_models()
     if config.init.weights:
         assert models.get_pretrained(config.init.weights).model == config.model.name
@@ -60,12 +62,11 @@ def test_every_cell_of_a_comparison_fits_together(name):
     assert len(config.compare.seeds) >= 3
     methods = dict.fromkeys(config.compare.methods)
     assert sorted(methods) == ["full_finetune", "linear_probe", "random_init"]
-    weights = config_fields.load(REPOSITORY / "configs" / f"{name}.py").init.weights
+    weights = load_config(REPOSITORY / "configs" / f"{name}.py").init.weights
     config.init.weights = weights
     cells = {method: compare.cell_config(config, method, 5) for method in methods}
     for method, cell in cells.items():
         assert (cell.seed, cell.data.seed) == (5, 5)
-        assert "compare" not in cell
         assert cell.init.weights == ("" if method == "random_init" else weights)
         cell.init.weights = ""
         setup = training.prepare(cell)
@@ -77,11 +78,11 @@ def test_every_cell_of_a_comparison_fits_together(name):
 
 
 def load(name):
-    return config_fields.load(REPOSITORY / "configs" / f"{name}.py")
+    return load_config(REPOSITORY / "configs" / f"{name}.py")
 
 
 def images_of(config, *roles):
-    splits = assembly.make_splits(config)
+    splits = make_splits(config)
     return {image.tobytes() for role in roles for image in splits[role].images}
 
 

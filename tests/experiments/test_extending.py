@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from running import arguments, assert_same_bits, metric_lines, tiny_config, tree_of
 
-from experiments import training
 from tl_jax.errors import InputError
+from tl_jax.runs import training
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 SCHEDULES = {

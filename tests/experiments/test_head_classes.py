@@ -8,20 +8,10 @@ import pytest
 from running import tiny_config, tree_of
 from safetensors.numpy import load_file, save_file
 
-from configs import base
-from experiments import (
-    compare,
-    config_fields,
-    evaluate,
-    members,
-    outcome,
-    probe,
-    sweep,
-    training,
-    weights,
-)
 from tl_jax import data
+from tl_jax.config import completed
 from tl_jax.errors import InputError
+from tl_jax.runs import compare, evaluate, members, probe, results, sweep, training, weights
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 NAMES = ["ant", "bee", "cat"]
@@ -107,12 +97,10 @@ def commands(run, data, folder):
     yield "evaluate", lambda: evaluate.evaluate_weights(kept(run, data), folder)
     yield "checkpoint", lambda: evaluate.evaluate_run(run, None, folder, [f"data.name={data}"])
     yield "probe", lambda: probe.run(held_out, folder)
-    with held_out.unlocked():
-        held_out.sweep = {"seed": (0,), "learning_rate": (0.1,)}
+    held_out.sweep.update({"seed": (0,), "learning_rate": (0.1,)})
     yield "sweep", lambda: sweep.run(held_out, folder)
     several = kept(run, data)
-    with several.unlocked():
-        several.compare = {"seeds": (0,), "baseline": "one", "methods": {"one": ()}}
+    several.compare.update({"seeds": (0,), "baseline": "one", "methods": {"one": ()}})
     yield "compare", lambda: compare.run_cells(several, folder)
 
 
@@ -174,7 +162,7 @@ def test_without_names_the_order_is_assumed_and_the_result_says_so(trained, tmp_
 def test_a_run_that_does_not_say_its_names_is_assumed(trained, tmp_path):
     """Of a version before they were written."""
     run = shutil.copytree(trained[0], tmp_path / "run")
-    for name in (outcome.CLASS_NAMES, "result.json", weights.EXPORTED):
+    for name in (results.CLASS_NAMES, "result.json", weights.EXPORTED):
         (run / name).unlink()
     data = stored(tmp_path / "data.npz", NAMES)
     result = evaluate.evaluate_run(run, None, tmp_path / "again", [f"data.name={data}"])
@@ -199,7 +187,7 @@ def test_a_run_is_not_resumed_on_data_whose_classes_changed_places(tmp_path):
 def test_a_checkpoint_with_numbered_classes_on_data_with_another_number(trained, tmp_path):
     """Nothing can be matched by name, so that the numbers of classes alone say it."""
     run = shutil.copytree(trained[0], tmp_path / "run")
-    (run / outcome.CLASS_NAMES).write_text(json.dumps({"class_names": ["0", "1", "2"]}))
+    (run / results.CLASS_NAMES).write_text(json.dumps({"class_names": ["0", "1", "2"]}))
     names = [*NAMES, "dog"]
     images = np.zeros((4, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "data.npz", test_images=images, test_labels=np.arange(4), class_names=names)
@@ -219,7 +207,7 @@ def test_an_evaluation_is_of_the_step_that_it_evaluated(trained, tmp_path):
     (run / "config.json").write_text(json.dumps(config))
     (run / "result.json").unlink()
     evaluate.evaluate_run(run, "latest", tmp_path / "new")
-    whole = config_fields.completed(config, base.get_config())
+    whole = completed(config)
     assert training.run(whole, run)["resumed_at_step"] == 12
     with pytest.raises(InputError, match=r"differ:\nevaluate\.step: 12 in the folder, 13 given$"):
         evaluate.evaluate_run(run, "latest", tmp_path / "new")
@@ -227,9 +215,9 @@ def test_an_evaluation_is_of_the_step_that_it_evaluated(trained, tmp_path):
 
 def test_many_classes_are_not_listed_one_by_one(tmp_path):
     names = [f"class {number}" for number in range(1000)]
-    (tmp_path / outcome.CLASS_NAMES).write_text(json.dumps({"class_names": names}))
+    (tmp_path / results.CLASS_NAMES).write_text(json.dumps({"class_names": names}))
     with pytest.raises(InputError) as raised:
-        outcome.check_class_names(tmp_path, [*names[:500], "other", *names[501:]])
+        results.check_class_names(tmp_path, [*names[:500], "other", *names[501:]])
     message = str(raised.value)
     assert message.count("; class 19 and 980 more") == 2 and "class 20" not in message
     assert "the first that differs is class 500." in message
@@ -266,7 +254,7 @@ def test_evaluation_on_other_data_without_a_train_split(trained, tmp_path, split
     assert result["splits"]["test"]["examples"] == 24
     assert result["splits"]["test"]["top1_accuracy"] > 0.9
     assert result["data"] == {"name": data, "split": split}
-    assert outcome.describe(result).startswith(f"{data} {split} top-1 ")
+    assert results.describe(result).startswith(f"{data} {split} top-1 ")
     config = kept(run, data, data__test_split=split, data__eval_batch_size=7)
     again = evaluate.evaluate_weights(config, tmp_path / "weights")
     assert again["splits"] == result["splits"]

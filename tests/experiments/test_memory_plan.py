@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from running import REPOSITORY, tiny_config, tree_of
 
-from experiments import dispatch, evaluate, preparation, training
-from tl_jax import memory, sharding
 from tl_jax.errors import InputError
+from tl_jax.parallel import memory, sharding
+from tl_jax.runs import dispatch, evaluate, memory_plan, training
+from tl_jax.runs.setup import prepare
 
 MIB = 2**20
 
@@ -46,7 +47,7 @@ def config(photos, **fields):
 _RUN = """
 import json, re, sys
 from running import small_architectures
-from experiments import training
+from tl_jax.runs import training
 from experiments.config_fields import load
 from tl_jax.models import registry
 import jax, ml_collections, pathlib
@@ -119,19 +120,19 @@ def test_what_does_not_fit_is_refused_before_it_is_tried(
 
 @pytest.mark.usefixtures("small_networks")
 def test_an_accelerator_without_room_is_named(photos, monkeypatch):
-    setup = preparation.prepare(config(photos))
+    setup = prepare(config(photos))
     made = dispatch.make(setup)
-    items, capacity = dispatch._checked_items(setup, made)
-    monkeypatch.setattr(dispatch, "_is_host", lambda setup: False)
-    dispatch._check(setup, items, capacity)
-    dispatch._check(setup, items, capacity | {"device": 0})  # it does not say
+    items, capacity = memory_plan.checked_items(setup, made)
+    monkeypatch.setattr(memory_plan, "_is_host", lambda setup: False)
+    memory_plan._check(setup, items, capacity)
+    memory_plan._check(setup, items, capacity | {"device": 0})  # it does not say
     with pytest.raises(InputError, match="of the device's memory, which has 9 B"):
-        dispatch._check(setup, items, capacity | {"device": 9})
+        memory_plan._check(setup, items, capacity | {"device": 9})
 
 
 @pytest.mark.usefixtures("small_networks")
 def test_training_and_evaluation_are_not_added_up(photos):
-    made = dispatch.make(preparation.prepare(config(photos)))
+    made = dispatch.make(prepare(config(photos)))
     rows = {row["what"]: row for row in made.memory}
     during = {row.get("during") for row in made.memory}
     assert during == {None, "decoding", "placing", "training", "evaluation"} - {
@@ -143,7 +144,7 @@ def test_training_and_evaluation_are_not_added_up(photos):
 
 @pytest.mark.usefixtures("small_networks")
 def test_batches_from_the_host_are_counted(photos):
-    made = dispatch.make(preparation.prepare(config(photos, data__placement="host")))
+    made = dispatch.make(prepare(config(photos, data__placement="host")))
     said = {row["what"]: row["bytes"] for row in made.memory}
     batch = 4 * (8 * 8 * 3 + 3 * 4)  # pixels, and label, position and index
     assert said["training batches"] == 3 * batch
@@ -152,7 +153,7 @@ def test_batches_from_the_host_are_counted(photos):
 
 @pytest.mark.usefixtures("small_networks")
 def test_what_is_there_beside_the_state_is_counted(photos):
-    setup = preparation.prepare(config(photos, data__validation_fraction=0.25))
+    setup = prepare(config(photos, data__validation_fraction=0.25))
     said = {row["what"]: row for row in dispatch.make(setup).memory}
     initial = said["initial weights, compared with at the end"]
     assert (initial["bytes"], initial["where"]) == (
@@ -169,7 +170,7 @@ def test_what_is_there_beside_the_state_is_counted(photos):
 def test_every_simulated_device_takes_memory_of_the_host(devices, expected):
     items = [memory.Item("state", 10, "device"), memory.Item("images", 5, "host")]
     setup = types.SimpleNamespace(mesh=sharding.make_mesh(devices))
-    assert dispatch._needed_on_host(setup, items) == expected
+    assert memory_plan._needed_on_host(setup, items) == expected
 
 
 @pytest.mark.usefixtures("small_networks")
@@ -188,7 +189,7 @@ def test_an_evaluation_shrinks_photos_as_the_run_did(tmp_path):
 
 @pytest.mark.usefixtures("small_networks")
 def test_images_that_fit_once_but_not_twice_are_read_from_the_host(photos, monkeypatch):
-    setup = preparation.prepare(config(photos, data__image_size=100, preprocess__resize=0))
+    setup = prepare(config(photos, data__image_size=100, preprocess__resize=0))
     setup.splits["train"].gather(np.arange(0))  # decoded by now
     num_bytes = 8 * 100 * 100 * 3
     for available, expected in [(100 * num_bytes, "replicated"), (num_bytes, None)]:
@@ -201,4 +202,4 @@ def test_the_larger_pass_is_chosen_for_each_place():
     first = [memory.Item("a", 9, "device", "x"), memory.Item("b", 1, "host", "x")]
     second = [memory.Item("a", 2, "device", "x"), memory.Item("b", 20, "host", "x")]
     lasting = memory.Item("c", 5)
-    assert dispatch._larger([lasting, *first], second, "x") == [lasting, first[0], second[1]]
+    assert memory_plan._larger([lasting, *first], second, "x") == [lasting, first[0], second[1]]

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from running import tiny_config, tree_of
 
-from experiments import probe
-from experiments.preparation import prepare
-from tl_jax import logistic, preprocessing
+from tl_jax.augment import preprocessing
+from tl_jax.config import FIELDS
 from tl_jax.errors import InputError
+from tl_jax.runs import probe
+from tl_jax.runs.setup import prepare
+from tl_jax.training import logistic
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +26,8 @@ def make_config(small_networks, tmp_path_factory):
             "cache__dir": str(store),
         }
         config = tiny_config("digits_sweep", **(given | fields))
+        config.probe.update({"least": 1e-3, "most": 10.0, "count": 5, "max_evaluations": 1000})
         with config.unlocked():
-            config.probe = {"least": 1e-3, "most": 10.0, "count": 5, "max_evaluations": 1000}
             config.probe.update(section or {})
         return config
 
@@ -113,7 +115,7 @@ def test_the_refit_is_the_optimum_of_train_and_validation(probed, features):
         penalty = result["strength"] / len(labels) * kernel
         return max(np.abs(rows.T @ errors + penalty).max(), np.abs(errors.sum(0)).max())
 
-    tolerance = probe.DEFAULTS["tolerance"]
+    tolerance = FIELDS["probe.tolerance"].default
     assert largest_gradient("train", "validation") < 2 * tolerance  # float32 features
     assert largest_gradient("train") > 20 * tolerance
     assert largest_gradient("train", "validation", "test") > 20 * tolerance
@@ -150,15 +152,17 @@ def test_another_grid_is_another_probe(make_config, probed):
 
 
 def test_the_grid_of_the_literature_is_the_default():
-    config = tiny_config("digits_sweep")
-    assert probe.read_options(config) == probe.DEFAULTS
+    """45 strengths from 1e-6 to 1e5: Kornblith et al. 2019 (arXiv:1805.08974)."""
+    grid = tiny_config("digits_sweep").probe
+    assert (grid.least, grid.most, grid.count) == (1e-6, 1e5, 45)
 
 
 @pytest.mark.parametrize(
     ("section", "fields", "message"),
     [
-        ({"leest": 1.0}, {}, "unknown field of probe 'leest'; nearest: least"),
-        ({"least": 0.0}, {}, "expected 0 < least <= most"),
+        ({"leest": 1.0}, {}, "unknown config field 'probe.leest'; nearest: probe.least"),
+        ({"least": 0.0}, {}, "probe.least=0.0: expected a number in (0, inf)"),
+        ({"least": 9.0, "most": 1.0}, {}, "expected 0 < least <= most"),
         ({}, {"data__validation_fraction": 0.0}, "nothing is held out"),
     ],
 )

@@ -5,9 +5,9 @@ import json
 import pytest
 from running import tiny_config
 
-from experiments import profile
 from tl_jax import profiling
 from tl_jax.errors import InputError
+from tl_jax.runs import profile
 
 
 @pytest.fixture

@@ -6,11 +6,13 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from running import REPOSITORY, metric_lines, tiny_config, tree_of
+from running import metric_lines, tiny_config, tree_of
 
-from experiments import evaluate, pretrain, training, weights
-from tl_jax import loops, statistics
+from tl_jax import files, statistics
+from tl_jax.config import of_command
 from tl_jax.errors import InputError
+from tl_jax.runs import evaluate, training, weights
+from tl_jax.training import loops
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 MEAN = (0.4, 0.5, 0.6)
@@ -38,7 +40,7 @@ def test_what_a_run_leaves(finished):
         "weights.safetensors", "predictions.npz", "result.json", "report.html", "tensorboard",
     }  # fmt: skip
     assert json.loads((workdir / "result.json").read_text()) == json.loads(json.dumps(result))
-    assert json.loads((workdir / "config.json").read_text()) == json.loads(config.to_json())
+    assert json.loads((workdir / "config.json").read_text()) == files.plain(of_command(config))
     assert result["splits"].keys() == {"test"}
     test = result["splits"]["test"]
     right = round(test["top1_accuracy"] * test["examples"])
@@ -270,17 +272,16 @@ def test_a_diverging_run_saves_nothing_after_it_broke(tmp_path):
     assert not (tmp_path / "run" / "result.json").exists()
 
 
-def test_pretrain_refuses_weights(monkeypatch, tmp_path):
+def test_pretrain_refuses_weights(tmp_path):
     config = tiny_config(init__weights="resnet20_cifar.tin32")
-    monkeypatch.setattr(pretrain, "_CONFIG", type("Flag", (), {"value": config, "name": "config"}))
-    workdir = type("Flag", (), {"value": str(tmp_path / "new"), "name": "workdir"})
-    monkeypatch.setattr(pretrain, "_WORKDIR", workdir)
     with pytest.raises(InputError, match="pretrain starts from random weights"):
-        pretrain.main()
+        training.pretrain(config, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
-def test_pretrain_is_the_loop_of_finetune():
-    texts = [(REPOSITORY / "experiments" / name).read_text() for name in
-             ("pretrain.py", "finetune.py")]  # fmt: skip
-    assert all("training.run(" in text for text in texts)
+def test_pretrain_is_the_loop_of_finetune(monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(training, "run", lambda *arguments: given.append(arguments))
+    config, stop = tiny_config(), lambda: False
+    training.pretrain(config, tmp_path / "new", stop)
+    assert given == [(config, tmp_path / "new", stop)]

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from running import arguments, metric_lines, tiny_config, tree_of
 
-from experiments import activation_cache, cli, members, sweep, training, weights
-from experiments.preparation import prepare
-from tl_jax import models, porting, run_folder
+from tl_jax import files, models, porting
+from tl_jax.config import of_command
 from tl_jax.errors import InputError
-from tl_jax.loops import Stopped
+from tl_jax.runs import activation_cache, members, run_folder, sweep, training, weights
+from tl_jax.runs.setup import prepare
+from tl_jax.training.loops import Stopped
 
 RATES, DECAYS, SEEDS = (0.02, 0.3), (0.0, 0.05), (0, 7)
 
@@ -73,7 +74,7 @@ def test_what_a_sweep_leaves(swept):
         "config.json", "sweep.json", "sweep.html", "plots", "metrics.jsonl", "freezing.json",
         "preprocessing.json", "weights.safetensors", "predictions.npz", "result.json",
     }  # fmt: skip
-    assert read(workdir, "config.json") == json.loads(config.to_json())
+    assert read(workdir, "config.json") == files.plain(of_command(config, "sweep"))
     assert read(workdir, "result.json") == json.loads(json.dumps(result))
     content = read(workdir)
     assert [(m["seed"], m["learning_rate"], m["weight_decay"]) for m in content["members"]] == list(
@@ -214,7 +215,7 @@ def test_a_finished_sweep_says_so(swept, capsys):
     assert sweep.run(config, workdir) == json.loads(json.dumps(result))
     assert tree_of(workdir) == before
     assert "is finished" in capsys.readouterr().out
-    assert run_folder.RunFolder.look(workdir, json.loads(config.to_json())) == "finished"
+    assert run_folder.RunFolder.look(workdir, of_command(config, "sweep")) == "finished"
 
 
 def test_smoothing_and_pull_are_swept_too_and_every_test_accuracy_is_told(make_config, tmp_path):
@@ -237,10 +238,9 @@ def test_smoothing_and_pull_are_swept_too_and_every_test_accuracy_is_told(make_c
     assert "test was read for every member, at the end, and chose nothing" in result["selection"]
 
 
-def test_a_sweep_that_is_asked_to_stop(make_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli.STOP, "requested", True)
+def test_a_sweep_that_is_asked_to_stop(make_config, tmp_path):
     with pytest.raises(Stopped):
-        sweep.run(make_config(), tmp_path / "run")
+        sweep.run(make_config(), tmp_path / "run", lambda: True)
     assert not (tmp_path / "run" / "result.json").exists()
 
 
@@ -251,14 +251,13 @@ def test_seeds_alone(make_config, tmp_path):
 
 
 BAD = {
-    "no section": (None, {}, "no section `sweep`"),
-    "negative rate": ({"learning_rate": (-0.1,)}, {}, "sweep.learning_rate=-0.1: expected numbers"),
-    "smoothing": ({"label_smoothing": (1.0,)}, {}, "sweep.label_smoothing=1.0: expected numbers in"),
-    "words": ({"weight_decay": ("none",)}, {}, "sweep.weight_decay=['none']: expected numbers"),
-    "not finite": ({"l2_sp": (float("inf"),)}, {}, "sweep.l2_sp=inf"),
+    "negative rate": ({"learning_rate": (-0.1,)}, {}, "sweep.learning_rate=(-0.1,): expected numbers"),
+    "smoothing": ({"label_smoothing": (1.0,)}, {}, "sweep.label_smoothing=(1.0,): expected numbers in"),
+    "words": ({"weight_decay": ("none",)}, {}, "sweep.weight_decay=('none',): expected a tuple"),
+    "not finite": ({"l2_sp": (float("inf"),)}, {}, "sweep.l2_sp=(inf,)"),
     "twice": ({"weight_decay": (0.1, 0.1)}, {}, "sweep.weight_decay=[0.1, 0.1]: a value is there"),
-    "negative seed": ({"seed": (-1,)}, {}, "sweep.seed=-1: expected integers from 0"),
-    "patience": ({"patience": -1}, {}, "sweep.patience=-1: expected at least 0"),
+    "negative seed": ({"seed": (-1,)}, {}, "sweep.seed=(-1,): expected integers from 0"),
+    "patience": ({"patience": -1}, {}, "sweep.patience=-1: expected an integer"),
     "test": ({"test": "chosn"}, {}, "unknown sweep.test 'chosn'; nearest: chosen"),
     "nothing held out": ({}, {"data__validation_fraction": 0.0}, "nothing is held out"),
     "random backbones": ({}, {"init__weights": ""}, "another one for every seed"),
@@ -273,9 +272,6 @@ def test_what_does_not_fit_is_told_before_anything_is_made(
     make_config, tmp_path, section, fields, message
 ):
     config = make_config(section, **fields)
-    if section is None:
-        with config.unlocked():
-            del config.sweep
     with pytest.raises(InputError) as raised:
         sweep.run(config, tmp_path / "new")
     assert message in str(raised.value)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from tl_jax import sharding
-from tl_jax.models import convolution
+from tl_jax.models import convolution, cpu
+from tl_jax.parallel import sharding
 
 CASES = list(itertools.product((8, 9), (1, 3, 7), (1, 2)))
 
@@ -31,7 +31,7 @@ def test_values_and_gradients_are_those_of_jax(height, size, stride):
         return convolution.convolve(x, kernel, stride)
 
     def native(x, kernel):
-        return convolution._native(x, kernel, stride)
+        return cpu.native_convolution(x, kernel, stride)
 
     expected = native(x, kernel)
     np.testing.assert_allclose(ours(x, kernel), expected, rtol=1e-5, atol=1e-5)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tl_jax import freezing, memory, models, trees
+from tl_jax import freezing, models, trees
 from tl_jax.errors import InputError
 from tl_jax.models.resnet import ResNet
+from tl_jax.parallel import memory
 
 MODEL = ResNet((2, 2), "basic", 3, "cifar", width=8)
 IMAGES = jax.random.normal(jax.random.key(1), (16, 16, 16, 3))

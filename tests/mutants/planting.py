@@ -17,14 +17,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-_LEFT_OUT = shutil.ignore_patterns(
-    ".*", "__pycache__", "*.egg-info", "build", "runs", "docs", "benchmarks", "node_modules"
-)
+_LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
+_LEFT_OUT_OF_ROOT = {"build", "runs", "docs", "benchmarks"}
 CAUGHT, SURVIVED, NOT_PLANTED, NO_ANSWER = "caught", "survived", "not planted", "no answer"
 
 
 class NotPlanted(Exception):
     """The text that a mutant replaces does not occur exactly once."""
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """Returns which names of a folder no test of a mutant needs."""
+    left_out = set(_LEFT_OUT(folder, names))
+    return left_out | (_LEFT_OUT_OF_ROOT if pathlib.Path(folder) == ROOT else set())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +106,7 @@ class Runner:
         self._folder = tempfile.TemporaryDirectory(prefix="mutants-")
         for number in range(self._jobs):
             copy = pathlib.Path(self._folder.name) / f"tree{number}"
-            shutil.copytree(ROOT, copy, ignore=_LEFT_OUT)
+            shutil.copytree(ROOT, copy, ignore=_left_out)
             self._copies.put(copy)
         return self
 

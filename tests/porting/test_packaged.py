@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_jax import evaluation, files, models, porting, preprocessing, steps
+from tl_jax import files, models, porting
+from tl_jax.augment import preprocessing
 from tl_jax.data import InMemorySplit, stream
+from tl_jax.training import evaluation, steps
 
 WEIGHTS = models.get_pretrained("resnet20_cifar.tin32")
 FILE = pathlib.Path(models.__file__).parent.parent / "weights" / WEIGHTS.filename

@@ -14,7 +14,8 @@ import torch_reference
 from fabricate import relative_error
 from torch.nn import functional as F
 
-from tl_jax import losses, models, optim, porting, trees
+from tl_jax import models, optim, porting, trees
+from tl_jax.objectives import losses
 
 NUM_STEPS, BATCH_SIZE, NUM_CLASSES = 20, 16, 10
 MOMENTUM = 0.9

@@ -7,7 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tl_jax import activations, models, preprocessing, trees
+from tl_jax import features, models, trees
+from tl_jax.augment import preprocessing
 from tl_jax.data import InMemorySplit
 
 MODEL = models.resnet.ResNet((1,), "basic", 3, stem_kind="cifar", width=2)
@@ -19,15 +20,15 @@ SPEC = preprocessing.Preprocessing(image_size=8)
 def start():
     variables = models.init_variables(MODEL, jax.random.key(0), (1, 8, 8, 3))
     return {
-        kind: trees.flatten(activations.prefix_of(MODEL, "stage1", variables[kind]))
+        kind: trees.flatten(features.prefix_of(MODEL, "stage1", variables[kind]))
         for kind in ("params", "batch_stats")
     }
 
 
 def facts(params, batch_stats, images=IMAGES):
-    prefix = activations.make_prefix(MODEL, SPEC, "stage1", views=1, seed=0, dtype="float32")
+    prefix = features.make_prefix(MODEL, SPEC, "stage1", views=1, seed=0, dtype="float32")
     split = InMemorySplit(images, np.zeros(len(images), np.int32), ("one",))
-    return activations.facts(prefix, trees.unflatten(params), trees.unflatten(batch_stats), split)
+    return features.facts(prefix, trees.unflatten(params), trees.unflatten(batch_stats), split)
 
 
 @functools.cache

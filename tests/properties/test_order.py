@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tl_jax import sharding
 from tl_jax.data import order
 from tl_jax.data.order import Order
+from tl_jax.parallel import sharding
 
 SEEDS = st.integers(0, 2**31 - 1)
 

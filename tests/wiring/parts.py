@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import activation_cache, dispatch
-from experiments.preparation import Setup, make_pure_step, prepare
-from tl_jax import activations, resident, sharding, trees
+from tl_jax import features, trees
 from tl_jax.models import registry
+from tl_jax.parallel import device_dataset, sharding
+from tl_jax.runs import activation_cache, dispatch
+from tl_jax.runs.setup import Setup, make_pure_step, prepare
 
 _UPDATES = 8
 
@@ -149,7 +150,7 @@ def nothing_compiled() -> Iterator[_Seen]:
     The activations of view v of V of example e of the stored split are e * V + v.
     """
     seen = _Seen()
-    facts, compiled_eval_step = activations.facts, sharding.compile_eval_step
+    facts, compiled_eval_step = features.facts, sharding.compile_eval_step
 
     def compile_eval_step(step, mesh):
         seen.evaluations.append(step)
@@ -172,7 +173,7 @@ def nothing_compiled() -> Iterator[_Seen]:
         def lower(self, state, batch):
             return _Program()
 
-    class Resident(resident.ResidentStep):
+    class Resident(device_dataset.ResidentStep):
         def lower(self, state, count, batch_size, images, labels):
             seen.programs.append(f"{count} updates over {self._mesh.size}")
             return _Program()
@@ -180,7 +181,7 @@ def nothing_compiled() -> Iterator[_Seen]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "compile_eval_step", compile_eval_step)
         patch.setattr(sharding, "StreamedStep", Streamed)
-        patch.setattr(resident, "ResidentStep", Resident)
-        patch.setattr(activations, "facts", recorded_facts)
-        patch.setattr(activations, "compute", numbered)
+        patch.setattr(device_dataset, "ResidentStep", Resident)
+        patch.setattr(features, "facts", recorded_facts)
+        patch.setattr(features, "compute", numbered)
         yield seen

@@ -4,7 +4,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import base
+from tl_jax.config import default_config
 
 # A run on digits of 8 px, smaller than any config.
 SMALL = {
@@ -32,6 +32,6 @@ QUIET = {"report.html": False, "report.tensorboard": False}
 
 def config_with(changes: dict[str, Any]) -> ml_collections.ConfigDict:
     """Returns the small config with some fields changed, by their dotted names."""
-    config = base.get_config()
+    config = default_config()
     config.update_from_flattened_dict(SMALL | changes)
     return config

@@ -5,10 +5,10 @@ import pytest
 from parts import nothing_compiled
 from small import CACHED, VIEWS, config_with
 
-from experiments import activation_cache
-from experiments.preparation import prepare
-from tl_jax import sharding
 from tl_jax.errors import InputError
+from tl_jax.parallel import sharding
+from tl_jax.runs import activation_cache
+from tl_jax.runs.setup import prepare
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 

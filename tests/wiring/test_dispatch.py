@@ -5,8 +5,8 @@ import pytest
 from parts import nothing_compiled
 from small import config_with
 
-from experiments import dispatch
-from experiments.preparation import prepare
+from tl_jax.runs import dispatch
+from tl_jax.runs.setup import prepare
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 

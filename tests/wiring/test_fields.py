@@ -4,7 +4,6 @@ A field that is not passed on changes nothing, and its test fails.
 """
 
 import dataclasses
-import fnmatch
 import functools
 import pathlib
 from typing import Any
@@ -15,9 +14,9 @@ import pytest
 from parts import parts_of
 from small import CACHED, VIEWS, config_with
 
-from configs import base
-from experiments import config_fields
 from tl_jax import models, porting
+from tl_jax.config import COMMAND_SECTIONS
+from tl_jax.config import FIELDS as CONFIG_FIELDS
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
@@ -204,7 +203,10 @@ def parts(files):
 
 
 def test_every_field_is_in_the_table():
-    assert sorted(FIELDS) == sorted(config_fields.field_names(base.get_config()))
+    run_fields = [
+        name for name, field in CONFIG_FIELDS.items() if field.section not in COMMAND_SECTIONS
+    ]
+    assert sorted(FIELDS) == sorted(run_fields)
     assert all(FIELDS.values())
 
 
@@ -217,7 +219,7 @@ SHAPE_ALONE = {"data.eval_batch_size": {"evaluation"}}
 def test_fields_without_effect_on_the_result_change_no_part_that_decides_numbers():
     """A run folder is the same run whatever they are: wrongly among them, a field is silently ignored."""
     for name, cases in FIELDS.items():
-        if any(fnmatch.fnmatch(name, known) for known in config_fields.WITHOUT_EFFECT):
+        if not CONFIG_FIELDS[name].changes_numbers:
             changed = {part for case in cases for part in case.parts.split()}
             assert changed <= PARTS_WITHOUT_NUMBERS | SHAPE_ALONE.get(name, set()), name
 
@@ -230,7 +232,7 @@ def test_fields_that_choose_the_step_or_the_program_are_part_of_the_run():
         "parallel.mode",
         "parallel.devices",
     ):
-        assert not any(fnmatch.fnmatch(name, known) for known in config_fields.WITHOUT_EFFECT), name
+        assert CONFIG_FIELDS[name].changes_numbers, name
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)

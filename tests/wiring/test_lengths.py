@@ -3,7 +3,7 @@
 import pytest
 from small import config_with
 
-from experiments import assembly
+from tl_jax.runs.lengths import total_steps
 
 
 @pytest.mark.parametrize(
@@ -17,4 +17,4 @@ from experiments import assembly
 )
 def test_epochs_are_rounded_to_the_nearest_update(epochs, examples, batch_size, updates):
     config = config_with({"train.steps": 0, "train.epochs": epochs, "data.batch_size": batch_size})
-    assert assembly.total_steps(config, examples) == updates
+    assert total_steps(config, examples) == updates

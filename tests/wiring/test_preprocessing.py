@@ -3,9 +3,11 @@
 import pytest
 from small import config_with
 
-from experiments import assembly, weights
 from tl_jax import data, models
 from tl_jax.errors import InputError
+from tl_jax.runs import weights
+from tl_jax.runs.optimisation import make_schedule
+from tl_jax.runs.splits import make_splits, make_test_split
 
 TRAINED_WITH = {
     "mean": [0.5, 0.4, 0.3],
@@ -46,7 +48,7 @@ class Asked(Exception):
     """Ends a load of data once its arguments are known."""
 
 
-@pytest.mark.parametrize("make", [assembly.make_splits, assembly.make_test_split])
+@pytest.mark.parametrize("make", [make_splits, make_test_split])
 @pytest.mark.parametrize(("interpolation", "resize"), [("bilinear", 110), ("bicubic", None)])
 def test_the_host_is_asked_for_the_preprocessing_of_the_weights(
     monkeypatch, make, interpolation, resize
@@ -73,6 +75,6 @@ def test_the_advice_about_a_long_warmup_is_taken():
     """2.996 epochs, of 1,000 updates each: 3 would be refused again."""
     fields = {"optim.warmup_epochs": 5.0, "data.batch_size": 1, "train.steps": 2996}
     with pytest.raises(InputError, match=r"or at most 2\.99$"):
-        assembly.make_schedule(config_with(fields), 0.1, 2996, 1000)
+        make_schedule(config_with(fields), 0.1, 2996, 1000)
     fields["optim.warmup_epochs"] = 2.99
-    assembly.make_schedule(config_with(fields), 0.1, 2996, 1000)
+    make_schedule(config_with(fields), 0.1, 2996, 1000)

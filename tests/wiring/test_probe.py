@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from small import CACHED, QUIET, config_with
 
-from experiments import probe
-from tl_jax import logistic
+from tl_jax.runs import probe
+from tl_jax.training import logistic
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
@@ -13,8 +13,7 @@ pytestmark = pytest.mark.usefixtures("small_networks")
 def test_what_the_regression_sees(monkeypatch, tmp_path):
     """Recorded at the solver: nothing of test, and in the end all of train and validation."""
     config = config_with(CACHED | QUIET | {"data.examples_per_class": 5})
-    with config.unlocked():
-        config.probe = {"least": 0.01, "most": 100.0, "count": 5, "max_evaluations": 50}
+    config.probe.update({"least": 0.01, "most": 100.0, "count": 5, "max_evaluations": 50})
     fit, top1_accuracy, choose = logistic.fit, logistic.top1_accuracy, logistic.choose
     fits, measured, chosen = [], [], []
 

@@ -8,10 +8,11 @@ from parts import nothing_compiled
 from PIL import Image
 from small import CACHED, QUIET, config_with
 
-from experiments import activation_cache, dispatch, evaluate, evaluator, members, sweep, training
-from experiments.preparation import prepare
-from tl_jax import activations, population
+from tl_jax import features
 from tl_jax.checkpointing import Checkpointer
+from tl_jax.runs import activation_cache, dispatch, evaluate, members, sweep, training
+from tl_jax.runs.setup import prepare
+from tl_jax.training import evaluator, vmapped
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
@@ -64,7 +65,7 @@ def test_workers_read_the_batches_of_evaluation(told):
 def test_workers_read_the_images_whose_activations_are_stored(told):
     with nothing_compiled():
         setup = prepare(config_with(CACHED | WORKERS))
-        told.listen(activations, "compute", Reached)
+        told.listen(features, "compute", Reached)
         with pytest.raises(Reached):
             activation_cache.use(setup)
     assert told.options["compute"]["workers"] == 3
@@ -122,12 +123,11 @@ def test_decoded_images_are_kept_in_the_folder_named(tmp_path):
 @pytest.mark.parametrize(("patience", "width"), [(0, 1), (3, 2)])
 def test_patience_and_width_reach_the_members(told, patience, width):
     config = config_with(CACHED)
-    with config.unlocked():
-        config.sweep = {"learning_rate": (0.1, 0.2), "patience": patience, "width": width}
-    told.listen(population, "train", None)
+    config.sweep.update({"learning_rate": (0.1, 0.2), "patience": patience, "width": width})
+    told.listen(vmapped, "train", None)
     with nothing_compiled():
         setup = activation_cache.use(prepare(sweep._run_config(config)))
     grid = sweep.read_grid(config)
     members.train(setup, grid, [members.start(setup, grid, 0)[0]])
-    (schedule,) = (one for one in told.given["train"] if isinstance(one, population.Schedule))
+    (schedule,) = (one for one in told.given["train"] if isinstance(one, vmapped.Schedule))
     assert (schedule.patience, told.options["train"]["width"]) == (patience, width)

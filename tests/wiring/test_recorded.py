@@ -6,7 +6,8 @@ import pathlib
 
 import pytest
 
-from experiments import compare, config_fields, training
+from tl_jax.config import load as load_config
+from tl_jax.runs import compare, training
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 RECORD = json.loads((ROOT / "results" / "quickstart.json").read_text())
@@ -20,7 +21,7 @@ def same_version(package: str) -> bool:
 @pytest.mark.parametrize("recorded", CELLS, ids=lambda run: f"{run['method']}-{run['seed']}")
 def test_a_cell_comes_out_again(recorded, tmp_path):
     """Linear probes, which take seconds; whatever the config and the record are at the moment."""
-    config = config_fields.load(ROOT / "configs" / "quickstart.py")
+    config = load_config(ROOT / "configs" / "quickstart.py")
     config.report.html = config.report.tensorboard = False
     config.data.cache_dir = config.cache.dir = ""
     config.parallel.devices = RECORD["device"]["count"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from small import CACHED, QUIET, config_with
 
-from experiments import compare, evaluate, training
-from experiments.evaluator import Evaluator
+from tl_jax.runs import compare, evaluate, training
+from tl_jax.training.evaluator import Evaluator
 
 TEST_EXAMPLES = 500
 # The first evaluation is the best one: its step is reported, not the last.
@@ -70,12 +70,8 @@ def test_evaluating_a_run_again_takes_the_step_that_it_reported(finished):
 
 def test_a_comparison_tells_what_was_measured_on_test(monkeypatch, tmp_path):
     config = config_with({})
-    with config.unlocked():
-        config.compare = {
-            "seeds": (3, 5),
-            "baseline": "one",
-            "methods": {"one": (), "two": ("optim.learning_rate=0.2",)},
-        }
+    config.compare.seeds, config.compare.baseline = (3, 5), "one"
+    config.compare.methods = {"one": (), "two": ("optim.learning_rate=0.2",)}
     cells = []
 
     def run(cell, folder, *_):

@@ -9,9 +9,10 @@ import pytest
 from parts import nothing_compiled
 from small import CACHED, QUIET, VIEWS, config_with
 
-from experiments import activation_cache, members, sweep
-from experiments.preparation import make_pure_step, prepare
-from tl_jax import models, population, porting, trees
+from tl_jax import models, porting, trees
+from tl_jax.runs import activation_cache, members, sweep
+from tl_jax.runs.setup import make_pure_step, prepare
+from tl_jax.training import vmapped
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
@@ -32,8 +33,7 @@ def pretrained(small_networks, tmp_path_factory):
 
 def with_sweep(changes, **section):
     config = config_with(changes)
-    with config.unlocked():
-        config.sweep = {"patience": 0, **section}
+    config.sweep.update({"patience": 0, **section})
     return config
 
 
@@ -101,7 +101,7 @@ def test_every_view_has_the_label_of_its_example(monkeypatch):
     def recorded(make_step, eval_step, states, values, examples, validation, rows, *_, **options):
         given.update(examples=examples, rows=rows)
 
-    monkeypatch.setattr(population, "train", recorded)
+    monkeypatch.setattr(vmapped, "train", recorded)
     members.train(setup, grid, [members.start(setup, grid, 0)[0]])
     inputs, labels = map(np.asarray, given["examples"])
     split, numbers = setup.splits["train"], setup.splits["train"].whole()[1]
@@ -122,7 +122,7 @@ def test_every_seed_has_its_own_head_and_order(monkeypatch, pretrained):
     np.testing.assert_array_equal(*stems)
     given = {}
     monkeypatch.setattr(
-        population, "train", lambda *arguments, **options: given.update(rows=arguments[6])
+        vmapped, "train", lambda *arguments, **options: given.update(rows=arguments[6])
     )
     members.train(setup, grid, [state for state, _ in starts])
     for seed in grid.seeds:

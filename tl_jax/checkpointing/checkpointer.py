@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from tl_jax import files, sharding, trees
+from tl_jax import files, trees
 from tl_jax.checkpointing import verification
 from tl_jax.errors import InputError, unknown
-from tl_jax.train_state import TrainState
+from tl_jax.parallel import sharding
+from tl_jax.training.state import TrainState
 
 if TYPE_CHECKING:
     from tl_jax.checkpointing.storage import Storage

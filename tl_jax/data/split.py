@@ -34,8 +34,8 @@ class Split(Protocol):
         ...
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of every image, or the shape of one activation."""
         ...
 
     @property

@@ -8,7 +8,7 @@ split; b examples are this process's rows of the global batch.
 import dataclasses
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def batches(
     stop_step: int,
     rows: slice = slice(None),
     workers: int = 0,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Returns an iterator over the training batches of updates `start_step` to `stop_step - 1`.
 
     What update `t` gets is `order.rows(t)`, wherever the iterator started. Closing the iterator stops
@@ -130,7 +130,7 @@ def _facts(split: Split, indices: np.ndarray, positions: np.ndarray) -> Batch:
 
 def _iterate(
     make: _TrainBatch | _EvalBatch, start: int, stop: int, workers: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     if workers and isinstance(make.split, LazySplit):
         return _in_processes(make, start, stop, workers)
     return _read_ahead(make, start, stop)
@@ -138,7 +138,7 @@ def _iterate(
 
 def _in_processes(
     make: Callable[[int], Batch], start: int, stop: int, workers: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yields make(start) to make(stop - 1), in order, made by `workers` processes."""
     import grain  # only splits larger than memory need it
     from absl import flags
@@ -158,7 +158,9 @@ def _in_processes(
         iterator.close()
 
 
-def _read_ahead(make: Callable[[int], Batch], start: int, stop: int) -> Iterator[Batch]:
+def _read_ahead(
+    make: Callable[[int], Batch], start: int, stop: int
+) -> Generator[Batch, None, None]:
     """Yields make(start) to make(stop - 1), made by one background thread a few ahead.
 
     An exception of `make` is raised where its batch would have come.

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tl_jax import metrics
 from tl_jax.reporting.run_files import Predictions
+from tl_jax.training import metrics
 
 _TOP_CONFUSIONS = 12
 _MOST_MISTAKES = 36

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tl_jax import files, metrics
+from tl_jax import files
 from tl_jax.reporting import analysis, intervals, pages, plots, run_files, tables
+from tl_jax.training import metrics
 
 REPORT_FILE = "report.html"
 
@@ -70,7 +71,7 @@ def write_report(
         "versions": results.get("versions") or {},
         "frozen": results.get("frozen"),
         "curves": _curves(run.metrics, save, notes),
-        "predictions": _predictions(run.predictions, results, save, notes),
+        "predictions": _predictions(run.predictions, save, notes),
         "freezing": run.freezing,
         "provenance": provenance,
         "port_tables": port_tables,
@@ -212,7 +213,6 @@ def _curve_alt(
 
 def _predictions(
     found: run_files.Predictions | None,
-    result: Mapping[str, Any],
     save: Callable[..., dict[str, str]],
     notes: list[str],
 ) -> dict[str, Any] | None:
@@ -230,7 +230,7 @@ def _predictions(
         notes.append("predictions.npz holds no pictures of mistakes: none are shown.")
     count = len(found.labels)
     return {
-        "split": _split_of(found, accuracy, result),
+        "split": found.split,
         "examples": count,
         "right": right,
         "accuracy": accuracy,
@@ -262,14 +262,6 @@ def _predictions(
             for mistake in mistakes
         ],
     }
-
-
-def _split_of(found: run_files.Predictions, accuracy: float, result: Mapping[str, Any]) -> str:
-    """Returns the name of the split that the predictions are of; "" if none has their numbers."""
-    for row in _splits(result):
-        if row["examples"] == len(found.labels) and abs(row["top1_accuracy"] - accuracy) < 1e-4:
-            return row["name"]
-    return ""
 
 
 def _port_facts(

@@ -24,6 +24,7 @@ class Predictions:
         class_names: K names.
         images: {place in the split: uint8 [H, W, C]}, for a few mistakes.
         files: {place in the split: path of its image file, or ""}, for the same ones.
+        split: its name, as in result.json.
     """
 
     probabilities: np.ndarray
@@ -32,6 +33,7 @@ class Predictions:
     class_names: tuple[str, ...]
     images: dict[int, np.ndarray]
     files: dict[int, str]
+    split: str
 
     @property
     def predicted(self) -> np.ndarray:
@@ -125,6 +127,7 @@ def _read_predictions(path: pathlib.Path) -> Predictions:
         indices = np.asarray(
             arrays["indices"] if "indices" in arrays else np.arange(count), np.int64
         )
+        split = str(arrays["split"]) if "split" in arrays else "test"
         names = arrays["class_names"] if "class_names" in arrays else np.arange(num_classes)
         images, files = (
             {
@@ -152,4 +155,4 @@ def _read_predictions(path: pathlib.Path) -> Predictions:
         raise ValueError("; ".join(problems))
     class_names = tuple(str(name) for name in names)
     paths = {index: str(path) for index, path in files.items()}
-    return Predictions(probabilities, labels, indices, class_names, images, paths)
+    return Predictions(probabilities, labels, indices, class_names, images, paths, split)

@@ -1,0 +1,11 @@
+"""What every command shares: flags, exit codes, several processes, the compilation cache.
+
+Exit codes: 0 done; 2 the user's input is wrong; 75 stopped on request with a checkpoint saved; 1
+anything else.
+"""
+
+from experiments.cli.arguments import changes, config, define_run_flags, workdir
+from experiments.cli.command import run
+from experiments.cli.runtime import stop_requested
+
+__all__ = ["changes", "config", "define_run_flags", "run", "stop_requested", "workdir"]

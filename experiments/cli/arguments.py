@@ -1,0 +1,143 @@
+"""The command line: the config file and its fields, the run folder, and messages about flags."""
+
+import functools
+import pathlib
+import re
+import sys
+
+import ml_collections
+from absl import app as absl_app
+from absl import flags
+
+from tl_jax import errors
+from tl_jax.config import FIELDS, load, set_field
+from tl_jax.errors import InputError
+
+
+# Cached: a process that imports several commands defines the flags they share once.
+@functools.cache
+def define_run_flags() -> None:
+    """Defines --config, the file of a config whose fields --config.FIELD=VALUE sets, and --workdir."""
+    flags.DEFINE_string(
+        "config",
+        None,
+        "The experiment, such as configs/quickstart.py; --config.FIELD=VALUE changes it.",
+    )
+    flags.DEFINE_string("workdir", None, "The run folder: made, or resumed where it exists.")
+
+
+class _Given:
+    """What the command line says of the config."""
+
+    config: ml_collections.ConfigDict | None = None
+    changes: tuple[str, ...] = ()
+
+
+def config() -> ml_collections.ConfigDict:
+    """Returns the config of the command line.
+
+    Raises:
+        InputError: if none was given.
+    """
+    if _Given.config is None:
+        raise InputError("--config must be given; --help says how")
+    return _Given.config
+
+
+def workdir() -> pathlib.Path:
+    """Returns the run folder of the command line.
+
+    Raises:
+        InputError: if none was given.
+    """
+    if not flags.FLAGS.workdir:
+        raise InputError("--workdir must be given; --help says how")
+    return pathlib.Path(flags.FLAGS.workdir).expanduser()
+
+
+def changes() -> tuple[str, ...]:
+    """Returns the assignments of `--config.FIELD=VALUE`, such as "train.steps=10"."""
+    return _Given.changes
+
+
+def parse(argv: list[str]) -> None:
+    """Parses the flags and reads the config; with --checkpoint, a run brings its own.
+
+    Raises:
+        InputError: if a flag, the config file or a field is unknown, or a value has another type.
+    """
+    own, assignments = _split(argv) if "config" in flags.FLAGS else (argv, [])
+    absl_app.define_help_flags()
+    try:
+        rest = flags.FLAGS(own)
+    except flags.Error as error:
+        raise InputError(_flag_message(str(error))) from error
+    if len(rest) > 1:
+        raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config.seed=1")
+    _Given.config, _Given.changes = None, tuple(assignments)
+    path = flags.FLAGS.config if "config" in flags.FLAGS else None
+    checkpoint = "checkpoint" in flags.FLAGS and flags.FLAGS.checkpoint
+    if path and checkpoint:
+        raise InputError("--checkpoint and --config: give one; a run brings its own config")
+    if path:
+        _Given.config = load(pathlib.Path(path).expanduser())
+        for assignment in assignments:
+            set_field(_Given.config, assignment, "--config.")
+    elif assignments and not checkpoint:
+        raise InputError(
+            f"--config.{assignments[0]} without --config: give the config file too, such as "
+            "--config=configs/quickstart.py"
+        )
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Returns the arguments without fields of the config, and the assignments to these."""
+    kept, assignments, rest = argv[:1], [], argv[1:]
+    while rest:
+        argument = rest.pop(0)
+        name, equals, text = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or not name.startswith("config."):
+            kept.append(argument)
+            continue
+        field = name.removeprefix("config.")
+        if not equals:
+            if field in FIELDS and FIELDS[field].kind is bool:
+                text = "true"
+            elif rest and not re.match("--?[a-z]", rest[0]):
+                text = rest.pop(0)
+            elif field in FIELDS:
+                raise InputError(f"--{name}: expected a value, as in --{name}=VALUE")
+        assignments.append(f"{field}={text}")
+    return kept, assignments
+
+
+def _flag_message(text: str) -> str:
+    """Returns absl's message about a flag in the words of ours."""
+    unknown_flag = re.search(r"Unknown command line flag '([^']*)'", text)
+    if unknown_flag:
+        return f"{errors.unknown('flag', f'--{unknown_flag[1]}', _own_flags())}; --help says more"
+    illegal = re.match(r"flag --([\w.]+)=(.*?): ", text, re.DOTALL)
+    if illegal and illegal[1] in flags.FLAGS:
+        name, value = illegal[1], illegal[2]
+        choices = getattr(flags.FLAGS[name].parser, "enum_values", None)
+        if choices:
+            return str(errors.unknown(f"--{name}", value, choices))
+        kind = flags.FLAGS[name].parser.flag_type()
+        expected = {"int": "an integer", "bool": "true or false", "float": "a number"}
+        return f"--{name}={value}: expected {expected.get(kind, kind)}"
+    missing = re.match(r"Missing value for flag (\S+)", text)
+    if missing:
+        return f"{missing[1]}: expected a value, as in {missing[1]}=VALUE"
+    return text
+
+
+def _own_flags() -> list[str]:
+    """Returns the flags that this project defines, without the fields of the config."""
+    modules = flags.FLAGS.flags_by_module_dict()
+    names = [
+        flag.name
+        for module, defined in modules.items()
+        if module.startswith("experiments") or module == sys.argv[0] or module == "__main__"
+        for flag in defined
+    ]
+    return sorted(f"--{name}" for name in names if not name.startswith("config."))

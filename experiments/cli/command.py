@@ -1,0 +1,49 @@
+"""Runs the main function of a command; its outcome becomes the exit code."""
+
+import sys
+from collections.abc import Callable
+
+import jax
+from absl import logging
+
+from experiments.cli import arguments, runtime
+from experiments.cli.help import help_text
+from tl_jax.config import list_fields
+from tl_jax.errors import InputError
+from tl_jax.training.loops import NonFiniteLoss, Stopped
+
+EXIT_INPUT, EXIT_STOPPED, EXIT_FAILURE = 2, 75, 1
+
+
+def run(main: Callable[[], object]) -> None:
+    """Parses the flags, calls `main()` and exits with the code that its outcome stands for."""
+    if set(sys.argv[1:]) & {"--help", "-help", "--h", "-h", "-?"}:
+        print(help_text(main))
+        sys.exit(0)
+    if "--list_fields" in sys.argv[1:]:
+        print(list_fields())
+        sys.exit(0)
+    try:
+        arguments.parse(sys.argv)
+        logging.set_verbosity(logging.WARNING)
+        runtime.start_jax()
+        with runtime.STOP:
+            main()
+        if not jax.distributed.is_initialized() or jax.process_index() == 0:
+            print(f"{runtime.process_seconds():.1f} s in all, from the start of the command")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_INPUT)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(EXIT_STOPPED)
+    except NonFiniteLoss as error:
+        print(
+            f"error: {error}; try a lower --config.optim.learning_rate, or --config.optim.clip_norm=1",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_FAILURE)
+    except OSError as error:
+        # OSError is a full disk more often than not; its message says what is safe.
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_FAILURE)

@@ -1,0 +1,79 @@
+"""What --help prints."""
+
+import pathlib
+from collections.abc import Callable
+
+
+def help_text(main: Callable[[], object]) -> str:
+    """Returns what --help prints: what the command does, its flags and fields of most use, its exit codes."""
+    name = pathlib.Path(main.__globals__["__file__"]).stem
+    purpose = (main.__globals__["__doc__"] or "").strip().splitlines()[0]
+    lines = [f"experiments.{name}: {purpose}", ""]
+    if name == "prepare_data":
+        rows = _PREPARE_DATA_HELP
+        where = "All flags: --helpfull."
+    else:
+        rows = [("--config=FILE", "the experiment, such as configs/quickstart.py")]
+        if name == "evaluate":
+            rows.append(("--checkpoint=RUN", "or the folder of a run, which brings its own config"))
+        rows.append(("--workdir=DIR", "the run folder: new, or one to resume"))
+        rows += [
+            (f"--config.{field}", text) for field, text in _HELP_FIELDS.get(name, _FINETUNE_FIELDS)
+        ]
+        where = (
+            "--config.FIELD=VALUE sets any field; --list_fields lists all. All flags: --helpfull."
+        )
+    width = max(len(flag) for flag, _ in rows)
+    lines += [f"  {flag.ljust(width)}  {text}" for flag, text in rows]
+    lines += ["", where, _EXIT_CODES]
+    return "\n".join(lines)
+
+
+_DATA_FIELD = ("data.name=folder:photos", "the data; or digits, tfds:NAME, npz:FILE")
+_WEIGHTS_FIELD = ("init.weights=resnet18.tv_in1k", "a registered name, a file or a run folder")
+_RATE_FIELD = ("optim.learning_rate=0.01", "the peak learning rate")
+_FINETUNE_FIELDS = (_DATA_FIELD, _WEIGHTS_FIELD, _RATE_FIELD)
+_HELP_FIELDS = {
+    "pretrain": (
+        _DATA_FIELD,
+        ("model.name=resnet18", "the network, trained from random weights"),
+        ("train.epochs=90", "the length (--config.train.steps=0 with it)"),
+    ),
+    "evaluate": (
+        _DATA_FIELD,
+        ("data.test_split=test", "the split that is evaluated"),
+        ("init.weights=FILE", "with --config and --config.init.head=keep: these weights"),
+    ),
+    "compare": (
+        _DATA_FIELD,
+        ("compare.seeds=0,1,2", "the seeds of every method"),
+        ("train.steps=80", "the length of every run, in updates"),
+    ),
+    "sweep": (
+        _DATA_FIELD,
+        (
+            "sweep.learning_rate=0.1,1.0",
+            "its values; also weight_decay, label_smoothing and l2_sp",
+        ),
+        ("sweep.seed=0,1,2", "the seeds of every combination"),
+    ),
+    "probe": (
+        _DATA_FIELD,
+        _WEIGHTS_FIELD,
+        ("data.validation_fraction=0.2", "held out of train, to choose the L2 strength"),
+    ),
+    "profile": (
+        ("model.name=resnet50", "the network"),
+        ("data.batch_size=64", "images in a batch"),
+        ("model.dtype=bfloat16", "the precision"),
+    ),
+}
+_PREPARE_DATA_HELP = [
+    ("--dataset=cifar10", "or cifar100"),
+    ("--data_dir=DIR", "where prepared data sets are kept"),
+    ("--archive=FILE", "the publisher's archive, where it is not to be downloaded"),
+]
+_EXIT_CODES = (
+    "Exit codes: 0 done; 2 the input is wrong, the message says what to change; 75 stopped on request with a\n"
+    "checkpoint saved, the same command resumes; 1 anything else."
+)

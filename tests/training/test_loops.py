@@ -1,0 +1,239 @@
+"""The order of things in the loop, with fakes: a state is its number of updates."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tl_jax.training import loops
+from tl_jax.training.loops import Intervals
+
+
+@dataclasses.dataclass
+class FakeState:
+    step: int
+
+
+class Recorder:
+    """Records what the loop does; the loss of the update numbered `t` is `losses.get(t, t)`."""
+
+    def __init__(self, losses=(), norms=()):
+        self.events, self.losses, self.norms = [], dict(losses), dict(norms)
+        self.saved = self.best = None
+        self.accuracies = {}
+
+    def train_step(self, state, updates):
+        assert updates[0] == state.step
+        self.events.append(("step", updates[-1] + 1))
+        losses = [np.float32(self.losses.get(update, float(update))) for update in updates]
+        norms = [np.float32(self.norms.get(update, 1.0)) for update in updates]
+        return FakeState(updates[-1] + 1), {"loss": np.array(losses), "grad_norm": np.array(norms)}
+
+    def log(self, step, measured):
+        self.events.append(("log", step, measured["loss"]))
+        assert measured["grad_norm"] == 1.0 and measured["images_per_second"] > 0
+        assert measured["waiting_seconds"] >= 0
+
+    def evaluate(self, state):
+        self.events.append(("evaluate", state.step))
+        return {"top1_accuracy": self.accuracies.get(state.step, state.step / 10)}
+
+    def save(self, state, metrics):
+        self.events.append(("save", state.step, metrics and metrics["top1_accuracy"]))
+        self.saved = state.step
+
+    def is_best(self, metrics):
+        better = self.best is None or metrics["top1_accuracy"] > self.best
+        self.best = metrics["top1_accuracy"] if better else self.best
+        return better
+
+    def run(self, intervals, start=0, **options):
+        return loops.train(
+            FakeState(start),
+            self.train_step,
+            lambda step, count: list(range(step, step + count)),
+            intervals,
+            batch_size=4,
+            is_best=self.is_best,
+            log=self.log,
+            evaluate=self.evaluate,
+            save=self.save,
+            last_saved=lambda: self.saved,
+            **options,
+        )
+
+
+def test_order_of_log_evaluate_and_save():
+    recorder = Recorder()
+    final = recorder.run(Intervals(7, log_every=3, eval_every=4, checkpoint_every=3))
+    assert final.step == 7
+    assert recorder.events == [
+        ("step", 1),
+        ("step", 2),
+        ("step", 3),
+        ("log", 3, 1.0),
+        ("save", 3, None),
+        ("step", 4),
+        ("evaluate", 4),
+        ("step", 5),
+        ("step", 6),
+        ("log", 6, 4.0),
+        ("save", 4, 0.4),
+        ("save", 6, None),
+        ("step", 7),
+        ("log", 7, 6.0),
+        ("evaluate", 7),
+        ("save", 7, 0.7),
+    ]
+
+
+def test_zero_means_only_at_the_end():
+    recorder = Recorder()
+    recorder.run(Intervals(3, log_every=0))
+    assert recorder.events[3:] == [("log", 3, 1.0), ("evaluate", 3), ("save", 3, 0.3)]
+
+
+def test_it_goes_on_where_the_state_is():
+    recorder = Recorder()
+    final = recorder.run(Intervals(5, log_every=2), start=3)
+    assert final.step == 5
+    assert recorder.events == [
+        ("step", 4),
+        ("log", 4, 3.0),
+        ("step", 5),
+        ("log", 5, 4.0),
+        ("evaluate", 5),
+        ("save", 5, 0.5),
+    ]
+
+
+def test_a_finished_state_does_nothing():
+    recorder = Recorder()
+    assert recorder.run(Intervals(5, log_every=1), start=5).step == 5
+    assert recorder.events == []
+
+
+def test_a_dispatch_of_several_updates_ends_at_evaluations():
+    recorder = Recorder()
+    recorder.run(
+        Intervals(10, log_every=3, eval_every=5, checkpoint_every=4, updates_per_dispatch=4)
+    )
+    assert recorder.events == [
+        ("step", 3),
+        ("log", 3, 1.0),
+        ("step", 5),
+        ("evaluate", 5),
+        ("save", 5, 0.5),
+        ("step", 8),
+        ("log", 6, 4.0),
+        ("save", 8, None),
+        ("step", 10),
+        ("log", 9, 7.0),
+        ("log", 10, 9.0),
+        ("evaluate", 10),
+        ("save", 10, 1.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("total", "eval_every", "most", "expected"),
+    [
+        (10, 0, 1, [1] * 10),
+        (10, 0, 4, [4, 4, 2]),
+        (9, 0, 4, [3, 3, 3]),
+        (21, 10, 4, [4, 4, 2, 4, 4, 2, 1]),
+        (352, 352, 256, [176, 176]),
+    ],
+)
+def test_spans_between_evaluations_are_cut_into_equal_parts(total, eval_every, most, expected):
+    intervals = Intervals(total, 1, eval_every, updates_per_dispatch=most)
+    step, found = 0, []
+    while step < total:
+        found.append(intervals.updates_after(step))
+        step += found[-1]
+    assert found == expected
+
+
+def test_a_best_state_waits_for_the_next_save_and_a_better_one_takes_its_place():
+    recorder = Recorder()
+    recorder.accuracies = {1: 0.5, 2: 0.6, 3: 0.4, 4: 0.4}
+    recorder.run(Intervals(4, log_every=4, eval_every=1))
+    saves = [event for event in recorder.events if event[0] == "save"]
+    assert saves == [("save", 2, 0.6), ("save", 4, 0.4)]
+
+
+def test_a_best_state_is_saved_before_a_run_ends_by_a_loss_that_is_not_finite():
+    recorder = Recorder({4: float("nan")})
+    with pytest.raises(loops.NonFiniteLoss, match="last good checkpoint: step 4"):
+        recorder.run(Intervals(8, log_every=8, eval_every=2))
+    saves = [event for event in recorder.events if event[0] == "save"]
+    assert saves == [("save", 4, 0.4)]
+
+
+def test_saving_on_request():
+    recorder = Recorder()
+    recorder.run(Intervals(4, log_every=4), save_requested=lambda step: step == 3)
+    saves = [event for event in recorder.events if event[0] == "save"]
+    assert saves == [("save", 3, None), ("save", 4, 0.4)]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_a_non_finite_loss_is_never_saved(loss):
+    """Update 4 (from 0) is not finite; it is noticed at the checkpoint after 6 updates."""
+    recorder = Recorder({4: loss})
+    with pytest.raises(loops.NonFiniteLoss) as raised:
+        recorder.run(
+            Intervals(20, log_every=20, checkpoint_every=3),
+            batch_indices=lambda step: np.array([10 * step, 10 * step + 1]),
+        )
+    assert raised.value.step == 4
+    assert recorder.saved == 3
+    message = str(raised.value)
+    assert f"loss {loss} at step 4" in message
+    assert "last good checkpoint: step 3" in message
+    assert "indices of its batch in the training split: [40, 41]" in message
+    assert recorder.events[-1] == ("step", 6)
+
+
+def test_a_non_finite_gradient_is_noticed_before_its_parameters_are_saved():
+    recorder = Recorder(norms={2: float("inf")})
+    with pytest.raises(loops.NonFiniteLoss, match="grad_norm inf at step 2"):
+        recorder.run(Intervals(9, log_every=9, checkpoint_every=3))
+    assert recorder.saved is None
+
+
+def test_a_non_finite_loss_before_any_checkpoint():
+    recorder = Recorder({0: float("nan")})
+    with pytest.raises(loops.NonFiniteLoss, match="at step 0; no checkpoint was saved before"):
+        recorder.run(Intervals(4, log_every=1))
+    assert recorder.events == [("step", 1)]
+
+
+def test_the_first_non_finite_loss_is_named_though_it_came_before_the_window():
+    """Losses read at a checkpoint between two logs stay counted by the update they belong to."""
+    recorder = Recorder({5: float("nan"), 6: float("nan")})
+    with pytest.raises(loops.NonFiniteLoss) as raised:
+        recorder.run(Intervals(20, log_every=10, checkpoint_every=4))
+    assert raised.value.step == 5 and recorder.saved == 4
+
+
+def test_stopping_saves_first():
+    recorder = Recorder()
+    with pytest.raises(loops.Stopped) as raised:
+        recorder.run(Intervals(9, log_every=4), stop_requested=lambda step: step == 2)
+    assert raised.value.step == 2
+    assert "step 2" in str(raised.value) and "same command" in str(raised.value)
+    assert recorder.events == [("step", 1), ("step", 2), ("save", 2, None)]
+
+
+def test_a_request_at_the_last_update_finishes_the_run():
+    recorder = Recorder()
+    final = recorder.run(Intervals(2, log_every=1), stop_requested=lambda step: step == 2)
+    assert final.step == 2 and recorder.events[-1] == ("save", 2, 0.2)
+
+
+def test_a_non_finite_loss_wins_over_a_request_to_stop():
+    recorder = Recorder({1: float("nan")})
+    with pytest.raises(loops.NonFiniteLoss):
+        recorder.run(Intervals(9, log_every=9), stop_requested=lambda step: step == 2)
+    assert recorder.saved is None

@@ -1,0 +1,138 @@
+"""Counts, accuracies, confusion and calibration, all worked out by hand."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tl_jax.training import metrics
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("row", "label", "correct", "correct5"),
+    [
+        pytest.param([9, 8, 7, 6, 5, 4], 0, 1, 1, id="first"),
+        pytest.param([9, 8, 7, 6, 5, 4], 1, 0, 1, id="second"),
+        pytest.param([9, 8, 7, 6, 5, 4], 4, 0, 1, id="fifth"),
+        pytest.param([9, 8, 7, 6, 5, 4], 5, 0, 0, id="sixth"),
+        pytest.param([1, 1, 1, 1, 1, 1], 0, 1, 1, id="tie, lowest index"),
+        pytest.param([1, 1, 1, 1, 1, 1], 1, 0, 1, id="tie, second index"),
+        pytest.param([1, 1, 1, 1, 1, 1], 5, 0, 0, id="tie, highest index"),
+        pytest.param([NAN] * 6, 0, 0, 0, id="diverged network is never right"),
+    ],
+)
+def test_correct_counts(row, label, correct, correct5):
+    logits = jnp.array([row], jnp.float32)
+    sums = metrics.batch_sums(logits, jnp.array([label]), jnp.array([True]))
+    assert (int(sums["correct"]), int(sums["correct5"])) == (correct, correct5)
+
+
+def test_masked_rows_count_for_nothing():
+    logits = jnp.array([[0.0, 0.0], [math.log(3), 0.0], [NAN, NAN], [50.0, 0.0]])
+    labels = jnp.array([0, 0, 0, 1], jnp.int32)
+    mask = jnp.array([True, True, False, False])
+    sums = jax.jit(metrics.batch_sums)(logits, labels, mask)
+    assert {name: value.dtype.name for name, value in sums.items()} == {
+        "loss_sum": "float32",
+        "correct": "int32",
+        "correct5": "int32",
+        "examples": "int32",
+    }
+    assert float(sums["loss_sum"]) == pytest.approx(math.log(2) + math.log(4 / 3), rel=1e-6)
+    assert (int(sums["correct"]), int(sums["examples"])) == (2, 2)
+
+
+def test_sums_of_padded_batches_equal_those_of_the_whole():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(10, 7)).astype(np.float32)
+    labels = rng.integers(0, 7, 10).astype(np.int32)
+    whole = metrics.batch_sums(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(10, bool))
+    total = dict.fromkeys(whole, 0)
+    for start in (0, 4, 8):
+        rows = np.arange(start, start + 4)
+        mask, rows = jnp.asarray(rows < 10), np.minimum(rows, 9)
+        part = metrics.batch_sums(jnp.asarray(logits[rows]), jnp.asarray(labels[rows]), mask)
+        total = {name: total[name] + np.asarray(part[name]) for name in total}
+    assert total["examples"] == 10
+    assert total["correct"] == whole["correct"]
+    assert total["correct5"] == whole["correct5"]
+    np.testing.assert_allclose(total["loss_sum"], whole["loss_sum"], rtol=1e-6)
+
+
+def test_finalize_returns_python_numbers():
+    sums = {"loss_sum": jnp.float32(6), "correct": 3, "correct5": np.int32(4), "examples": 4}
+    result = metrics.finalize(sums)
+    assert result == {
+        "loss": 1.5,
+        "top1_accuracy": 0.75,
+        "top5_accuracy": 1.0,
+        "examples": 4,
+    }
+    assert [type(value) for value in result.values()] == [float, float, float, int]
+
+
+def test_finalize_refuses_an_empty_split():
+    with pytest.raises(ValueError, match="no example was evaluated"):
+        metrics.finalize({"loss_sum": 0.0, "correct": 0, "correct5": 0, "examples": 0})
+
+
+def test_confusion_matrix_has_the_true_class_in_rows():
+    confusion = metrics.confusion_matrix(
+        np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 2, 2, 0]), num_classes=4
+    )
+    assert confusion.dtype == np.int64
+    assert confusion.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 2, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "message"),
+    [
+        pytest.param([0, 3], [0, 0], "labels run from 0 to 3, expected 0 to 2", id="label"),
+        pytest.param([0, 0], [-1, 0], "predictions run from -1 to 0", id="prediction"),
+        pytest.param([0, 0], [0], "differ in shape", id="shape"),
+    ],
+)
+def test_confusion_matrix_refuses(labels, predictions, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.confusion_matrix(np.array(labels), np.array(predictions), 3)
+
+
+def test_per_class():
+    confusion = np.array([[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 2, 0], [0, 0, 0, 0]])
+    result = metrics.per_class(confusion)
+    np.testing.assert_allclose(result["precision"], [1 / 2, 1 / 2, 1, 0])
+    np.testing.assert_allclose(result["recall"], [1 / 2, 1, 2 / 3, 0])
+    np.testing.assert_allclose(result["f1"], [1 / 2, 2 / 3, 4 / 5, 0])
+    np.testing.assert_allclose(result["support"], [2, 1, 3, 0])
+
+
+def test_calibration_by_hand():
+    # Confidences 0.6, 0.7 fall into (0.5, 0.75] with hits 1, 0; 0.9, 1.0 into (0.75, 1], both hits.
+    probabilities = np.array([[0.6, 0.4], [0.3, 0.7], [0.1, 0.9], [1.0, 0.0]])
+    result = metrics.calibration(probabilities, np.array([0, 0, 1, 0]), bins=4)
+    np.testing.assert_array_equal(result["bin_count"], [0, 0, 2, 2])
+    np.testing.assert_allclose(result["bin_confidence"], [0, 0, 0.65, 0.95])
+    np.testing.assert_allclose(result["bin_accuracy"], [0, 0, 0.5, 1.0])
+    assert result["ece"] == pytest.approx((2 * 0.15 + 2 * 0.05) / 4)
+
+
+def test_calibration_bins_are_closed_on_the_right():
+    result = metrics.calibration(np.array([[0.5, 0.5], [0.75, 0.25]]), np.array([0, 0]), bins=4)
+    np.testing.assert_array_equal(result["bin_count"], [0, 1, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "bins"),
+    [
+        pytest.param(2, 2, 0, id="no bin"),
+        pytest.param(0, 0, 5, id="no example"),
+        pytest.param(2, 3, 5, id="lengths differ"),
+    ],
+)
+def test_calibration_refuses(rows, labels, bins):
+    with pytest.raises(ValueError, match="expected at least 1 bin"):
+        metrics.calibration(np.full((rows, 2), 0.5), np.zeros(labels, int), bins)

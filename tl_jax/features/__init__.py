@@ -1,0 +1,20 @@
+"""Activations at a boundary, computed once where everything before it is frozen."""
+
+from tl_jax.features.compute import compute, make_prefix, make_view_transform
+from tl_jax.features.exact import choose_boundary, prefix_of
+from tl_jax.features.keys import facts, shape_of
+from tl_jax.features.split import ActivationSplit
+from tl_jax.features.storage import DTYPES, Store
+
+__all__ = [
+    "DTYPES",
+    "ActivationSplit",
+    "Store",
+    "choose_boundary",
+    "compute",
+    "facts",
+    "make_prefix",
+    "make_view_transform",
+    "prefix_of",
+    "shape_of",
+]

@@ -1,0 +1,112 @@
+"""The forward pass up to a boundary, over a whole split, once.
+
+Shapes: M examples, V views of each, B images in a batch.
+"""
+
+import collections
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from tl_jax import models
+from tl_jax.augment import preprocessing
+from tl_jax.data import Split, stream
+
+# Batches whose results the host has not fetched yet.
+_IN_FLIGHT = 2
+
+
+def make_prefix(
+    model, spec: preprocessing.Preprocessing, boundary: str, *, views: int, seed: int, dtype: str
+) -> Callable[[dict, dict, dict[str, jax.Array]], jax.Array]:
+    """Returns the pure `prefix(params, batch_stats, batch) -> activations [B, ...]` of `dtype`.
+
+    A batch holds `image` uint8 [B, H, W, C] and `row` int32 [B]: row r is view r % V of example
+    r // V, and the only thing besides `seed` that its augmentation depends on.
+
+    Args:
+        model: the Linen module.
+        spec: preprocessing; its augmentation is used where there are several views.
+        boundary: to stop after.
+        views: V; 1 for the image as it is.
+        seed: of the views.
+        dtype: "float32" or "bfloat16".
+    """
+    forward = models.make_forward(model.clone(remat=""), stop=boundary)
+    transform = make_view_transform(spec, views, seed)
+
+    def prefix(params, batch_stats, batch):
+        inputs = transform(batch["row"], batch["image"])
+        return forward(params, batch_stats, inputs, train=False)[0].astype(dtype)
+
+    return prefix
+
+
+def make_view_transform(
+    spec: preprocessing.Preprocessing, views: int, seed: int
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns `transform(rows, images)`: uint8 [B, H, W, C] to the network's input, by `row`."""
+    if views == 1:
+        plain = preprocessing.make_eval_transform(spec)
+        return lambda rows, images: plain(images)
+    augment = preprocessing.make_train_transform(spec)
+    return lambda rows, images: augment(jax.random.key(seed), rows, images)
+
+
+def compute(
+    prefix_step: Callable[[dict, dict, dict[str, np.ndarray]], jax.Array],
+    params: dict[str, Any],
+    batch_stats: dict[str, Any],
+    split: Split,
+    examples: np.ndarray,
+    out: np.ndarray,
+    *,
+    batch_size: int,
+    rows: slice = slice(None),
+    workers: int = 0,
+    show: Callable[[int], None] = lambda batches: None,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Writes the activations of every view of every example of `split` to `out`; False if stopped first.
+
+    Args:
+        prefix_step: the compiled prefix, on host batches; its results are whole on every device.
+        params: of the network, or of its prefix.
+        batch_stats: likewise.
+        split: M examples.
+        examples: int64 [M], the number of each, which keys its views: that in the split it was taken
+            from, so that a part of a data set has the views that it has in the whole.
+        out: [M, V, ...], of the prefix's dtype.
+        batch_size: global.
+        rows: this process's rows of the global batch.
+        workers: processes that decode a split larger than memory; 0: threads.
+        show: receives the number of batches done.
+        stop_requested: asked after each batch; must answer alike in every process.
+    """
+    views = out.shape[1]
+    waiting: collections.deque[tuple[slice, int, jax.Array]] = collections.deque()
+    done = 0
+
+    def fetch() -> None:
+        nonlocal done
+        places, view, activations = waiting.popleft()
+        out[places, view] = np.asarray(activations)[: places.stop - places.start]
+        done += 1
+        show(done)
+
+    for number, batch in enumerate(stream.eval_batches(split, batch_size, rows, workers)):
+        start = number * batch_size
+        places = slice(start, min(start + batch_size, len(split)))
+        for view in range(views):
+            row = (examples[batch["index"]] * views + view).astype(np.int32)
+            inputs = {"image": batch["image"], "row": row}
+            waiting.append((places, view, prefix_step(params, batch_stats, inputs)))
+            if len(waiting) > _IN_FLIGHT:
+                fetch()
+        if stop_requested():
+            return False
+    while waiting:
+        fetch()
+    return True

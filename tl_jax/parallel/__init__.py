@@ -1,0 +1,1 @@
+"""Devices: the mesh, where data are stored, and what memory there is."""

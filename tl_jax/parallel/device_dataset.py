@@ -1,0 +1,181 @@
+"""Splits stored on the devices, and several updates on them in one dispatch.
+
+N: rows of a split (examples, or views of examples); B: rows in the global batch; U: updates in a
+dispatch; V: views of an example. Batches are gathered by index inside the compiled step, so that
+only int32 [U, B] crosses from the host, and the host is asked once for U updates.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from tl_jax.parallel import sharding
+
+
+def place(mesh: Mesh, rows: np.ndarray, layout: str) -> jax.Array:
+    """Returns an array [N, ...] on the devices; sharded ones are padded with zeros to equal parts.
+
+    Args:
+        mesh: the devices.
+        rows: on the host, in memory or mapped; every process has the whole of it.
+        layout: one of `placement.LAYOUTS`.
+    """
+    if layout == "replicated":
+        whole = sharding.replicated(mesh)
+        return jax.make_array_from_callback(
+            rows.shape, whole, lambda index: np.asarray(rows[index])
+        )
+    part = len_padded(len(rows), mesh, layout) // mesh.size
+
+    def padded(index: Any) -> np.ndarray:
+        found = np.asarray(rows[index[0].start or 0 : (index[0].start or 0) + part])
+        missing = part - len(found)
+        return np.pad(found, [(0, missing)] + [(0, 0)] * (found.ndim - 1)) if missing else found
+
+    shape = (part * mesh.size, *rows.shape[1:])
+    return jax.make_array_from_callback(shape, sharding.batch_sharding(mesh), padded)
+
+
+def gather(mesh: Mesh, layout: str, data: jax.Array, rows: jax.Array) -> jax.Array:
+    """Returns data[rows], [B, ...] split over the devices; for use inside a compiled function.
+
+    Args:
+        mesh: the devices.
+        layout: of `data`, see `place`.
+        data: [N, ...].
+        rows: int32 [B], the same on every device.
+    """
+    if layout == "replicated":
+        rows = jax.lax.with_sharding_constraint(rows, sharding.batch_sharding(mesh))
+        return data[rows]
+
+    def from_parts(part: jax.Array, rows: jax.Array) -> jax.Array:
+        # Every device contributes the rows it holds, and zeros for the others': sums are exact.
+        local = rows - jax.lax.axis_index(sharding.AXIS) * len(part)
+        held = (local >= 0) & (local < len(part))
+        found = part[jnp.clip(local, 0, len(part) - 1)]
+        found = jnp.where(held.reshape(-1, *[1] * (found.ndim - 1)), found, 0)
+        return jax.lax.psum_scatter(found, sharding.AXIS, tiled=True)
+
+    split, whole = PartitionSpec(sharding.AXIS), PartitionSpec()
+    return jax.shard_map(from_parts, mesh=mesh, in_specs=(split, whole), out_specs=split)(
+        data, rows
+    )
+
+
+class ResidentStep:
+    """Several updates in one call, on a split that is stored on the devices.
+
+    One program is `lax.scan` over the updates, except where there is one update: the program is then that
+    of a step on one batch, after a gather. Every number of updates is a separate program, compiled when
+    first needed. `step(state, rows)`, with int32 rows [U, B] on the host, returns the next state and the
+    metrics [U], left on the device; the state is donated.
+    """
+
+    def __init__(
+        self,
+        train_step: Callable,
+        mesh: Mesh,
+        layout: str,
+        *,
+        views: int = 1,
+        one_by_one: bool = False,
+    ):
+        """Prepares the programs; nothing is compiled yet.
+
+        Args:
+            train_step: the pure step on a global batch.
+            mesh: the devices.
+            layout: of the images or activations, see `placement.choose_layout`.
+            views: V, rows per example: row r is a view of example r // V.
+            one_by_one: whether every update is a run of the program of one update, for what a compiler runs
+                slower inside a loop. (Written out one after the other in one program, updates take several
+                times longer to compile, and XLA for CPU of jaxlib 0.12 rounds them differently: it
+                optimises across updates.)
+        """
+
+        def update(state, rows, images, labels):
+            batch = {
+                "image": gather(mesh, layout, images, rows),
+                "label": gather(mesh, "replicated", labels, rows // views),
+                "position": jnp.arange(len(rows), dtype=jnp.int32),
+            }
+            return train_step(state, batch)
+
+        def updates(state, rows, images, labels):
+            if len(rows) == 1:
+                state, measured = update(state, rows[0], images, labels)
+                return state, jax.tree.map(lambda value: value[None], measured)
+
+            def body(state, rows):
+                return update(state, rows, images, labels)
+
+            return jax.lax.scan(body, state, rows)
+
+        whole = sharding.replicated(mesh)
+        images_sharding = whole if layout == "replicated" else sharding.batch_sharding(mesh)
+        self._mesh, self._layout, self._one_by_one = mesh, layout, one_by_one
+        self._programs: dict[int, Any] = {}
+        self._data: tuple[jax.Array, jax.Array] | None = None
+        self._updates = jax.jit(
+            updates,
+            in_shardings=(whole, whole, images_sharding, whole),
+            out_shardings=(whole, whole),
+            donate_argnums=0,
+        )
+
+    def lower(self, state: Any, count: int, batch_size: int, images: Any, labels: Any) -> Any:
+        """Returns the lowered program of `count` updates, whose `compile` need not wait for the data.
+
+        Args:
+            state: of arrays or `jax.ShapeDtypeStruct`.
+            count: U.
+            batch_size: B.
+            images: shape and dtype of what `put` is going to be given, [N, ...].
+            labels: likewise, [N / V].
+        """
+        rows = jax.ShapeDtypeStruct((self._updates_of(count), batch_size), jnp.int32)
+        length = len_padded(images.shape[0], self._mesh, self._layout)
+        images = jax.ShapeDtypeStruct((length, *images.shape[1:]), images.dtype)
+        labels = jax.ShapeDtypeStruct(labels.shape, labels.dtype)
+        return self._updates.lower(state, rows, images, labels)
+
+    def use(self, count: int, program: Any) -> None:
+        """Takes the compiled form of what `lower` returned for `count` updates."""
+        self._programs[self._updates_of(count)] = program
+
+    def put(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """Places the split: images or activations [N, ...], and labels int32 [N / V]."""
+        self._data = (
+            place(self._mesh, images, self._layout),
+            place(self._mesh, labels, "replicated"),
+        )
+
+    def __call__(self, state: Any, rows: np.ndarray) -> tuple[Any, dict[str, jax.Array]]:
+        """Runs len(rows) updates; `put` comes first."""
+        assert self._data is not None
+        if self._updates_of(len(rows)) < len(rows):
+            measured = []
+            for row in rows:
+                state, of_update = self(state, row[None])
+                # On several simulated devices XLA for CPU must not be many programs ahead.
+                measured.append(jax.block_until_ready(of_update))
+            return state, jax.tree.map(lambda *values: jnp.concatenate(values), *measured)
+        if len(rows) not in self._programs:
+            shapes = jax.eval_shape(lambda *arrays: arrays, state, rows, *self._data)
+            self._programs[len(rows)] = self._updates.lower(*shapes).compile()
+        placed = place(self._mesh, rows.astype(np.int32), "replicated")
+        return self._programs[len(rows)](state, placed, *self._data)
+
+    def _updates_of(self, count: int) -> int:
+        """Returns the updates of the program that makes `count` of them."""
+        return 1 if self._one_by_one else count
+
+
+def len_padded(num_rows: int, mesh: Mesh, layout: str) -> int:
+    """Returns the rows that a split takes on the devices together, or on each when replicated."""
+    return num_rows if layout == "replicated" else -(-num_rows // mesh.size) * mesh.size

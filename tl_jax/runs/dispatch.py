@@ -1,0 +1,211 @@
+"""How the updates of a run reach the devices: where its data are stored, how many updates one dispatch makes.
+
+Data that fit are stored on the devices and several updates are dispatched together; other data are read
+ahead on the host, and every batch is copied to the devices before the previous step ends. What all
+of it takes is counted here, and refused where there is no room, before anything is placed.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tl_jax.data import InMemorySplit, stream
+from tl_jax.features import ActivationSplit
+from tl_jax.models import cpu
+from tl_jax.parallel import device_dataset, memory, sharding
+from tl_jax.parallel.placement import choose_layout, room_for_data
+from tl_jax.runs import memory_plan
+from tl_jax.runs.setup import Setup, make_pure_step
+from tl_jax.training.evaluator import compile_or_refuse
+
+# A dispatch takes about a quarter of a second, so that a run still answers when it is asked to stop:
+# FLOP/s that small networks reach, times that.
+_FLOP_PER_DISPATCH = {"cpu": 1e10, "gpu": 2e12, "tpu": 2e12}
+_MOST_UPDATES = 256
+_BATCHES_AHEAD = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Dispatch:
+    """What the training loop needs to advance a run.
+
+    Attributes:
+        step: takes the state and what a feed returns; see `loops.train`.
+        place: stores the data on the devices; called once, before the first update.
+        open_feed: from (first update, one past the last) to a context manager that gives the feed.
+        updates: in a dispatch, at most.
+        data: where the training split is stored: "device, replicated", "device, sharded" or "host".
+        data_bytes: that it takes on each device; 0 on the host.
+        program: the compiled step, for its memory and cost.
+        batch_bytes: of a training batch that comes from the host; 0 where the data are on the device.
+        batches_ahead: of these, how many are copied to the devices before they are needed.
+        memory: the rows of the memory plan.
+    """
+
+    step: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
+    place: Callable[[], None]
+    open_feed: Callable[[int, int], contextlib.AbstractContextManager]
+    updates: int
+    data: str
+    data_bytes: int
+    program: Any
+    batch_bytes: int = 0
+    batches_ahead: int = 0
+    memory: tuple[dict[str, Any], ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what a run reports of it."""
+        return {"data": self.data, "updates_per_dispatch": self.updates}
+
+
+def make(setup: Setup) -> Dispatch:
+    """Returns how a run is dispatched, its programs compiled from shapes: images may still be decoding.
+
+    Raises:
+        InputError: if the devices have no room for data that are to be stored there, or devices or host
+            have none for the run; what takes the most is named, and the fields that make it less.
+    """
+    layout = _layout(setup)
+    dispatch = _streamed(setup) if layout is None else _resident(setup, layout)
+    items, capacity = memory_plan.checked_items(setup, dispatch)
+    return dataclasses.replace(dispatch, memory=tuple(memory.plan(items, capacity)))
+
+
+def _layout(setup: Setup) -> str | None:
+    config, split = setup.config, setup.inputs["train"]
+    placement = config.data.placement
+    if config.parallel.mode != "jit" or not isinstance(split, InMemorySplit | ActivationSplit):
+        placement = "host"
+    if setup.cache is not None and setup.cache["storage"] != "device":
+        placement = "host"
+    missing = sum(max(0, one.whole_bytes - one.bytes_in_memory) for one in setup.decoded_splits)
+    room = room_for_data(setup.mesh, missing)
+    layout = choose_layout(split.num_bytes, setup.mesh, room, placement)
+    # Activations were found to fit: what is free may have become a little less since.
+    return layout if setup.cache is None or placement == "host" else layout or "sharded"
+
+
+def _resident(setup: Setup, layout: str) -> Dispatch:
+    split, order = setup.inputs["train"], setup.order
+    step = device_dataset.ResidentStep(
+        make_pure_step(setup)(axis_name=None),
+        setup.mesh,
+        layout,
+        views=order.views,
+        one_by_one=cpu.slow_in_loops(
+            setup.optimisation.frozen_mask,
+            grouped=setup.model.groups > 1,
+            platform=_platform(setup),
+        ),
+    )
+    state = setup.state_shapes
+    images = jax.ShapeDtypeStruct((len(split) * order.views, *split.image_shape), split.dtype)
+    labels = jax.ShapeDtypeStruct((len(split),), jnp.int32)
+    lowered = step.lower(state, 1, order.batch_size, images, labels)
+    updates = setup.config.train.updates_per_dispatch or _updates(setup, lowered)
+    intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=updates)
+    count = intervals.updates_after(0)
+    if count > 1:
+        lowered = step.lower(state, count, order.batch_size, images, labels)
+    program = compile_or_refuse(
+        lowered.compile, "the training step", "data.image_size or data.batch_size"
+    )
+    step.use(count, program)
+
+    def rows(first: int, count: int) -> np.ndarray:
+        return np.stack([order.rows(first + i) for i in range(count)])
+
+    @contextlib.contextmanager
+    def open_feed(start: int, stop: int) -> Iterator[Callable[[int, int], np.ndarray]]:
+        # The rows of the next dispatch, as many as now, are worked out while the device is busy with this one.
+        with concurrent.futures.ThreadPoolExecutor(1, "tl_jax rows") as thread:
+            ahead: dict[int, concurrent.futures.Future] = {}
+
+            def feed(first: int, count: int) -> np.ndarray:
+                found = ahead.pop(first).result() if first in ahead else rows(first, count)
+                following = min(count, stop - first - count)
+                if following > 0:
+                    ahead[first + count] = thread.submit(rows, first + count, following)
+                return found[:count] if len(found) >= count else rows(first, count)
+
+            yield feed
+
+    parts = setup.mesh.size if layout == "sharded" else 1
+    data = memory.tree_bytes(images) // parts + memory.tree_bytes(labels)
+    return Dispatch(
+        step,
+        lambda: step.put(_rows(split), split.labels),
+        open_feed,
+        updates,
+        f"device, {layout}",
+        data,
+        program,
+    )
+
+
+def _streamed(setup: Setup) -> Dispatch:
+    config, split, order = setup.config, setup.inputs["train"], setup.order
+    step = sharding.StreamedStep(make_pure_step(setup), setup.mesh, config.parallel.mode)
+    batch = {
+        "image": jax.ShapeDtypeStruct((order.batch_size, *split.image_shape), split.dtype),
+        **{
+            name: jax.ShapeDtypeStruct((order.batch_size,), jnp.int32)
+            for name in ("label", "position", "index")
+        },
+    }
+    lowered = step.lower(setup.state_shapes, batch)
+    program = compile_or_refuse(
+        lowered.compile, "the training step", "data.image_size or data.batch_size"
+    )
+    step.use(program)
+
+    @contextlib.contextmanager
+    def open_feed(start: int, stop: int) -> Iterator[Callable[[int, int], dict[str, Any]]]:
+        rows = sharding.local_rows(setup.mesh, order.batch_size)
+        host = stream.batches(split, order, start, stop, rows, workers=config.data.workers)
+        with contextlib.closing(host):
+            placed = (step.place(batch) for batch in host)
+            ahead = collections.deque(_take(placed, _BATCHES_AHEAD))
+
+            def feed(first: int, count: int) -> dict[str, Any]:
+                ahead.extend(_take(placed, 1))
+                return ahead.popleft()
+
+            yield feed
+
+    batch_bytes = memory.tree_bytes(batch)
+    return Dispatch(
+        step, lambda: None, open_feed, 1, "host", 0, program, batch_bytes, _BATCHES_AHEAD
+    )
+
+
+def _updates(setup: Setup, lowered: Any) -> int:
+    """Returns how many updates take about a quarter of a second, from their FLOPs."""
+    platform = _platform(setup)
+    if platform == "cpu" and cpu.trains_below_head(setup.optimisation.frozen_mask):
+        return 1  # Slow enough one by one.
+    flop = (lowered.cost_analysis() or {}).get("flops", 0.0)
+    return int(np.clip(_FLOP_PER_DISPATCH.get(platform, 2e12) // max(flop, 1.0), 1, _MOST_UPDATES))
+
+
+def _platform(setup: Setup) -> str:
+    return setup.mesh.devices.flat[0].platform
+
+
+def _take(items: Iterator, count: int) -> list:
+    return [item for _, item in zip(range(count), items, strict=False)]
+
+
+def _rows(split: InMemorySplit | ActivationSplit) -> np.ndarray:
+    """Returns the images [N, ...], or the activations [N * V, ...]."""
+    if isinstance(split, InMemorySplit):
+        return split.images
+    stored = split.activations
+    return stored.reshape(-1, *stored.shape[2:])

@@ -1,0 +1,52 @@
+"""How many updates a run has, and what happens when."""
+
+import ml_collections
+
+from tl_jax import data
+from tl_jax.errors import InputError
+from tl_jax.training import loops
+
+
+def total_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:
+    """Returns the updates in the run.
+
+    Raises:
+        InputError: unless exactly one of `train.steps` and `train.epochs` is positive.
+    """
+    steps, epochs = config.train.steps, config.train.epochs
+    if (steps > 0) == (epochs > 0):
+        hint = "add --config.train.epochs=N or --config.train.steps=N"
+        if steps:
+            hint = (
+                f"add --config.train.steps=0 to train {epochs:g} epochs, or --config.train.epochs=0 to train "
+                f"{steps:,} updates"
+            )
+        raise InputError(
+            f"train.steps={steps}, train.epochs={epochs:g}: exactly one must be above 0; {hint}"
+        )
+    return steps or max(1, in_steps(config, epochs, num_examples))
+
+
+def in_steps(config: ml_collections.ConfigDict, epochs: float, num_examples: int) -> int:
+    """Returns how many updates see `epochs` times the training split, rounded."""
+    return round(epochs * num_examples / config.data.batch_size)
+
+
+def make_intervals(
+    config: ml_collections.ConfigDict, splits: dict[str, data.Split], total: int
+) -> loops.Intervals:
+    """Returns what happens when, in updates; intervals in steps win over those in epochs.
+
+    Without a validation split there is nothing to evaluate before the end.
+    """
+    section = config.train
+    eval_every = section.eval_every_steps
+    if not eval_every and section.eval_every_epochs > 0:
+        eval_every = max(1, in_steps(config, section.eval_every_epochs, len(splits["train"])))
+    return loops.Intervals(
+        total,
+        # A short run still has some twenty points to a curve.
+        log_every=min(section.log_every_steps, max(1, total // 20)),
+        eval_every=eval_every if "validation" in splits else 0,
+        checkpoint_every=section.checkpoint_every_steps,
+    )

@@ -1,0 +1,222 @@
+"""The members of a sweep: what is swept, how each starts and steps, and how many train at once."""
+
+import copy
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tl_jax import models
+from tl_jax.models import cpu
+from tl_jax.parallel import memory, placement
+from tl_jax.runs import weights
+from tl_jax.runs.optimisation import make_schedule, make_tx
+from tl_jax.runs.setup import Setup
+from tl_jax.training import steps, vmapped
+from tl_jax.training.state import TrainState
+
+FIELDS = ("learning_rate", "weight_decay", "label_smoothing", "l2_sp")
+
+# A dispatch then still answers soon when the sweep is asked to stop.
+_MOST_UPDATES = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """What is swept.
+
+    Attributes:
+        values: {field of `config.optim`: its values}, one value for those that are not swept.
+        seeds: of order and initialisation.
+        patience: evaluations without a new best after which a member stops; 0 for never.
+        width: members at once; 0 for as many as memory holds.
+        test: whose test accuracy is measured: "chosen", the seeds of the chosen combination, or "all".
+    """
+
+    values: dict[str, tuple[float, ...]]
+    seeds: tuple[int, ...]
+    patience: int
+    width: int
+    test: str
+
+    def __len__(self) -> int:
+        """Returns the number of members."""
+        return len(self.seeds) * len(self.combinations)
+
+    @property
+    def combinations(self) -> list[dict[str, float]]:
+        """Every combination of values, the last field changing fastest."""
+        rows = itertools.product(*self.values.values())
+        return [dict(zip(self.values, row, strict=True)) for row in rows]
+
+    @property
+    def swept(self) -> list[str]:
+        """The fields that are data of the program; one at least."""
+        several = [name for name, values in self.values.items() if len(values) > 1]
+        return several or ["learning_rate"]
+
+    @property
+    def fixed(self) -> dict[str, float]:
+        """The values of the others, constants of the program."""
+        return {name: self.values[name][0] for name in self.values if name not in self.swept}
+
+
+def start(setup: Setup, grid: Grid, seed: int) -> tuple[TrainState, dict[str, Any]]:
+    """Returns where the members of a seed start: the state of the suffix, and all variables."""
+    config = copy.deepcopy(setup.config)
+    config.seed = seed
+    class_names = setup.splits["train"].class_names
+    variables = weights.make_initial(config, setup.model, class_names).variables
+    params = suffix(setup, variables["params"])
+    scalars = {name: jnp.float32(grid.values[name][0]) for name in grid.swept}
+    state = TrainState(
+        step=jnp.int32(0),
+        seed=jnp.int32(seed),
+        params=params,
+        batch_stats=suffix(setup, variables["batch_stats"]),
+        opt_state=jax.jit(_tx(setup, grid, params, scalars).init)(params),
+    )
+    return state, variables
+
+
+def suffix(setup: Setup, tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns the part of a tree like params that comes after the boundary."""
+    groups = setup.model.boundaries[setup.model.segment(setup.boundary, None)[0] :]
+    return {group: tree[group] for group in groups if group in tree}
+
+
+def train(
+    setup: Setup,
+    grid: Grid,
+    states: list[TrainState],
+    *,
+    show: Callable[[int, int, int], None] | None = None,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> vmapped.Outcome | None:
+    """Trains all members on the activations of `setup`; None if stopped on request.
+
+    Args:
+        setup: with activations; see `activation_cache.use`.
+        grid: what is swept.
+        states: one per seed, see `start`.
+        show: see `vmapped.train`.
+        stop_requested: likewise.
+    """
+    split = setup.inputs["train"]
+    stored = split.activations
+    inputs = jax.device_put(stored.reshape(-1, *stored.shape[2:]))
+    # Rows of all views, as the order counts them.
+    labels = jax.device_put(np.repeat(split.labels, setup.order.views))
+    held_out = setup.inputs["validation"]
+    validation = held_out.gather(np.arange(len(held_out)))
+    mask = suffix(setup, setup.optimisation.frozen_mask)
+    # The convolutions of several members are one grouped convolution.
+    alone = cpu.slow_in_loops(mask, grouped=True, platform=jax.local_devices()[0].platform)
+    schedule = vmapped.Schedule(
+        setup.total_steps,
+        setup.intervals.eval_every,
+        grid.patience,
+        1 if alone else setup.config.train.updates_per_dispatch or _MOST_UPDATES,
+    )
+    forward = models.make_forward(setup.model, start=setup.boundary)
+    orders = {seed: dataclasses.replace(setup.order, seed=seed) for seed in grid.seeds}
+    width = grid.width or (1 if alone else _width(setup, grid, states[0], (inputs, validation)))
+    return vmapped.train(
+        make_train_step(setup, grid, states[0].params),
+        steps.make_eval_step(forward, _as_float32),
+        states,
+        {name: np.array([of[name] for of in grid.combinations]) for name in grid.swept},
+        (inputs, labels),
+        (validation, held_out.labels),
+        lambda seed, step: orders[seed].rows(step),
+        schedule,
+        width=width,
+        eval_batch_size=setup.evaluator.rows(held_out),
+        show=show,
+        stop_requested=stop_requested,
+    )
+
+
+def make_train_step(
+    setup: Setup, grid: Grid, params: dict[str, Any]
+) -> Callable[[dict[str, jax.Array]], vmapped.TrainStep]:
+    """Returns what makes the training step of a member from its scalars.
+
+    Args:
+        setup: with activations.
+        grid: what is swept.
+        params: of the suffix, for its names.
+    """
+    forward = models.make_forward(
+        setup.model,
+        frozen_norms=setup.optimisation.frozen_norms,
+        norm_policy=setup.config.freeze.batch_norm,
+        start=setup.boundary,
+    )
+
+    def make_step(scalars: dict[str, jax.Array]) -> vmapped.TrainStep:
+        return steps.make_train_step(
+            forward,
+            lambda key, position, stored: _as_float32(stored),
+            _tx(setup, grid, params, scalars),
+            frozen_mask=suffix(setup, setup.optimisation.frozen_mask),
+            label_smoothing=(grid.fixed | scalars)["label_smoothing"],
+            accumulation=setup.config.optim.accumulation,
+        )
+
+    return make_step
+
+
+def _tx(setup: Setup, grid: Grid, params: dict[str, Any], scalars: dict[str, jax.Array]):
+    values = grid.fixed | scalars
+    schedule = make_schedule(
+        setup.config, values["learning_rate"], setup.total_steps, len(setup.splits["train"])
+    )
+    return make_tx(
+        setup.config,
+        params,
+        schedule,
+        suffix(setup, setup.optimisation.multipliers),
+        suffix(setup, setup.optimisation.frozen_mask),
+        weight_decay=values["weight_decay"],
+        l2_sp=values["l2_sp"],
+    )
+
+
+def _width(setup: Setup, grid: Grid, state: TrainState, shared: Any) -> int:
+    """Returns how many members fit, from the memory that the compiled steps of one of them take."""
+    inputs = shared[0]
+    size = setup.config.data.batch_size
+    batch = {
+        "image": jax.ShapeDtypeStruct((size, *inputs.shape[1:]), inputs.dtype),
+        "label": jax.ShapeDtypeStruct((size,), np.int32),
+        "position": jax.ShapeDtypeStruct((size,), np.int32),
+    }
+    scalars = {name: jnp.float32(grid.values[name][0]) for name in grid.swept}
+    step = make_train_step(setup, grid, state.params)
+    program = jax.jit(lambda s, state, batch: step(s)(state, batch)).lower(scalars, state, batch)
+    eval_size = setup.evaluator.rows(setup.inputs["validation"])
+    masked = {
+        name: jax.ShapeDtypeStruct((eval_size, *leaf.shape[1:]), leaf.dtype)
+        for name, leaf in (batch | {"mask": jax.ShapeDtypeStruct((size,), bool)}).items()
+    }
+    forward = models.make_forward(setup.model, start=setup.boundary)
+    evaluation = jax.jit(steps.make_eval_step(forward, _as_float32)).lower(
+        state.params, state.batch_stats, masked
+    )
+    temporary = max(memory.temporary_bytes(one.compile()) for one in (program, evaluation))
+    # The training activations are there already.
+    return vmapped.members_that_fit(
+        placement.room_for_members(),
+        memory.tree_bytes(shared[1:]),
+        vmapped.member_bytes(state, temporary),
+        len(grid),
+    )
+
+
+def _as_float32(stored: jax.Array) -> jax.Array:
+    return stored.astype(jnp.float32)

@@ -1,0 +1,193 @@
+"""What of a network is trained, and how it moves."""
+
+import dataclasses
+import decimal
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import optax
+
+from tl_jax import freezing, optim
+from tl_jax.config import naming_fields
+from tl_jax.errors import InputError
+from tl_jax.runs.lengths import in_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimisation:
+    """The trainable part of a run and how it moves.
+
+    Attributes:
+        frozen_mask: tree of bools like params, True where frozen.
+        frozen_norms: names of the BatchNorm modules to which the policy applies.
+        multipliers: tree of floats like params.
+        schedule: step -> learning rate.
+        tx: the gradient transformation.
+    """
+
+    frozen_mask: dict[str, Any]
+    frozen_norms: frozenset[str]
+    multipliers: dict[str, Any]
+    schedule: optax.Schedule
+    tx: optax.GradientTransformation
+
+
+def make_optimisation(
+    config: ml_collections.ConfigDict, params: dict[str, Any], steps: int, num_examples: int
+) -> Optimisation:
+    """Returns what `config.freeze` and `config.optim` say of these parameters.
+
+    Args:
+        config: of the run.
+        params: nested dict of arrays.
+        steps: updates in the run.
+        num_examples: of the training split, which makes steps of epochs.
+
+    Raises:
+        InputError: if a pattern matches nothing or a value is out of range.
+    """
+    schedule = make_schedule(config, config.optim.learning_rate, steps, num_examples)
+    return make_partition(config, params, schedule)
+
+
+def make_schedule(
+    config: ml_collections.ConfigDict,
+    learning_rate: float | jax.Array,
+    steps: int,
+    num_examples: int,
+) -> optax.Schedule:
+    """Returns the schedule of `config.optim` with this peak, a number or data of the program."""
+    section = config.optim
+    warmup_steps = section.warmup_steps or in_steps(config, section.warmup_epochs, num_examples)
+    # An empty value on the command line reads as one empty text.
+    in_updates = [int(step) for step in section.step_steps if step != ""]
+    boundaries = in_updates or [
+        in_steps(config, float(epochs), num_examples)
+        for epochs in section.step_epochs
+        if epochs != ""
+    ]
+    _check_schedule(config, steps, warmup_steps, boundaries)
+    with naming_fields(config, "optim.schedule", "optim.learning_rate"):
+        return optim.make_schedule(
+            section.schedule,
+            learning_rate,
+            steps,
+            warmup_steps=warmup_steps,
+            boundaries=tuple(boundaries),
+            decay=section.step_decay,
+            final_fraction=section.final_fraction,
+        )
+
+
+def _check_schedule(
+    config: ml_collections.ConfigDict, steps: int, warmup_steps: int, boundaries: Sequence[int]
+) -> None:
+    """Raises InputError unless warm-up and boundaries, in updates, are within a run of so many."""
+    section = config.optim
+    length = (
+        f"the run has {steps:,} updates (train.steps)"
+        if config.train.steps
+        else f"the run has {steps:,} updates (train.epochs={config.train.epochs:g})"
+    )
+    problems = []
+    for name, empty in (("warmup", 0), ("step", "()")):
+        pair = [f"optim.{name}_{unit}={section[f'{name}_{unit}']}" for unit in ("steps", "epochs")]
+        if section[f"{name}_steps"] and section[f"{name}_epochs"]:
+            problems.append(f"{pair[0]}, {pair[1]}: give one of them, set the other to {empty}")
+    if warmup_steps > steps:
+        given = (
+            f"optim.warmup_steps={section.warmup_steps}"
+            if section.warmup_steps
+            else f"optim.warmup_epochs={section.warmup_epochs:g} ({warmup_steps:,} updates)"
+        )
+        field = given.partition("=")[0]
+        # Rounded down, or the advice would be refused again.
+        epochs = _round_down(steps / warmup_steps * section.warmup_epochs)
+        problems.append(
+            f"{given}: longer than the run; {length}; add --config.{field}=0 for no warm-up, or at most "
+            f"{steps if section.warmup_steps else epochs}"
+        )
+    if section.schedule == "step":
+        unit = "epochs" if section.step_epochs and not section.step_steps else "steps"
+        given = f"optim.step_{unit}={tuple(section[f'step_{unit}'])}"
+        in_updates = (
+            f" (after {', '.join(map(str, boundaries))} updates)" if unit == "epochs" else ""
+        )
+        inside = all(1 <= step < steps for step in boundaries)
+        rising = all(low < high for low, high in itertools.pairwise(boundaries))
+        shorter = ""
+        if steps >= 4:
+            shorter = f"--config.optim.step_steps='({steps // 2}, {steps * 3 // 4})'"
+            shorter += " --config.optim.step_epochs='()', or " if unit == "epochs" else ", or "
+        if not boundaries or not inside or not rising:
+            problems.append(
+                f"{given}{in_updates}: optim.schedule=step needs one or more increasing updates below the "
+                f"length of the run; {length}; add {shorter}--config.optim.schedule=constant"
+            )
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _round_down(value: float) -> str:
+    """Returns a number above 0 with three significant digits, rounded towards 0."""
+    digits = decimal.Context(prec=3, rounding=decimal.ROUND_DOWN)
+    return f"{digits.create_decimal_from_float(value):f}"
+
+
+def make_tx(
+    config: ml_collections.ConfigDict,
+    params: dict[str, Any],
+    schedule: optax.Schedule,
+    multipliers: dict[str, Any],
+    frozen_mask: dict[str, Any],
+    **regularisation: float | jax.Array,
+) -> optax.GradientTransformation:
+    """Returns the gradient transformation of `config.optim`.
+
+    Args:
+        config: of the run.
+        params: nested dict of arrays; `multipliers` and `frozen_mask` have its leaves.
+        schedule: step -> learning rate.
+        multipliers: tree of floats.
+        frozen_mask: tree of bools, True where frozen.
+        **regularisation: `weight_decay` and `l2_sp` where they are not those of the config; numbers, or
+            data of the program.
+    """
+    section = config.optim
+    strengths = {"weight_decay": section.weight_decay, "l2_sp": section.l2_sp}
+    names = ("nesterov", "momentum", "b1", "b2", "eps", "clip_norm", *strengths)
+    with naming_fields(config, "optim.name", **{name: f"optim.{name}" for name in names}):
+        return optim.make_optimizer(
+            params,
+            schedule,
+            name=section.name,
+            momentum=section.momentum,
+            nesterov=section.nesterov,
+            b1=section.b1,
+            b2=section.b2,
+            eps=section.eps,
+            decay_bias_and_norm=section.decay_bias_and_norm,
+            clip_norm=section.clip_norm,
+            multipliers=multipliers,
+            frozen_mask=frozen_mask,
+            **(strengths | regularisation),
+        )
+
+
+def make_partition(
+    config: ml_collections.ConfigDict, params: dict[str, Any], schedule: optax.Schedule
+) -> Optimisation:
+    """Returns what `config.freeze` and `config.optim` say of parameters, with a schedule that is given."""
+    # An empty value on the command line reads as one empty text.
+    patterns = tuple(filter(None, config.freeze.patterns))
+    with naming_fields(config, "freeze.strategy", "freeze.patterns"):
+        frozen_mask = freezing.frozen_mask(params, config.freeze.strategy, patterns)
+    rates = tuple(filter(None, config.optim.lr_multipliers))
+    with naming_fields(config, "optim.lr_multipliers", "optim.layerwise_decay"):
+        multipliers = optim.lr_multipliers(params, rates, config.optim.layerwise_decay)
+    tx = make_tx(config, params, schedule, multipliers, frozen_mask)
+    norms = freezing.frozen_norms(params, frozen_mask)
+    return Optimisation(frozen_mask, norms, multipliers, schedule, tx)

@@ -1,0 +1,196 @@
+"""What a run leaves behind: its predictions, weights, report and, last of all, `result.json`."""
+
+import io
+import itertools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from tl_jax import files, porting, reporting
+from tl_jax.data import Split
+from tl_jax.errors import InputError
+from tl_jax.reporting import intervals
+from tl_jax.runs import weights
+from tl_jax.runs.run_folder import Identity, RunFolder, environment_facts
+from tl_jax.runs.setup import Setup
+
+CLASS_NAMES = "class_names.json"  # of every run folder, in the order of the head
+
+
+def finish(
+    folder: RunFolder,
+    config: ml_collections.ConfigDict,
+    split: Split,
+    logits: np.ndarray,
+    result: dict[str, Any],
+) -> dict[str, Any]:
+    """Writes predictions, report and `result.json` (last: it says that the run is finished).
+
+    Args:
+        folder: of the run; processes other than the primary one write nothing.
+        config: of the run.
+        split: the test split, of N examples.
+        logits: of its examples, float32 [N, K].
+        result: what is particular to this run; the 95% interval of each split's accuracy
+            (`top1_interval`, Wilson's) and the facts of the environment are added.
+
+    Returns:
+        What `result.json` holds.
+    """
+    result = {
+        "status": "finished",
+        **result,
+        "splits": {name: _with_interval(split) for name, split in result["splits"].items()},
+        "class_names": list(split.class_names),
+        **environment_facts(),
+    }
+    if jax.process_index() == 0:
+        _write_predictions(folder.path, split, logits, config.report.mistakes)
+        if config.report.html:
+            reporting.write_report(folder.path, result=result)
+        folder.finish(result)
+        of_what = " of training" if result.get("steps") else ""
+        if result.get("resumed_at_step"):
+            of_what += " since its first start"
+        print(f"{folder.path}: {describe(result)}; {result['wall_seconds']:.1f} s{of_what}")
+    return result
+
+
+def read(workdir: pathlib.Path, record: dict[str, Any], identity: Identity) -> dict[str, Any]:
+    """Returns the result of a finished run, having said that it is finished.
+
+    Its report is written again where `report.html` is on and `report` differs from that of the folder.
+
+    Args:
+        workdir: the run folder.
+        record: the config, as the folder holds it.
+        identity: see `run_folder.RunFolder.open`.
+    """
+    result = json.loads((workdir / "result.json").read_text())
+    if jax.process_index() != 0:
+        return result
+    print(f"{workdir} is finished: {describe(result)}")
+    wanted = record["report"]
+    stored = json.loads((workdir / "config.json").read_text()).get("report")
+    if wanted["html"] and (stored != wanted or not (workdir / "report.html").is_file()):
+        with RunFolder.open(workdir, record, identity=identity) as folder:
+            reporting.write_report(folder.path, result=result)
+        kept = ""
+        if wanted["mistakes"] != (stored or {}).get("mistakes", wanted["mistakes"]):
+            with np.load(workdir / "predictions.npz") as saved:
+                count = len(saved["mistake_indices"])
+            kept = (
+                f"; report.mistakes={wanted['mistakes']} applies to new runs only: the report shows the "
+                f"{count} mistakes that predictions.npz holds"
+            )
+        print(f"{workdir / 'report.html'} is written again{kept}")
+    return result
+
+
+def class_names_of(run: pathlib.Path) -> list[str]:
+    """Returns the names of the classes of a run's head, in its order; empty where its folder has none."""
+    for name in (CLASS_NAMES, "result.json"):
+        if (run / name).is_file():
+            names = json.loads((run / name).read_text()).get("class_names", [])
+            if names:
+                return names
+    return weights.class_names_of_weights(str(run / weights.EXPORTED))
+
+
+def check_class_names(run: pathlib.Path, class_names: Sequence[str]) -> None:
+    """Compares the classes of the data with those of a run that is resumed.
+
+    Raises:
+        InputError: if they have other names or another order: the run's head would mean other classes.
+    """
+    names = class_names_of(run)
+    if names and list(names) != list(class_names):
+        # Of many classes, messages list the first ones alone.
+        pairs = itertools.zip_longest(names, class_names)
+        place = next(number for number, (there, here) in enumerate(pairs) if there != here)
+        raise InputError(
+            f"--workdir {run} holds a run whose classes are, in this order, {porting.list_names(names)}; "
+            f"those of the data are {porting.list_names(class_names)}; the first that "
+            f"differs is class {place}. Its head would mean other classes: give a new "
+            f"--workdir, with --config.init.weights={run} to start from its weights"
+        )
+
+
+def tell_deviations(deviations: Sequence[str]) -> None:
+    """Prints a line for each deviation from what the weights were trained with."""
+    for line in deviations:
+        print(f"deviation: {line}")
+
+
+def tell_port(folder: RunFolder, report: porting.PortReport) -> None:
+    """Writes the account of ported weights, tensor by tensor, and prints it by group."""
+    folder.write_json("port_report.json", report.to_json())
+    print(report.summary())
+    reporting.print_table("Ported weights (port_report.json: every tensor)", report.groups())
+
+
+def describe(result: dict[str, Any]) -> str:
+    """Returns a line about a result: accuracy, its 95% interval and the number of images of each split."""
+    labels = {}
+    if "data" in result:  # of an evaluation
+        labels["test"] = f"{result['data']['name']} {result['data']['split']}"
+    return "; ".join(
+        f"{labels.get(name, name)} top-1 {intervals.single_run(split)}"
+        for name, split in result["splits"].items()
+    )
+
+
+def _with_interval(split: dict[str, Any]) -> dict[str, Any]:
+    interval = None
+    if np.isfinite(split["top1_accuracy"]):
+        interval = list(intervals.of_accuracy(split["top1_accuracy"], split["examples"]))
+    return {**split, "top1_interval": interval}
+
+
+def save_weights(folder: RunFolder, setup: Setup, variables: dict[str, Any]) -> None:
+    """Writes `weights.safetensors`, which PyTorch users load and `init.weights` takes.
+
+    Its metadata says what the network is and what its input must look like.
+    """
+    config = setup.config
+    naming = "cifar" if config.model.name.endswith("_cifar") else "torchvision"
+    description = {
+        "model": config.model.name,
+        "stem": config.model.stem,
+        "class_names": list(setup.splits["train"].class_names),
+        "preprocessing": weights.describe_preprocessing(setup.preprocessing),
+    }
+    porting.save_state_dict(
+        folder.path / weights.EXPORTED,
+        porting.export_state_dict(jax.device_get(variables), naming=naming),
+        metadata={weights.METADATA_KEY: json.dumps(description)},
+    )
+
+
+def _write_predictions(
+    folder: pathlib.Path, split: Split, logits: np.ndarray, mistakes: int
+) -> None:
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities = (shifted / shifted.sum(-1, keepdims=True)).astype(np.float32)
+    predicted = probabilities.argmax(-1)
+    wrong = np.flatnonzero(predicted != split.labels)
+    confidence = probabilities[wrong, predicted[wrong]]
+    worst = wrong[np.argsort(-confidence, kind="stable")][:mistakes]
+    content = io.BytesIO()
+    np.savez(
+        content,
+        probabilities=probabilities,
+        labels=split.labels,
+        indices=np.arange(len(split), dtype=np.int32),
+        mistake_indices=worst.astype(np.int32),
+        mistake_images=split.gather(worst),
+        mistake_files=np.array([split.file(index) for index in worst], str),
+        class_names=np.array(split.class_names),
+        split=np.array("test"),
+    )
+    files.write(folder / "predictions.npz", content.getvalue())

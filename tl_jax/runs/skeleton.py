@@ -1,0 +1,105 @@
+"""What training runs, evaluations, probes and sweeps have in common: from a config to a finished folder."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import jax
+import ml_collections
+
+from tl_jax import data, freezing, reporting
+from tl_jax.config import identity_of, of_command
+from tl_jax.data import Split
+from tl_jax.parallel import sharding
+from tl_jax.runs import results, weights
+from tl_jax.runs.run_folder import RunFolder
+from tl_jax.runs.setup import Setup
+
+
+class Prepared(Protocol):
+    """What `in_folder` asks of a run that is prepared."""
+
+    @property
+    def splits(self) -> Mapping[str, Split]:
+        """The data, whose images may still be decoding."""
+
+
+P = TypeVar("P", bound=Prepared)
+
+
+def in_folder(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    command: str,
+    *,
+    prepare: Callable[[], P],
+    introduce: Callable[[P, RunFolder], Any],
+    make: Callable[[P, RunFolder, Any], dict[str, Any]],
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Returns `result.json` of the run in `workdir`, made now unless it is there already.
+
+    What is wrong with config, data, weights or folder is found before anything is written. Until the
+    introduction has ended, an error of one process ends all of them.
+
+    Args:
+        config: of the run.
+        workdir: the run folder.
+        command: whose section of the config counts, such as "sweep"; "" for a training run.
+        prepare: checks all that can be checked, and returns what the other two are given.
+        introduce: prints and writes what the run is; what it returns is given to `make`.
+        make: makes the run, and returns what `results.finish` returned.
+        extra: what `config.json` holds besides the config.
+
+    Raises:
+        InputError: if `workdir` is not the folder of this run, or from `prepare`.
+    """
+    record = {**of_command(config, command), **(extra or {})}
+    identity = identity_of(config, command)
+    if RunFolder.look(workdir, record, identity) == "finished":
+        return results.read(workdir, record, identity)
+    with contextlib.ExitStack() as held:
+        with sharding.together():
+            prepared = prepare()
+            data.wait_for(prepared.splits)
+            is_primary = jax.process_index() == 0
+            folder = held.enter_context(
+                RunFolder.open(workdir, record, is_primary=is_primary, identity=identity)
+            )
+            introduced = introduce(prepared, folder)
+        return make(prepared, folder, introduced)
+
+
+def introduce(setup: Setup, folder: RunFolder) -> list[dict[str, Any]]:
+    """Prints and writes what will be trained and from what; returns the rows of the freezing table."""
+    state = setup.state_shapes
+    rows = freezing.summary(
+        state.params,
+        state.batch_stats,
+        setup.optimisation.frozen_mask,
+        setup.config.freeze.batch_norm,
+        setup.optimisation.multipliers,
+        state.opt_state,
+    )
+    if jax.process_index() == 0:
+        results.tell_deviations(setup.deviations)
+        if setup.initial.port_report is not None:
+            results.tell_port(folder, setup.initial.port_report)
+        folder.write_json("preprocessing.json", weights.describe_preprocessing(setup.preprocessing))
+        folder.write_json("freezing.json", rows)
+        names = list(setup.splits["train"].class_names)
+        folder.write_json(results.CLASS_NAMES, {"class_names": names})
+        reporting.print_table("Parameters", rows)
+    return rows
+
+
+def facts_of(setup: Setup, parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what the results of all runs on a setup say of it."""
+    return {
+        "cache": setup.cache,
+        "parameters": parameters,
+        "preprocessing": weights.describe_preprocessing(setup.preprocessing),
+        "deviations": setup.deviations,
+        "data_notes": setup.splits.notes,
+    }

@@ -1,0 +1,100 @@
+"""The splits of a run: what is trained on, held out to choose by, and tested."""
+
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+
+from tl_jax import data
+from tl_jax.config import flat, naming_fields
+from tl_jax.errors import InputError
+from tl_jax.parallel import placement
+from tl_jax.runs import weights
+
+
+def make_splits(config: ml_collections.ConfigDict) -> data.Splits:
+    """Returns the splits `train`, `test` and, where a part of train is held out, `validation`.
+
+    Labels are loaded; images may still be decoding, see `data.wait_for`. What the user should know
+    of the data is printed to stderr, by the first process.
+
+    Raises:
+        InputError: if the data cannot be found or read, or the batch size does not fit the training split.
+    """
+    section = config.data
+    splits = _load_splits(
+        config,
+        train=section.train_split,
+        validation=section.validation_split,
+        validation_fraction=section.validation_fraction,
+        examples_per_class=section.examples_per_class,
+    )
+    _check_batch_size(config, splits["train"])
+    return splits
+
+
+def make_test_split(config: ml_collections.ConfigDict) -> data.Splits:
+    """Returns the split `test` alone, for an evaluation; no other split need exist."""
+    return _load_splits(config, train="")
+
+
+def _load_splits(config: ml_collections.ConfigDict, **arguments: Any) -> data.Splits:
+    section = config.data
+    fields = {
+        "train": "data.train_split",
+        "test": "data.test_split",
+        "validation": "data.validation_split",
+        "validation_fraction": "data.validation_fraction",
+        "examples_per_class": "data.examples_per_class",
+        "image_size": "data.image_size",
+        "seed": "data.seed",
+    }
+    # Besides the data set, messages name what was asked of it other than the usual.
+    usual = {"data.data_dir": "", "data.train_split": "train", "data.test_split": "test"}
+    values = flat(config) | ({} if "validation" in arguments else {"data.train_split": "train"})
+    named = [name for name, value in usual.items() if values[name] != value]
+    try:
+        with naming_fields(config, "data.name", *named, **fields):
+            splits = data.load_splits(
+                section.name,
+                data_dir=section.data_dir or None,
+                test=section.test_split,
+                seed=section.seed,
+                image_size=weights.host_size(config),
+                interpolation=weights.host_interpolation(config),
+                max_memory_bytes=placement.room_for_decoded_images(),
+                wait=False,
+                cache_dir=section.cache_dir or None,
+                **arguments,
+            )
+    except InputError as error:
+        if "held out" in str(error) and section.validation_fraction:
+            raise InputError(
+                f"data.validation_fraction={section.validation_fraction}: {error}; expected 0 to hold "
+                "nothing out, or a fraction that is at least one image"
+            ) from error
+        raise
+    if jax.process_index() == 0:
+        for note in splits.notes:
+            print(note, file=sys.stderr, flush=True)
+    return splits
+
+
+def _check_batch_size(config: ml_collections.ConfigDict, split: data.Split) -> None:
+    section, count = config.data, len(split)
+    if section.batch_size <= count:
+        return
+    few = ""
+    hint = f"add --config.data.batch_size={count} or a smaller number"
+    if section.examples_per_class:
+        classes = len(split.class_names)
+        few = (
+            f", {section.examples_per_class} of each of {classes} classes (data.examples_per_class)"
+        )
+        enough = -(-section.batch_size // classes)
+        hint += f", or --config.data.examples_per_class={enough} or more (0: all images)"
+    raise InputError(
+        f"data.batch_size={section.batch_size} is larger than the training split of {count} images{few}; "
+        f"{hint}"
+    )

@@ -1,0 +1,341 @@
+"""One training run, from a config to a finished run folder."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
+
+from tl_jax import data, freezing, reporting
+from tl_jax.checkpointing import Checkpointer
+from tl_jax.config import completed, flat
+from tl_jax.errors import InputError
+from tl_jax.runs import activation_cache, dispatch, results
+from tl_jax.runs.lengths import in_steps
+from tl_jax.runs.run_folder import RunFolder
+from tl_jax.runs.setup import Setup, prepare
+from tl_jax.runs.skeleton import facts_of, in_folder, introduce
+from tl_jax.training import loops
+from tl_jax.training.state import TrainState
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Trains as `config` says, in `workdir`, resuming the run that is there; returns `result.json`.
+
+    Args:
+        config: of the run.
+        workdir: the run folder.
+        stop_requested: whether to stop; asked between updates.
+
+    Raises:
+        InputError: before anything is compiled, if config, workdir, data or weights do not fit.
+        loops.Stopped: when asked to stop, with a checkpoint saved.
+        loops.NonFiniteLoss: naming step, batch and last good checkpoint.
+        FrozenChanged: if training moved what it had to leave alone; the result says what.
+    """
+    return in_folder(
+        config,
+        workdir,
+        "",
+        prepare=lambda: _prepare(config, workdir),
+        introduce=lambda prepared, folder: introduce(prepared.setup, folder),
+        make=lambda prepared, folder, parameters: _make(
+            prepared, folder, parameters, stop_requested
+        ),
+    )
+
+
+def pretrain(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Trains as `run` does, from random weights.
+
+    Raises:
+        InputError: if the config names pretrained weights, or as `run`.
+    """
+    if config.init.weights:
+        raise InputError(
+            f"init.weights={config.init.weights!r}: pretrain starts from random weights; use experiments.finetune"
+        )
+    return run(config, workdir, stop_requested)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    setup: Setup
+    dispatch: dispatch.Dispatch | None
+
+    @property
+    def splits(self) -> data.Splits:
+        return self.setup.splits
+
+
+def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> _Prepared:
+    setup = prepare(config)
+    _check_extension(setup, workdir)
+    # Compiled while images are decoded in the background; what images become needs them first.
+    how = dispatch.make(setup) if setup.boundary is None else None
+    results.check_class_names(workdir, setup.splits["train"].class_names)
+    return _Prepared(setup, how)
+
+
+def _make(
+    prepared: _Prepared,
+    folder: RunFolder,
+    parameters: list[dict[str, Any]],
+    stop_requested: Callable[[], bool],
+) -> dict[str, Any]:
+    setup = activation_cache.use(prepared.setup, stop_requested)
+    how = prepared.dispatch or dispatch.make(setup)
+    with contextlib.ExitStack() as closing:
+        trained = train(setup, how, folder, stop_requested, closing)
+    return conclude(setup, folder, trained, parameters)
+
+
+def _check_extension(setup: Setup, workdir: pathlib.Path) -> None:
+    """Compares a longer run with the shorter one in its folder.
+
+    A run evaluates its last update, too. A run that was longer from the start evaluates that update only
+    at a multiple of the evaluation interval, and could choose another step otherwise.
+
+    Raises:
+        InputError: if the longer run would not evaluate the last update of the shorter one.
+    """
+    path = workdir / "config.json"
+    if "validation" not in setup.splits or not path.is_file():
+        return
+    shorter = completed(json.loads(path.read_text())).train
+    longer, every = setup.config.train, setup.intervals.eval_every
+    field = "train.steps" if longer.steps else "train.epochs"
+    there, here = (length.steps or length.epochs for length in (shorter, longer))
+    if there == here:
+        return
+    end = shorter.steps or max(
+        1, in_steps(setup.config, shorter.epochs, len(setup.splits["train"]))
+    )
+    if every and end % every == 0:
+        return
+    name = "train.eval_every_steps" if longer.eval_every_steps else "train.eval_every_epochs"
+    given = flat(setup.config)[name]
+    if not every:
+        interval = f"train.eval_every_steps=0, {name}={given:g}: only at the end"
+    else:
+        interval = f"{name}={given:g}: every {every:,} updates"
+    raise InputError(
+        f"--workdir {workdir} holds a run of {field}={there:g}, {here:g} is given, and it cannot be extended: "
+        f"it evaluates validation after its last update, {end:,}; a run of {field}={here:g} does not "
+        f"({interval}) and may choose another step. Give a new --workdir for the longer run. A run can be "
+        "extended where its number of updates is a multiple of the evaluation interval, or where nothing "
+        "is held out"
+    )
+
+
+class FrozenChanged(RuntimeError):
+    """A frozen leaf or statistic is not, bit for bit, what it was before training: a defect of ours."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What the updates came to.
+
+    Attributes:
+        state: to report on: the best one on the validation split where there is one, else the last.
+        seconds: that they took, in all processes of this run that were interrupted too.
+        waiting_share: of the time of this process's updates, for how much the devices had nothing to do
+            while the host got their input ready.
+        dispatch: how they were dispatched.
+        resumed_at_step: the updates that were done when this process began.
+    """
+
+    state: TrainState
+    seconds: float
+    waiting_share: float
+    dispatch: dict[str, Any]
+    resumed_at_step: int
+
+
+def conclude(
+    setup: Setup, folder: RunFolder, trained: Trained, parameters: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Evaluates the chosen state, reading the test split once; returns what `result.json` holds."""
+    state = trained.state
+    splits, logits = {}, {}
+    for name in ("validation", "test"):
+        if name in setup.inputs:
+            splits[name], logits[name] = setup.evaluator(
+                state.params, state.batch_stats, setup.inputs[name]
+            )
+    step, total = int(state.step), setup.total_steps
+    every = setup.intervals.eval_every
+    if "validation" in splits and step == total and not 0 < every < total:
+        selection = f"the last step, {total}, the only one evaluated on validation"
+    elif "validation" in splits:
+        held_out = splits["validation"]["examples"]
+        selection = (
+            f"step {step} of {total}, the best top-1 on {held_out:,} images held out of train"
+        )
+    else:
+        selection = f"the last step, {total}; nothing was held out to choose by"
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    if jax.process_index() == 0:
+        results.save_weights(folder, setup, variables)
+    result = {
+        "splits": splits,
+        "selection": f"{selection}; {setup.splits.reported} was read once, at the end",
+        "steps": total,
+        "selected_step": step,
+        "resumed_at_step": trained.resumed_at_step,
+        "train_examples": len(setup.splits["train"]),
+        "wall_seconds": trained.seconds,
+        "images_per_second": total * setup.config.data.batch_size / trained.seconds,
+        "waiting_share": trained.waiting_share,
+        "dispatch": trained.dispatch,
+        **facts_of(setup, parameters),
+        "frozen": freezing.verify_unchanged(
+            setup.initial.variables,
+            variables,
+            setup.optimisation.frozen_mask,
+            setup.optimisation.frozen_norms,
+            setup.config.freeze.batch_norm,
+        ),
+    }
+    result = results.finish(folder, setup.config, setup.splits["test"], logits["test"], result)
+    if result["frozen"]["changed"]:
+        raise FrozenChanged(f"frozen, but changed: {', '.join(result['frozen']['changed'])}")
+    return result
+
+
+def train(
+    setup: Setup,
+    how: dispatch.Dispatch,
+    folder: RunFolder,
+    stop_requested: Callable[[], bool],
+    closing: contextlib.ExitStack,
+) -> Trained:
+    """Runs or resumes the updates."""
+    config, primary = setup.config, jax.process_index() == 0
+    intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=how.updates)
+    if primary:
+        plan = list(how.memory)
+        reporting.print_table("Memory plan", plan)
+        folder.write_json("memory.json", plan)
+    how.place()
+    template = setup.initial_state()
+    checkpointer = closing.enter_context(Checkpointer(folder.checkpoints))
+    state = checkpointer.restore_latest(template) or template
+    start = int(state.step)
+    if start and primary:
+        print(f"resumed at step {start:,} of {setup.total_steps:,}")
+
+    if primary:
+        writer = closing.enter_context(
+            reporting.MetricWriter(
+                folder.path, tensorboard=config.report.tensorboard, resume_step=start or None
+            )
+        )
+    before = _seconds_so_far(folder, start)
+    began = time.perf_counter()
+    rate_at = jax.jit(setup.optimisation.schedule)
+    spent = {"waiting": 0.0, "updates": 0.0, "step": start}
+
+    def seconds() -> float:
+        return before + time.perf_counter() - began
+
+    def log(step, measured):
+        images = (step - spent["step"]) * config.data.batch_size
+        spent["step"] = step
+        spent["updates"] += images / measured["images_per_second"]
+        spent["waiting"] += measured["waiting_seconds"]
+        rate = float(rate_at(step - 1))
+        if primary:
+            writer.write(step, "train", {**measured, "learning_rate": rate, "seconds": seconds()})
+
+    def evaluate(state):
+        if "validation" not in setup.inputs:
+            return None
+        measured, _ = setup.evaluator(state.params, state.batch_stats, setup.inputs["validation"])
+        if primary:
+            writer.write(int(state.step), "validation", {**measured, "seconds": seconds()})
+            progress.validation(
+                int(state.step), measured["top1_accuracy"], int(measured["examples"])
+            )
+        return measured
+
+    if primary:
+        progress = closing.enter_context(
+            reporting.Progress(
+                setup.total_steps, initial_step=start, batch_size=config.data.batch_size
+            )
+        )
+    requests = _Requests(stop_requested, intervals.log_every, config.train.checkpoint_every_seconds)
+    state = loops.train(
+        state,
+        how.step,
+        closing.enter_context(how.open_feed(start, setup.total_steps)),
+        intervals,
+        batch_size=config.data.batch_size,
+        log=log,
+        show=progress.update if primary else None,
+        evaluate=evaluate,
+        save=checkpointer.save,
+        is_best=checkpointer.is_best,
+        last_saved=checkpointer.latest_step,
+        save_requested=requests.save,
+        stop_requested=requests.stop,
+        batch_indices=setup.order.examples,
+    )
+    took = seconds()
+    if "validation" in setup.inputs:
+        best = checkpointer.restore_best(template)
+        assert best is not None  # the last update is evaluated
+        state = best
+    share = spent["waiting"] / spent["updates"] if spent["updates"] else 0.0
+    return Trained(state, took, share, how.facts(), start)
+
+
+class _Requests:
+    """Whether to stop or to save; several processes ask each other, every so many updates."""
+
+    def __init__(self, stop_requested: Callable[[], bool], every: int, save_seconds: float):
+        self._stop_requested, self._every, self._save_seconds = stop_requested, every, save_seconds
+        self._asked, self._saved = -1, time.monotonic()
+        self._save = False
+
+    def stop(self, step: int) -> bool:
+        """Returns whether to stop after `step` updates; to be asked before `save`."""
+        due = self._save_seconds > 0 and time.monotonic() - self._saved >= self._save_seconds
+        asked = np.array([self._stop_requested(), due])
+        if jax.process_count() > 1:
+            if step // self._every == self._asked:
+                asked = np.zeros(2, bool)
+            else:
+                self._asked = step // self._every
+                asked = np.any(multihost_utils.process_allgather(asked), axis=0)
+        stopping, self._save = map(bool, asked)
+        if self._save:
+            self._saved = time.monotonic()
+        return stopping
+
+    def save(self, step: int) -> bool:
+        """Returns whether the time for a checkpoint has come."""
+        return self._save
+
+
+def _seconds_so_far(folder: RunFolder, step: int) -> float:
+    if not step:
+        return 0.0
+    lines = reporting.read_metrics(folder.path)
+    return max((line.get("seconds", 0.0) for line in lines if line["step"] <= step), default=0.0)

@@ -1,0 +1,1 @@
+"""Pure training: state, steps, loops, evaluation, metrics, solvers."""

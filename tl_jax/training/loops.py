@@ -1,0 +1,259 @@
+"""The training loop: order of step, log, evaluate, save, stop."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from tl_jax.training.state import TrainState
+
+# How far the host may run ahead of the device, in dispatches: bounds the batches held there, and keeps
+# loops over forced host devices from the rendezvous timeout of jaxlib 0.10.
+_DISPATCHES_IN_FLIGHT = 8
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved its state (exit code 75).
+
+    Attributes:
+        step: the completed updates that the checkpoint holds.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(f"stopped on request at step {step}; run the same command again to go on")
+        self.step = step
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss of an update, or the norm of its gradient, was NaN or infinite.
+
+    Attributes:
+        step: the update, counted from 0, for which it was not finite.
+    """
+
+    def __init__(self, step: int, what: str, last_good: int | None, indices: np.ndarray | None):
+        saved = (
+            "no checkpoint was saved before"
+            if last_good is None
+            else f"last good checkpoint: step {last_good}"
+        )
+        batch = (
+            ""
+            if indices is None
+            else f"; indices of its batch in the training split: {indices.tolist()}"
+        )
+        super().__init__(f"{what} at step {step}; {saved}{batch}")
+        self.step = step
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """What happens when, in updates; 0 means only at the end.
+
+    Attributes:
+        total_steps: updates in the whole run.
+        log_every: between lines in the log; the only times the host waits for the device.
+        eval_every: between evaluations.
+        checkpoint_every: between checkpoints, which are saved where a dispatch ends.
+        updates_per_dispatch: at most; a dispatch never goes past an evaluation or the end.
+    """
+
+    total_steps: int
+    log_every: int
+    eval_every: int = 0
+    checkpoint_every: int = 0
+    updates_per_dispatch: int = 1
+
+    def dues(self, every: int, step: int, since: int) -> list[int]:
+        """Returns when, after `since` and up to `step`, something done `every` so many updates is due."""
+        dues = list(range((since // every + 1) * every, step + 1, every)) if every else []
+        return dues if step != self.total_steps or dues[-1:] == [step] else [*dues, step]
+
+    def updates_after(self, step: int) -> int:
+        """Returns how many updates to dispatch at once after `step`.
+
+        A function of the step alone, so that a resumed run dispatches as one that never stopped
+        once it has reached the next evaluation; spans between evaluations are cut into equal parts,
+        since each number of updates is a separate program.
+        """
+        start = step // self.eval_every * self.eval_every if self.eval_every else 0
+        end = (
+            min(start + self.eval_every, self.total_steps) if self.eval_every else self.total_steps
+        )
+        parts = -(-(end - start) // self.updates_per_dispatch)
+        block = -(-(end - start) // parts)
+        return min(block - (step - start) % block, end - step)
+
+
+def train(
+    state: TrainState,
+    train_step: Callable[[TrainState, Any], tuple[TrainState, dict]],
+    feed: Callable[[int, int], Any],
+    intervals: Intervals,
+    *,
+    batch_size: int,
+    log: Callable[[int, Mapping[str, float]], None],
+    show: Callable[[int, Any], None] | None = None,
+    evaluate: Callable[[TrainState], Mapping[str, float] | None],
+    save: Callable[[TrainState, Mapping[str, float] | None], None],
+    is_best: Callable[[Mapping[str, float]], bool] = lambda metrics: True,
+    last_saved: Callable[[], int | None] = lambda: None,
+    save_requested: Callable[[int], bool] = lambda step: False,
+    stop_requested: Callable[[int], bool] = lambda step: False,
+    batch_indices: Callable[[int], np.ndarray] | None = None,
+) -> TrainState:
+    """Runs updates from `state.step` to `intervals.total_steps` and returns the final state.
+
+    After each dispatch, in this order: log what fell due, evaluate if due, save if due, stop if
+    asked. Loss and gradient norm are checked wherever the host reads them: at logs and before every
+    save, so no checkpoint ever holds what came after one that is not finite.
+
+    A state that an evaluation finds better than all before waits on the host until the next save, or
+    the end: a killed run comes to it again, and quick evaluations cost no disk.
+
+    Args:
+        state: where to start; donated.
+        train_step: compiled; takes what `feed` returns, and returns the next state and the metrics of
+            the updates in it, scalars or [updates], left on the device between logs.
+        feed: returns, placed on the devices, the input of (completed updates, number of updates).
+        intervals: what happens when.
+        batch_size: global, for `images_per_second`.
+        log: receives (completed updates, mean metrics since the last log, `images_per_second`, and
+            `waiting_seconds`, for which the host got the next input ready while the device had nothing
+            to do; what a transfer takes after that is not among them).
+        show: receives (completed updates, loss on the device) after every dispatch; it should rarely
+            read the loss, since reading waits for the device.
+        evaluate: receives the state, returns metrics for choosing the best checkpoint, or None.
+        save: receives a state and those metrics.
+        is_best: whether these metrics are better than all that it was asked about, or that were saved.
+        last_saved: the newest checkpoint's step.
+        save_requested: asked after each dispatch, with the updates completed; must answer alike in
+            every process.
+        stop_requested: likewise.
+        batch_indices: the examples of an update, for the message about a non-finite loss.
+
+    Raises:
+        NonFiniteLoss: names the step, the batch's indices and the last good checkpoint.
+        Stopped: after saving, when `stop_requested`.
+    """
+    step = int(state.step)
+    best: tuple[TrainState, Mapping[str, float]] | None = None
+
+    def last_good() -> int | None:
+        # A run that ends here would come to its best state again, and to its end.
+        if best is not None:
+            save(*best)
+        return last_saved()
+
+    record = _Record(step, batch_size, intervals, last_good, batch_indices)
+    while step < intervals.total_steps:
+        before, count = step, intervals.updates_after(step)
+        with record.waiting():
+            inputs = feed(step, count)
+        state, measured = train_step(state, inputs)
+        record.add(measured)
+        step += count
+        if show is not None:
+            show(step, measured["loss"])
+        log_due = intervals.dues(intervals.log_every, step, before)
+        eval_due = intervals.dues(intervals.eval_every, step, before)
+        stopping = stop_requested(step)
+        save_due = save_requested(step) or stopping
+        save_due |= bool(intervals.dues(intervals.checkpoint_every, step, before))
+        if log_due or eval_due or save_due:
+            record.read(step)
+        if log_due:
+            for due, means in record.lines(before, step):
+                log(due, means)
+        if eval_due or save_due:
+            with record.paused():
+                metrics = evaluate(state) if eval_due else None
+                if metrics and is_best(metrics):
+                    best = (jax.device_get(state), metrics)
+                if save_due:
+                    if best is not None and int(best[0].step) != step:
+                        save(*best)
+                    best = None
+                    save(state, metrics)
+        if stopping and step < intervals.total_steps:
+            raise Stopped(step)
+    return state
+
+
+class _Record:
+    """The metrics of the updates since the last log, and how the time since then was spent."""
+
+    def __init__(self, step: int, batch_size: int, intervals: Intervals, last_good, batch_indices):
+        self._batch_size, self._intervals = batch_size, intervals
+        self._last_good, self._batch_indices = last_good, batch_indices
+        self._pending: list[dict[str, Any]] = []  # on the device
+        self._window: list[dict[str, float]] = []  # read, not yet logged
+        self._logged = self._timed = step
+        self._since, self._waited = time.perf_counter(), 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as spent waiting, unless the device is still at work afterwards."""
+        began = time.perf_counter()
+        yield
+        if not self._pending or _is_ready(self._pending[-1]["loss"]):
+            self._waited += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time inside out of the speed."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
+
+    def add(self, measured: dict[str, Any]) -> None:
+        """Takes the metrics of a dispatch, still on the device."""
+        self._pending.append(measured)
+        if len(self._pending) > _DISPATCHES_IN_FLIGHT:
+            jax.block_until_ready(self._pending[-_DISPATCHES_IN_FLIGHT])
+
+    def read(self, step: int) -> None:
+        """Waits for the metrics up to `step`; raises NonFiniteLoss if one is not finite."""
+        read = [one for measured in jax.device_get(self._pending) for one in _unstacked(measured)]
+        self._pending = []
+        for offset, measured in enumerate(read):
+            # A gradient that is not finite spoils the parameters one update before the loss shows it.
+            spoilt = [
+                f"{name} {value}" for name, value in measured.items() if not np.isfinite(value)
+            ]
+            if spoilt:
+                bad = step - len(read) + offset
+                indices = None if self._batch_indices is None else self._batch_indices(bad)
+                raise NonFiniteLoss(bad, ", ".join(spoilt), self._last_good(), indices)
+        self._window += read
+
+    def lines(self, before: int, step: int) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yields (updates, means) of each log that fell due between two numbers of updates."""
+        seconds = time.perf_counter() - self._since
+        speed = (step - self._timed) * self._batch_size / seconds
+        dues = self._intervals.dues(self._intervals.log_every, step, before)
+        waited = self._waited / len(dues)
+        for due in dues:
+            taken, self._window = (
+                self._window[: due - self._logged],
+                self._window[due - self._logged :],
+            )
+            means = {name: float(np.mean([one[name] for one in taken])) for name in taken[0]}
+            yield due, {**means, "images_per_second": speed, "waiting_seconds": waited}
+            self._logged = due
+        self._timed, self._since, self._waited = step, time.perf_counter(), 0.0
+
+
+def _unstacked(measured: dict[str, np.ndarray]) -> list[dict[str, float]]:
+    """Returns the metrics of each update of a dispatch."""
+    stacked = {name: np.atleast_1d(values) for name, values in measured.items()}
+    count = len(stacked["loss"])
+    return [{name: float(values[i]) for name, values in stacked.items()} for i in range(count)]
+
+
+def _is_ready(value: Any) -> bool:
+    return getattr(value, "is_ready", lambda: True)()  # NumPy's are
