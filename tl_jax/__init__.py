@@ -13,13 +13,27 @@ if TYPE_CHECKING:
 
     from tl_jax.config import default_config
     from tl_jax.config import load as load_config
+    from tl_jax.runs.api import evaluate, finetune
+    from tl_jax.runs.finished import Run, load_run
 
 _HOMES = {
     "Config": ("ml_collections", "ConfigDict"),
     "default_config": ("tl_jax.config", "default_config"),
     "load_config": ("tl_jax.config", "load"),
+    "finetune": ("tl_jax.runs.api", "finetune"),
+    "evaluate": ("tl_jax.runs.api", "evaluate"),
+    "Run": ("tl_jax.runs.finished", "Run"),
+    "load_run": ("tl_jax.runs.finished", "load_run"),
 }
-__all__ = ["Config", "default_config", "load_config"]
+__all__ = [
+    "Config",
+    "Run",
+    "default_config",
+    "evaluate",
+    "finetune",
+    "load_config",
+    "load_run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -60,8 +60,14 @@ def changes() -> tuple[str, ...]:
     return _Given.changes
 
 
-def parse(argv: list[str]) -> None:
-    """Parses the flags and reads the config; with --checkpoint, a run brings its own.
+def parse(argv: list[str], positional: bool = False) -> list[str]:
+    """Returns the arguments that are no flags, having parsed the flags and read the config.
+
+    With --checkpoint, a run brings its own config.
+
+    Args:
+        argv: of the command, its name first.
+        positional: whether there may be arguments that are no flags.
 
     Raises:
         InputError: if a flag, the config file or a field is unknown, or a value has another type.
@@ -72,7 +78,7 @@ def parse(argv: list[str]) -> None:
         rest = flags.FLAGS(own)
     except flags.Error as error:
         raise InputError(_flag_message(str(error))) from error
-    if len(rest) > 1:
+    if len(rest) > 1 and not positional:
         raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config.seed=1")
     _Given.config, _Given.changes = None, tuple(assignments)
     path = flags.FLAGS.config if "config" in flags.FLAGS else None
@@ -88,6 +94,7 @@ def parse(argv: list[str]) -> None:
             f"--config.{assignments[0]} without --config: give the config file too, such as "
             "--config=configs/quickstart.py"
         )
+    return rest[1:]
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:

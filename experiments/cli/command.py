@@ -1,13 +1,14 @@
 """Runs the main function of a command; its outcome becomes the exit code."""
 
+import inspect
 import sys
 from collections.abc import Callable
 
-import jax
 from absl import logging
 
 from experiments.cli import arguments, runtime
 from experiments.cli.help import help_text
+from tl_jax import console
 from tl_jax.config import list_fields
 from tl_jax.errors import InputError
 from tl_jax.training.loops import NonFiniteLoss, Stopped
@@ -15,8 +16,11 @@ from tl_jax.training.loops import NonFiniteLoss, Stopped
 EXIT_INPUT, EXIT_STOPPED, EXIT_FAILURE = 2, 75, 1
 
 
-def run(main: Callable[[], object]) -> None:
-    """Parses the flags, calls `main()` and exits with the code that its outcome stands for."""
+def run(main: Callable[..., object]) -> None:
+    """Parses the flags, calls `main()` and exits with the code that its outcome stands for.
+
+    A function with parameters is given the arguments that are no flags; for others these are an error.
+    """
     if set(sys.argv[1:]) & {"--help", "-help", "--h", "-h", "-?"}:
         print(help_text(main))
         sys.exit(0)
@@ -24,13 +28,12 @@ def run(main: Callable[[], object]) -> None:
         print(list_fields())
         sys.exit(0)
     try:
-        arguments.parse(sys.argv)
+        rest = arguments.parse(sys.argv, bool(inspect.signature(main).parameters))
         logging.set_verbosity(logging.WARNING)
         runtime.start_jax()
-        with runtime.STOP:
-            main()
-        if not jax.distributed.is_initialized() or jax.process_index() == 0:
-            print(f"{runtime.process_seconds():.1f} s in all, from the start of the command")
+        with runtime.STOP, console.telling(runtime.level()):
+            main(*rest)
+            console.note(f"{runtime.process_seconds():.1f} s in all, from the start of the command")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_INPUT)

@@ -9,8 +9,8 @@ def help_text(main: Callable[[], object]) -> str:
     name = pathlib.Path(main.__globals__["__file__"]).stem
     purpose = (main.__globals__["__doc__"] or "").strip().splitlines()[0]
     lines = [f"experiments.{name}: {purpose}", ""]
-    if name == "prepare_data":
-        rows = _PREPARE_DATA_HELP
+    if name in _OWN_FLAGS:
+        rows = _OWN_FLAGS[name]
         where = "All flags: --helpfull."
     else:
         rows = [("--config=FILE", "the experiment, such as configs/quickstart.py")]
@@ -68,11 +68,19 @@ _HELP_FIELDS = {
         ("model.dtype=bfloat16", "the precision"),
     ),
 }
-_PREPARE_DATA_HELP = [
-    ("--dataset=cifar10", "or cifar100"),
-    ("--data_dir=DIR", "where prepared data sets are kept"),
-    ("--archive=FILE", "the publisher's archive, where it is not to be downloaded"),
-]
+_OWN_FLAGS = {
+    "prepare_data": [
+        ("--dataset=cifar10", "or cifar100"),
+        ("--data_dir=DIR", "where prepared data sets are kept"),
+        ("--archive=FILE", "the publisher's archive, where it is not to be downloaded"),
+    ],
+    "predict": [
+        ("RUN", "the folder of a finished run"),
+        ("IMAGE...", "images, and folders of images"),
+        ("--top=3", "classes named for each image"),
+        ("--format=table", "or csv, json"),
+    ],
+}
 _EXIT_CODES = (
     "Exit codes: 0 done; 2 the input is wrong, the message says what to change; 75 stopped on request with a\n"
     "checkpoint saved, the same command resumes; 1 anything else."

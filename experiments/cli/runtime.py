@@ -25,6 +25,9 @@ _DISTRIBUTED = flags.DEFINE_enum(
     ["auto", "on", "off"],
     "Whether processes find each other through JAX's runtime; auto: on SLURM, TPU pods and Kubernetes.",
 )
+_VERBOSE = flags.DEFINE_bool(
+    "verbose", False, "Prints tables, too, that otherwise are in the run folder and its report."
+)
 _CACHE = flags.DEFINE_string(
     "compilation_cache",
     os.environ.get(
@@ -32,6 +35,13 @@ _CACHE = flags.DEFINE_string(
     ),
     "Folder of compiled programs, reused by later runs; empty: none.",
 )
+
+
+def level() -> str:
+    """Returns how much this process tells: one of several processes tells for all."""
+    if jax.distributed.is_initialized() and jax.process_index() > 0:
+        return "silent"
+    return "verbose" if _VERBOSE.value else "normal"
 
 
 class StopRequest:

@@ -392,7 +392,9 @@ def _python(code: str, *arguments, **options) -> subprocess.Popen:
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "",
-        "PYTHONPATH": os.pathsep.join([str(_REPOSITORY), str(_REPOSITORY / "tests" / "checkpointing")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(_REPOSITORY), str(_REPOSITORY / "tests" / "checkpointing")]
+        ),
         **options.pop("environment", {}),
     }
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)]

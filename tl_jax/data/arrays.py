@@ -10,16 +10,17 @@ import importlib.util
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tl_jax.data import selection
+from tl_jax.data import fingerprint, selection
 from tl_jax.data.split import InMemorySplit
 from tl_jax.errors import InputError
 
 _DIGITS_TEST_PER_CLASS = 50
+TEST_FRACTION = 0.2  # of data without a test split
 
 
 class Digits:
@@ -61,6 +62,73 @@ def _stored_digits() -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"digits needs the file that comes with scikit-learn: {error}") from error
     rows = np.array(text.replace("\n", ",").strip(",").split(","), np.float64).reshape(-1, 65)
     return rows[:, :64].reshape(-1, 8, 8), rows[:, 64].astype(np.int64)
+
+
+class Arrays:
+    """Images and labels that are arrays in memory.
+
+    Attributes:
+        name: "arrays:" and the beginning of a digest of images, labels and class names, so that a run
+            folder knows its data again.
+        split_names: what `split` takes.
+        class_names: one name per class.
+
+    Raises:
+        InputError: if images or labels of a split are not as described below.
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        class_names: Sequence[str] = (),
+    ):
+        """Checks images and labels.
+
+        Args:
+            splits: {name: (images uint8 [N, H, W, 3], [N, H, W, 1] or [N, H, W], labels integers [N])}.
+            class_names: K of them; none: the numbers up to the highest label.
+        """
+        arrays = {
+            split: (np.asarray(images), np.asarray(labels))
+            for split, (images, labels) in splits.items()
+        }
+        highest = max((_numbers(labels) for _, labels in arrays.values()), key=len, default=[])
+        self.class_names = tuple(map(str, class_names or highest))
+        self.split_names = tuple(arrays)
+        self._splits = {
+            split: InMemorySplit(images, labels, self.class_names, f"arrays {split}")
+            for split, (images, labels) in arrays.items()
+        }
+        parts = (
+            part for split in self._splits.values() for part in (split.fingerprint(), split.labels)
+        )
+        digest = fingerprint.combine(*self.split_names, *self.class_names, *parts)
+        self.name = f"arrays:{digest[:16]}"
+
+    @classmethod
+    def split_off_test(
+        cls, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str] = ()
+    ) -> "Arrays":
+        """Returns a source whose test split is a fifth of every class, the same always, and train the rest."""
+        images, labels = np.asarray(images), np.asarray(labels)
+        whole = InMemorySplit(images, labels, class_names or _numbers(labels), "arrays")
+        count = max(1, round(TEST_FRACTION * len(labels)))
+        train, test = selection.hold_out(whole.labels, count, seed=0)
+        parts = {"train": train, "test": test}
+        return cls(
+            {name: (images[rows], labels[rows]) for name, rows in parts.items()}, class_names
+        )
+
+    def split(self, name: str) -> InMemorySplit:
+        """Returns the split `name`, one of `split_names`."""
+        return self._splits[name]
+
+
+def _numbers(labels: np.ndarray) -> list[str]:
+    """Returns the names of classes that have none: the numbers up to the highest label."""
+    return [str(number) for number in range(int(labels.max(initial=-1)) + 1)] if labels.size else []
 
 
 class Npz:

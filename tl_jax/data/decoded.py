@@ -8,12 +8,11 @@ all (`files.Draft`). Entries may be deleted at any time.
 import dataclasses
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from tl_jax import files
+from tl_jax import console, files
 
 _IMAGES, _LABELS, _FACTS = "images.npy", "labels.npy", "files.json"
 
@@ -45,7 +44,7 @@ class DecodedCache:
 
     def announce(self, key: str, num_examples: int, num_bytes: int) -> None:
         """Says that images are decoded, and where they will be kept."""
-        _say(
+        console.note(
             f"decoding {num_examples:,} images, once: later runs find them in "
             f"{self._folder / key} ({num_bytes / 1e6:,.0f} MB, may be deleted)"
         )
@@ -61,7 +60,7 @@ class DecodedCache:
                 _write(draft.path, images, labels)
                 draft.publish(key, _is_whole)
         except OSError as error:
-            _say(f"decoded images are not kept in {self._folder}: {error}")
+            console.note(f"decoded images are not kept in {self._folder}: {error}")
 
 
 def _read(folder: Path) -> Kept | None:
@@ -90,7 +89,3 @@ def _write(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
         size = (folder / name).stat().st_size
         facts[name] = {"bytes": size, "sha256": files.digest(folder / name)}
     files.write(folder / _FACTS, files.to_json(facts))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

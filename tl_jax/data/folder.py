@@ -2,16 +2,17 @@
 
 import os
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tl_jax import errors
 from tl_jax.data import fingerprint, images, listing, notation, selection
+from tl_jax.data.arrays import TEST_FRACTION
 from tl_jax.data.records import LazySplit
 from tl_jax.errors import InputError
 
-_TEST_FRACTION = 0.2
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 # What a folder is called that holds images of all classes.
 _NO_CLASS = {"images", "image", "imgs", "img", "unknown", "unlabeled", "unlabelled"}
@@ -56,7 +57,7 @@ class Folder:
         if not splits:
             records = self._records["all"]
             labels = records.labels(self._rows["all"])
-            count = max(1, round(_TEST_FRACTION * len(labels)))
+            count = max(1, round(TEST_FRACTION * len(labels)))
             self._rows["train"], self._rows["test"] = selection.hold_out(labels, count, seed=0)
             self._records |= {"train": records, "test": records}
         self.split_names = tuple(self._rows)
@@ -223,6 +224,21 @@ class Folder:
         return LazySplit(
             self._records[name], self._rows[name], self._image_size, f"{self.name} {name}"
         )
+
+
+def unlabelled(
+    files: Sequence[str], image_size: int, interpolation: str, class_names: Sequence[str]
+) -> LazySplit:
+    """Returns a split of image files whose classes are not known; all labels are 0.
+
+    Args:
+        files: paths.
+        image_size: see `records.LazySplit`.
+        interpolation: likewise.
+        class_names: of the network that is to look at them.
+    """
+    records = _FileRecords({class_names[0]: list(files)}, tuple(class_names))
+    return LazySplit(records, np.arange(len(files)), image_size, "images", interpolation)
 
 
 class _FileRecords:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +30,7 @@ from tl_jax.errors import InputError
 FORMS = ("digits", "folder:PATH", "npz:PATH", "tfds:NAME", "tfds:NAME/CONFIG")
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"
 _SLICE_ORDER = 3 << 40
+_REGISTERED: dict[str, Callable[[str], "Source"]] = {}
 _FEW = 20
 
 _Stored = InMemorySplit | records.LazySplit
@@ -74,7 +75,7 @@ class Splits(dict[str, Split]):
 
 
 def load_splits(
-    name: str,
+    data: str | Source,
     *,
     data_dir: str | Path | None = None,
     train: str = "train",
@@ -100,7 +101,8 @@ def load_splits(
     sources are often stored class by class, so there a slice is one of a fixed shuffled order.
 
     Args:
-        name: `digits`, `npz:PATH`, `folder:PATH`, `tfds:NAME` or `tfds:NAME/CONFIG`.
+        data: `digits`, `npz:PATH`, `folder:PATH`, `tfds:NAME`, `tfds:NAME/CONFIG`, a kind that was
+            registered, or the source itself, such as `Arrays`.
         data_dir: of prepared tfds data sets (None: `~/tensorflow_datasets`); a relative PATH
             is looked up here when it is not in the working directory.
         train: training split in tfds notation, such as `train[:80%]`; "" for none, where `test` alone is
@@ -145,7 +147,11 @@ def load_splits(
             f"expected integers from 0: seed={seed}, image_size={image_size}, "
             f"examples_per_class={examples_per_class}"
         )
-    source = open_source(name, data_dir=data_dir, image_size=image_size, download=download)
+    source = (
+        open_source(data, data_dir=data_dir, image_size=image_size, download=download)
+        if isinstance(data, str)
+        else data
+    )
     tested, notes = _choose_test(source, train, test, validation)
     wanted = {"train": train, "test": tested, "validation": validation}
     wanted = {role: text for role, text in wanted.items() if text or role == "test"}
@@ -202,7 +208,28 @@ def open_source(
         parsed = tfds_source.Name.parse(rest)
         found = prepare.find_or_prepare(parsed, root, fetch=download)
         return tfds_source.Tfds(found, parsed, image_size)
-    raise errors.unknown("data set", name, FORMS)
+    if kind in _REGISTERED:
+        return _REGISTERED[kind](rest)
+    raise errors.unknown("data set", name, (*FORMS, *(f"{own}:..." for own in _REGISTERED)))
+
+
+def register(kind: str, open_named: Callable[[str], Source]) -> None:
+    """Makes `KIND:REST` a name of data sets, for `data.name` in a config.
+
+    Args:
+        kind: without a colon, and none of ours.
+        open_named: from REST to the source; see `Source`.
+
+    Raises:
+        InputError: if the kind is taken, or has a colon.
+    """
+    ours = {form.partition(":")[0] for form in FORMS}
+    if not kind or ":" in kind or kind in ours or _REGISTERED.get(kind, open_named) != open_named:
+        raise InputError(
+            f"data.register({kind!r}): expected a name without a colon that is none of "
+            f"{', '.join(sorted({*ours, *_REGISTERED}))}"
+        )
+    _REGISTERED[kind] = open_named
 
 
 def _choose_test(source: Source, train: str, test: str, validation: str) -> tuple[str, list[str]]:

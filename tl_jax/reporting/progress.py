@@ -11,6 +11,8 @@ import numpy as np
 import rich.console
 import rich.progress
 
+from tl_jax import console
+
 _PLAIN_SECONDS = 10.0
 _TERMINAL_SECONDS = 0.5
 # The speed shown is that of the last few lines: it follows changes and forgets the compilation.
@@ -21,7 +23,8 @@ class Progress:
     """Shows the step, images per second, the loss and the time left during a run.
 
     On a terminal this is a bar; anywhere else plain lines, one every ten seconds at most and one at
-    the end. `update` may be called after every step: it looks at the loss, and so waits for the
+    the end; nothing at all where nothing is to be told (`console.telling("silent")`). `update` may be
+    called after every step: it looks at the loss, and so waits for the
     device, only when something is shown.
 
     Example:
@@ -61,15 +64,16 @@ class Progress:
         self._shown_step: int | None = None
         self._shown_seconds = -float("inf")
         self._marks: collections.deque[tuple[float, int]] = collections.deque(maxlen=_MARKS)
-        console = rich.console.Console(file=self._stream)
+        terminal = rich.console.Console(file=self._stream)
         self._bar: rich.progress.Progress | None = None
-        if console.is_terminal and not console.is_dumb_terminal:
+        self._tells = console.tells()
+        if self._tells and terminal.is_terminal and not terminal.is_dumb_terminal:
             self._bar = rich.progress.Progress(
                 rich.progress.TextColumn(f"{unit} {{task.completed:.0f}}/{{task.total:.0f}}"),
                 rich.progress.BarColumn(),
                 rich.progress.TextColumn("{task.percentage:.0f}%"),
                 rich.progress.TextColumn("{task.fields[details]}", markup=False),
-                console=console,
+                console=terminal,
             )
             self._task = self._bar.add_task(
                 "train", total=total_steps, completed=initial_step, details=""
@@ -81,6 +85,8 @@ class Progress:
         now = self._clock()
         if not self._marks:
             self._marks.append((now, step))
+        if not self._tells:
+            return
         interval = _PLAIN_SECONDS if self._bar is None else _TERMINAL_SECONDS
         if now - self._shown_seconds >= interval:
             self._show(now)
@@ -105,6 +111,8 @@ class Progress:
 
     def print(self, text: str) -> None:
         """Writes a separate line, above the bar if there is one."""
+        if not self._tells:
+            return
         if self._bar is None:
             print(text, file=self._stream, flush=True)
         else:
@@ -153,7 +161,7 @@ class Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._shown_step != self._step and self._marks:
+        if self._tells and self._shown_step != self._step and self._marks:
             self._show(self._clock())
         if self._bar is not None:
             self._bar.stop()

@@ -13,23 +13,30 @@ import rich.console
 import rich.table
 import rich.text
 
+from tl_jax import console
+
 Rows = Sequence[Mapping[str, Any]]
 
 # Wider than any table of ours: without a terminal there is nothing to wrap to.
 _PLAIN_WIDTH = 400
 
 
-def print_table(title: str, rows: Rows, *, stream: TextIO | None = None) -> None:
+def print_table(
+    title: str, rows: Rows, *, level: str = "verbose", stream: TextIO | None = None
+) -> None:
     """Prints rows as a table, the columns being all their keys in order of appearance.
 
     Args:
         title: the line above the table.
         rows: one mapping per row; a key that a row lacks leaves its cell empty.
+        level: of `console.LEVELS`, at which it is printed; "normal" for what was asked for.
         stream: where to write; standard output by default.
     """
-    console = rich.console.Console(file=sys.stdout if stream is None else stream)
-    if not console.is_terminal:
-        console.width = _PLAIN_WIDTH
+    if not console.tells(level):
+        return
+    terminal = rich.console.Console(file=sys.stdout if stream is None else stream)
+    if not terminal.is_terminal:
+        terminal.width = _PLAIN_WIDTH
     table = rich.table.Table(
         title=rich.text.Text(title), title_justify="left", box=rich.box.SIMPLE_HEAD, pad_edge=False
     )
@@ -39,7 +46,7 @@ def print_table(title: str, rows: Rows, *, stream: TextIO | None = None) -> None
         )
     for row in rows:
         table.add_row(*(rich.text.Text(format_value(row.get(name))) for name in columns(rows)))
-    console.print(table)
+    terminal.print(table)
 
 
 def format_markdown(rows: Rows) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tl_jax import features, models, reporting, trees
+from tl_jax import console, features, models, reporting, trees
 from tl_jax.data import Split
 from tl_jax.features import ActivationSplit, Store
 from tl_jax.parallel import memory, placement, sharding
@@ -48,9 +48,13 @@ def use(setup: Setup, stop_requested: Callable[[], bool] = lambda: False) -> Set
         banks = _plan(setup)
         storage = _storage(setup, banks)
     rows = [bank.row(storage) for bank in banks]
-    if jax.process_index() == 0:
-        reporting.print_table(f"Activations after {setup.boundary}, computed once", rows)
-        print(f"activations are kept in {setup.config.cache.dir or 'memory only'}")
+    reporting.print_table(f"Activations after {setup.boundary}, computed once", rows)
+    size = memory.format_bytes(sum(bank.store.num_bytes for bank in banks))
+    there = " and are there" if all(bank.found is not None for bank in banks) else ""
+    console.say(
+        f"activations after {setup.boundary}: {size}, computed once{there}, kept in "
+        f"{setup.config.cache.dir or 'memory only'}"
+    )
     inputs: dict[str, Split] = {}
     for bank in banks:
         found = bank.computed(setup, stop_requested) if bank.found is None else bank.found
@@ -128,12 +132,8 @@ class _Bank:
             out = self.store.create()
         with contextlib.ExitStack() as showing:
             showing.callback(self.store.discard)  # what was kept by then stays
-            show: Callable[[int], None] = _show_nothing
-            if jax.process_index() == 0:
-                batches = -(-len(self.rows) // batch_size) * self.views
-                show = showing.enter_context(
-                    reporting.Progress(batches, batch_size=batch_size, unit="batch")
-                ).update
+            batches = -(-len(self.rows) // batch_size) * self.views
+            progress = reporting.Progress(batches, batch_size=batch_size, unit="batch")
             # Several processes would have to agree on a stop; they end when all is computed.
             alone = jax.process_count() == 1
             whole = features.compute(
@@ -146,7 +146,7 @@ class _Bank:
                 batch_size=batch_size,
                 rows=sharding.local_rows(setup.mesh, batch_size),
                 workers=setup.config.data.workers,
-                show=show,
+                show=showing.enter_context(progress).update,
                 stop_requested=lambda: alone and stop_requested(),
             )
             if not whole:
@@ -160,10 +160,6 @@ class _Bank:
         return ActivationSplit(
             found, places, split.labels, split.class_names, self.store.key, split.name
         )
-
-
-def _show_nothing(batches: int) -> None:
-    pass
 
 
 def _shapes(images: Split, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -310,10 +306,9 @@ def _verified(setup: Setup, updates: int) -> Setup:
         for name, leaf in plain.items()
     }
     name = max(differences, key=differences.__getitem__)
-    if jax.process_index() == 0:
-        print(
-            f"cache.verify: after {updates} updates on activations and on images the largest "
-            f"difference is {differences[name]:.2e} ({name})"
-        )
+    console.say(
+        f"cache.verify: after {updates} updates on activations and on images the largest difference is "
+        f"{differences[name]:.2e} ({name})"
+    )
     found = {"updates": updates, "largest_difference": differences[name], "leaf": name}
     return dataclasses.replace(setup, cache={**(setup.cache or {}), "verified": found})

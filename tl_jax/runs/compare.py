@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from tl_jax import reporting
+from tl_jax import console, reporting
 from tl_jax.config import check, set_field, without_empty
 from tl_jax.errors import InputError, unknown
 from tl_jax.runs import training
@@ -37,9 +37,9 @@ def run(
     results = run_cells(config, workdir, stop_requested)
     if jax.process_index() == 0:
         rows = reporting.write_comparison(workdir, title(config), results)
-        reporting.print_table(title(config), rows)
-        print(json.loads((workdir / "comparison.json").read_text())["choice"])
-        print(f"{workdir / 'comparison.html'}: every run, with a link to its report")
+        reporting.print_table(title(config), rows, level="normal")
+        console.say(json.loads((workdir / "comparison.json").read_text())["choice"])
+        console.say(f"{workdir / 'comparison.html'}: every run, with a link to its report")
     return results
 
 
@@ -82,7 +82,7 @@ def run_cells(
         check_config(cell)
     rows = []
     for method, seed, cell in cells:
-        print(f"\n{method}, seed {seed}", flush=True)
+        console.say(f"\n{method}, seed {seed}")
         folder = workdir / method / f"seed{seed}"
         result = training.run(cell, folder, stop_requested)
         if stop_requested():

@@ -30,7 +30,11 @@ _SECTIONS = ("data", "parallel", "report")
 
 
 def evaluate_run(
-    run: pathlib.Path, which: str | None, workdir: pathlib.Path, changes: Sequence[str] = ()
+    run: pathlib.Path,
+    which: str | None,
+    workdir: pathlib.Path,
+    changes: Sequence[str] = (),
+    source: data.Source | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of a run, preprocessed as the run did.
 
@@ -40,6 +44,7 @@ def evaluate_run(
             out a validation split to choose by, else the latest.
         workdir: the folder of this evaluation.
         changes: assignments to fields of the run's config, such as `data.name=folder:photos`.
+        source: of the data; None: what `data.name` says.
 
     Raises:
         InputError: if `run` is no run folder or holds no checkpoint that verifies, a change is not to the
@@ -67,7 +72,7 @@ def evaluate_run(
     record = {"checkpoint": str(run), "which": which, "step": step}
     names = results.class_names_of(run)
     selection = f"the {which} checkpoint of {run}"
-    return _evaluate(config, initial, workdir, selection, record, names)
+    return _evaluate(config, initial, workdir, selection, record, names, source)
 
 
 def _change(
@@ -111,6 +116,7 @@ def _evaluate(
     selection: str,
     record: dict[str, Any],
     class_names: Sequence[str],
+    source: data.Source | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint, or the weights of the config where `initial` is None.
 
@@ -121,11 +127,12 @@ def _evaluate(
         selection: which weights these are, in words.
         record: what `config.json` is to say besides the config.
         class_names: of the checkpoint's head; empty where they are unknown.
+        source: of the data; None: what `data.name` says.
     """
 
     def prepared() -> _Prepared:
         check_config(config)
-        splits = make_test_split(config)
+        splits = make_test_split(config, source)
         split = splits["test"]
         model = make_model(config, len(split.class_names))
         if initial is None:
@@ -170,10 +177,9 @@ class _Prepared:
 
 
 def _introduce(prepared: _Prepared, folder: RunFolder) -> None:
-    if jax.process_index() == 0:
-        results.tell_deviations(prepared.deviations)
-        if prepared.initial.port_report is not None:
-            results.tell_port(folder, prepared.initial.port_report)
+    if prepared.initial.port_report is not None:
+        results.tell_port(folder, prepared.initial.port_report)
+    results.tell_deviations(prepared.deviations)
 
 
 def _measure(prepared: _Prepared, folder: RunFolder, selection: str) -> dict[str, Any]:

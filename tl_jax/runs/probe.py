@@ -157,7 +157,7 @@ def _probe(
     }
     title = f"{setup.config.model.name} on {setup.config.data.name}"
     reporting.write_probe(folder.path, title, rows, strengths[place], result)
-    reporting.print_table("Logistic regression by L2 strength", rows)
+    reporting.print_table("Logistic regression by L2 strength", rows, level="normal")
     with reporting.MetricWriter(folder.path, tensorboard=False):
         pass  # The report of a run wants the file; there is nothing to write by steps.
     return results.finish(folder, setup.config, setup.splits["test"], logits, result)

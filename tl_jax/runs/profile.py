@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from tl_jax import files, models, profiling, reporting, trees
+from tl_jax import console, files, models, profiling, reporting, trees
 from tl_jax.augment import preprocessing
 from tl_jax.data import stream
 from tl_jax.errors import InputError
@@ -93,12 +93,13 @@ def profile(
         f"One step of {config.model.name}, batch {config.data.batch_size}: "
         f"{result['images_per_second']:,.0f} images/s",
         rows,
+        level="normal",
     )
-    print(
+    console.say(
         f"measured here: {flop_rate / 1e9:,.0f} GFLOP/s in {config.model.dtype} matrix products, "
         f"{byte_rate / 1e9:,.1f} GB/s in copies; {1e3 * host:.2f} ms on the host per batch\n{_NOTE}"
     )
-    reporting.print_table("Memory of a device", plan)
+    reporting.print_table("Memory of a device", plan, level="normal")
     return result
 
 

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from tl_jax import files, porting, reporting
+from tl_jax import console, files, porting, reporting
 from tl_jax.data import Split
 from tl_jax.errors import InputError
 from tl_jax.reporting import intervals
@@ -57,7 +57,8 @@ def finish(
         of_what = " of training" if result.get("steps") else ""
         if result.get("resumed_at_step"):
             of_what += " since its first start"
-        print(f"{folder.path}: {describe(result)}; {result['wall_seconds']:.1f} s{of_what}")
+        where = folder.path / "report.html" if config.report.html else folder.path
+        console.say(f"{where}: {describe(result)}; {result['wall_seconds']:.1f} s{of_what}")
     return result
 
 
@@ -74,7 +75,7 @@ def read(workdir: pathlib.Path, record: dict[str, Any], identity: Identity) -> d
     result = json.loads((workdir / "result.json").read_text())
     if jax.process_index() != 0:
         return result
-    print(f"{workdir} is finished: {describe(result)}")
+    console.say(f"{workdir} is finished: {describe(result)}")
     wanted = record["report"]
     stored = json.loads((workdir / "config.json").read_text()).get("report")
     if wanted["html"] and (stored != wanted or not (workdir / "report.html").is_file()):
@@ -88,7 +89,7 @@ def read(workdir: pathlib.Path, record: dict[str, Any], identity: Identity) -> d
                 f"; report.mistakes={wanted['mistakes']} applies to new runs only: the report shows the "
                 f"{count} mistakes that predictions.npz holds"
             )
-        print(f"{workdir / 'report.html'} is written again{kept}")
+        console.say(f"{workdir / 'report.html'} is written again{kept}")
     return result
 
 
@@ -124,13 +125,13 @@ def check_class_names(run: pathlib.Path, class_names: Sequence[str]) -> None:
 def tell_deviations(deviations: Sequence[str]) -> None:
     """Prints a line for each deviation from what the weights were trained with."""
     for line in deviations:
-        print(f"deviation: {line}")
+        console.say(f"deviation: {line}")
 
 
 def tell_port(folder: RunFolder, report: porting.PortReport) -> None:
     """Writes the account of ported weights, tensor by tensor, and prints it by group."""
     folder.write_json("port_report.json", report.to_json())
-    print(report.summary())
+    console.say(f"weights: {report.summary()}")
     reporting.print_table("Ported weights (port_report.json: every tensor)", report.groups())
 
 

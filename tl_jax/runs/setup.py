@@ -124,10 +124,14 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int):
     )
 
 
-def prepare(config: ml_collections.ConfigDict) -> Setup:
+def prepare(config: ml_collections.ConfigDict, source: data.Source | None = None) -> Setup:
     """Returns the run that `config` describes, having looked at everything it names.
 
     What needs neither data nor weights is checked first: typos are reported before any download.
+
+    Args:
+        config: of the run.
+        source: of the data; None: what `data.name` says.
 
     Raises:
         InputError: if fields, data or weights do not fit; nothing has been written then.
@@ -138,7 +142,7 @@ def prepare(config: ml_collections.ConfigDict) -> Setup:
     sharding.local_rows(mesh, config.data.batch_size)
     with naming_fields(config, "optim.accumulation", "data.batch_size"):
         steps.check_accumulation(config.data.batch_size, config.optim.accumulation, mesh.size)
-    splits = make_splits(config)
+    splits = make_splits(config, source)
     train_split = splits["train"]
     examples = order.Order(
         config.seed,

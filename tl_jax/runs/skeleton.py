@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import jax
 import ml_collections
 
-from tl_jax import data, freezing, reporting
+from tl_jax import console, data, freezing, reporting
 from tl_jax.config import identity_of, of_command
 from tl_jax.data import Split
 from tl_jax.parallel import sharding
@@ -82,16 +82,43 @@ def introduce(setup: Setup, folder: RunFolder) -> list[dict[str, Any]]:
         setup.optimisation.multipliers,
         state.opt_state,
     )
-    if jax.process_index() == 0:
-        results.tell_deviations(setup.deviations)
-        if setup.initial.port_report is not None:
-            results.tell_port(folder, setup.initial.port_report)
-        folder.write_json("preprocessing.json", weights.describe_preprocessing(setup.preprocessing))
-        folder.write_json("freezing.json", rows)
-        names = list(setup.splits["train"].class_names)
-        folder.write_json(results.CLASS_NAMES, {"class_names": names})
-        reporting.print_table("Parameters", rows)
+    if setup.initial.port_report is None:
+        console.say("weights: random")
+    else:
+        results.tell_port(folder, setup.initial.port_report)
+    results.tell_deviations(setup.deviations)
+    console.say(_of_data(setup))
+    console.say(_of_parameters(setup, rows))
+    folder.write_json("preprocessing.json", weights.describe_preprocessing(setup.preprocessing))
+    folder.write_json("freezing.json", rows)
+    names = list(setup.splits["train"].class_names)
+    folder.write_json(results.CLASS_NAMES, {"class_names": names})
+    reporting.print_table("Parameters", rows)
     return rows
+
+
+def _of_data(setup: Setup) -> str:
+    """Returns a line about the data."""
+    names = [name for name in ("train", "validation", "test") if name in setup.splits]
+    counts = [f"{len(setup.splits[name]):,} {name}" for name in names]
+    train = setup.splits["train"]
+    height, width, _ = train.image_shape
+    side = setup.preprocessing.image_size
+    seen = "" if (height, width) == (side, side) else f", seen at {side}x{side}"
+    return (
+        f"data: {setup.config.data.name}: {', '.join(counts)} images of {height}x{width} pixels{seen}, "
+        f"{len(train.class_names)} classes"
+    )
+
+
+def _of_parameters(setup: Setup, rows: list[dict[str, Any]]) -> str:
+    """Returns a line about what is trained."""
+    trained, whole = (sum(row[name] for row in rows) for name in ("trainable", "parameters"))
+    config = setup.config
+    return (
+        f"trained: {trained:,} of {whole:,} parameters of {config.model.name} ({config.optim.name}, "
+        f"{setup.total_steps:,} updates of {config.data.batch_size} images)"
+    )
 
 
 def facts_of(setup: Setup, parameters: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,23 +1,27 @@
 """The splits of a run: what is trained on, held out to choose by, and tested."""
 
-import sys
 from typing import Any
 
-import jax
 import ml_collections
 
-from tl_jax import data
+from tl_jax import console, data
 from tl_jax.config import flat, naming_fields
 from tl_jax.errors import InputError
 from tl_jax.parallel import placement
 from tl_jax.runs import weights
 
 
-def make_splits(config: ml_collections.ConfigDict) -> data.Splits:
+def make_splits(
+    config: ml_collections.ConfigDict, source: data.Source | None = None
+) -> data.Splits:
     """Returns the splits `train`, `test` and, where a part of train is held out, `validation`.
 
     Labels are loaded; images may still be decoding, see `data.wait_for`. What the user should know
     of the data is printed to stderr, by the first process.
+
+    Args:
+        config: of the run.
+        source: of the data; None: what `data.name` says.
 
     Raises:
         InputError: if the data cannot be found or read, or the batch size does not fit the training split.
@@ -25,6 +29,7 @@ def make_splits(config: ml_collections.ConfigDict) -> data.Splits:
     section = config.data
     splits = _load_splits(
         config,
+        source,
         train=section.train_split,
         validation=section.validation_split,
         validation_fraction=section.validation_fraction,
@@ -34,12 +39,16 @@ def make_splits(config: ml_collections.ConfigDict) -> data.Splits:
     return splits
 
 
-def make_test_split(config: ml_collections.ConfigDict) -> data.Splits:
+def make_test_split(
+    config: ml_collections.ConfigDict, source: data.Source | None = None
+) -> data.Splits:
     """Returns the split `test` alone, for an evaluation; no other split need exist."""
-    return _load_splits(config, train="")
+    return _load_splits(config, source, train="")
 
 
-def _load_splits(config: ml_collections.ConfigDict, **arguments: Any) -> data.Splits:
+def _load_splits(
+    config: ml_collections.ConfigDict, source: data.Source | None, **arguments: Any
+) -> data.Splits:
     section = config.data
     fields = {
         "train": "data.train_split",
@@ -57,7 +66,7 @@ def _load_splits(config: ml_collections.ConfigDict, **arguments: Any) -> data.Sp
     try:
         with naming_fields(config, "data.name", *named, **fields):
             splits = data.load_splits(
-                section.name,
+                section.name if source is None else source,
                 data_dir=section.data_dir or None,
                 test=section.test_split,
                 seed=section.seed,
@@ -75,9 +84,8 @@ def _load_splits(config: ml_collections.ConfigDict, **arguments: Any) -> data.Sp
                 "nothing out, or a fraction that is at least one image"
             ) from error
         raise
-    if jax.process_index() == 0:
-        for note in splits.notes:
-            print(note, file=sys.stderr, flush=True)
+    for note in splits.notes:
+        console.note(note)
     return splits
 
 

@@ -16,7 +16,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from tl_jax import reporting, statistics
+from tl_jax import console, reporting, statistics
 from tl_jax.config import check, without_empty
 from tl_jax.errors import InputError
 from tl_jax.reporting import intervals
@@ -88,7 +88,7 @@ def _sweep(
     if found is None:
         raise Stopped(0)  # Nothing but the activations is kept: a sweep is short.
     seconds = {"prepare": prepared - began, "train": time.perf_counter() - prepared}
-    print(f"{len(grid)} members trained in {seconds['train']:.1f} s")
+    console.say(f"{len(grid)} members trained in {seconds['train']:.1f} s")
     return _conclude(setup, grid, folder, found, [of for _, of in starts], seconds, parameters)
 
 
@@ -224,7 +224,9 @@ def _conclude(
         "test_examples": test["examples"],
     }
     table = reporting.write_sweep(folder.path, content)
-    reporting.print_table("Validation top-1 of the best combinations, over seeds", table[:10])
+    reporting.print_table(
+        "Validation top-1 of the best combinations, over seeds", table[:10], level="normal"
+    )
     of_what = _described(combination)
     seed = grid.seeds[chosen[0]]
     result = {
@@ -245,9 +247,11 @@ def _conclude(
         "chosen": described,
         **facts_of(setup, parameters),
     }
-    print(f"Its best seed by validation, {seed}, is the one whose weights and report are saved:")
+    console.say(
+        f"Its best seed by validation, {seed}, is the one whose weights and report are saved:"
+    )
     result = results.finish(folder, setup.config, setup.splits["test"], logits, result)
-    print(
+    console.say(
         f"{folder.path / 'sweep.html'}: chosen {of_what}: test top-1 "
         f"{intervals.mean(over_seeds['test'])} over {len(grid.seeds)} seeds"
     )

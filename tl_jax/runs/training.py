@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from tl_jax import data, freezing, reporting
+from tl_jax import console, data, freezing, reporting
 from tl_jax.checkpointing import Checkpointer
 from tl_jax.config import completed, flat
 from tl_jax.errors import InputError
@@ -30,6 +30,7 @@ def run(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     stop_requested: Callable[[], bool] = lambda: False,
+    source: data.Source | None = None,
 ) -> dict[str, Any]:
     """Trains as `config` says, in `workdir`, resuming the run that is there; returns `result.json`.
 
@@ -37,6 +38,7 @@ def run(
         config: of the run.
         workdir: the run folder.
         stop_requested: whether to stop; asked between updates.
+        source: of the data; None: what `data.name` says.
 
     Raises:
         InputError: before anything is compiled, if config, workdir, data or weights do not fit.
@@ -48,7 +50,7 @@ def run(
         config,
         workdir,
         "",
-        prepare=lambda: _prepare(config, workdir),
+        prepare=lambda: _prepare(config, workdir, source),
         introduce=lambda prepared, folder: introduce(prepared.setup, folder),
         make=lambda prepared, folder, parameters: _make(
             prepared, folder, parameters, stop_requested
@@ -83,8 +85,10 @@ class _Prepared:
         return self.setup.splits
 
 
-def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> _Prepared:
-    setup = prepare(config)
+def _prepare(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, source: data.Source | None
+) -> _Prepared:
+    setup = prepare(config, source)
     _check_extension(setup, workdir)
     # Compiled while images are decoded in the background; what images become needs them first.
     how = dispatch.make(setup) if setup.boundary is None else None
@@ -228,17 +232,17 @@ def train(
     """Runs or resumes the updates."""
     config, primary = setup.config, jax.process_index() == 0
     intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=how.updates)
-    if primary:
-        plan = list(how.memory)
-        reporting.print_table("Memory plan", plan)
-        folder.write_json("memory.json", plan)
+    plan = list(how.memory)
+    console.say(_of_memory(plan))
+    reporting.print_table("Memory plan", plan)
+    folder.write_json("memory.json", plan)
     how.place()
     template = setup.initial_state()
     checkpointer = closing.enter_context(Checkpointer(folder.checkpoints))
     state = checkpointer.restore_latest(template) or template
     start = int(state.step)
-    if start and primary:
-        print(f"resumed at step {start:,} of {setup.total_steps:,}")
+    if start:
+        console.say(f"resumed at step {start:,} of {setup.total_steps:,}")
 
     if primary:
         writer = closing.enter_context(
@@ -304,6 +308,16 @@ def train(
         state = best
     share = spent["waiting"] / spent["updates"] if spent["updates"] else 0.0
     return Trained(state, took, share, how.facts(), start)
+
+
+def _of_memory(plan: list[dict[str, Any]]) -> str:
+    """Returns a line about the memory that a run takes: of each place, of what it has."""
+    totals = [row for row in plan if row["what"] in ("most at once", "total")]
+    return "memory: " + ", ".join(
+        f"{row['size']} of {row['available']} ({row['where']})"
+        for row in totals
+        if "available" in row
+    )
 
 
 class _Requests:

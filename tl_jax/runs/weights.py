@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -283,6 +283,17 @@ def make_preprocessing(
             flip=config.augment.flip,
         )
     return spec, deviations
+
+
+def read_preprocessing(described: Mapping[str, Any]) -> Preprocessing:
+    """Returns the preprocessing that `describe_preprocessing` described, for evaluation."""
+    return Preprocessing(
+        image_size=described["image_size"],
+        resize=described["resize"] or None,
+        interpolation=described["interpolation"],
+        mean=tuple(described["mean"]),
+        std=tuple(described["std"]),
+    )
 
 
 def describe_preprocessing(spec: Preprocessing) -> dict[str, Any]:

@@ -1,0 +1,143 @@
+"""Runs from scripts and notebooks: no flags, nothing printed unless asked."""
+
+import os
+import pathlib
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from tl_jax import console
+from tl_jax import data as data_sets
+from tl_jax.runs import evaluate as evaluation
+from tl_jax.runs import training
+from tl_jax.runs.finished import Run, load_run
+
+# A data set by name or as arrays: one pair, from which a test split is taken, or a pair for each split.
+Arrays = tuple[np.ndarray, np.ndarray]
+Data = str | Arrays | Mapping[str, Arrays] | data_sets.Source
+
+
+def finetune(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    data: Data | None = None,
+    class_names: tuple[str, ...] = (),
+    progress: bool = False,
+) -> Run:
+    """Returns the run of `config` in `workdir`: made now, resumed where it was interrupted, or loaded.
+
+    An interrupt (Ctrl-C, or the stop button of a notebook) saves a checkpoint and raises `loops.Stopped`;
+    the same call then goes on from it.
+
+    Args:
+        config: from `tl_jax.default_config`; not changed.
+        workdir: the run folder.
+        data: (images, labels), of which a fifth becomes the test split; {"train": (images, labels), "test":
+            ...}, optionally with "validation"; a data set's name; or a `data.Source`. None: as
+            `config.data.name` says. Images are uint8 [N, H, W, 3], labels integers [N].
+        class_names: of arrays; none: the numbers up to the highest label.
+        progress: whether what a command prints is printed.
+
+    Raises:
+        InputError: before anything is compiled, if config, workdir, data or weights do not fit.
+        loops.Stopped: when interrupted, with a checkpoint saved.
+        loops.NonFiniteLoss: naming step, batch and last good checkpoint.
+
+    Example:
+        >>> config = tl_jax.default_config(model__name="resnet20_cifar", train__steps=100)
+        >>> run = tl_jax.finetune(config, "runs/mine", data=(images, labels))
+        >>> run.result["splits"]["test"]["top1_accuracy"]
+    """
+    config = config.copy_and_resolve_references()
+    source = _open(config, data, class_names)
+    path = pathlib.Path(workdir).expanduser()
+    with console.telling("normal" if progress else "silent"), _Interrupts() as stop_requested:
+        training.run(config, path, stop_requested, source)
+    return load_run(path)
+
+
+def evaluate(
+    run: Run | str | os.PathLike[str],
+    workdir: str | os.PathLike[str],
+    *,
+    data: Data | None = None,
+    class_names: tuple[str, ...] = (),
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Returns `result.json` of an evaluation of a run's network on a test split, in a folder of its own.
+
+    Args:
+        run: the run, or its folder.
+        workdir: the folder of the evaluation.
+        data: as of `finetune`; one pair of arrays is the test split. None: the data of the run.
+        class_names: of arrays.
+        progress: whether what a command prints is printed.
+
+    Raises:
+        InputError: if the data do not fit the network's classes.
+    """
+    folder = run.workdir if isinstance(run, Run) else pathlib.Path(run).expanduser()
+    if isinstance(data, tuple):
+        data = {"test": data}
+    names = class_names or tuple(load_run(folder).class_names)
+    source = None if data is None or isinstance(data, str) else _source(data, names)
+    name = data if isinstance(data, str) else source and source.name
+    changes = [f"data.name={name}", "data.test_split=test"] if name else []
+    with console.telling("normal" if progress else "silent"):
+        return evaluation.evaluate_run(
+            folder, None, pathlib.Path(workdir).expanduser(), changes, source
+        )
+
+
+def _open(
+    config: ml_collections.ConfigDict, given: Data | None, class_names: tuple[str, ...]
+) -> data_sets.Source | None:
+    """Returns the source of a run's data; its name becomes the one of the config."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        config.data.name = given
+        return None
+    source = _source(given, class_names)
+    config.data.name = source.name
+    if "validation" in source.split_names and not config.data.validation_split:
+        config.data.validation_split, config.data.validation_fraction = "validation", 0.0
+    return source
+
+
+def _source(given: Any, class_names: tuple[str, ...]) -> data_sets.Source:
+    if isinstance(given, tuple):
+        return data_sets.Arrays.split_off_test(*given, class_names)
+    if isinstance(given, Mapping):
+        return data_sets.Arrays(given, class_names)
+    return given
+
+
+class _Interrupts:
+    """Makes an interrupt a request to stop, which the run answers with a checkpoint; a second one raises.
+
+    Signals reach the main thread alone; in others nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self._requested = False
+
+    def __enter__(self) -> Callable[[], bool]:
+        self._before = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._on_interrupt)
+        return lambda: self._requested
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _on_interrupt(self, *_: object) -> None:
+        if self._requested:
+            raise KeyboardInterrupt
+        self._requested = True

@@ -1,0 +1,171 @@
+"""A finished run, as notebooks and scripts see it: its result, its network, predictions on new images."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from tl_jax import console, data, models
+from tl_jax.augment.preprocessing import Preprocessing, make_eval_transform
+from tl_jax.config import completed
+from tl_jax.data import Split, folder, listing
+from tl_jax.errors import InputError
+from tl_jax.parallel import sharding
+from tl_jax.runs import results, weights
+from tl_jax.runs.setup import make_model
+from tl_jax.training.evaluator import Evaluator
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        workdir: its folder.
+        config: what it was asked for.
+        result: `result.json`: `splits`, `selection`, `wall_seconds` and more.
+        class_names: K of them, in the order of the network's outputs.
+        preprocessing: of the pixels, as the network was trained with.
+    """
+
+    workdir: pathlib.Path
+    config: ml_collections.ConfigDict
+    result: dict[str, Any]
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """The Linen module."""
+        return make_model(self.config, len(self.class_names))
+
+    @functools.cached_property
+    def variables(self) -> dict[str, Any]:
+        """{"params", "batch_stats"} that the result is about, nested dicts of float32 arrays."""
+        config = self.config.copy_and_resolve_references()
+        config.init.weights, config.init.head = str(self.workdir), "keep"
+        return weights.make_initial(config, self.model, self.class_names).variables
+
+    def predict(self, images: np.ndarray | Sequence[str | os.PathLike[str]]) -> np.ndarray:
+        """Returns the probabilities of the classes, float32 [N, K], in batches that fit the device.
+
+        Args:
+            images: uint8 [N, H, W, 3] (grey ones [N, H, W] or [N, H, W, 1]), or paths of image files of
+                any size, in any format that Pillow reads.
+
+        Raises:
+            InputError: if there are none, or listing the files that cannot be read.
+        """
+        split = self._split(images)
+        variables = self._replicated
+        _, logits = self._evaluator(variables["params"], variables["batch_stats"], split)
+        return np.asarray(jax.nn.softmax(logits, axis=-1), np.float32)
+
+    def _split(self, images: np.ndarray | Sequence[str | os.PathLike[str]]) -> Split:
+        if not len(images):
+            raise InputError("predict: no images; expected one at least")
+        if isinstance(images, np.ndarray):
+            labels = np.zeros(len(images), np.int32)
+            return data.InMemorySplit(images, labels, self.class_names, "images")
+        paths = [str(pathlib.Path(path).expanduser()) for path in images]
+        missing = [path for path in paths if not os.path.isfile(path)]
+        if missing:
+            more = f" and {len(missing) - 5} more" if missing[5:] else ""
+            raise InputError(f"no such file: {', '.join(missing[:5])}{more}")
+        side = self.preprocessing.resize or self.preprocessing.image_size
+        split = folder.unlabelled(paths, side, self.preprocessing.interpolation, self.class_names)
+        return split.resized()  # each by itself: a prediction depends on no other image
+
+    @functools.cached_property
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(
+            models.make_forward(self.model),
+            make_eval_transform(self.preprocessing),
+            sharding.make_mesh(self.config.parallel.devices),
+            self.config.data.eval_batch_size,
+        )
+
+    @functools.cached_property
+    def _replicated(self) -> dict[str, Any]:
+        mesh = sharding.make_mesh(self.config.parallel.devices)
+        return sharding.replicate(mesh, self.variables)
+
+
+def load_run(workdir: str | os.PathLike[str]) -> Run:
+    """Returns a finished run from its folder; weights are read when first used.
+
+    Raises:
+        InputError: if there is no such folder, or it holds no finished run.
+    """
+    path = pathlib.Path(workdir).expanduser()
+    names = ("config.json", "preprocessing.json", "result.json", weights.EXPORTED)
+    missing = [name for name in names if not (path / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{path}: no {' and no '.join(missing)} there; expected the folder of a finished run (an "
+            "evaluation has no weights: give the run that was evaluated)"
+        )
+    config, preprocessing, result = (json.loads((path / name).read_text()) for name in names[:3])
+    return Run(
+        path,
+        completed(config),
+        result,
+        tuple(results.class_names_of(path)),
+        weights.read_preprocessing(preprocessing),
+    )
+
+
+def predict_files(
+    run: Run, paths: Sequence[str | os.PathLike[str]], top: int = 5
+) -> list[dict[str, Any]]:
+    """Returns a row for each image: its file, and `class1`, `probability1`, ... of the most probable classes.
+
+    Args:
+        run: whose network looks at them.
+        paths: image files, and folders, whose images are taken with those of folders inside.
+        top: classes named for each image, at most.
+
+    Raises:
+        InputError: if a path does not exist, a folder has no images, or listing the files that cannot
+            be read.
+    """
+    files = _image_files(paths)
+    probabilities = run.predict(files)
+    rows = []
+    for file, row in zip(files, probabilities, strict=True):
+        order = np.argsort(-row, kind="stable")[: max(1, top)]
+        found: dict[str, Any] = {"file": file}
+        for place, index in enumerate(order, 1):
+            found[f"class{place}"] = run.class_names[index]
+            found[f"probability{place}"] = round(float(row[index]), 6)
+        rows.append(found)
+    return rows
+
+
+def _image_files(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Returns the files of all paths, in order; those of a folder by name."""
+    files: list[str] = []
+    for given in paths:
+        path = pathlib.Path(given).expanduser()
+        if path.is_dir():
+            ignored = listing.Ignored()
+            found = listing.images(path, ignored)
+            skipped = ignored.describe()
+            if skipped:
+                console.note(f"{path}: ignored {skipped}")
+            if not found:
+                endings = ", ".join(listing.image_endings())
+                raise InputError(f"{path} has no images; names of images end in {endings}")
+            files += found
+        elif path.is_file():
+            files.append(str(path))
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    return files
