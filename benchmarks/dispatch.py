@@ -123,10 +123,12 @@ def advance(setup: Setup, how: dispatch.Dispatch, count: int) -> dict:
             how.step,
             feed,
             loops.Intervals(count, log_every=0, updates_per_dispatch=how.updates),
+            loops.Hooks(
+                log=lambda step, measured: lines.append(measured),
+                evaluate=lambda state: None,
+                save=lambda state, metrics: None,
+            ),
             batch_size=setup.order.batch_size,
-            log=lambda step, measured: lines.append(measured),
-            evaluate=lambda state: None,
-            save=lambda state, metrics: None,
         )
         seconds = time.perf_counter() - began
     leaves = jax.tree.leaves(jax.device_get((state.params, state.batch_stats, state.opt_state)))

@@ -21,8 +21,12 @@ _TOP = flags.DEFINE_integer("top", 3, "Classes named for each image.", lower_bou
 _FORMAT = flags.DEFINE_enum("format", "table", ["table", "csv", "json"], "What is printed.")
 
 
-def main(run: str = "", *paths: str) -> None:
-    """Predicts what the arguments name: a run, then images and folders of images."""
+def main(run: str = "", *paths: str) -> bool:
+    """Predicts what the arguments name: a run, then images and folders of images.
+
+    Returns:
+        Whether what was printed is for people.
+    """
     if not paths:
         raise InputError(
             "expected RUN IMAGE...: the folder of a run, then images or folders of images"
@@ -37,6 +41,7 @@ def main(run: str = "", *paths: str) -> None:
         writer = csv.DictWriter(sys.stdout, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    return _FORMAT.value == "table"
 
 
 if __name__ == "__main__":

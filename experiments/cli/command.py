@@ -20,6 +20,7 @@ def run(main: Callable[..., object]) -> None:
     """Parses the flags, calls `main()` and exits with the code that its outcome stands for.
 
     A function with parameters is given the arguments that are no flags; for others these are an error.
+    One that returns False has printed data, to which nothing is added.
     """
     if set(sys.argv[1:]) & {"--help", "-help", "--h", "-h", "-?"}:
         print(help_text(main))
@@ -32,8 +33,9 @@ def run(main: Callable[..., object]) -> None:
         logging.set_verbosity(logging.WARNING)
         runtime.start_jax()
         with runtime.STOP, console.telling(runtime.level()):
-            main(*rest)
-            console.note(f"{runtime.process_seconds():.1f} s in all, from the start of the command")
+            if main(*rest) is not False:
+                seconds = runtime.process_seconds()
+                console.say(f"{seconds:.1f} s in all, from the start of the command")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_INPUT)

@@ -12,6 +12,7 @@ from PIL import Image
 from running import tiny_config, tree_of
 
 import tl_jax
+from tl_jax import reporting
 from tl_jax.data.arrays import Digits
 from tl_jax.errors import InputError
 from tl_jax.runs import api, finished, results, training
@@ -142,6 +143,24 @@ def test_an_interrupt_saves_and_the_same_call_goes_on(small_networks, tmp_path, 
     assert resumed.result["resumed_at_step"] == raised.value.step
     for one, other in zip(*map(jax.tree.leaves, (resumed.variables, whole.variables)), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_callbacks_are_told_what_is_logged(small_networks, tmp_path):
+    told = []
+    config = tiny_config(**FIELDS | {"train__eval_every_steps": 2, "train__log_every_steps": 2})
+    run = tl_jax.finetune(
+        config,
+        tmp_path / "run",
+        data=digits("train", 100),
+        callbacks=[lambda *arguments: told.append(arguments)],
+    )
+    assert [(step, split) for step, split, _ in told] == [
+        (1, "train"), (2, "train"), (2, "validation"), (3, "train"), (4, "train"), (4, "validation"),
+    ]  # fmt: skip
+    lines = reporting.read_metrics(run.workdir)
+    for (step, split, metrics), line in zip(told, lines, strict=True):
+        assert (line["step"], line["split"], line["loss"]) == (step, split, metrics["loss"])
+    assert "learning_rate" in told[0][2] and "top1_accuracy" in told[2][2]
 
 
 def test_a_second_interrupt_ends_at_once():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tl_jax.training import loops
-from tl_jax.training.loops import Intervals
+from tl_jax.training.loops import Hooks, Intervals
 
 
 @dataclasses.dataclass
@@ -53,13 +53,15 @@ class Recorder:
             self.train_step,
             lambda step, count: list(range(step, step + count)),
             intervals,
+            Hooks(
+                log=self.log,
+                evaluate=self.evaluate,
+                save=self.save,
+                is_best=self.is_best,
+                last_saved=lambda: self.saved,
+                **options,
+            ),
             batch_size=4,
-            is_best=self.is_best,
-            log=self.log,
-            evaluate=self.evaluate,
-            save=self.save,
-            last_saved=lambda: self.saved,
-            **options,
         )
 
 

@@ -4,7 +4,7 @@ import os
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -15,6 +15,7 @@ from tl_jax import data as data_sets
 from tl_jax.runs import evaluate as evaluation
 from tl_jax.runs import training
 from tl_jax.runs.finished import Run, load_run
+from tl_jax.runs.recording import Callback
 
 # A data set by name or as arrays: one pair, from which a test split is taken, or a pair for each split.
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -27,6 +28,7 @@ def finetune(
     *,
     data: Data | None = None,
     class_names: tuple[str, ...] = (),
+    callbacks: Sequence[Callback] = (),
     progress: bool = False,
 ) -> Run:
     """Returns the run of `config` in `workdir`: made now, resumed where it was interrupted, or loaded.
@@ -41,6 +43,8 @@ def finetune(
             ...}, optionally with "validation"; a data set's name; or a `data.Source`. None: as
             `config.data.name` says. Images are uint8 [N, H, W, 3], labels integers [N].
         class_names: of arrays; none: the numbers up to the highest label.
+        callbacks: each called as `callback(step, split, metrics)` whenever metrics are logged: completed
+            updates, "train" or "validation", and a dict such as {"loss": 0.1, "top1_accuracy": 0.9}.
         progress: whether what a command prints is printed.
 
     Raises:
@@ -57,7 +61,7 @@ def finetune(
     source = _open(config, data, class_names)
     path = pathlib.Path(workdir).expanduser()
     with console.telling("normal" if progress else "silent"), _Interrupts() as stop_requested:
-        training.run(config, path, stop_requested, source)
+        training.run(config, path, stop_requested, source, callbacks)
     return load_run(path)
 
 
@@ -112,7 +116,8 @@ def _open(
 
 def _source(given: Any, class_names: tuple[str, ...]) -> data_sets.Source:
     if isinstance(given, tuple):
-        return data_sets.Arrays.split_off_test(*given, class_names)
+        images, labels = given
+        return data_sets.Arrays.split_off_test(images, labels, class_names)
     if isinstance(given, Mapping):
         return data_sets.Arrays(given, class_names)
     return given

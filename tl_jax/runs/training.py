@@ -5,7 +5,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from tl_jax.config import completed, flat
 from tl_jax.errors import InputError
 from tl_jax.runs import activation_cache, dispatch, results
 from tl_jax.runs.lengths import in_steps
+from tl_jax.runs.recording import Callback, Recording
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup, prepare
 from tl_jax.runs.skeleton import facts_of, in_folder, introduce
@@ -31,6 +32,7 @@ def run(
     workdir: pathlib.Path,
     stop_requested: Callable[[], bool] = lambda: False,
     source: data.Source | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Trains as `config` says, in `workdir`, resuming the run that is there; returns `result.json`.
 
@@ -39,6 +41,7 @@ def run(
         workdir: the run folder.
         stop_requested: whether to stop; asked between updates.
         source: of the data; None: what `data.name` says.
+        callbacks: called with (completed updates, split, metrics) whenever these are logged.
 
     Raises:
         InputError: before anything is compiled, if config, workdir, data or weights do not fit.
@@ -53,7 +56,7 @@ def run(
         prepare=lambda: _prepare(config, workdir, source),
         introduce=lambda prepared, folder: introduce(prepared.setup, folder),
         make=lambda prepared, folder, parameters: _make(
-            prepared, folder, parameters, stop_requested
+            prepared, folder, parameters, stop_requested, callbacks
         ),
     )
 
@@ -101,11 +104,11 @@ def _make(
     folder: RunFolder,
     parameters: list[dict[str, Any]],
     stop_requested: Callable[[], bool],
+    callbacks: Sequence[Callback],
 ) -> dict[str, Any]:
     setup = activation_cache.use(prepared.setup, stop_requested)
     how = prepared.dispatch or dispatch.make(setup)
-    with contextlib.ExitStack() as closing:
-        trained = train(setup, how, folder, stop_requested, closing)
+    trained = train(setup, how, folder, stop_requested, callbacks)
     return conclude(setup, folder, trained, parameters)
 
 
@@ -227,10 +230,10 @@ def train(
     how: dispatch.Dispatch,
     folder: RunFolder,
     stop_requested: Callable[[], bool],
-    closing: contextlib.ExitStack,
+    callbacks: Sequence[Callback] = (),
 ) -> Trained:
     """Runs or resumes the updates."""
-    config, primary = setup.config, jax.process_index() == 0
+    config = setup.config
     intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=how.updates)
     plan = list(how.memory)
     console.say(_of_memory(plan))
@@ -238,76 +241,35 @@ def train(
     folder.write_json("memory.json", plan)
     how.place()
     template = setup.initial_state()
-    checkpointer = closing.enter_context(Checkpointer(folder.checkpoints))
-    state = checkpointer.restore_latest(template) or template
-    start = int(state.step)
-    if start:
-        console.say(f"resumed at step {start:,} of {setup.total_steps:,}")
-
-    if primary:
-        writer = closing.enter_context(
-            reporting.MetricWriter(
-                folder.path, tensorboard=config.report.tensorboard, resume_step=start or None
-            )
+    with contextlib.ExitStack() as closing:
+        checkpointer = closing.enter_context(Checkpointer(folder.checkpoints))
+        state = checkpointer.restore_latest(template) or template
+        start = int(state.step)
+        if start:
+            console.say(f"resumed at step {start:,} of {setup.total_steps:,}")
+        recording = Recording(setup, folder, start, callbacks, closing)
+        requests = _Requests(
+            stop_requested, intervals.log_every, config.train.checkpoint_every_seconds
         )
-    before = _seconds_so_far(folder, start)
-    began = time.perf_counter()
-    rate_at = jax.jit(setup.optimisation.schedule)
-    spent = {"waiting": 0.0, "updates": 0.0, "step": start}
-
-    def seconds() -> float:
-        return before + time.perf_counter() - began
-
-    def log(step, measured):
-        images = (step - spent["step"]) * config.data.batch_size
-        spent["step"] = step
-        spent["updates"] += images / measured["images_per_second"]
-        spent["waiting"] += measured["waiting_seconds"]
-        rate = float(rate_at(step - 1))
-        if primary:
-            writer.write(step, "train", {**measured, "learning_rate": rate, "seconds": seconds()})
-
-    def evaluate(state):
-        if "validation" not in setup.inputs:
-            return None
-        measured, _ = setup.evaluator(state.params, state.batch_stats, setup.inputs["validation"])
-        if primary:
-            writer.write(int(state.step), "validation", {**measured, "seconds": seconds()})
-            progress.validation(
-                int(state.step), measured["top1_accuracy"], int(measured["examples"])
-            )
-        return measured
-
-    if primary:
-        progress = closing.enter_context(
-            reporting.Progress(
-                setup.total_steps, initial_step=start, batch_size=config.data.batch_size
-            )
+        hooks = loops.Hooks(
+            log=recording.log,
+            evaluate=recording.evaluate,
+            save=checkpointer.save,
+            show=recording.show,
+            is_best=checkpointer.is_best,
+            last_saved=checkpointer.latest_step,
+            save_requested=requests.save,
+            stop_requested=requests.stop,
+            batch_indices=setup.order.examples,
         )
-    requests = _Requests(stop_requested, intervals.log_every, config.train.checkpoint_every_seconds)
-    state = loops.train(
-        state,
-        how.step,
-        closing.enter_context(how.open_feed(start, setup.total_steps)),
-        intervals,
-        batch_size=config.data.batch_size,
-        log=log,
-        show=progress.update if primary else None,
-        evaluate=evaluate,
-        save=checkpointer.save,
-        is_best=checkpointer.is_best,
-        last_saved=checkpointer.latest_step,
-        save_requested=requests.save,
-        stop_requested=requests.stop,
-        batch_indices=setup.order.examples,
-    )
-    took = seconds()
-    if "validation" in setup.inputs:
-        best = checkpointer.restore_best(template)
-        assert best is not None  # the last update is evaluated
-        state = best
-    share = spent["waiting"] / spent["updates"] if spent["updates"] else 0.0
-    return Trained(state, took, share, how.facts(), start)
+        feed = closing.enter_context(how.open_feed(start, setup.total_steps))
+        state = loops.train(state, how.step, feed, intervals, hooks, config.data.batch_size)
+        took = recording.seconds
+        if "validation" in setup.inputs:
+            best = checkpointer.restore_best(template)
+            assert best is not None  # the last update is evaluated
+            state = best
+    return Trained(state, took, recording.waiting_share, how.facts(), start)
 
 
 def _of_memory(plan: list[dict[str, Any]]) -> str:
@@ -346,10 +308,3 @@ class _Requests:
     def save(self, step: int) -> bool:
         """Returns whether the time for a checkpoint has come."""
         return self._save
-
-
-def _seconds_so_far(folder: RunFolder, step: int) -> float:
-    if not step:
-        return 0.0
-    lines = reporting.read_metrics(folder.path)
-    return max((line.get("seconds", 0.0) for line in lines if line["step"] <= step), default=0.0)

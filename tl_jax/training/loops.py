@@ -89,22 +89,44 @@ class Intervals:
         return min(block - (step - start) % block, end - step)
 
 
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What the loop calls, and asks.
+
+    Attributes:
+        log: receives (completed updates, mean metrics since the last log, `images_per_second`, and
+            `waiting_seconds`, for which the host got the next input ready while the device had nothing
+            to do; what a transfer takes after that is not among them).
+        evaluate: receives the state, returns metrics for choosing the best checkpoint, or None.
+        save: receives a state and those metrics.
+        show: receives (completed updates, loss on the device) after every dispatch; it should rarely
+            read the loss, since reading waits for the device.
+        is_best: whether these metrics are better than all that it was asked about, or that were saved.
+        last_saved: the newest checkpoint's step.
+        save_requested: asked after each dispatch, with the updates completed; must answer alike in
+            every process.
+        stop_requested: likewise.
+        batch_indices: the examples of an update, for the message about a non-finite loss.
+    """
+
+    log: Callable[[int, Mapping[str, float]], None]
+    evaluate: Callable[[TrainState], Mapping[str, float] | None]
+    save: Callable[[TrainState, Mapping[str, float] | None], None]
+    show: Callable[[int, Any], None] | None = None
+    is_best: Callable[[Mapping[str, float]], bool] = lambda metrics: True
+    last_saved: Callable[[], int | None] = lambda: None
+    save_requested: Callable[[int], bool] = lambda step: False
+    stop_requested: Callable[[int], bool] = lambda step: False
+    batch_indices: Callable[[int], np.ndarray] | None = None
+
+
 def train(
     state: TrainState,
     train_step: Callable[[TrainState, Any], tuple[TrainState, dict]],
     feed: Callable[[int, int], Any],
     intervals: Intervals,
-    *,
+    hooks: Hooks,
     batch_size: int,
-    log: Callable[[int, Mapping[str, float]], None],
-    show: Callable[[int, Any], None] | None = None,
-    evaluate: Callable[[TrainState], Mapping[str, float] | None],
-    save: Callable[[TrainState, Mapping[str, float] | None], None],
-    is_best: Callable[[Mapping[str, float]], bool] = lambda metrics: True,
-    last_saved: Callable[[], int | None] = lambda: None,
-    save_requested: Callable[[int], bool] = lambda step: False,
-    stop_requested: Callable[[int], bool] = lambda step: False,
-    batch_indices: Callable[[int], np.ndarray] | None = None,
 ) -> TrainState:
     """Runs updates from `state.step` to `intervals.total_steps` and returns the final state.
 
@@ -121,24 +143,12 @@ def train(
             the updates in it, scalars or [updates], left on the device between logs.
         feed: returns, placed on the devices, the input of (completed updates, number of updates).
         intervals: what happens when.
+        hooks: what is called then.
         batch_size: global, for `images_per_second`.
-        log: receives (completed updates, mean metrics since the last log, `images_per_second`, and
-            `waiting_seconds`, for which the host got the next input ready while the device had nothing
-            to do; what a transfer takes after that is not among them).
-        show: receives (completed updates, loss on the device) after every dispatch; it should rarely
-            read the loss, since reading waits for the device.
-        evaluate: receives the state, returns metrics for choosing the best checkpoint, or None.
-        save: receives a state and those metrics.
-        is_best: whether these metrics are better than all that it was asked about, or that were saved.
-        last_saved: the newest checkpoint's step.
-        save_requested: asked after each dispatch, with the updates completed; must answer alike in
-            every process.
-        stop_requested: likewise.
-        batch_indices: the examples of an update, for the message about a non-finite loss.
 
     Raises:
         NonFiniteLoss: names the step, the batch's indices and the last good checkpoint.
-        Stopped: after saving, when `stop_requested`.
+        Stopped: after saving, when `hooks.stop_requested`.
     """
     step = int(state.step)
     best: tuple[TrainState, Mapping[str, float]] | None = None
@@ -146,10 +156,10 @@ def train(
     def last_good() -> int | None:
         # A run that ends here would come to its best state again, and to its end.
         if best is not None:
-            save(*best)
-        return last_saved()
+            hooks.save(*best)
+        return hooks.last_saved()
 
-    record = _Record(step, batch_size, intervals, last_good, batch_indices)
+    record = _Record(step, batch_size, intervals, last_good, hooks.batch_indices)
     while step < intervals.total_steps:
         before, count = step, intervals.updates_after(step)
         with record.waiting():
@@ -157,28 +167,28 @@ def train(
         state, measured = train_step(state, inputs)
         record.add(measured)
         step += count
-        if show is not None:
-            show(step, measured["loss"])
+        if hooks.show is not None:
+            hooks.show(step, measured["loss"])
         log_due = intervals.dues(intervals.log_every, step, before)
         eval_due = intervals.dues(intervals.eval_every, step, before)
-        stopping = stop_requested(step)
-        save_due = save_requested(step) or stopping
+        stopping = hooks.stop_requested(step)
+        save_due = hooks.save_requested(step) or stopping
         save_due |= bool(intervals.dues(intervals.checkpoint_every, step, before))
         if log_due or eval_due or save_due:
             record.read(step)
         if log_due:
             for due, means in record.lines(before, step):
-                log(due, means)
+                hooks.log(due, means)
         if eval_due or save_due:
             with record.paused():
-                metrics = evaluate(state) if eval_due else None
-                if metrics and is_best(metrics):
+                metrics = hooks.evaluate(state) if eval_due else None
+                if metrics and hooks.is_best(metrics):
                     best = (jax.device_get(state), metrics)
                 if save_due:
                     if best is not None and int(best[0].step) != step:
-                        save(*best)
+                        hooks.save(*best)
                     best = None
-                    save(state, metrics)
+                    hooks.save(state, metrics)
         if stopping and step < intervals.total_steps:
             raise Stopped(step)
     return state

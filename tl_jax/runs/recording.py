@@ -1,0 +1,106 @@
+"""What is written, shown and told to callbacks while a run trains."""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+
+from tl_jax import reporting
+from tl_jax.runs.run_folder import RunFolder
+from tl_jax.runs.setup import Setup
+from tl_jax.training.state import TrainState
+
+# Called with (completed updates, split, metrics) whenever these are logged: split is "train" (means since the
+# last time, `learning_rate`, `images_per_second`) or "validation".
+Callback = Callable[[int, str, Mapping[str, float]], object]
+
+
+class Recording:
+    """The log of a run: `metrics.jsonl`, TensorBoard events, the progress bar, callbacks.
+
+    Files and bar belong to the first of several processes; callbacks are called in all of them.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        folder: RunFolder,
+        start: int,
+        callbacks: Sequence[Callback],
+        closing: contextlib.ExitStack,
+    ):
+        """Opens files and bar.
+
+        Args:
+            setup: of the run.
+            folder: where metrics are written.
+            start: completed updates, of an earlier process that this one resumes.
+            callbacks: told of all that is logged.
+            closing: closes what is opened here.
+        """
+        self._setup, self._callbacks = setup, callbacks
+        self._rate_at = jax.jit(setup.optimisation.schedule)
+        self._before, self._began = _seconds_so_far(folder, start), time.perf_counter()
+        self._step, self._waiting, self._updating = start, 0.0, 0.0
+        self._writer: reporting.MetricWriter | None = None
+        self._progress: reporting.Progress | None = None
+        if jax.process_index() == 0:
+            report, batch_size = setup.config.report, setup.config.data.batch_size
+            self._writer = closing.enter_context(
+                reporting.MetricWriter(
+                    folder.path, tensorboard=report.tensorboard, resume_step=start or None
+                )
+            )
+            self._progress = closing.enter_context(
+                reporting.Progress(setup.total_steps, initial_step=start, batch_size=batch_size)
+            )
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the updates took so far, in processes that were interrupted too."""
+        return self._before + time.perf_counter() - self._began
+
+    @property
+    def waiting_share(self) -> float:
+        """Of the time of this process's updates, for how much the devices waited for their input."""
+        return self._waiting / self._updating if self._updating else 0.0
+
+    @property
+    def show(self) -> Callable[[int, object], None] | None:
+        """Shows (completed updates, loss); None in processes without a bar."""
+        return self._progress.update if self._progress is not None else None
+
+    def log(self, step: int, measured: Mapping[str, float]) -> None:
+        """Takes the means since the last log; see `loops.Hooks`."""
+        images = (step - self._step) * self._setup.config.data.batch_size
+        self._step = step
+        self._updating += images / measured["images_per_second"]
+        self._waiting += measured["waiting_seconds"]
+        self._record(step, "train", {**measured, "learning_rate": float(self._rate_at(step - 1))})
+
+    def evaluate(self, state: TrainState) -> Mapping[str, float] | None:
+        """Returns the metrics on validation, None where nothing is held out; see `loops.Hooks`."""
+        setup = self._setup
+        if "validation" not in setup.inputs:
+            return None
+        split = setup.inputs["validation"]
+        measured, _ = setup.evaluator(state.params, state.batch_stats, split)
+        step = int(state.step)
+        self._record(step, "validation", measured)
+        if self._progress is not None:
+            self._progress.validation(step, measured["top1_accuracy"], int(measured["examples"]))
+        return measured
+
+    def _record(self, step: int, split: str, measured: Mapping[str, float]) -> None:
+        if self._writer is not None:
+            self._writer.write(step, split, {**measured, "seconds": self.seconds})
+        for callback in self._callbacks:
+            callback(step, split, dict(measured))
+
+
+def _seconds_so_far(folder: RunFolder, step: int) -> float:
+    if not step:
+        return 0.0
+    lines = reporting.read_metrics(folder.path)
+    return max((line.get("seconds", 0.0) for line in lines if line["step"] <= step), default=0.0)
