@@ -34,6 +34,7 @@ TEST_RESULTS = ("tests/wiring/test_results.py",)
 TEST_TRANSFORMS = ("tests/optim/test_transforms.py",)
 TEST_SCHEDULES = ("tests/optim/test_schedules.py", "tests/properties/test_schedules.py")
 TEST_PORT = ("tests/properties/test_port.py", "tests/porting/test_port.py")
+TEST_API = ("tests/runs/test_api.py",)
 TEST_CONFIG = ("tests/config/test_table.py",)
 TEST_FREEZING = ("tests/test_freezing.py",)
 
@@ -157,7 +158,7 @@ SURVIVORS = [
     Mutant(
         "probe-final-fit-on-train-only",
         PROBE,
-        "final = logistic.fit(*both, classes",
+        "final = logistic.fit(all_features, all_labels, classes",
         'final = logistic.fit(features["train"], labels["train"], classes',
         TEST_PROBE,
     ),
@@ -235,6 +236,76 @@ SURVIVORS = [
 ]
 
 OTHERS = [
+    Mutant(
+        "api-predictions-depend-on-other-images",
+        "tl_jax/runs/finished.py",
+        "return split.resized()",
+        "return split",
+        TEST_API,
+    ),
+    Mutant(
+        "api-least-probable-classes-first",
+        "tl_jax/runs/finished.py",
+        'np.argsort(-row, kind="stable")',
+        'np.argsort(row, kind="stable")',
+        TEST_API,
+    ),
+    Mutant(
+        "api-predictions-of-random-weights",
+        "tl_jax/runs/finished.py",
+        'config.init.weights, config.init.head = str(self.workdir), "keep"',
+        'config.init.weights, config.init.head = "", "keep"',
+        TEST_API,
+    ),
+    Mutant(
+        "api-callbacks-not-called",
+        "tl_jax/runs/recording.py",
+        "            callback(step, split, dict(measured))",
+        "            pass",
+        TEST_API,
+    ),
+    Mutant(
+        "api-given-validation-ignored",
+        "tl_jax/runs/api.py",
+        'if "validation" in source.split_names and',
+        'if "val" in source.split_names and',
+        TEST_API,
+    ),
+    Mutant(
+        "arrays-name-without-labels",
+        "tl_jax/data/arrays.py",
+        "for part in (split.fingerprint(), split.labels)",
+        "for part in (split.fingerprint(),)",
+        TEST_API,
+    ),
+    Mutant(
+        "placement-replicated-where-it-does-not-fit",
+        "tl_jax/parallel/placement.py",
+        'if num_bytes <= room:\n        return "replicated"',
+        'if num_bytes >= room:\n        return "replicated"',
+        ("tests/parallel/test_placement.py",),
+    ),
+    Mutant(
+        "placement-cpu-without-room-for-the-copy",
+        "tl_jax/parallel/placement.py",
+        "left // (2 * len(mesh.local_devices))",
+        "left // len(mesh.local_devices)",
+        ("tests/parallel/test_placement.py",),
+    ),
+    Mutant(
+        "cpu-grouped-convolutions-in-loops",
+        "tl_jax/models/cpu.py",
+        'platform == "cpu" and grouped and trains_below_head(frozen_mask)',
+        "False",
+        ("tests/models/test_cpu.py",),
+    ),
+    Mutant(
+        "console-tables-for-everybody",
+        "tl_jax/reporting/tables.py",
+        "if not console.tells(level):",
+        "if not console.tells():",
+        ("tests/reporting/test_tables.py",),
+    ),
     Mutant(
         "config-identity-of-the-other-fields",
         "tl_jax/config/identity.py",
@@ -371,16 +442,16 @@ OTHERS = [
     ),
     Mutant(
         "training-test-chooses-the-step",
-        "tl_jax/runs/training.py",
-        'state.batch_stats, setup.inputs["validation"])',
-        'state.batch_stats, setup.inputs["test"])',
+        "tl_jax/runs/recording.py",
+        'split = setup.inputs["validation"]',
+        'split = setup.inputs["test"]',
         TEST_RESULTS,
     ),
     Mutant(
         "training-latest-reported-as-best",
         "tl_jax/runs/training.py",
-        "state = checkpointer.restore_best(template)",
-        "state = checkpointer.restore_latest(template)",
+        "best = checkpointer.restore_best(template)",
+        "best = checkpointer.restore_latest(template)",
         TEST_RESULTS,
     ),
     Mutant(
@@ -861,7 +932,7 @@ OTHERS = [
     Mutant(
         "loops-every-evaluation-is-the-best",
         "tl_jax/training/loops.py",
-        "if metrics and is_best(metrics):",
+        "if metrics and hooks.is_best(metrics):",
         "if metrics:",
         ("tests/training/test_loops.py",),
     ),
@@ -1158,8 +1229,8 @@ OTHERS = [
     Mutant(
         "training-seconds-between-checkpoints-ignored",
         "tl_jax/runs/training.py",
-        "config.train.checkpoint_every_seconds)",
-        "0.0)",
+        "intervals.log_every, config.train.checkpoint_every_seconds",
+        "intervals.log_every, 0.0",
         ("tests/wiring/test_reached.py",),
     ),
     Mutant(

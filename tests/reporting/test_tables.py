@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from tl_jax import console
 from tl_jax.reporting import format_markdown, print_table, tables
 
 ROWS = [
@@ -13,7 +14,7 @@ ROWS = [
 
 def test_print_table_shows_every_cell_on_its_row():
     stream = io.StringIO()
-    print_table("Freezing [x]", ROWS, stream=stream)
+    print_table("Freezing [x]", ROWS, level="normal", stream=stream)
     title, _, header, _, stem, head, *_ = stream.getvalue().splitlines()
     assert title.strip() == "Freezing [x]"
     assert header.split("  ")[0].strip() == "group"
@@ -25,7 +26,8 @@ def test_print_table_shows_every_cell_on_its_row():
 
 def test_wide_tables_are_not_cut_without_a_terminal():
     stream = io.StringIO()
-    print_table("wide", [{f"column_{place}": "x" * 20 for place in range(10)}], stream=stream)
+    row = {f"column_{place}": "x" * 20 for place in range(10)}
+    print_table("wide", [row], level="normal", stream=stream)
     assert stream.getvalue().count("x" * 20) == 10
     assert "…" not in stream.getvalue()
 
@@ -78,3 +80,13 @@ def test_numbers(value, number):
 @pytest.mark.parametrize("value", [None, "nan", "cat", [1]])
 def test_what_is_no_number_is_nan(value):
     assert math.isnan(tables.number(value))
+
+
+def test_tables_are_printed_for_those_who_ask(capsys):
+    for level, count in [("silent", 0), ("normal", 1), ("verbose", 2)]:
+        with console.telling(level):
+            print_table("asked for", ROWS, level="normal")
+            print_table("more", ROWS)
+            console.say("a line")
+        said = capsys.readouterr().out
+        assert said.count("stem") == count and said.count("a line") == (level != "silent")

@@ -75,7 +75,7 @@ class Splits(dict[str, Split]):
 
 
 def load_splits(
-    data: str | Source,
+    name: str | Source,
     *,
     data_dir: str | Path | None = None,
     train: str = "train",
@@ -101,7 +101,7 @@ def load_splits(
     sources are often stored class by class, so there a slice is one of a fixed shuffled order.
 
     Args:
-        data: `digits`, `npz:PATH`, `folder:PATH`, `tfds:NAME`, `tfds:NAME/CONFIG`, a kind that was
+        name: `digits`, `npz:PATH`, `folder:PATH`, `tfds:NAME`, `tfds:NAME/CONFIG`, a kind that was
             registered, or the source itself, such as `Arrays`.
         data_dir: of prepared tfds data sets (None: `~/tensorflow_datasets`); a relative PATH
             is looked up here when it is not in the working directory.
@@ -148,9 +148,9 @@ def load_splits(
             f"examples_per_class={examples_per_class}"
         )
     source = (
-        open_source(data, data_dir=data_dir, image_size=image_size, download=download)
-        if isinstance(data, str)
-        else data
+        open_source(name, data_dir=data_dir, image_size=image_size, download=download)
+        if isinstance(name, str)
+        else name
     )
     tested, notes = _choose_test(source, train, test, validation)
     wanted = {"train": train, "test": tested, "validation": validation}

@@ -50,7 +50,7 @@ def use(setup: Setup, stop_requested: Callable[[], bool] = lambda: False) -> Set
     rows = [bank.row(storage) for bank in banks]
     reporting.print_table(f"Activations after {setup.boundary}, computed once", rows)
     size = memory.format_bytes(sum(bank.store.num_bytes for bank in banks))
-    there = " and are there" if all(bank.found is not None for bank in banks) else ""
+    there = " before" if all(bank.found is not None for bank in banks) else ""
     console.say(
         f"activations after {setup.boundary}: {size}, computed once{there}, kept in "
         f"{setup.config.cache.dir or 'memory only'}"
