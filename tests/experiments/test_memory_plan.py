@@ -48,7 +48,6 @@ _RUN = """
 import json, re, sys
 from running import small_architectures
 from tl_jax.runs import training
-from experiments.config_fields import load
 from tl_jax.models import registry
 import jax, ml_collections, pathlib
 registry.ARCHITECTURES = small_architectures()

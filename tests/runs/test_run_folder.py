@@ -238,7 +238,7 @@ def test_a_refused_open_does_not_keep_the_lock(tmp_path):
 def test_two_processes_end_together_when_one_cannot_open(tmp_path):
     code = (
         "import sys, jax\n"
-        "from tl_jax import sharding\n"
+        "from tl_jax.parallel import sharding\n"
         "from tl_jax.runs.run_folder import RunFolder\n"
         "folder, address, place = sys.argv[1], sys.argv[2], int(sys.argv[3])\n"
         "jax.distributed.initialize(address, num_processes=2, process_id=place)\n"
