@@ -4,7 +4,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from tl_jax.data import arrays, load_splits
+from tl_jax.data import Arrays, arrays, load_splits
 from tl_jax.errors import InputError
 
 
@@ -162,3 +162,41 @@ def test_digits_are_those_of_scikit_learn():
     assert [str(name) for name in theirs.target_names] == list(
         arrays.Digits().split("test").class_names
     )
+
+
+def few(seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (20, 4, 4, 3), np.uint8), np.arange(20) % 2
+
+
+def test_arrays_are_named_by_all_that_they_hold():
+    images, labels = few()
+    splits = {"train": (images[:12], labels[:12]), "test": (images[12:], labels[12:])}
+    name = Arrays(splits).name
+    assert name.startswith("arrays:") and name == Arrays(dict(splits)).name
+    others = [
+        Arrays(splits | {"train": (few(1)[0][:12], labels[:12])}),
+        Arrays(splits | {"train": (images[:12], 1 - labels[:12])}),
+        Arrays(splits, ("no", "yes")),
+        Arrays({"train": splits["train"], "val": splits["test"]}),
+    ]
+    assert len({name, *(other.name for other in others)}) == 5
+
+
+def test_a_test_split_is_taken_from_arrays():
+    images, labels = few()
+    source = Arrays.split_off_test(images, labels)
+    train, test = source.split("train"), source.split("test")
+    assert (len(train), len(test)) == (16, 4)
+    assert np.bincount(test.labels).tolist() == [2, 2]  # a fifth of every class
+    found = [image.tobytes() for split in (train, test) for image in split.images]
+    assert sorted(found) == sorted(image.tobytes() for image in images)
+    assert source.name == Arrays.split_off_test(images, labels).name
+
+
+def test_arrays_of_one_split_that_are_wrong():
+    images, labels = few()
+    with pytest.raises(InputError, match="20 images but 19 labels"):
+        Arrays({"train": (images, labels[1:])})
+    with pytest.raises(InputError, match="arrays train"):
+        Arrays({"train": (images, labels)}, ("one",))

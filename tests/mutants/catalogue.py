@@ -90,9 +90,9 @@ SURVIVORS = [
     ),
     Mutant(
         "run-batch-norm-policy-ignored",
-        "tl_jax/runs/profile.py",
-        "norm_policy=config.freeze.batch_norm,",
-        'norm_policy="frozen",',
+        SETUP,
+        "frozen_norms=setup.optimisation.frozen_norms,\n            norm_policy=config.freeze.batch_norm,",
+        'frozen_norms=setup.optimisation.frozen_norms,\n            norm_policy="frozen",',
         field("freeze.batch_norm=update"),
     ),
     Mutant(
@@ -276,7 +276,7 @@ OTHERS = [
         "tl_jax/data/arrays.py",
         "for part in (split.fingerprint(), split.labels)",
         "for part in (split.fingerprint(),)",
-        TEST_API,
+        ("tests/data/test_arrays.py",),
     ),
     Mutant(
         "placement-replicated-where-it-does-not-fit",
