@@ -1,4 +1,4 @@
-"""Eight simulated devices on the CPU, programs compiled once for all tests, the real data where it is at hand."""
+"""Eight simulated devices on the CPU, programs compiled once for all tests, the real data where available."""
 
 import os
 import pathlib

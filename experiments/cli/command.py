@@ -32,7 +32,7 @@ def run(main: Callable[..., object]) -> None:
         rest = arguments.parse(sys.argv, bool(inspect.signature(main).parameters))
         logging.set_verbosity(logging.WARNING)
         runtime.start_jax()
-        with runtime.STOP, console.telling(runtime.level()):
+        with runtime.STOP, console.verbosity(runtime.level()):
             if main(*rest) is not False:
                 seconds = runtime.process_seconds()
                 console.say(f"{seconds:.1f} s in all, from the start of the command")

@@ -133,7 +133,7 @@ def other_weights(tmp_path_factory):
 
 
 def test_weights_of_another_architecture(other_weights, tmp_path):
-    """Every leaf that does not fit is told at once."""
+    """One message lists every leaf that does not fit."""
     with pytest.raises(InputError) as raised:
         training.run(tiny_config(init__weights=str(other_weights)), tmp_path / "new")
     message = str(raised.value)

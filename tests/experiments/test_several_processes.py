@@ -92,7 +92,7 @@ def test_two_processes_stop_together_and_one_goes_on(launcher, one_process, tmp_
     workdir = tmp_path / "run"
     commands = start_two(launcher, workdir)
     wait_for_steps(workdir, 2, *commands)
-    commands[1].signal(signal.SIGTERM)  # only one is told
+    commands[1].signal(signal.SIGTERM)  # to one process only
     ended = both_ended(commands)
     assert [code for code, _, _ in ended] == [75, 75], ended
     reached = metric_lines(workdir)[-1]["step"]

@@ -302,8 +302,8 @@ OTHERS = [
     Mutant(
         "console-tables-for-everybody",
         "tl_jax/reporting/tables.py",
-        "if not console.tells(level):",
-        "if not console.tells():",
+        "if not console.shows(level):",
+        "if not console.shows():",
         ("tests/reporting/test_tables.py",),
     ),
     Mutant(

@@ -84,7 +84,7 @@ def test_what_is_no_number_is_nan(value):
 
 def test_tables_are_printed_for_those_who_ask(capsys):
     for level, count in [("silent", 0), ("normal", 1), ("verbose", 2)]:
-        with console.telling(level):
+        with console.verbosity(level):
             print_table("asked for", ROWS, level="normal")
             print_table("more", ROWS)
             console.say("a line")

@@ -73,7 +73,7 @@ def prepare(
         archive: the publisher's file, in the binary or the Python format.
         checksum: MD5 or SHA-256 of the archive; None for those the publisher states.
         timeout: seconds until an unanswered connection is given up.
-        progress: takes what is being done, returns the function to which its progress is told.
+        progress: takes what is being done, returns the function that is called with its progress.
 
     Raises:
         InputError: if the archive is not the right one or cannot be fetched, or `data_dir` cannot

@@ -23,7 +23,7 @@ class Progress:
     """Shows the step, images per second, the loss and the time left during a run.
 
     On a terminal this is a bar; anywhere else plain lines, one every ten seconds at most and one at
-    the end; nothing at all where nothing is to be told (`console.telling("silent")`). `update` may be
+    the end; nothing in a silent process (`console.verbosity("silent")`). `update` may be
     called after every step: it looks at the loss, and so waits for the
     device, only when something is shown.
 
@@ -66,8 +66,8 @@ class Progress:
         self._marks: collections.deque[tuple[float, int]] = collections.deque(maxlen=_MARKS)
         terminal = rich.console.Console(file=self._stream)
         self._bar: rich.progress.Progress | None = None
-        self._tells = console.tells()
-        if self._tells and terminal.is_terminal and not terminal.is_dumb_terminal:
+        self._shows = console.shows()
+        if self._shows and terminal.is_terminal and not terminal.is_dumb_terminal:
             self._bar = rich.progress.Progress(
                 rich.progress.TextColumn(f"{unit} {{task.completed:.0f}}/{{task.total:.0f}}"),
                 rich.progress.BarColumn(),
@@ -85,7 +85,7 @@ class Progress:
         now = self._clock()
         if not self._marks:
             self._marks.append((now, step))
-        if not self._tells:
+        if not self._shows:
             return
         interval = _PLAIN_SECONDS if self._bar is None else _TERMINAL_SECONDS
         if now - self._shown_seconds >= interval:
@@ -111,7 +111,7 @@ class Progress:
 
     def print(self, text: str) -> None:
         """Writes a separate line, above the bar if there is one."""
-        if not self._tells:
+        if not self._shows:
             return
         if self._bar is None:
             print(text, file=self._stream, flush=True)
@@ -161,7 +161,7 @@ class Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._tells and self._shown_step != self._step and self._marks:
+        if self._shows and self._shown_step != self._step and self._marks:
             self._show(self._clock())
         if self._bar is not None:
             self._bar.stop()

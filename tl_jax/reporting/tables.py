@@ -32,7 +32,7 @@ def print_table(
         level: of `console.LEVELS`, at which it is printed; "normal" for what was asked for.
         stream: where to write; standard output by default.
     """
-    if not console.tells(level):
+    if not console.shows(level):
         return
     terminal = rich.console.Console(file=sys.stdout if stream is None else stream)
     if not terminal.is_terminal:

@@ -60,7 +60,7 @@ def finetune(
     config = config.copy_and_resolve_references()
     source = _open(config, data, class_names)
     path = pathlib.Path(workdir).expanduser()
-    with console.telling("normal" if progress else "silent"), _Interrupts() as stop_requested:
+    with console.verbosity("normal" if progress else "silent"), _Interrupts() as stop_requested:
         training.run(config, path, stop_requested, source, callbacks)
     return load_run(path)
 
@@ -92,7 +92,7 @@ def evaluate(
     source = None if data is None or isinstance(data, str) else _source(data, names)
     name = data if isinstance(data, str) else source and source.name
     changes = [f"data.name={name}", "data.test_split=test"] if name else []
-    with console.telling("normal" if progress else "silent"):
+    with console.verbosity("normal" if progress else "silent"):
         return evaluation.evaluate_run(
             folder, None, pathlib.Path(workdir).expanduser(), changes, source
         )

@@ -178,8 +178,8 @@ class _Prepared:
 
 def _introduce(prepared: _Prepared, folder: RunFolder) -> None:
     if prepared.initial.port_report is not None:
-        results.tell_port(folder, prepared.initial.port_report)
-    results.tell_deviations(prepared.deviations)
+        results.print_port_report(folder, prepared.initial.port_report)
+    results.print_deviations(prepared.deviations)
 
 
 def _measure(prepared: _Prepared, folder: RunFolder, selection: str) -> dict[str, Any]:

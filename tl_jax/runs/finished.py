@@ -84,18 +84,21 @@ class Run:
         return split.resized()  # each by itself: a prediction depends on no other image
 
     @functools.cached_property
+    def _mesh(self) -> jax.sharding.Mesh:
+        return sharding.make_mesh(self.config.parallel.devices)
+
+    @functools.cached_property
     def _evaluator(self) -> Evaluator:
         return Evaluator(
             models.make_forward(self.model),
             make_eval_transform(self.preprocessing),
-            sharding.make_mesh(self.config.parallel.devices),
+            self._mesh,
             self.config.data.eval_batch_size,
         )
 
     @functools.cached_property
     def _replicated(self) -> dict[str, Any]:
-        mesh = sharding.make_mesh(self.config.parallel.devices)
-        return sharding.replicate(mesh, self.variables)
+        return sharding.replicate(self._mesh, self.variables)
 
 
 def load_run(workdir: str | os.PathLike[str]) -> Run:

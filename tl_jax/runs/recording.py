@@ -1,4 +1,4 @@
-"""What is written, shown and told to callbacks while a run trains."""
+"""The metrics of a run while it trains: written to files, shown in the bar, passed to callbacks."""
 
 import contextlib
 import time
@@ -36,7 +36,7 @@ class Recording:
             setup: of the run.
             folder: where metrics are written.
             start: completed updates, of an earlier process that this one resumes.
-            callbacks: told of all that is logged.
+            callbacks: called with all that is logged.
             closing: closes what is opened here.
         """
         self._setup, self._callbacks = setup, callbacks

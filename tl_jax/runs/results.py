@@ -122,13 +122,13 @@ def check_class_names(run: pathlib.Path, class_names: Sequence[str]) -> None:
         )
 
 
-def tell_deviations(deviations: Sequence[str]) -> None:
+def print_deviations(deviations: Sequence[str]) -> None:
     """Prints a line for each deviation from what the weights were trained with."""
     for line in deviations:
         console.say(f"deviation: {line}")
 
 
-def tell_port(folder: RunFolder, report: porting.PortReport) -> None:
+def print_port_report(folder: RunFolder, report: porting.PortReport) -> None:
     """Writes the account of ported weights, tensor by tensor, and prints it by group."""
     folder.write_json("port_report.json", report.to_json())
     console.say(f"weights: {report.summary()}")

@@ -85,8 +85,8 @@ def introduce(setup: Setup, folder: RunFolder) -> list[dict[str, Any]]:
     if setup.initial.port_report is None:
         console.say("weights: random")
     else:
-        results.tell_port(folder, setup.initial.port_report)
-    results.tell_deviations(setup.deviations)
+        results.print_port_report(folder, setup.initial.port_report)
+    results.print_deviations(setup.deviations)
     console.say(_of_data(setup))
     console.say(_of_parameters(setup, rows))
     folder.write_json("preprocessing.json", weights.describe_preprocessing(setup.preprocessing))
