@@ -15,7 +15,7 @@ IMAGES = np.array([[1, 2], [3, 4]], np.uint8).reshape(2, 1, 1, 2)
 LABELS = np.array([0, 1], np.int32)
 
 
-def linear(params, batch_stats, images, *, train):
+def linear(params, batch_stats, images, *, train, key=None):
     """Logits [B, 2] of images [B, 1, 1, 2]: two linear layers, and a count of the calls in training."""
     hidden = images.reshape(len(images), -1) @ params["backbone"]["kernel"]
     logits = hidden @ params["head"]["kernel"] + params["head"]["bias"]
@@ -160,7 +160,7 @@ def test_microbatches_take_every_kth_row():
     """So that each stays spread over all devices, which hold consecutive rows."""
     seen = []
 
-    def forward(params, batch_stats, images, *, train):
+    def forward(params, batch_stats, images, *, train, key):
         jax.debug.callback(lambda x: seen.append(x.tolist()), images[:, 0, 0, 0], ordered=True)
         return linear(params, batch_stats, images, train=train)
 
@@ -198,7 +198,7 @@ class TestRandomness:
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
             return jax.vmap(lambda key: jax.random.normal(key, (1, 1, 2)))(keys)
 
-        def forward(params, batch_stats, images, *, train):
+        def forward(params, batch_stats, images, *, train, key):
             logits, _ = linear(params, batch_stats, images, train=train)
             return logits, {"calls": images[:, 0, 0]}
 

@@ -34,6 +34,7 @@ class Field:
         within: the interval of a number, or of every number of a tuple, such as "[0, 1)"; "" for any.
         choices: returns the texts that are allowed; None for any.
         element: the type of a tuple's elements; None for any.
+        own: whether `own:NAME` is allowed too, for an object that is given in Python.
         changes_numbers: whether it can change a number of the result. Of the others, which say where or how
             fast it is computed, what is written and when, two values are the same run.
     """
@@ -44,6 +45,7 @@ class Field:
     within: str = ""
     choices: Callable[[], Iterable[str]] | None = None
     element: type | None = None
+    own: bool = False
     changes_numbers: bool = True
 
     @property
@@ -93,6 +95,8 @@ class Field:
 
     def value_problem(self, value: Any) -> str | None:
         """Returns why a value of the right type is not allowed, or None."""
+        if self.own and isinstance(value, str) and value.startswith("own:"):
+            return None
         if self.choices is not None:
             known = list(self.choices())
             return None if value in known else str(unknown(self.name, value, known))

@@ -55,8 +55,8 @@ def make_forward(
         stop: the boundary to stop after; None for the whole network.
 
     Returns:
-        forward(params, batch_stats, inputs, *, train) -> (float32 outputs, new batch_stats);
-        without `train` the statistics are returned as they came.
+        forward(params, batch_stats, inputs, *, train, key=None) -> (float32 outputs, new batch_stats);
+        without `train` the statistics are returned as they came. In training, `key` is that of dropout.
 
     Raises:
         InputError: if a boundary, the policy or a frozen module is unknown.
@@ -69,13 +69,26 @@ def make_forward(
         _check_norms(frozen_norms, norm_names(model))
     module = model.clone(frozen_norms=frozen_norms, norm_policy=norm_policy, axis_name=axis_name)
 
-    def forward(params: Tree, batch_stats: Tree, inputs: jax.Array, *, train: bool):
+    def forward(
+        params: Tree,
+        batch_stats: Tree,
+        inputs: jax.Array,
+        *,
+        train: bool,
+        key: jax.Array | None = None,
+    ):
         variables = {"params": params, "batch_stats": batch_stats}
         if not train:
             outputs = module.apply(variables, inputs, train=False, start=start, stop=stop)
             return jnp.asarray(outputs, jnp.float32), batch_stats
         outputs, updated = module.apply(
-            variables, inputs, train=True, start=start, stop=stop, mutable=["batch_stats"]
+            variables,
+            inputs,
+            train=True,
+            start=start,
+            stop=stop,
+            mutable=["batch_stats"],
+            rngs={} if key is None else {"dropout": key},
         )
         return jnp.asarray(outputs, jnp.float32), updated["batch_stats"]
 

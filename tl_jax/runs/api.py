@@ -15,6 +15,7 @@ from tl_jax import data as data_sets
 from tl_jax.runs import evaluate as evaluation
 from tl_jax.runs import training
 from tl_jax.runs.finished import Run, load_run
+from tl_jax.runs.parts import Parts
 from tl_jax.runs.recording import Callback
 
 # A data set by name or as arrays: one pair, from which a test split is taken, or a pair for each split.
@@ -61,7 +62,7 @@ def finetune(
     source = _open(config, data, class_names)
     path = pathlib.Path(workdir).expanduser()
     with console.verbosity("normal" if progress else "silent"), _Interrupts() as stop_requested:
-        training.run(config, path, stop_requested, source, callbacks)
+        training.run(config, path, stop_requested, Parts(source), callbacks)
     return load_run(path)
 
 

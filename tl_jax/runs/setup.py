@@ -19,6 +19,7 @@ from tl_jax.parallel import sharding
 from tl_jax.runs import weights
 from tl_jax.runs.lengths import make_intervals, total_steps
 from tl_jax.runs.optimisation import Optimisation, make_optimisation, make_partition
+from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.splits import make_splits
 from tl_jax.training import loops, steps
 from tl_jax.training.evaluator import Evaluator
@@ -124,14 +125,14 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int):
     )
 
 
-def prepare(config: ml_collections.ConfigDict, source: data.Source | None = None) -> Setup:
+def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> Setup:
     """Returns the run that `config` describes, having looked at everything it names.
 
     What needs neither data nor weights is checked first: typos are reported before any download.
 
     Args:
         config: of the run.
-        source: of the data; None: what `data.name` says.
+        parts: objects that are given instead of by name.
 
     Raises:
         InputError: if fields, data or weights do not fit; nothing has been written then.
@@ -142,7 +143,7 @@ def prepare(config: ml_collections.ConfigDict, source: data.Source | None = None
     sharding.local_rows(mesh, config.data.batch_size)
     with naming_fields(config, "optim.accumulation", "data.batch_size"):
         steps.check_accumulation(config.data.batch_size, config.optim.accumulation, mesh.size)
-    splits = make_splits(config, source)
+    splits = make_splits(config, parts.source)
     train_split = splits["train"]
     examples = order.Order(
         config.seed,

@@ -19,6 +19,7 @@ from tl_jax.config import completed, flat
 from tl_jax.errors import InputError
 from tl_jax.runs import activation_cache, dispatch, results
 from tl_jax.runs.lengths import in_steps
+from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.recording import Callback, Recording
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup, prepare
@@ -31,7 +32,7 @@ def run(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     stop_requested: Callable[[], bool] = lambda: False,
-    source: data.Source | None = None,
+    parts: Parts = NOTHING_GIVEN,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Trains as `config` says, in `workdir`, resuming the run that is there; returns `result.json`.
@@ -40,7 +41,7 @@ def run(
         config: of the run.
         workdir: the run folder.
         stop_requested: whether to stop; asked between updates.
-        source: of the data; None: what `data.name` says.
+        parts: objects that are given instead of by name.
         callbacks: called with (completed updates, split, metrics) whenever these are logged.
 
     Raises:
@@ -53,7 +54,7 @@ def run(
         config,
         workdir,
         "",
-        prepare=lambda: _prepare(config, workdir, source),
+        prepare=lambda: _prepare(config, workdir, parts),
         introduce=lambda prepared, folder: introduce(prepared.setup, folder),
         make=lambda prepared, folder, parameters: _make(
             prepared, folder, parameters, stop_requested, callbacks
@@ -88,10 +89,8 @@ class _Prepared:
         return self.setup.splits
 
 
-def _prepare(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, source: data.Source | None
-) -> _Prepared:
-    setup = prepare(config, source)
+def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path, parts: Parts) -> _Prepared:
+    setup = prepare(config, parts)
     _check_extension(setup, workdir)
     # Compiled while images are decoded in the background; what images become needs them first.
     how = dispatch.make(setup) if setup.boundary is None else None

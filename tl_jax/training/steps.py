@@ -21,6 +21,9 @@ from tl_jax.training.state import TrainState
 Batch = dict[str, jax.Array]
 Forward = Callable[..., tuple[jax.Array, dict[str, Any]]]
 
+# Folded into an update's key for dropout; positions in the batch, which key augmentation, stay far below.
+_DROPOUT = 2**31 - 1
+
 
 def check_accumulation(batch_size: int, accumulation: int, num_devices: int = 1) -> None:
     """Raises InputError unless each of `accumulation` microbatches spreads evenly over the devices."""
@@ -50,7 +53,7 @@ def make_train_step(
     the lowest trainable leaf.
 
     Args:
-        forward: `(params, batch_stats, inputs, *, train) -> (logits float32 [B, K], new batch_stats)`.
+        forward: `(params, batch_stats, inputs, *, train, key) -> (logits float32 [B, K], new batch_stats)`.
         transform: `(key, position, image) -> float32 [B, S, S, 3]`, augmentation and normalisation.
         tx: the gradient transformation; gives frozen leaves no state.
         frozen_mask: tree of bools like params, True where frozen.
@@ -64,19 +67,19 @@ def make_train_step(
     norm of the trainable gradient before clipping).
     """
 
-    def loss_fn(params, batch_stats, images, labels):
-        logits, batch_stats = forward(params, batch_stats, images, train=True)
+    def loss_fn(params, batch_stats, images, labels, key):
+        logits, batch_stats = forward(params, batch_stats, images, train=True, key=key)
         loss = losses.cross_entropy(logits, labels, label_smoothing).mean()
         accuracy = (logits.argmax(-1) == labels).astype(jnp.float32).mean()
         return loss, (batch_stats, {"loss": loss, "top1_accuracy": accuracy})
 
-    def gradients(params, batch_stats, images, labels):
+    def gradients(params, batch_stats, images, labels, key):
         (_, (batch_stats, measured)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            params, batch_stats, images, labels
+            params, batch_stats, images, labels, key
         )
         return grads, batch_stats, measured
 
-    def accumulated(params, batch_stats, images, labels):
+    def accumulated(params, batch_stats, images, labels, key):
         def split_rows(rows):
             return jnp.moveaxis(rows.reshape(-1, accumulation, *rows.shape[1:]), 1, 0)
 
@@ -86,13 +89,13 @@ def make_train_step(
             return (batch_stats, jax.tree.map(jnp.add, total, (grads, measured))), None
 
         shapes = jax.eval_shape(
-            gradients, params, batch_stats, *(split_rows(r)[0] for r in (images, labels))
+            gradients, params, batch_stats, *(split_rows(r)[0] for r in (images, labels)), key
         )
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[2]))
         (batch_stats, total), _ = jax.lax.scan(
             add,
             (batch_stats, zeros),
-            (split_rows(images), split_rows(labels)),
+            (split_rows(images), split_rows(labels), jax.random.split(key, accumulation)),
             unroll=cpu.unrolled(),
         )
         grads, measured = jax.tree.map(lambda leaf: leaf / accumulation, total)
@@ -101,9 +104,10 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         images = transform(key, batch["position"], batch["image"])
+        dropout_key = jax.random.fold_in(key, _DROPOUT)
         compute = gradients if accumulation == 1 else accumulated
         grads, batch_stats, measured = compute(
-            state.params, state.batch_stats, images, batch["label"]
+            state.params, state.batch_stats, images, batch["label"], dropout_key
         )
         if axis_name is not None:
             grads, measured = jax.lax.pmean((grads, measured), axis_name)
