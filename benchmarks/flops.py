@@ -68,8 +68,7 @@ def make_train_step(model, variables, spec, strategy):
     tx = optim.make_optimizer(
         params,
         optim.make_schedule("constant", 0.1, 10),
-        weight_decay=1e-4,
-        clip_norm=1.0,
+        optim.Rule(weight_decay=1e-4, clip_norm=1.0),
         frozen_mask=mask,
     )
     forward = models.make_forward(model, frozen_norms=freezing.frozen_norms(params, mask))

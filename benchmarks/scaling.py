@@ -157,7 +157,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     params = variables["params"]
     mask = freezing.frozen_mask(params, "none")
     tx = optim.make_optimizer(
-        params, optim.make_schedule("constant", 1e-3, 1), weight_decay=1e-4, frozen_mask=mask
+        params,
+        optim.make_schedule("constant", 1e-3, 1),
+        optim.Rule(weight_decay=1e-4),
+        frozen_mask=mask,
     )
     step = steps.make_train_step(
         models.make_forward(model),

@@ -118,9 +118,7 @@ def make(
         tx = optim.make_optimizer(
             params,
             optim.make_schedule("constant", LEARNING_RATE, 1),
-            momentum=MOMENTUM,
-            weight_decay=WEIGHT_DECAY,
-            decay_bias_and_norm=True,
+            optim.Rule(momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, decay_bias_and_norm=True),
             frozen_mask=mask,
         )
         train_forward = models.make_forward(model, frozen_norms=freezing.frozen_norms(params, mask))

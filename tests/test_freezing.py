@@ -121,7 +121,7 @@ def test_summary_of_momentum_sgd():
 def test_summary_of_adamw_counts_both_moments():
     params = make_params()
     mask = freezing.frozen_mask(params, "backbone")
-    tx = optim.make_optimizer(params, lambda step: 0.1, name="adamw", frozen_mask=mask)
+    tx = optim.make_optimizer(params, lambda step: 0.1, optim.Rule(name="adamw"), frozen_mask=mask)
     rows = freezing.summary(
         params, make_stats(), mask, "batch_stats_no_update", None, tx.init(params)
     )
@@ -231,10 +231,7 @@ def test_updates_move_every_trainable_leaf_and_no_frozen_one(strategy, patterns,
     tx = optim.make_optimizer(
         params,
         optim.make_schedule("constant", 0.1, 3),
-        name=name,
-        weight_decay=0.1,
-        decay_bias_and_norm=True,
-        clip_norm=1.0,
+        optim.Rule(name=name, weight_decay=0.1, decay_bias_and_norm=True, clip_norm=1.0),
         multipliers=optim.lr_multipliers(params, layerwise_decay=0.5),
         frozen_mask=mask,
     )

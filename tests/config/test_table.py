@@ -130,7 +130,7 @@ def test_an_older_config_keeps_its_values_and_gets_the_others():
 def test_what_cannot_change_a_number_is_no_part_of_a_run():
     identity = configs.identity_of(tl_jax.default_config(optim__schedule="constant"))
     assert {"report.html", "data.workers", "cache.dir"} <= set(identity.without_effect)
-    assert not {"seed", "optim.l2_sp", "parallel.mode"} & set(identity.without_effect)
+    assert not {"seed", "objective.l2_sp", "parallel.mode"} & set(identity.without_effect)
     assert "sweep.*" in identity.without_effect
     assert identity.extendable and not identity.not_extendable_because
     sweep = configs.identity_of(tl_jax.default_config(), "sweep")

@@ -72,7 +72,7 @@ def test_another_run_finds_them_to_the_same_bits(tmp_path, capsys):
     assert said.count("computed once, kept in") == 1
     assert said.count("computed once before, kept in") == 1
     other = config_of(
-        tmp_path, optim__learning_rate=0.1, optim__label_smoothing=0.1, train__steps=4
+        tmp_path, optim__learning_rate=0.1, objective__label_smoothing=0.1, train__steps=4
     )
     assert set(states(training.run(other, tmp_path / "other"))) == {"there"}
 

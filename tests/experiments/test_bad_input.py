@@ -80,8 +80,8 @@ FIELDS = {
         "--config.optim.warmup_steps=0 for no warm-up, or at most 6",
     ),
     "two warmups": ({"optim__warmup_epochs": 1.0, "optim__warmup_steps": 1}, "give one of them"),
-    "negative pull": ({"optim__l2_sp": -0.1}, "optim.l2_sp=-0.1: expected a number in [0, inf)"),
-    "smoothing": ({"optim__label_smoothing": 1.0}, "optim.label_smoothing=1.0"),
+    "negative pull": ({"objective__l2_sp": -0.1}, "objective.l2_sp=-0.1: expected a number in [0, inf)"),
+    "smoothing": ({"objective__label_smoothing": 1.0}, "objective.label_smoothing=1.0"),
     "accumulation": ({"optim__accumulation": 3}, "optim.accumulation=3: a batch of 10"),
     "batch larger than the split": (
         {"data__batch_size": 21},

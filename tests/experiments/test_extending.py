@@ -189,7 +189,7 @@ def test_a_folder_of_a_version_without_a_field(tmp_path, capsys):
     assert training.run(config, tmp_path / "run")["steps"] == 3
     assert stored(tmp_path / "run")["optim"]["l2_sp"] == 0.0
     (tmp_path / "run" / "config.json").write_text(json.dumps(fields))
-    config.optim.l2_sp = 0.5
+    config.objective.l2_sp = 0.5
     with pytest.raises(InputError, match=r"optim\.l2_sp: 0\.0 in the folder, 0\.5 given"):
         training.run(config, tmp_path / "run")
 

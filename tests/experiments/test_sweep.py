@@ -147,7 +147,7 @@ MEMBERS = {
     ),
     "smoothing and pull are the config's": (
         {"learning_rate": (0.02, 0.1), "weight_decay": (0.0,)},
-        {"freeze__strategy": "up_to:stage2", "optim__label_smoothing": 0.3, "optim__l2_sp": 0.5},
+        {"freeze__strategy": "up_to:stage2", "objective__label_smoothing": 0.3, "objective__l2_sp": 0.5},
         {(0, 1): {}},
     ),
     "augmented views": (

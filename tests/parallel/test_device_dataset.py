@@ -32,7 +32,9 @@ def make(strategy, num_devices):
     variables = models.init_variables(SMALL, jax.random.key(0), (1, SIZE, SIZE, 3))
     mask = freezing.frozen_mask(variables["params"], strategy)
     schedule = optim.make_schedule("cosine", 0.05, 10)
-    tx = optim.make_optimizer(variables["params"], schedule, weight_decay=5e-4, frozen_mask=mask)
+    tx = optim.make_optimizer(
+        variables["params"], schedule, optim.Rule(weight_decay=5e-4), frozen_mask=mask
+    )
     forward = models.make_forward(
         SMALL, frozen_norms=freezing.frozen_norms(variables["params"], mask)
     )

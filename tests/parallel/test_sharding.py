@@ -43,7 +43,7 @@ def compiled(devices, mode, model=SMALL, size=SIZE, rate=0.05):
     spec = preprocessing.Preprocessing(size, crop_padding=2, flip=True)
     mask = jax.tree.map(lambda _: False, variables["params"])
     tx = optim.make_optimizer(
-        variables["params"], lambda step: rate, weight_decay=5e-4, frozen_mask=mask
+        variables["params"], lambda step: rate, optim.Rule(weight_decay=5e-4), frozen_mask=mask
     )
 
     def make_step(axis_name):

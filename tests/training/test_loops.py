@@ -13,6 +13,9 @@ from tl_jax.training.loops import Hooks, Intervals
 class FakeState:
     step: int
 
+    def without_references(self):
+        return self
+
 
 class Recorder:
     """Records what the loop does; the loss of the update numbered `t` is `losses.get(t, t)`."""

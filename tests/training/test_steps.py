@@ -8,6 +8,7 @@ import pytest
 from tl_jax import freezing, models, optim
 from tl_jax.augment import preprocessing
 from tl_jax.errors import InputError
+from tl_jax.objectives import CrossEntropy
 from tl_jax.training import steps
 from tl_jax.training.state import TrainState
 
@@ -44,9 +45,8 @@ def make(params, *, frozen=None, rate=0.1, seed=0, forward=linear, transform=as_
         name: options.pop(name) for name in ("momentum", "weight_decay") if name in options
     }
     mask = frozen or jax.tree.map(lambda _: False, params)
-    tx = optim.make_optimizer(
-        params, lambda step: rate, frozen_mask=mask, **{"momentum": 0.0, **optimizer}
-    )
+    rule = optim.Rule(**{"momentum": 0.0, **optimizer})
+    tx = optim.make_optimizer(params, lambda step: rate, rule, frozen_mask=mask)
     state = TrainState(
         jnp.int32(0), jnp.int32(seed), params, {"calls": jnp.int32(0)}, tx.init(params)
     )
@@ -74,7 +74,7 @@ def test_one_update_by_hand():
 
 def test_label_smoothing_by_hand():
     """Targets 0.9 and 0.1 instead of 1 and 0: p - y shrinks from 0.5 to 0.4."""
-    step, state = make(zero_head(), label_smoothing=0.2)
+    step, state = make(zero_head(), objective=CrossEntropy(0.2))
     after, metrics = step(state, batch_of())
     np.testing.assert_allclose(
         after.params["head"]["kernel"], [[-0.04, 0.04], [-0.04, 0.04]], rtol=1e-6
@@ -111,7 +111,9 @@ def test_every_trainable_leaf_of_a_network_moves():
     norms = freezing.frozen_norms(params, mask)
     forward = models.make_forward(model, frozen_norms=norms)
     spec = preprocessing.Preprocessing(8, crop_padding=1, flip=True)
-    tx = optim.make_optimizer(params, lambda step: 0.1, weight_decay=1e-3, frozen_mask=mask)
+    tx = optim.make_optimizer(
+        params, lambda step: 0.1, optim.Rule(weight_decay=1e-3), frozen_mask=mask
+    )
     step = jax.jit(
         steps.make_train_step(
             forward, preprocessing.make_train_transform(spec), tx, frozen_mask=mask
@@ -257,7 +259,7 @@ def test_head_only_training_costs_the_forward_pass(record_property):
     mask = freezing.frozen_mask(params, "backbone")
     forward = models.make_forward(model, frozen_norms=freezing.frozen_norms(params, mask))
     tx = optim.make_optimizer(
-        params, lambda step: 0.1, weight_decay=1e-4, clip_norm=1.0, frozen_mask=mask
+        params, lambda step: 0.1, optim.Rule(weight_decay=1e-4, clip_norm=1.0), frozen_mask=mask
     )
     step = steps.make_train_step(
         forward, preprocessing.make_train_transform(spec), tx, frozen_mask=mask

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tl_jax import freezing, models, optim
+from tl_jax import freezing, models, objectives, optim
 from tl_jax.data import order
 from tl_jax.errors import InputError
 from tl_jax.training import steps, vmapped
@@ -23,6 +23,10 @@ COMBINATIONS = [
     {"learning_rate": 0.03, "weight_decay": 0.01, "label_smoothing": 0.1, "l2_sp": 0.1},
     {"learning_rate": 0.2, "weight_decay": 0.1, "label_smoothing": 0.0, "l2_sp": 0.0},
 ]
+
+
+def _source(variables, images, inputs, features):
+    return {"source": objectives.Reference(params=variables["source"]["params"])}
 
 
 class Case:
@@ -58,18 +62,21 @@ class Case:
         tx = optim.make_optimizer(
             params,
             schedule,
-            name=self.name,
-            eps=self.eps,
-            weight_decay=scalars["weight_decay"],
-            l2_sp=scalars["l2_sp"],
+            optim.Rule(name=self.name, eps=self.eps, weight_decay=scalars["weight_decay"]),
+            pulled=scalars["l2_sp"],
             frozen_mask=mask,
         )
         step = steps.make_train_step(
-            self.forward,
+            steps.Passes(self.forward, references=_source),
             lambda key, position, inputs: inputs,
             tx,
             frozen_mask=mask,
-            label_smoothing=scalars["label_smoothing"],
+            objective=objectives.Sum(
+                (
+                    (1.0, objectives.CrossEntropy(scalars["label_smoothing"])),
+                    (scalars["l2_sp"], objectives.L2SP()),
+                )
+            ),
         )
         return step, tx
 
@@ -82,6 +89,7 @@ class Case:
             params,
             self.suffix(variables["batch_stats"]),
             self.make(scalars, params)[1].init(params),
+            references={"source": {"params": params}},
         )
 
     def solo(self, seed, scalars, updates=TOTAL):
@@ -269,9 +277,9 @@ def test_the_width_that_fits():
     with pytest.raises(InputError, match="100 bytes for the examples and 901 for a member"):
         vmapped.members_that_fit(1000, 100, 901, 64)
     state = case().state(0)
-    # Kernel and bias of the head: with momentum and the best ones three times; step, seed, two counts
-    # and a norm.
-    held = 3 * (8 * 5 + 5) * 4
+    # Kernel and bias of the head: with momentum, the best ones and those of the source four times; step, seed
+    # and two counts.
+    held = 4 * (8 * 5 + 5) * 4
     assert held < vmapped.member_bytes(state, 0) <= held + 64
     assert vmapped.member_bytes(state, 1000) == vmapped.member_bytes(state, 0) + 1000
 

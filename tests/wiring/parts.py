@@ -33,6 +33,7 @@ def parts_of(config) -> dict[str, str]:
     order: the rows that the first updates read.
     train, validation, test: pixels, labels and class names of the split.
     start: the variables before the first update.
+    references: the variables of the frozen networks that objectives look at.
     draws: the seed from which every update draws its random numbers.
     prefix: all that stored activations depend on, and their shape and type.
     plan: when the run logs, evaluates, saves and ends.
@@ -56,6 +57,7 @@ def parts_of(config) -> dict[str, str]:
             "order": str([setup.order.rows(step).tolist() for step in range(_UPDATES)]),
             "start": _digest(trees.flatten(setup.initial.variables)),
             "draws": str(_seed(setup)),
+            "references": _digest(trees.flatten(_references(setup))),
             "prefix": json.dumps(seen.facts, sort_keys=True) + _stored(setup),
             "plan": str(dataclasses.asdict(setup.intervals)),
             "dispatch": seen.dispatched(setup),
@@ -73,6 +75,11 @@ def small_architectures() -> dict[str, registry.Architecture]:
 def _seed(setup: Setup) -> int:
     with jax.disable_jit():  # no program for the optimizer's state
         return int(setup.initial_state_on_host().seed)
+
+
+def _references(setup: Setup) -> dict[str, Any]:
+    with jax.disable_jit():
+        return setup.initial_state_on_host().references
 
 
 def _step(setup: Setup, state: Any) -> str:

@@ -5,7 +5,9 @@ A field that is not passed on changes nothing, and its test fails.
 
 import dataclasses
 import functools
+import json
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -14,7 +16,7 @@ import pytest
 from parts import parts_of
 from small import CACHED, VIEWS, config_with
 
-from tl_jax import models, porting
+from tl_jax import models, objectives, porting
 from tl_jax.config import COMMAND_SECTIONS
 from tl_jax.config import FIELDS as CONFIG_FIELDS
 
@@ -28,6 +30,7 @@ STEPWISE = {"optim.schedule": "step", "optim.step_steps": (6,)}
 EPOCHS = {"train.steps": 0, "train.epochs": 4.0}
 LONG = {"train.steps": 200}
 HALF_A_TEST = {"data.test_split": "test[:50%]", "data.validation_fraction": 0.0}
+DISTILLED = {"objective.distillation": 0.3, "objective.teacher": "{teacher}"}
 UNCACHED = CACHED | {"cache.boundary": ""}
 ARRAYS = {"data.name": "npz:images.npz", "data.data_dir": "{folder}"}
 
@@ -95,6 +98,15 @@ FIELDS: dict[str, list[Case]] = {
         Case("update", STEP, FROZEN),
         Case("batch_stats_no_update", STEP, FROZEN),
     ],
+    "objective.name": [Case("registered_for_tests", STEP)],
+    "objective.weight": [Case(0.5, STEP)],
+    "objective.label_smoothing": [Case(0.1, STEP)],
+    "objective.l2_sp": [Case(0.1, "step references")],
+    "objective.delta": [Case(0.1, "step references"), Case(0.2, STEP, {"objective.delta": 0.1})],
+    "objective.delta_boundaries": [Case(("stage1",), STEP, {"objective.delta": 0.1})],
+    "objective.distillation": [Case(0.5, STEP, DISTILLED)],
+    "objective.teacher": [Case("{other_teacher}", "references", DISTILLED)],
+    "objective.temperature": [Case(2.0, STEP, DISTILLED)],
     "optim.name": [Case("adamw", STEP)],
     "optim.learning_rate": [Case(0.2, RATE)],
     "optim.momentum": [Case(0.8, STEP)],
@@ -103,7 +115,6 @@ FIELDS: dict[str, list[Case]] = {
     "optim.b2": [Case(0.9, STEP, ADAMW)],
     "optim.eps": [Case(1e-6, STEP, ADAMW)],
     "optim.weight_decay": [Case(1e-3, STEP), Case(1e-3, STEP, ADAMW)],
-    "optim.l2_sp": [Case(0.1, STEP)],
     "optim.decay_bias_and_norm": [Case(True, STEP), Case(True, STEP, ADAMW)],
     "optim.clip_norm": [Case(1.0, STEP), Case(1.0, STEP, ADAMW)],
     "optim.schedule": [Case("constant", RATE)],
@@ -117,8 +128,11 @@ FIELDS: dict[str, list[Case]] = {
     "optim.final_fraction": [Case(0.1, RATE)],
     "optim.lr_multipliers": [Case(("head/.*=10",), STEP)],
     "optim.layerwise_decay": [Case(0.5, STEP)],
-    "optim.label_smoothing": [Case(0.1, STEP)],
     "optim.accumulation": [Case(2, STEP)],
+    "average.name": [Case("ema", STEP), Case("swa", STEP)],
+    "average.decay": [Case(0.9, STEP, {"average.name": "ema"})],
+    "average.start": [Case(0.5, STEP, {"average.name": "swa"})],
+    "average.every_steps": [Case(3, STEP, {"average.name": "swa"})],
     "train.epochs": [Case(5.0, "step schedule plan", EPOCHS)],
     "train.steps": [Case(15, "step schedule plan")],
     "train.updates_per_dispatch": [Case(3, "dispatch")],
@@ -152,12 +166,35 @@ CASES = [
 ]
 
 
+STARTS = ("weights", "others")
+
+
+def _write_teacher(folder, weights):
+    """Writes what is read of a finished run."""
+    folder.mkdir()
+    shutil.copy(weights, folder / "weights.safetensors")
+    described = {"image_size": 8, "resize": 0, "interpolation": "bilinear"}
+    described |= {"mean": [0.5] * 3, "std": [0.25] * 3}
+    (folder / "preprocessing.json").write_text(json.dumps(described))
+    (folder / "config.json").write_text(json.dumps({"model": {"name": "resnet20_cifar"}}))
+    (folder / "result.json").write_text("{}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    """Registers an objective for configs to name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objectives.contract, "_REGISTERED", {})
+        objectives.register("registered_for_tests", lambda outputs: (outputs.logits.mean(), {}))
+        yield
+
+
 @pytest.fixture(scope="module")
 def files(small_networks, tmp_path_factory) -> dict[str, pathlib.Path]:
     """Returns the files that values of fields name."""
     root = tmp_path_factory.mktemp("files")
     model = models.create_model("resnet20_cifar", 10)
-    for seed, name in enumerate(("weights", "others")):
+    for seed, name in enumerate(STARTS):
         variables = models.init_variables(model, jax.random.key(10 + seed))
         state_dict = porting.export_state_dict(variables, naming="cifar")
         porting.save_state_dict(root / f"{name}.safetensors", state_dict)
@@ -169,6 +206,9 @@ def files(small_networks, tmp_path_factory) -> dict[str, pathlib.Path]:
             arrays[f"{split}_labels"] = np.arange(count) % 10
         (root / name).mkdir()
         np.savez(root / name / "images.npz", **arrays)
+        _write_teacher(
+            root / name.replace("folder", "teacher"), root / f"{STARTS[seed]}.safetensors"
+        )
     # 32 px, as digits: only the pixels are others.
     wide = {
         key: value.repeat(4, 1).repeat(4, 2) if value.ndim == 4 else value
@@ -178,6 +218,8 @@ def files(small_networks, tmp_path_factory) -> dict[str, pathlib.Path]:
     return {
         "weights": root / "weights.safetensors",
         "others": root / "others.safetensors",
+        "teacher": root / "teacher",
+        "other_teacher": root / "other_teacher",
         "folder": root / "folder",
         "other_folder": root / "other_folder",
         "images": root / "wide.npz",

@@ -58,9 +58,9 @@ def three_updates(step, state, split, order):
 @pytest.fixture(scope="module")
 def as_a_run(small_networks):
     """Returns where an ordinary run with `VALUES` is after three updates, by leaf name."""
-    optim = {f"optim.{name}": value for name, value in VALUES.items()}
+    fields = {members.FIELDS[name]: value for name, value in VALUES.items()}
     with nothing_compiled():
-        setup = activation_cache.use(prepare(config_with(TRAINED | optim)))
+        setup = activation_cache.use(prepare(config_with(TRAINED | fields)))
     step = make_pure_step(setup)(axis_name=None)
     return three_updates(step, setup.initial_state_on_host(), setup.inputs["train"], setup.order)
 

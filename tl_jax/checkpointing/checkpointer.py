@@ -4,6 +4,7 @@ import functools
 import logging
 import math
 import os
+import re
 import shutil
 import time
 import warnings
@@ -24,6 +25,9 @@ from tl_jax.training.state import TrainState
 
 if TYPE_CHECKING:
     from tl_jax.checkpointing.storage import Storage
+
+# What optimizer states of earlier versions held besides: the norm of the last gradient, the start of L2-SP.
+_RETIRED = re.compile(r"opt_state/(.*/)?(norm|start/.*)")
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +99,7 @@ class Checkpointer:
         """
         if metrics and self._best_metric not in metrics:
             raise unknown("metric for the best checkpoint", self._best_metric, metrics)
-        leaves = _on_host(_flatten(state))
+        leaves = _on_host(_flatten(state.without_references()))
         step = int(state.step)
         explained = files.explain_full_disk(
             f"the checkpoint of step {step}",
@@ -148,6 +152,10 @@ class Checkpointer:
     def restore_best(self, template: TrainState) -> TrainState | None:
         """Returns the state with the best metric, or None; otherwise as `restore_latest`."""
         return self._restore(self._choose(self._by_metric()), template)
+
+    def metrics_of(self, step: int) -> dict[str, float]:
+        """Returns what was measured at the checkpoint of a step; {} where nothing was."""
+        return verification.read_record(self._folder / str(step))["metrics"]
 
     def is_best(self, metrics: Mapping[str, Any]) -> bool:
         """Returns whether metrics are better than all saved, and all it was asked about, before.
@@ -202,10 +210,13 @@ class Checkpointer:
         if step is None:
             return None
         folder = self._folder / str(step)
+        references = template.references
+        template = template.without_references()
         expected = _flatten(template)
         found = {
             name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
             for name, (shape, dtype) in verification.read_record(folder)["leaves"].items()
+            if not _RETIRED.fullmatch(name)
         }
         lines = trees.differences(found, expected)
         if lines:
@@ -217,7 +228,8 @@ class Checkpointer:
             leaves = _read(self._storage, folder)
         placed = [_place(leaves[name], like) for name, like in expected.items()]
         _log.info("restored step %d from %s", step, folder)
-        return jax.tree.unflatten(jax.tree.structure(template), placed)
+        state = jax.tree.unflatten(jax.tree.structure(template), placed)
+        return state.replace(references=references)
 
     def _prune(self) -> None:
         """Removes all but the two latest and the best; damaged ones neither count nor go."""

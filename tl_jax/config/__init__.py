@@ -10,6 +10,7 @@ from tl_jax.config.access import (
     flat,
     naming_fields,
     of_command,
+    renamed,
     set_field,
 )
 from tl_jax.config.check import check
@@ -37,6 +38,7 @@ __all__ = [
     "naming_fields",
     "of_command",
     "page",
+    "renamed",
     "set_field",
     "without_empty",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 
 from tl_jax.config.field import Field
-from tl_jax.config.table import COMMAND_SECTIONS, FIELDS
+from tl_jax.config.table import COMMAND_SECTIONS, FIELDS, RENAMED
 from tl_jax.errors import InputError, nearest
 
 
@@ -69,7 +69,19 @@ def of_command(config: ml_collections.ConfigDict, command: str = "") -> dict[str
 
 def completed(fields: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """Returns a config of `fields`, those it lacks at their defaults: it may be of an older version."""
-    return _completed(fields, default_config())
+    return _completed(renamed(fields), default_config())
+
+
+def renamed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns sections of fields whose names of earlier versions are those of today."""
+    found = {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in fields.items()
+    }
+    for old, new in RENAMED.items():
+        (section, last), (new_section, new_last) = old.split("."), new.split(".")
+        if last in found.get(section, {}):
+            found.setdefault(new_section, {})[new_last] = found[section].pop(last)
+    return found
 
 
 def _completed(
@@ -100,6 +112,8 @@ def check_field(name: str) -> None:
 
 def unknown_field(name: str) -> str:
     """Returns the message about a field that does not exist, with the three that are most like it."""
+    if name in RENAMED:
+        return f"unknown config field {name!r}: it is {RENAMED[name]} now"
     return f"unknown config field {name!r}; nearest: {', '.join(_nearest(name, FIELDS)) or 'none'}"
 
 

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from tl_jax import features, models, optim, porting
+from tl_jax import features, models, objectives, optim, porting
 from tl_jax.config.field import LARGEST, Field
 from tl_jax.data import order
 from tl_jax.models.batch_norm import NORM_POLICIES
 from tl_jax.models.registry import DTYPES
 from tl_jax.models.rematerialisation import REMATS
 from tl_jax.parallel import placement, sharding
+from tl_jax.training.averaging import AVERAGES
 
 # Far above the training size of every registered network. A larger value is taken for a typo: it would only
 # fail to allocate memory after the run folder was made.
@@ -21,7 +22,9 @@ SECTIONS = {
     "preprocess": "Where the input is to differ from what the weights were trained with.",
     "augment": "Random changes of the training images, on the device.",
     "freeze": "What is not trained.",
+    "objective": "What is minimised: a main loss and terms that are added, each times its weight.",
     "optim": "How the trained parameters move.",
+    "average": "Averages of the weights, evaluated beside them.",
     "train": "How long, and what happens when.",
     "cache": "Activations of the frozen prefix, computed once.",
     "parallel": "Devices.",
@@ -152,8 +155,39 @@ _FIELDS = (
         element=str,
     ),
     _choice("freeze.batch_norm", "frozen", NORM_POLICIES, "what frozen BatchNorm layers do"),
+    # objective
+    _choice(
+        "objective.name",
+        objectives.CROSS_ENTROPY,
+        objectives.list_objectives,
+        "the main loss; registered by `objectives.register`, or given in Python",
+        own=True,
+    ),
+    Field("objective.weight", 1.0, "of the main loss; 0: the terms below alone", within="[0, inf)"),
+    Field("objective.label_smoothing", 0.0, "of cross_entropy", within="[0, 1)"),
+    Field("objective.l2_sp", 0.0, "pull of the backbone to its start (L2-SP)", within="[0, inf)"),
+    Field(
+        "objective.delta",
+        0.0,
+        "distance of feature maps to those of the network at its start (DELTA)",
+        within="[0, inf)",
+    ),
+    Field(
+        "objective.delta_boundaries",
+        (),
+        "whose feature maps; empty: all with height and width",
+        element=str,
+    ),
+    Field(
+        "objective.distillation",
+        0.0,
+        "divergence from the teacher's probabilities",
+        within="[0, inf)",
+    ),
+    Field("objective.teacher", "", "the folder of a finished run"),
+    Field("objective.temperature", 4.0, "that softens both, in distillation", within="(0, inf)"),
     # optim
-    _choice("optim.name", "sgd", optim.OPTIMIZERS, "the update rule"),
+    _choice("optim.name", "sgd", optim.OPTIMIZERS, "the update rule; or given in Python", own=True),
     Field("optim.learning_rate", 0.1, "at its peak", within="[0, inf)"),
     Field("optim.momentum", 0.9, "of sgd", within="[0, 1)"),
     Field("optim.nesterov", False, "whether sgd's momentum is Nesterov's"),
@@ -161,7 +195,6 @@ _FIELDS = (
     Field("optim.b2", 0.999, "of adamw", within="[0, 1)"),
     Field("optim.eps", 1e-8, "of adamw", within="(0, inf)"),
     Field("optim.weight_decay", 1e-4, "of kernels", within="[0, inf)"),
-    Field("optim.l2_sp", 0.0, "pull of the backbone to its start (L2-SP)", within="[0, inf)"),
     Field("optim.decay_bias_and_norm", False, "whether weight decay is for all parameters"),
     Field(
         "optim.clip_norm", 0.0, "global norm of the trainable gradient; 0: off", within="[0, inf)"
@@ -195,8 +228,22 @@ _FIELDS = (
         "the head learns at 1, the last stage at this, the one below at its square",
         within="(0, 1]",
     ),
-    Field("optim.label_smoothing", 0.0, "of the training loss", within="[0, 1)"),
     _integer("optim.accumulation", 1, 1, LARGEST, "microbatches in one update"),
+    # average
+    _choice(
+        "average.name",
+        "",
+        ("", *AVERAGES),
+        '"ema" (exponential moving average) or "swa" (mean over the last part of the run); empty: none',
+    ),
+    Field("average.decay", 0.999, "of ema, at most", within="[0, 1)"),
+    Field(
+        "average.start",
+        0.75,
+        "of swa: the share of the run before its first sample",
+        within="[0, 1)",
+    ),
+    _integer("average.every_steps", 0, 0, LARGEST, "of swa: updates between samples; 0: an epoch"),
     # train
     Field("train.epochs", 0.0, "give exactly one of epochs and steps", within="[0, inf)"),
     _integer("train.steps", 0, 0, LARGEST, "updates"),
@@ -299,8 +346,8 @@ _FIELDS = (
     # sweep
     _numbers("sweep.learning_rate", "[0, inf)", "values of optim.learning_rate"),
     _numbers("sweep.weight_decay", "[0, inf)", "values of optim.weight_decay"),
-    _numbers("sweep.label_smoothing", "[0, 1)", "values of optim.label_smoothing"),
-    _numbers("sweep.l2_sp", "[0, inf)", "values of optim.l2_sp"),
+    _numbers("sweep.label_smoothing", "[0, 1)", "values of objective.label_smoothing"),
+    _numbers("sweep.l2_sp", "[0, inf)", "values of objective.l2_sp"),
     Field("sweep.seed", (), "values of seed", within=f"[0, {LARGEST}]", element=int),
     _integer(
         "sweep.patience",
@@ -323,4 +370,9 @@ _FIELDS = (
     _integer("probe.max_evaluations", 1000, 1, LARGEST, "of the objective, for each strength"),
     Field("probe.tolerance", 1e-4, "of the gradient, where L-BFGS stops", within="(0, inf)"),
 )
+# Fields that had another name in earlier versions, whose run folders go on.
+RENAMED = {
+    "optim.l2_sp": "objective.l2_sp",
+    "optim.label_smoothing": "objective.label_smoothing",
+}
 FIELDS: dict[str, Field] = {field.name: field for field in _FIELDS}

@@ -9,6 +9,7 @@ from tl_jax.models.forward import (
 from tl_jax.models.pretrained import PretrainedWeights, get_pretrained, list_pretrained
 from tl_jax.models.registry import create_model, list_models
 from tl_jax.models.resnet import ResNet
+from tl_jax.models.taps import make_tapped_forward
 
 __all__ = [
     "PretrainedWeights",
@@ -19,6 +20,7 @@ __all__ = [
     "list_models",
     "list_pretrained",
     "make_forward",
+    "make_tapped_forward",
     "norm_names",
     "same_in_training",
 ]

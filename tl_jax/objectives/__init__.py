@@ -1,1 +1,39 @@
-"""What training minimises."""
+"""What is minimised: functions of what a network computes on a batch."""
+
+from tl_jax.objectives.contract import (
+    CROSS_ENTROPY,
+    NEEDS,
+    Objective,
+    Own,
+    Sum,
+    boundaries_of,
+    check_boundaries,
+    list_objectives,
+    name_of,
+    needs_of,
+    register,
+    registered,
+)
+from tl_jax.objectives.outputs import Outputs, Reference
+from tl_jax.objectives.terms import L2SP, CrossEntropy, Delta, Distillation
+
+__all__ = [
+    "CROSS_ENTROPY",
+    "L2SP",
+    "NEEDS",
+    "CrossEntropy",
+    "Delta",
+    "Distillation",
+    "Objective",
+    "Outputs",
+    "Own",
+    "Reference",
+    "Sum",
+    "boundaries_of",
+    "check_boundaries",
+    "list_objectives",
+    "name_of",
+    "needs_of",
+    "register",
+    "registered",
+]

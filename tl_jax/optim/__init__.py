@@ -2,14 +2,14 @@
 
 from tl_jax.optim.multipliers import lr_multipliers
 from tl_jax.optim.schedules import SCHEDULES, make_schedule
-from tl_jax.optim.transforms import OPTIMIZERS, GradNormState, grad_norm, make_optimizer
+from tl_jax.optim.transforms import OPTIMIZERS, Rule, make_optimizer, only_trainable
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
-    "GradNormState",
-    "grad_norm",
+    "Rule",
     "lr_multipliers",
     "make_optimizer",
     "make_schedule",
+    "only_trainable",
 ]

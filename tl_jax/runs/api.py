@@ -15,7 +15,7 @@ from tl_jax import data as data_sets
 from tl_jax.runs import evaluate as evaluation
 from tl_jax.runs import training
 from tl_jax.runs.finished import Run, load_run
-from tl_jax.runs.parts import Parts
+from tl_jax.runs.parts import Parts, own_name
 from tl_jax.runs.recording import Callback
 
 # A data set by name or as arrays: one pair, from which a test split is taken, or a pair for each split.
@@ -29,6 +29,8 @@ def finetune(
     *,
     data: Data | None = None,
     class_names: tuple[str, ...] = (),
+    objective: Any = None,
+    optimizer: Any = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = False,
 ) -> Run:
@@ -44,6 +46,10 @@ def finetune(
             ...}, optionally with "validation"; a data set's name; or a `data.Source`. None: as
             `config.data.name` says. Images are uint8 [N, H, W, 3], labels integers [N].
         class_names: of arrays; none: the numbers up to the highest label.
+        objective: the main loss in place of cross-entropy: a function of `objectives.Outputs` that returns (scalar,
+            metrics), or an `objectives.Own`; `config.objective` adds its terms.
+        optimizer: from a schedule to an optax transformation, such as `optax.lion`, in place of
+            `config.optim.name`; `config.optim` still says the schedule.
         callbacks: each called as `callback(step, split, metrics)` whenever metrics are logged: completed
             updates, "train" or "validation", and a dict such as {"loss": 0.1, "top1_accuracy": 0.9}.
         progress: whether what a command prints is printed.
@@ -60,9 +66,14 @@ def finetune(
     """
     config = config.copy_and_resolve_references()
     source = _open(config, data, class_names)
+    if objective is not None:
+        config.objective.name = own_name(objective)
+    if optimizer is not None:
+        config.optim.name = own_name(optimizer)
+    parts = Parts(source, objective, optimizer)
     path = pathlib.Path(workdir).expanduser()
     with console.verbosity("normal" if progress else "silent"), _Interrupts() as stop_requested:
-        training.run(config, path, stop_requested, Parts(source), callbacks)
+        training.run(config, path, stop_requested, parts, callbacks)
     return load_run(path)
 
 

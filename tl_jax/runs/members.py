@@ -14,12 +14,19 @@ from tl_jax import models
 from tl_jax.models import cpu
 from tl_jax.parallel import memory, placement
 from tl_jax.runs import weights
+from tl_jax.runs.objective import Minimised, make_objective, make_passes, reference_variables
 from tl_jax.runs.optimisation import make_schedule, make_tx
 from tl_jax.runs.setup import Setup
 from tl_jax.training import steps, vmapped
 from tl_jax.training.state import TrainState
 
-FIELDS = ("learning_rate", "weight_decay", "label_smoothing", "l2_sp")
+# What `sweep.NAME` holds values of.
+FIELDS = {
+    "learning_rate": "optim.learning_rate",
+    "weight_decay": "optim.weight_decay",
+    "label_smoothing": "objective.label_smoothing",
+    "l2_sp": "objective.l2_sp",
+}
 
 # A dispatch then still answers soon when the sweep is asked to stop.
 _MOST_UPDATES = 256
@@ -30,7 +37,7 @@ class Grid:
     """What is swept.
 
     Attributes:
-        values: {field of `config.optim`: its values}, one value for those that are not swept.
+        values: {name in `FIELDS`: its values}, one value for those that are not swept.
         seeds: of order and initialisation.
         patience: evaluations without a new best after which a member stops; 0 for never.
         width: members at once; 0 for as many as memory holds.
@@ -79,6 +86,9 @@ def start(setup: Setup, grid: Grid, seed: int) -> tuple[TrainState, dict[str, An
         params=params,
         batch_stats=suffix(setup, variables["batch_stats"]),
         opt_state=jax.jit(_tx(setup, grid, params, scalars).init)(params),
+        references=reference_variables(
+            _minimised(setup, grid, scalars), variables, setup.model, setup.boundary
+        ),
     )
     return state, variables
 
@@ -151,24 +161,35 @@ def make_train_step(
         grid: what is swept.
         params: of the suffix, for its names.
     """
-    forward = models.make_forward(
-        setup.model,
-        frozen_norms=setup.optimisation.frozen_norms,
-        norm_policy=setup.config.freeze.batch_norm,
-        start=setup.boundary,
-    )
 
     def make_step(scalars: dict[str, jax.Array]) -> vmapped.TrainStep:
+        minimised = _minimised(setup, grid, scalars)
+        passes = make_passes(
+            minimised,
+            setup.model,
+            setup.preprocessing,
+            start=setup.boundary,
+            prefix=None,
+            frozen_norms=setup.optimisation.frozen_norms,
+            norm_policy=setup.config.freeze.batch_norm,
+        )
         return steps.make_train_step(
-            forward,
+            passes,
             lambda key, position, stored: _as_float32(stored),
             _tx(setup, grid, params, scalars),
             frozen_mask=suffix(setup, setup.optimisation.frozen_mask),
-            label_smoothing=(grid.fixed | scalars)["label_smoothing"],
+            objective=minimised.objective,
             accumulation=setup.config.optim.accumulation,
         )
 
     return make_step
+
+
+def _minimised(setup: Setup, grid: Grid, scalars: dict[str, jax.Array]) -> Minimised:
+    """Returns what a member minimises, its strengths data of the program where they are swept."""
+    values = grid.fixed | scalars
+    strengths = {name: values[name] for name in ("label_smoothing", "l2_sp")}
+    return Minimised(make_objective(setup.config, setup.model, **strengths))
 
 
 def _tx(setup: Setup, grid: Grid, params: dict[str, Any], scalars: dict[str, jax.Array]):

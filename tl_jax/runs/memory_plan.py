@@ -58,6 +58,8 @@ def _lasting_items(
     items = [
         *memory.state_items(state.params, state.batch_stats, state.opt_state, mask),
         memory.Item("initial weights, compared with at the end", initial),
+        memory.Item("averaged weights", memory.tree_bytes(state.average)),
+        memory.Item("frozen networks of objectives", memory.tree_bytes(state.references)),
         memory.Item(f"training data ({dispatch.data})", dispatch.data_bytes),
     ]
     if setup.cache is not None and not dispatch.data_bytes:

@@ -3,7 +3,7 @@
 import dataclasses
 import decimal
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,10 @@ from tl_jax import freezing, optim
 from tl_jax.config import naming_fields
 from tl_jax.errors import InputError
 from tl_jax.runs.lengths import in_steps
+from tl_jax.runs.parts import OWN
+
+# From the run's schedule to any gradient transformation, such as `optax.lion`.
+Optimizer = Callable[[optax.Schedule], optax.GradientTransformation]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +40,11 @@ class Optimisation:
 
 
 def make_optimisation(
-    config: ml_collections.ConfigDict, params: dict[str, Any], steps: int, num_examples: int
+    config: ml_collections.ConfigDict,
+    params: dict[str, Any],
+    steps: int,
+    num_examples: int,
+    optimizer: Optimizer | None = None,
 ) -> Optimisation:
     """Returns what `config.freeze` and `config.optim` say of these parameters.
 
@@ -45,12 +53,13 @@ def make_optimisation(
         params: nested dict of arrays.
         steps: updates in the run.
         num_examples: of the training split, which makes steps of epochs.
+        optimizer: takes the place of the rule that `config.optim` describes.
 
     Raises:
         InputError: if a pattern matches nothing or a value is out of range.
     """
     schedule = make_schedule(config, config.optim.learning_rate, steps, num_examples)
-    return make_partition(config, params, schedule)
+    return make_partition(config, params, schedule, optimizer)
 
 
 def make_schedule(
@@ -137,6 +146,15 @@ def _round_down(value: float) -> str:
     return f"{digits.create_decimal_from_float(value):f}"
 
 
+def check_optimizer(config: ml_collections.ConfigDict, given: Optimizer | None) -> None:
+    """Raises InputError where the config names an own optimizer and none is given."""
+    if config.optim.name.startswith(OWN) and given is None:
+        raise InputError(
+            f"optim.name={config.optim.name}: the object is not in the config; give it again "
+            "(tl_jax.finetune(optimizer=...))"
+        )
+
+
 def make_tx(
     config: ml_collections.ConfigDict,
     params: dict[str, Any],
@@ -157,30 +175,36 @@ def make_tx(
             data of the program.
     """
     section = config.optim
-    strengths = {"weight_decay": section.weight_decay, "l2_sp": section.l2_sp}
-    names = ("nesterov", "momentum", "b1", "b2", "eps", "clip_norm", *strengths)
-    with naming_fields(config, "optim.name", **{name: f"optim.{name}" for name in names}):
-        return optim.make_optimizer(
-            params,
-            schedule,
-            name=section.name,
-            momentum=section.momentum,
-            nesterov=section.nesterov,
-            b1=section.b1,
-            b2=section.b2,
-            eps=section.eps,
-            decay_bias_and_norm=section.decay_bias_and_norm,
-            clip_norm=section.clip_norm,
-            multipliers=multipliers,
-            frozen_mask=frozen_mask,
-            **(strengths | regularisation),
-        )
+    fields = dataclasses.fields(optim.Rule)
+    values = {field.name: section[field.name] for field in fields}
+    if "weight_decay" in regularisation:
+        values["weight_decay"] = regularisation["weight_decay"]
+    with naming_fields(config, *(f"optim.{field.name}" for field in fields)):
+        rule = optim.Rule(**values)
+    return optim.make_optimizer(
+        params,
+        schedule,
+        rule,
+        multipliers=multipliers,
+        frozen_mask=frozen_mask,
+        pulled=regularisation.get("l2_sp", config.objective.l2_sp),
+    )
 
 
 def make_partition(
-    config: ml_collections.ConfigDict, params: dict[str, Any], schedule: optax.Schedule
+    config: ml_collections.ConfigDict,
+    params: dict[str, Any],
+    schedule: optax.Schedule,
+    optimizer: Optimizer | None = None,
 ) -> Optimisation:
-    """Returns what `config.freeze` and `config.optim` say of parameters, with a schedule that is given."""
+    """Returns what `config.freeze` and `config.optim` say of parameters, with a schedule that is given.
+
+    Args:
+        config: of the run.
+        params: nested dict of arrays or shapes.
+        schedule: step -> learning rate.
+        optimizer: takes the place of the rule that `config.optim` describes.
+    """
     # An empty value on the command line reads as one empty text.
     patterns = tuple(filter(None, config.freeze.patterns))
     with naming_fields(config, "freeze.strategy", "freeze.patterns"):
@@ -188,6 +212,9 @@ def make_partition(
     rates = tuple(filter(None, config.optim.lr_multipliers))
     with naming_fields(config, "optim.lr_multipliers", "optim.layerwise_decay"):
         multipliers = optim.lr_multipliers(params, rates, config.optim.layerwise_decay)
-    tx = make_tx(config, params, schedule, multipliers, frozen_mask)
+    if optimizer is None:
+        tx = make_tx(config, params, schedule, multipliers, frozen_mask)
+    else:
+        tx = optim.only_trainable(optimizer(schedule), frozen_mask)
     norms = freezing.frozen_norms(params, frozen_mask)
     return Optimisation(frozen_mask, norms, multipliers, schedule, tx)

@@ -15,9 +15,14 @@ class Parts:
 
     Attributes:
         source: of the data; None: what `data.name` says.
+        objective: the main loss, see `objectives.Objective`.
+        optimizer: from a schedule (completed updates -> learning rate) to an optax transformation, such
+            as `optax.lion`; takes the place of `optim.name` and its numbers.
     """
 
     source: data.Source | None = None
+    objective: Any = None
+    optimizer: Any = None
 
 
 NOTHING_GIVEN = Parts()

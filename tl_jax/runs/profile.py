@@ -122,7 +122,7 @@ def _programs(setup: Setup) -> dict[str, Any]:
         logits, batch_stats = forward(
             params, state.batch_stats, preprocess(state, batch), train=True
         )
-        smoothed = losses.cross_entropy(logits, batch["label"], config.optim.label_smoothing)
+        smoothed = losses.cross_entropy(logits, batch["label"], config.objective.label_smoothing)
         return smoothed.mean(), batch_stats
 
     def gradients(state, batch):

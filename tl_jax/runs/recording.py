@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 
 from tl_jax import reporting
+from tl_jax.runs.averages import make_candidate
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
 from tl_jax.training.state import TrainState
@@ -14,6 +15,9 @@ from tl_jax.training.state import TrainState
 # Called with (completed updates, split, metrics) whenever these are logged: split is "train" (means since the
 # last time, `learning_rate`, `images_per_second`) or "validation".
 Callback = Callable[[int, str, Mapping[str, float]], object]
+
+# Of an evaluation: 1 where the averaged weights are better than the live ones, which then are the candidate.
+AVERAGED = "averaged"
 
 
 class Recording:
@@ -40,6 +44,7 @@ class Recording:
             closing: closes what is opened here.
         """
         self._setup, self._callbacks = setup, callbacks
+        self._candidate = make_candidate(setup)
         self._rate_at = jax.jit(setup.optimisation.schedule)
         self._before, self._began = _seconds_so_far(folder, start), time.perf_counter()
         self._step, self._waiting, self._updating = start, 0.0, 0.0
@@ -86,11 +91,24 @@ class Recording:
             return None
         split = setup.inputs["validation"]
         measured, _ = setup.evaluator(state.params, state.batch_stats, split)
+        measured = {**measured, **self._of_average(state, measured["top1_accuracy"])}
         step = int(state.step)
         self._record(step, "validation", measured)
         if self._progress is not None:
             self._progress.validation(step, measured["top1_accuracy"], int(measured["examples"]))
+        if measured.get(AVERAGED):
+            return {**measured, "top1_accuracy": measured["average_top1_accuracy"]}
         return measured
+
+    def _of_average(self, state: TrainState, live: float) -> dict[str, float]:
+        """Returns the metrics of the averaged weights, and whether they are better than the live ones."""
+        candidate = self._candidate(state)
+        if candidate is None:
+            return {}
+        split = self._setup.inputs["validation"]
+        measured, _ = self._setup.evaluator(candidate["params"], candidate["batch_stats"], split)
+        metrics = {f"average_{name}": measured[name] for name in ("top1_accuracy", "loss")}
+        return {**metrics, AVERAGED: float(measured["top1_accuracy"] > live)}
 
     def _record(self, step: int, split: str, measured: Mapping[str, float]) -> None:
         if self._writer is not None:

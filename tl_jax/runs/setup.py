@@ -17,11 +17,27 @@ from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
 from tl_jax.parallel import sharding
 from tl_jax.runs import weights
+from tl_jax.runs.averages import make_averaging
 from tl_jax.runs.lengths import make_intervals, total_steps
-from tl_jax.runs.optimisation import Optimisation, make_optimisation, make_partition
+from tl_jax.runs.objective import (
+    Minimised,
+    check_objective,
+    exact_prefix,
+    make_minimised,
+    make_objective,
+    make_passes,
+    reference_variables,
+)
+from tl_jax.runs.optimisation import (
+    Optimisation,
+    check_optimizer,
+    make_optimisation,
+    make_partition,
+)
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.splits import make_splits
 from tl_jax.training import loops, steps
+from tl_jax.training.averaging import Averaging
 from tl_jax.training.evaluator import Evaluator
 from tl_jax.training.state import TrainState
 
@@ -37,6 +53,8 @@ class Setup:
         initial: the variables before the first update, and where they came from.
         preprocessing: of the pixels; `deviations` from that of the weights, a line each.
         optimisation: what moves and how.
+        minimised: the objective, and the frozen networks that it looks at.
+        averaging: of the weights; None for none.
         evaluator: whole passes over splits.
         mesh: the devices.
         intervals: what happens when; `total_steps` updates in all.
@@ -54,6 +72,8 @@ class Setup:
     preprocessing: preprocessing.Preprocessing
     deviations: list[str]
     optimisation: Optimisation
+    minimised: Minimised
+    averaging: Averaging | None
     evaluator: Evaluator
     mesh: jax.sharding.Mesh
     intervals: loops.Intervals
@@ -85,6 +105,9 @@ class Setup:
     def initial_state_on_host(self) -> TrainState:
         """Returns the state before the first update."""
         params = self.initial.variables["params"]
+        average = {}
+        if self.averaging is not None:
+            average = self.averaging.init(params, self.initial.variables["batch_stats"])
         return TrainState(
             step=jnp.int32(0),
             seed=jnp.int32(self.config.seed),
@@ -92,16 +115,29 @@ class Setup:
             batch_stats=self.initial.variables["batch_stats"],
             # One program instead of one for each shape of a leaf.
             opt_state=jax.jit(self.optimisation.tx.init)(params),
+            average=average,
+            references=reference_variables(
+                self.minimised,
+                self.initial.variables,
+                self.model,
+                self.boundary if self.cache is not None else None,
+            ),
         )
 
 
-def check_config(config: ml_collections.ConfigDict) -> None:
+def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> None:
     """Looks at all that can be judged without data and weights.
+
+    Args:
+        config: of the run.
+        parts: objects that are given instead of by name.
 
     Raises:
         InputError: listing what is out of range, or naming what does not exist.
     """
     check_fields(config)
+    check_objective(config, parts.objective)
+    check_optimizer(config, parts.optimizer)
     with naming_fields(config, "model.stem"):
         model = make_model(config, 1)
     boundaries = model.boundaries[: model.boundaries.index("pool") + 1]
@@ -109,7 +145,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise unknown("cache.boundary", config.cache.boundary, ("auto", *boundaries))
     weights.find(config)
     shapes = jax.eval_shape(lambda: models.init_variables(model, jax.random.key(0)))["params"]
-    make_partition(config, shapes, optim.make_schedule("constant", config.optim.learning_rate, 1))
+    make_objective(config, model, parts.objective)
+    schedule = optim.make_schedule("constant", config.optim.learning_rate, 1)
+    make_partition(config, shapes, schedule, parts.optimizer)
 
 
 def make_model(config: ml_collections.ConfigDict, num_classes: int):
@@ -137,7 +175,7 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
     Raises:
         InputError: if fields, data or weights do not fit; nothing has been written then.
     """
-    check_config(config)
+    check_config(config, parts)
     mesh = sharding.make_mesh(config.parallel.devices)
     sharding.check_mode(config.parallel.mode)
     sharding.local_rows(mesh, config.data.batch_size)
@@ -156,7 +194,13 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
     model = make_model(config, len(train_split.class_names))
     initial = weights.make_initial(config, model, train_split.class_names)
     spec, deviations = weights.make_preprocessing(config, initial, train_split.image_shape)
-    optimisation = make_optimisation(config, initial.variables["params"], total, len(train_split))
+    optimisation = make_optimisation(
+        config, initial.variables["params"], total, len(train_split), parts.optimizer
+    )
+    minimised = make_minimised(config, model, spec, train_split.class_names, parts.objective)
+    averaging = make_averaging(
+        config, optimisation, initial.variables["batch_stats"], total, len(train_split)
+    )
     boundary = _choose_boundary(config, model, optimisation, spec.image_size)
     evaluator = Evaluator(
         models.make_forward(model),
@@ -165,6 +209,8 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
         config.data.eval_batch_size,
         config.data.workers,
     )
+    # Refuses what stored activations no longer hold.
+    make_passes(minimised, model, spec, start=boundary, prefix=None)
     return Setup(
         config,
         splits,
@@ -173,6 +219,8 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
         spec,
         deviations,
         optimisation,
+        minimised,
+        averaging,
         evaluator,
         mesh,
         make_intervals(config, splits, total),
@@ -191,23 +239,36 @@ def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[
     """
     config = setup.config
     start = setup.boundary if setup.cache is not None else None
+    prefix = None
+    if setup.minimised.passes_source:
+        prefix = exact_prefix(
+            setup.model,
+            setup.optimisation.frozen_mask,
+            setup.optimisation.frozen_norms,
+            config.freeze.batch_norm,
+            setup.preprocessing.image_size,
+        )
     if transform is None and start is None:
         transform = preprocessing.make_train_transform(setup.preprocessing)
 
     def make_step(axis_name):
-        forward = models.make_forward(
+        passes = make_passes(
+            setup.minimised,
             setup.model,
+            setup.preprocessing,
+            start=start,
+            prefix=prefix,
             frozen_norms=setup.optimisation.frozen_norms,
             norm_policy=config.freeze.batch_norm,
             axis_name=axis_name,
-            start=start,
         )
         return steps.make_train_step(
-            forward,
+            passes,
             transform or (lambda key, positions, stored: stored.astype(jnp.float32)),
             setup.optimisation.tx,
             frozen_mask=setup.optimisation.frozen_mask,
-            label_smoothing=config.optim.label_smoothing,
+            objective=setup.minimised.objective,
+            averaging=setup.averaging,
             accumulation=config.optim.accumulation,
             axis_name=axis_name,
         )

@@ -18,9 +18,10 @@ from tl_jax.checkpointing import Checkpointer
 from tl_jax.config import completed, flat
 from tl_jax.errors import InputError
 from tl_jax.runs import activation_cache, dispatch, results
+from tl_jax.runs.averages import make_candidate
 from tl_jax.runs.lengths import in_steps
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
-from tl_jax.runs.recording import Callback, Recording
+from tl_jax.runs.recording import AVERAGED, Callback, Recording
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup, prepare
 from tl_jax.runs.skeleton import facts_of, in_folder, introduce
@@ -164,6 +165,7 @@ class Trained:
             while the host got their input ready.
         dispatch: how they were dispatched.
         resumed_at_step: the updates that were done when this process began.
+        averaged: whether the weights of `state` are the averaged ones.
     """
 
     state: TrainState
@@ -171,6 +173,7 @@ class Trained:
     waiting_share: float
     dispatch: dict[str, Any]
     resumed_at_step: int
+    averaged: bool = False
 
 
 def conclude(
@@ -200,9 +203,10 @@ def conclude(
         results.save_weights(folder, setup, variables)
     result = {
         "splits": splits,
-        "selection": f"{selection}; {setup.splits.reported} was read once, at the end",
+        "selection": f"{_weights_of(setup, trained)}{selection}; {setup.splits.reported} was read once, at the end",
         "steps": total,
         "selected_step": step,
+        "averaged": trained.averaged,
         "resumed_at_step": trained.resumed_at_step,
         "train_examples": len(setup.splits["train"]),
         "wall_seconds": trained.seconds,
@@ -222,6 +226,14 @@ def conclude(
     if result["frozen"]["changed"]:
         raise FrozenChanged(f"frozen, but changed: {', '.join(result['frozen']['changed'])}")
     return result
+
+
+def _weights_of(setup: Setup, trained: Trained) -> str:
+    """Returns which weights were chosen, where a run has two kinds."""
+    if setup.averaging is None:
+        return ""
+    name = setup.averaging.name.upper()
+    return f"the averaged weights ({name}) of " if trained.averaged else "the live weights of "
 
 
 def train(
@@ -264,11 +276,17 @@ def train(
         feed = closing.enter_context(how.open_feed(start, setup.total_steps))
         state = loops.train(state, how.step, feed, intervals, hooks, config.data.batch_size)
         took = recording.seconds
+        averaged = "validation" not in setup.inputs
         if "validation" in setup.inputs:
             best = checkpointer.restore_best(template)
             assert best is not None  # the last update is evaluated
             state = best
-    return Trained(state, took, recording.waiting_share, how.facts(), start)
+            averaged = bool(checkpointer.metrics_of(int(state.step)).get(AVERAGED))
+        candidate = make_candidate(setup)(state) if averaged else None
+        if candidate is not None:
+            state = state.replace(**candidate)
+    facts = how.facts()
+    return Trained(state, took, recording.waiting_share, facts, start, candidate is not None)
 
 
 def _of_memory(plan: list[dict[str, Any]]) -> str:

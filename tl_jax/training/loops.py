@@ -183,7 +183,7 @@ def train(
             with record.paused():
                 metrics = hooks.evaluate(state) if eval_due else None
                 if metrics and hooks.is_best(metrics):
-                    best = (jax.device_get(state), metrics)
+                    best = (jax.device_get(state.without_references()), metrics)
                 if save_due:
                     if best is not None and int(best[0].step) != step:
                         hooks.save(*best)

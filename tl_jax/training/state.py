@@ -18,6 +18,9 @@ class TrainState:
         params: nested dict of float32 arrays.
         batch_stats: nested dict of float32 arrays, the running statistics of BatchNorm.
         opt_state: the state of the gradient transformation, for trainable leaves only.
+        average: averaged weights, {leaf name: float32 array}; see `averaging.Averaging`. Empty without.
+        references: variables of the frozen networks that objectives look at, {"source": {"params",
+            "batch_stats"}, "teacher": ...}; constant, data of the program, in no checkpoint. Empty without.
     """
 
     step: jax.Array
@@ -25,7 +28,13 @@ class TrainState:
     params: dict[str, Any]
     batch_stats: dict[str, Any]
     opt_state: Any
+    average: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    references: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def replace(self, **changes) -> "TrainState":
         """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    def without_references(self) -> "TrainState":
+        """Returns what a checkpoint holds: all that changes."""
+        return self.replace(references={})

@@ -4,6 +4,7 @@ B: images in the global batch; K: classes. A batch is a dict of `image` uint8 [B
 `position` int32 [B] (the row's place in the global batch) and, in evaluation, `mask` bool [B].
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,15 +12,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tl_jax import optim
+from tl_jax import objectives
 from tl_jax.errors import InputError
 from tl_jax.models import cpu
-from tl_jax.objectives import losses
+from tl_jax.models.taps import LOGITS
+from tl_jax.objectives import Outputs, Reference
 from tl_jax.training import metrics
+from tl_jax.training.averaging import Averaging
 from tl_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
-Forward = Callable[..., tuple[jax.Array, dict[str, Any]]]
+Forward = Callable[..., tuple[Any, dict[str, Any]]]
 
 # Folded into an update's key for dropout; positions in the batch, which key augmentation, stay far below.
 _DROPOUT = 2**31 - 1
@@ -36,13 +39,33 @@ def check_accumulation(batch_size: int, accumulation: int, num_devices: int = 1)
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Passes:
+    """The networks of a training step.
+
+    Attributes:
+        forward: `(params, batch_stats, inputs, *, train, key) -> (outputs, new batch_stats)`, where outputs
+            are float32 logits [B, K], or {boundary: features} with the logits under "logits".
+        shared: `(params, batch_stats, images) -> (inputs of forward, {boundary: features})`: a frozen prefix
+            that is computed once for the trained network and its source, with the features in it that
+            objectives look at; None where `forward` takes the images.
+        references: `(variables, images, inputs, features) -> {"source": Reference, "teacher": Reference}`,
+            each where it is needed; variables are `state.references`, the others as `shared` gives them.
+    """
+
+    forward: Forward
+    shared: Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]] | None = None
+    references: Callable[..., dict[str, Reference]] = lambda *_: {}
+
+
 def make_train_step(
-    forward: Forward,
+    passes: Passes | Forward,
     transform: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     tx: optax.GradientTransformation,
     *,
     frozen_mask: dict[str, Any],
-    label_smoothing: float | jax.Array = 0.0,
+    objective: objectives.Objective | None = None,
+    averaging: Averaging | None = None,
     accumulation: int = 1,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
@@ -53,50 +76,65 @@ def make_train_step(
     the lowest trainable leaf.
 
     Args:
-        forward: `(params, batch_stats, inputs, *, train, key) -> (logits float32 [B, K], new batch_stats)`.
+        passes: the networks, or the forward pass where no objective needs more.
         transform: `(key, position, image) -> float32 [B, S, S, 3]`, augmentation and normalisation.
-        tx: the gradient transformation; gives frozen leaves no state.
+        tx: any gradient transformation; gives frozen leaves no state.
         frozen_mask: tree of bools like params, True where frozen.
-        label_smoothing: in [0, 1); a traced scalar is not checked.
+        objective: what is minimised; None: cross-entropy.
+        averaging: of the weights, kept in `state.average`; None for none.
         accumulation: microbatches whose mean gradient makes one update. Microbatch `j` holds the rows
             `j, j + accumulation, ...`, so that it stays spread over all devices; BatchNorm sees one
             microbatch at a time and updates its running statistics after each.
         axis_name: the mapped axis to average over (pmap); None where arrays are global (jit).
 
-    Metrics: `loss` (mean training loss, smoothing included), `top1_accuracy` in [0, 1], `grad_norm` (global
-    norm of the trainable gradient before clipping).
+    Metrics: `loss` (mean of the objective, all terms included), `top1_accuracy` in [0, 1], `grad_norm` (global
+    norm of the trainable gradient before clipping), and those of the objective.
     """
+    if not isinstance(passes, Passes):
+        passes = Passes(passes)
+    minimised = objectives.CrossEntropy() if objective is None else objective
 
-    def loss_fn(params, batch_stats, images, labels, key):
-        logits, batch_stats = forward(params, batch_stats, images, train=True, key=key)
-        loss = losses.cross_entropy(logits, labels, label_smoothing).mean()
-        accuracy = (logits.argmax(-1) == labels).astype(jnp.float32).mean()
-        return loss, (batch_stats, {"loss": loss, "top1_accuracy": accuracy})
+    def loss_fn(params, batch_stats, inputs, shared, rows, references, key):
+        computed, batch_stats = passes.forward(params, batch_stats, inputs, train=True, key=key)
+        computed = computed if isinstance(computed, dict) else {LOGITS: computed}
+        features = {**shared, **computed}
+        outputs = Outputs(
+            logits=features[LOGITS],
+            labels=rows["label"],
+            features=features,
+            params=params,
+            source=references.get("source"),
+            teacher=references.get("teacher"),
+        )
+        loss, measured = minimised(outputs)
+        measured = {**measured, "loss": loss, "top1_accuracy": outputs.accuracy()}
+        return loss, (batch_stats, measured)
 
-    def gradients(params, batch_stats, images, labels, key):
+    def gradients(state, batch_stats, rows, key):
+        inputs, shared = rows["image"], {}
+        if passes.shared is not None:
+            inputs, shared = passes.shared(state.params, batch_stats, rows["image"])
+        references = passes.references(state.references, rows["image"], inputs, shared)
         (_, (batch_stats, measured)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            params, batch_stats, images, labels, key
+            state.params, batch_stats, inputs, shared, rows, references, key
         )
         return grads, batch_stats, measured
 
-    def accumulated(params, batch_stats, images, labels, key):
-        def split_rows(rows):
+    def accumulated(state, batch_stats, rows, key):
+        def split(rows):
             return jnp.moveaxis(rows.reshape(-1, accumulation, *rows.shape[1:]), 1, 0)
 
-        def add(carry, rows):
+        def add(carry, microbatch):
             batch_stats, total = carry
-            grads, batch_stats, measured = gradients(params, batch_stats, *rows)
+            grads, batch_stats, measured = gradients(state, batch_stats, *microbatch)
             return (batch_stats, jax.tree.map(jnp.add, total, (grads, measured))), None
 
-        shapes = jax.eval_shape(
-            gradients, params, batch_stats, *(split_rows(r)[0] for r in (images, labels)), key
-        )
+        microbatches = jax.tree.map(split, rows), jax.random.split(key, accumulation)
+        first = jax.tree.map(lambda leaf: leaf[0], microbatches)
+        shapes = jax.eval_shape(gradients, state, batch_stats, *first)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[2]))
         (batch_stats, total), _ = jax.lax.scan(
-            add,
-            (batch_stats, zeros),
-            (split_rows(images), split_rows(labels), jax.random.split(key, accumulation)),
-            unroll=cpu.unrolled(),
+            add, (batch_stats, zeros), microbatches, unroll=cpu.unrolled()
         )
         grads, measured = jax.tree.map(lambda leaf: leaf / accumulation, total)
         return grads, batch_stats, measured
@@ -104,10 +142,10 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         images = transform(key, batch["position"], batch["image"])
-        dropout_key = jax.random.fold_in(key, _DROPOUT)
+        rows = {"image": images, "label": batch["label"]}
         compute = gradients if accumulation == 1 else accumulated
         grads, batch_stats, measured = compute(
-            state.params, state.batch_stats, images, batch["label"], dropout_key
+            state, state.batch_stats, rows, jax.random.fold_in(key, _DROPOUT)
         )
         if axis_name is not None:
             grads, measured = jax.lax.pmean((grads, measured), axis_name)
@@ -118,12 +156,22 @@ def make_train_step(
             state.params,
             updates,
         )
-        return (
-            TrainState(state.step + 1, state.seed, params, batch_stats, opt_state),
-            {**measured, "grad_norm": optim.grad_norm(opt_state)},
+        new = state.replace(
+            step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
         )
+        if averaging is not None:
+            new = new.replace(average=averaging.update(new))
+        return new, {**measured, "grad_norm": _norm_of_trainable(grads, frozen_mask)}
 
     return train_step
+
+
+def _norm_of_trainable(grads: dict[str, Any], frozen_mask: dict[str, Any]) -> jax.Array:
+    """Returns the float32 global norm of the gradient of what is trained."""
+    trained = jax.tree.map(
+        lambda frozen, grad: optax.MaskedNode() if frozen else grad, frozen_mask, grads
+    )
+    return optax.tree.norm(trained).astype(jnp.float32)
 
 
 def make_eval_step(

@@ -1,0 +1,177 @@
+"""Averages of the weights by hand and in NumPy; statistics of BatchNorm estimated again, against PyTorch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tl_jax import freezing, models
+from tl_jax.errors import InputError
+from tl_jax.training import averaging, norm_statistics
+from tl_jax.training.averaging import Averaging
+from tl_jax.training.state import TrainState
+
+RNG = np.random.default_rng(0)
+WEIGHTS = RNG.normal(size=(9, 2)).astype(np.float32)  # after 0, 1, ..., 8 updates
+
+
+def averages_along(average):
+    """Returns the averages after each of eight updates."""
+
+    def params(values):
+        return {"stem": {"kernel": jnp.ones(1)}, "head": {"kernel": jnp.asarray(values)}}
+
+    states = [
+        TrainState(jnp.int32(step), jnp.int32(0), params(values), {}, ())
+        for step, values in enumerate(WEIGHTS)
+    ]
+    current, found = average.init(states[0].params, {}), []
+    for state in states[1:]:
+        current = jax.jit(average.update)(state.replace(average=current))
+        found.append(np.asarray(current["params/head/kernel"]))
+    return found, current
+
+
+def test_ema_in_numpy():
+    found, last = averages_along(Averaging("ema", ("params/head/kernel",), decay=0.5))
+    expected = WEIGHTS[0].astype(np.float64)
+    for n, (values, ours) in enumerate(zip(WEIGHTS[1:], found, strict=True)):
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * values
+        np.testing.assert_allclose(ours, expected, rtol=1e-6, err_msg=str(n))
+    assert int(last["count"]) == 8
+    assert set(last) == {"params/head/kernel", "count"}
+
+
+def test_swa_is_the_mean_of_its_samples():
+    found, last = averages_along(Averaging("swa", ("params/head/kernel",), first=3, every=2))
+    np.testing.assert_array_equal(found[1], WEIGHTS[0])  # no sample yet
+    np.testing.assert_allclose(found[2], WEIGHTS[3], rtol=1e-6)
+    np.testing.assert_allclose(found[3], WEIGHTS[3], rtol=1e-6)  # update 4 is none
+    np.testing.assert_allclose(found[-1], WEIGHTS[[3, 5, 7]].mean(0), rtol=1e-6)
+    assert int(last["count"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "emma"}, r"unknown average 'emma'.*ema"),
+        ({"decay": 1.0}, r"decay is 1.0, expected a number in \[0, 1\)"),
+        ({"first": 0, "every": 0}, "first is 0, expected .*\nevery is 0, expected"),
+    ],
+)
+def test_bad_averages(changes, message):
+    with pytest.raises(InputError, match=message):
+        Averaging(**{"name": "swa", "averaged": (), **changes})
+
+
+SMALL = models.ResNet((1, 1), "basic", 3, stem_kind="cifar", width=4)
+
+
+def small_variables():
+    return models.init_variables(SMALL, jax.random.key(0), (1, 8, 8, 3))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "policy", "statistics"),
+    [("none", "frozen", 12), ("up_to:stage1", "frozen", 6), ("up_to:stage1", "update", 12)],
+)
+def test_what_is_averaged(strategy, policy, statistics):
+    variables = small_variables()
+    mask = freezing.frozen_mask(variables["params"], strategy)
+    norms = freezing.frozen_norms(variables["params"], mask)
+    names = averaging.averaged_leaves(mask, variables["batch_stats"], norms, policy)
+    assert len([name for name in names if name.startswith("batch_stats/")]) == statistics
+    assert ("params/stem/conv/kernel" in names) == (strategy == "none")
+    assert "params/head/bias" in names
+
+
+def test_averaged_variables_keep_the_other_leaves():
+    variables = small_variables()
+    average = Averaging("ema", ("params/head/bias",))
+    state = TrainState(
+        jnp.int32(0),
+        jnp.int32(0),
+        variables["params"],
+        variables["batch_stats"],
+        (),
+        average.init(variables["params"], variables["batch_stats"]),
+    )
+    assert not averaging.has_average(state)
+    assert not averaging.has_average(state.replace(average={}))
+    state = state.replace(average={"params/head/bias": jnp.full(3, 7.0), "count": jnp.int32(1)})
+    assert averaging.has_average(state)
+    found = averaging.averaged_variables(state)
+    np.testing.assert_array_equal(found["params"]["head"]["bias"], np.full(3, 7.0))
+    assert found["params"]["stem"]["conv"]["kernel"] is state.params["stem"]["conv"]["kernel"]
+    assert jax.tree.structure(found["batch_stats"]) == jax.tree.structure(state.batch_stats)
+
+
+def batches(count=3, size=8):
+    rng = np.random.default_rng(1)
+    return [
+        {"image": rng.normal(2.0, 1.5, size=(size, 8, 8, 3)).astype(np.float32)}
+        for _ in range(count)
+    ]
+
+
+def test_statistics_are_the_means_of_those_of_the_batches():
+    """The stem's are worked out in NumPy from the convolution's output."""
+    variables = small_variables()
+    step = jax.jit(
+        norm_statistics.make_statistics_step(models.make_forward(SMALL), lambda images: images)
+    )
+    found = norm_statistics.estimate(step, variables["params"], variables["batch_stats"], batches())
+    kernel = variables["params"]["stem"]["conv"]["kernel"]
+    means, variances = [], []
+    for batch in batches():
+        maps = jax.lax.conv_general_dilated(
+            batch["image"], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        values = np.asarray(maps, np.float64).reshape(-1, 4)
+        means.append(values.mean(0))
+        variances.append(values.var(0, ddof=1))
+    np.testing.assert_allclose(found["stem"]["bn"]["mean"], np.mean(means, 0), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(found["stem"]["bn"]["var"], np.mean(variances, 0), rtol=2e-5)
+
+
+def test_frozen_statistics_come_back_as_they_are():
+    variables = small_variables()
+    moved = jax.tree.map(lambda leaf: leaf + 0.3, variables["batch_stats"])
+    frozen = {"stem/bn", "stage1/block0/bn1"}
+    forward = models.make_forward(SMALL, frozen_norms=frozen)
+    step = jax.jit(norm_statistics.make_statistics_step(forward, lambda images: images))
+    found = norm_statistics.estimate(step, variables["params"], moved, batches(1))
+    np.testing.assert_array_equal(found["stem"]["bn"]["mean"], moved["stem"]["bn"]["mean"])
+    assert np.any(
+        found["stage1"]["block0"]["bn2"]["mean"] != moved["stage1"]["block0"]["bn2"]["mean"]
+    )
+
+
+def test_statistics_equal_pytorch():
+    torch = pytest.importorskip("torch")
+    from torch.optim.swa_utils import update_bn
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3, padding=1, bias=False)
+            self.bn = torch.nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.bn(self.conv(x))
+
+    variables = small_variables()
+    net = Net()
+    kernel = np.array(variables["params"]["stem"]["conv"]["kernel"]).transpose(3, 2, 0, 1)
+    with torch.no_grad():
+        net.conv.weight.copy_(torch.tensor(kernel))
+    update_bn([torch.tensor(batch["image"].transpose(0, 3, 1, 2)) for batch in batches()], net)
+    step = jax.jit(
+        norm_statistics.make_statistics_step(models.make_forward(SMALL), lambda images: images)
+    )
+    found = norm_statistics.estimate(
+        step, variables["params"], variables["batch_stats"], batches()
+    )["stem"]["bn"]
+    np.testing.assert_allclose(found["mean"], net.bn.running_mean.numpy(), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(found["var"], net.bn.running_var.numpy(), rtol=2e-5)

@@ -1,0 +1,70 @@
+"""Features at several boundaries of a network, from one forward pass."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tl_jax.errors import unknown
+from tl_jax.models.forward import make_forward
+
+LOGITS = "logits"
+
+
+def make_tapped_forward(
+    model: Any,
+    taps: Sequence[str],
+    *,
+    start: str | None = None,
+    stop: str | None = None,
+    **options: Any,
+) -> Callable[..., tuple[dict[str, jax.Array], dict[str, Any]]]:
+    """Returns `forward` as `make_forward` does, with features besides the logits.
+
+    Args:
+        model: from `create_model`.
+        taps: boundaries, at or after `start`.
+        start: the boundary whose features the inputs are; None for images.
+        stop: the boundary to stop after; None for the whole network.
+        **options: `frozen_norms`, `norm_policy`, `axis_name`; see `make_forward`.
+
+    Returns:
+        forward(params, batch_stats, inputs, *, train, key=None) -> ({boundary: float32 features, "logits":
+        float32 [B, K]}, new batch_stats); with `stop`, its features under its name take the place of the
+        logits.
+
+    Raises:
+        InputError: if a tap is no boundary between `start` and `stop`.
+    """
+    order = list(model.boundaries)
+    order = order[: order.index(stop) + 1] if stop else order
+    first = 0 if start is None else order.index(start)
+    for tap in taps:
+        if tap not in order[first:]:
+            raise unknown("boundary", tap, order[first:])
+    cuts = [name for name in order[first:-1] if name in taps and name != start]
+    edges = [start, *cuts, order[-1]]
+    parts = [
+        make_forward(model, start=begin, stop=end, **options)
+        for begin, end in itertools.pairwise(edges)
+    ]
+
+    def forward(
+        params: dict[str, Any],
+        batch_stats: dict[str, Any],
+        inputs: jax.Array,
+        *,
+        train: bool,
+        key: jax.Array | None = None,
+    ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
+        features = {} if start is None else {start: inputs}
+        for part, name in zip(parts, edges[1:], strict=True):
+            inputs, batch_stats = part(params, batch_stats, inputs, train=train, key=key)
+            features[name] = inputs
+        outputs = {tap: jnp.asarray(features[tap], jnp.float32) for tap in taps}
+        last = order[-1] if stop else LOGITS
+        return {**outputs, last: jnp.asarray(features[order[-1]], jnp.float32)}, batch_stats
+
+    return forward

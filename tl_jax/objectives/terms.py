@@ -1,0 +1,130 @@
+"""The objectives that a config names: cross-entropy, L2-SP, DELTA, distillation.
+
+B: images in the batch; K: classes; P: positions of a feature map; C: its channels.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from tl_jax import trees
+from tl_jax.errors import InputError
+from tl_jax.objectives import losses
+from tl_jax.objectives.contract import CROSS_ENTROPY, Metrics
+from tl_jax.objectives.outputs import Outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossEntropy:
+    """Softmax cross-entropy with the labels, or with the targets of a mixing; see `losses.cross_entropy`.
+
+    Attributes:
+        label_smoothing: in [0, 1), or a traced scalar.
+    """
+
+    label_smoothing: float | jax.Array = 0.0
+
+    name = CROSS_ENTROPY
+
+    def __call__(self, outputs: Outputs) -> tuple[jax.Array, Metrics]:
+        """Returns the mean over the batch."""
+        targets = outputs.targets if outputs.labels is None else outputs.labels
+        return losses.cross_entropy(outputs.logits, targets, self.label_smoothing).mean(), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class L2SP:
+    """Half the squared distance of the backbone's parameters to the source's: sum of (w - w0)^2 / 2.
+
+    Every parameter outside the head counts, biases and BatchNorm included. The head, which has no
+    pretrained values to stay near, keeps its weight decay, which the others lose (`make_optimizer`).
+
+    Source: Li, Grandvalet and Davoine 2018 (arXiv:1802.01483), equation 3, whose beta is the head's weight decay.
+    """
+
+    name = "l2_sp"
+    needs = ("source.params",)
+
+    def __call__(self, outputs: Outputs) -> tuple[jax.Array, Metrics]:
+        """Returns the sum over all leaves but the head's."""
+        assert outputs.source is not None and outputs.source.params is not None
+        params = trees.flatten(outputs.params)
+        # Under a cache the source has the leaves after its boundary; those before it do not move.
+        distances = [
+            jnp.sum(jnp.square(params[name] - leaf))
+            for name, leaf in trees.flatten(outputs.source.params).items()
+            if name.split("/")[0] != "head"
+        ]
+        return 0.5 * sum(distances, jnp.float32(0)), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Delta:
+    """Distance of feature maps to those of the source network on the same images.
+
+    Of each image and boundary: C / (2 P) * sum over channels of a_c * ||f_c - f0_c||^2, where f_c are the P
+    values of a channel and a_c its attention, which sums to 1; then the sum over boundaries and the mean over
+    images. With uniform attention, 1 / C, this is half the mean over positions of the squared distance.
+
+    The paper learns the attention by removing one filter after the other from the source; without
+    `attention` it is uniform. Its code sums over the batch where its equations, and this, take the mean.
+
+    Attributes:
+        boundaries: whose features are compared.
+        attention: {boundary: float32 [C]}; uniform where a boundary is not in it.
+
+    Source: Li et al. 2019, DELTA (arXiv:1901.09229), equations 4 to 6; constants of its code,
+    https://github.com/lixingjian/DELTA, `reg_att_fea_map`.
+    """
+
+    boundaries: tuple[str, ...]
+    attention: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
+
+    name = "delta"
+    needs = ("source.features",)
+
+    def __call__(self, outputs: Outputs) -> tuple[jax.Array, Metrics]:
+        """Returns the mean over the batch."""
+        assert outputs.source is not None
+        total = jnp.float32(0)
+        for boundary in self.boundaries:
+            ours, theirs = outputs.features[boundary], outputs.source.features[boundary]
+            channels = ours.shape[-1]
+            squares = jnp.square(ours - theirs).reshape(len(ours), -1, channels).mean(1)
+            attention = self.attention.get(boundary)
+            weighted = squares if attention is None else channels * attention[None, :] * squares
+            total += 0.5 * weighted.sum(-1).mean()
+        return total, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """T^2 times the divergence of the network's softened probabilities from the teacher's.
+
+    KL(softmax(teacher / T) || softmax(logits / T)), the mean over the batch. The factor keeps gradients of
+    one size whatever the temperature.
+
+    Attributes:
+        temperature: T, above 0.
+
+    Source: Hinton, Vinyals and Dean 2015 (arXiv:1503.02531), section 2.
+    """
+
+    temperature: float = 4.0
+
+    name = "distillation"
+    needs = ("teacher.logits",)
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise InputError(f"temperature is {self.temperature}, expected a number above 0")
+
+    def __call__(self, outputs: Outputs) -> tuple[jax.Array, Metrics]:
+        """Returns the mean over the batch."""
+        assert outputs.teacher is not None and outputs.teacher.logits is not None
+        ours = jax.nn.log_softmax(outputs.logits / self.temperature)
+        theirs = jax.nn.log_softmax(outputs.teacher.logits / self.temperature)
+        divergence = jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
+        return self.temperature**2 * divergence.mean(), {}

@@ -1,0 +1,105 @@
+"""The averaged weights of a run: what is averaged, and the variables to evaluate."""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import ml_collections
+
+from tl_jax import models
+from tl_jax.augment import preprocessing
+from tl_jax.config import naming_fields
+from tl_jax.data import stream
+from tl_jax.errors import InputError
+from tl_jax.parallel import sharding
+from tl_jax.runs.lengths import in_steps
+from tl_jax.runs.optimisation import Optimisation
+from tl_jax.training import averaging, norm_statistics
+from tl_jax.training.averaging import Averaging
+from tl_jax.training.state import TrainState
+
+if TYPE_CHECKING:
+    from tl_jax.runs.setup import Setup
+
+# Batches from which running statistics are estimated, at most.
+_MOST_BATCHES = 100
+
+
+def make_averaging(
+    config: ml_collections.ConfigDict,
+    optimisation: Optimisation,
+    batch_stats: dict[str, Any],
+    total_steps: int,
+    num_examples: int,
+) -> Averaging | None:
+    """Returns what `config.average` asks for; None for no average.
+
+    Raises:
+        InputError: if a value is out of range, or the run too short for a sample.
+    """
+    section = config.average
+    if not section.name:
+        return None
+    first = max(1, round(section.start * total_steps))
+    every = section.every_steps or max(1, in_steps(config, 1.0, num_examples))
+    if section.name == "swa" and first > total_steps:
+        raise InputError(
+            f"average.start={section.start:g}: no sample in a run of {total_steps:,} updates"
+        )
+    averaged = averaging.averaged_leaves(
+        optimisation.frozen_mask, batch_stats, optimisation.frozen_norms, config.freeze.batch_norm
+    )
+    with naming_fields(config, "average.decay"):
+        return Averaging(section.name, averaged, section.decay, first, every)
+
+
+def make_candidate(setup: "Setup") -> Callable[[TrainState], dict[str, Any] | None]:
+    """Returns `candidate(state)`: the averaged variables of a run's state, ready to be evaluated.
+
+    It is None where the run has no average, or its first sample is still to come. Where running statistics
+    have to be estimated again, the batches of the first updates are passed through, their images as they
+    are evaluated: at most 100 batches, at most an epoch.
+
+    Args:
+        setup: of the run; on activations, once it has them.
+    """
+    averages = setup.averaging
+
+    @functools.cache
+    def step():
+        start = setup.boundary if setup.cache is not None else None
+        forward = models.make_forward(
+            setup.model,
+            frozen_norms=setup.optimisation.frozen_norms,
+            norm_policy=setup.config.freeze.batch_norm,
+            start=start,
+        )
+        transform = (
+            preprocessing.make_eval_transform(setup.preprocessing)
+            if start is None
+            else lambda stored: stored.astype(jnp.float32)
+        )
+        return sharding.compile_eval_step(
+            norm_statistics.make_statistics_step(forward, transform), setup.mesh
+        )
+
+    def batches():
+        size = setup.order.batch_size
+        split = setup.inputs["train"]
+        count = min(_MOST_BATCHES, max(1, len(split) // size))
+        rows = sharding.local_rows(setup.mesh, size)
+        return stream.batches(split, setup.order, 0, count, rows, setup.config.data.workers)
+
+    def candidate(state: TrainState) -> dict[str, Any] | None:
+        if averages is None or not averaging.has_average(state):
+            return None
+        variables = averaging.averaged_variables(state)
+        if averages.needs_statistics:
+            batch_stats = norm_statistics.estimate(
+                step(), variables["params"], variables["batch_stats"], batches()
+            )
+            variables["batch_stats"] = sharding.replicate(setup.mesh, batch_stats)
+        return variables
+
+    return candidate

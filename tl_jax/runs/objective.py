@@ -1,0 +1,351 @@
+"""What a run minimises, from its config, and the frozen networks that its objectives look at."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from tl_jax import features, models, objectives
+from tl_jax.augment.preprocessing import Preprocessing
+from tl_jax.config import completed, naming_fields
+from tl_jax.errors import InputError, unknown
+from tl_jax.models.taps import LOGITS
+from tl_jax.objectives import Reference
+from tl_jax.runs import weights
+from tl_jax.runs.parts import OWN
+from tl_jax.training.steps import Passes
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """The network of another run.
+
+    Attributes:
+        variables: {"params", "batch_stats"}, its head in the order of this run's classes.
+        forward: from `models.make_forward`.
+        mean: of its input, per channel.
+        std: likewise.
+    """
+
+    variables: dict[str, Any]
+    forward: Callable[..., tuple[jax.Array, Any]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Minimised:
+    """What a run minimises.
+
+    Attributes:
+        objective: the sum of the terms, or the only one.
+        teacher: the network to distil from; None where no term asks for it.
+    """
+
+    objective: objectives.Objective
+    teacher: Teacher | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the objective needs, of `objectives.NEEDS`."""
+        return objectives.needs_of(self.objective)
+
+    @property
+    def boundaries(self) -> tuple[str, ...]:
+        """Whose features the objective looks at."""
+        return objectives.boundaries_of(self.objective)
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether the objective looks at the network that the run started from."""
+        return any(need.startswith("source.") for need in self.needs)
+
+    @property
+    def passes_source(self) -> bool:
+        """Whether the batch passes through that network."""
+        return bool({"source.features", "source.logits"} & set(self.needs))
+
+
+def check_objective(config: ml_collections.ConfigDict, given: Any = None) -> None:
+    """Looks at what can be judged without data and weights.
+
+    Raises:
+        InputError: if terms are missing or would have no effect.
+    """
+    section = config.objective
+    problems = []
+    if section.name.startswith(OWN) and given is None:
+        problems.append(
+            f"objective.name={section.name}: the object is not in the config; give it again "
+            "(tl_jax.finetune(objective=...)), or register it (tl_jax.objectives.register)"
+        )
+    if section.name != objectives.CROSS_ENTROPY and section.label_smoothing:
+        problems.append(
+            f"objective.label_smoothing={section.label_smoothing} is of cross_entropy and would have no effect "
+            f"on objective.name={section.name}; expected 0"
+        )
+    if not (section.weight or section.delta or section.distillation):
+        problems.append("objective.weight=0 without delta or distillation: nothing to learn from")
+    if bool(section.distillation) != bool(section.teacher):
+        problems.append(
+            f"objective.distillation={section.distillation}, objective.teacher={section.teacher!r}: expected both "
+            "a weight above 0 and the folder of a finished run, or neither"
+        )
+    if section.delta_boundaries and not section.delta:
+        problems.append(
+            f"objective.delta_boundaries={tuple(section.delta_boundaries)} without objective.delta: no effect"
+        )
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def make_objective(
+    config: ml_collections.ConfigDict,
+    model: Any,
+    given: Any = None,
+    **strengths: float | jax.Array,
+) -> objectives.Objective:
+    """Returns the objective of `config.objective`.
+
+    Args:
+        config: of the run.
+        model: the Linen module.
+        given: an own objective, where the config says `own:NAME`.
+        **strengths: `label_smoothing` and `l2_sp` where they are not those of the config: numbers or data.
+
+    Raises:
+        InputError: if a boundary does not exist or an objective needs what does not.
+    """
+    section = config.objective
+    smoothing = strengths.get("label_smoothing", section.label_smoothing)
+    l2_sp = strengths.get("l2_sp", section.l2_sp)
+    main = given if section.name.startswith(OWN) else objectives.registered(section.name)
+    if section.name == objectives.CROSS_ENTROPY:
+        main = objectives.CrossEntropy(smoothing)
+    assert main is not None  # `check_objective` and the field's choices
+    terms: list[tuple[Any, objectives.Objective]] = []
+    if section.weight:
+        terms.append((section.weight, main))
+    if isinstance(l2_sp, jax.Array) or l2_sp:
+        terms.append((l2_sp, objectives.L2SP()))
+    if section.delta:
+        terms.append((section.delta, objectives.Delta(_delta_boundaries(config, model))))
+    if section.distillation:
+        with naming_fields(config, "objective.temperature"):
+            terms.append((section.distillation, objectives.Distillation(section.temperature)))
+    only = len(terms) == 1 and not isinstance(terms[0][0], jax.Array) and terms[0][0] == 1
+    objective = terms[0][1] if only else objectives.Sum(tuple(terms))
+    objectives.needs_of(objective)
+    objectives.check_boundaries(objective, model.boundaries)
+    return objective
+
+
+def _delta_boundaries(config: ml_collections.ConfigDict, model: Any) -> tuple[str, ...]:
+    """Returns whose features DELTA compares: those of the config, or every map with height and width."""
+    given = tuple(config.objective.delta_boundaries)
+    known = [name for name in model.boundaries if name != "head"]
+    for name in given:
+        if name not in known:
+            raise unknown("objective.delta_boundaries", name, known)
+    return given or tuple(known[:-1])
+
+
+def make_minimised(
+    config: ml_collections.ConfigDict,
+    model: Any,
+    spec: Preprocessing,
+    class_names: Sequence[str],
+    given: Any = None,
+) -> Minimised:
+    """Returns what a run minimises, its teacher read.
+
+    Args:
+        config: of the run.
+        model: the Linen module.
+        spec: preprocessing of the run; the teacher sees the same pixels, normalised as it was trained with.
+        class_names: of the data.
+        given: an own objective.
+
+    Raises:
+        InputError: if the teacher is no finished run, or its classes or image size are others.
+    """
+    objective = make_objective(config, model, given)
+    needs = objectives.needs_of(objective)
+    if "source.logits" in needs and config.init.head != "keep":
+        raise InputError(
+            f"objective {objectives.name_of(objective)} needs source.logits, but init.head={config.init.head} "
+            "starts a head at random; expected init.head=keep"
+        )
+    if "teacher.logits" not in needs:
+        return Minimised(objective)
+    if not config.objective.teacher:
+        raise InputError(
+            f"objective {objectives.name_of(objective)} needs teacher.logits; expected "
+            "objective.teacher=FOLDER of a finished run"
+        )
+    return Minimised(objective, _read_teacher(config, spec, class_names))
+
+
+def _read_teacher(
+    config: ml_collections.ConfigDict, spec: Preprocessing, class_names: Sequence[str]
+) -> Teacher:
+    from tl_jax.runs.setup import make_model  # setup imports this file
+
+    folder = pathlib.Path(config.objective.teacher).expanduser()
+    names = ("config.json", "preprocessing.json", "result.json", weights.EXPORTED)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"objective.teacher={folder}: no {' and no '.join(missing)} there; expected the folder of a "
+            "finished run"
+        )
+    theirs = completed(json.loads((folder / "config.json").read_text()))
+    theirs.init.weights, theirs.init.head = str(folder), "keep"
+    seen = weights.read_preprocessing(json.loads((folder / "preprocessing.json").read_text()))
+    if seen.image_size != spec.image_size:
+        raise InputError(
+            f"objective.teacher={folder} sees images of {seen.image_size} pixels, this run of "
+            f"{spec.image_size}; expected data.image_size={seen.image_size}"
+        )
+    model = make_model(theirs, len(class_names))
+    try:
+        variables = weights.make_initial(theirs, model, class_names).variables
+    except InputError as error:
+        raise InputError(f"objective.teacher={folder}: {error}") from error
+    return Teacher(variables, models.make_forward(model), tuple(seen.mean), tuple(seen.std))
+
+
+def reference_variables(
+    minimised: Minimised, source: dict[str, Any], model: Any, start: str | None
+) -> dict[str, Any]:
+    """Returns `state.references`: the variables of the frozen networks, on the host; {} without any.
+
+    Args:
+        minimised: what the run minimises.
+        source: the variables that the run started from.
+        model: the Linen module.
+        start: the boundary after which the trained network begins; None for images.
+    """
+    references: dict[str, Any] = {}
+    if minimised.needs_source:
+        first = 0 if start is None else model.boundaries.index(start) + 1
+        groups = model.boundaries[first:]
+        references["source"] = {
+            name: {group: tree[group] for group in groups if group in tree}
+            for name, tree in source.items()
+        }
+    if minimised.teacher is not None:
+        references["teacher"] = minimised.teacher.variables
+    return references
+
+
+def make_passes(
+    minimised: Minimised,
+    model: Any,
+    spec: Preprocessing,
+    *,
+    start: str | None,
+    prefix: str | None,
+    **options: Any,
+) -> Passes:
+    """Returns the networks of a run's training step.
+
+    Args:
+        minimised: what the run minimises.
+        model: the Linen module.
+        spec: preprocessing of the run, for the teacher.
+        start: the boundary whose features a batch holds; None for images.
+        prefix: the boundary up to which the trained network is frozen and equal to its source; None for none.
+        **options: `frozen_norms`, `norm_policy`, `axis_name`; see `models.make_forward`.
+
+    Raises:
+        InputError: if an objective looks at what the stored activations no longer hold.
+    """
+    taps = minimised.boundaries
+    order = list(model.boundaries)
+    early = [tap for tap in taps if start is not None and order.index(tap) < order.index(start)]
+    if early:
+        raise InputError(
+            f"cache.boundary={start}: objective {objectives.name_of(minimised.objective)} looks at features "
+            f"of {', '.join(early)}, before it; expected a boundary up to {early[0]}, or no cache"
+        )
+    if start is not None and minimised.teacher is not None:
+        raise InputError(
+            f"cache.boundary={start}: a teacher looks at the images, of which only activations are stored; "
+            "expected no cache (--config.cache.boundary=)"
+        )
+    begin, shared = start, None
+    if minimised.passes_source and prefix is not None:
+        if start is None or order.index(prefix) > order.index(start):
+            begin = prefix
+            inside = [tap for tap in taps if order.index(tap) <= order.index(prefix)]
+            taps = tuple(tap for tap in taps if tap not in inside)
+            frozen = models.make_tapped_forward(model, inside, start=start, stop=prefix)
+
+            def shared(params, batch_stats, images):
+                features, _ = frozen(params, batch_stats, images, train=False)
+                return features[prefix], {tap: features[tap] for tap in inside}
+
+    forward: Callable[..., Any]
+    source: Callable[..., Any]
+    if taps:
+        forward = models.make_tapped_forward(model, taps, start=begin, **options)
+        source = models.make_tapped_forward(model, taps, start=begin)
+    else:
+        forward = models.make_forward(model, start=begin, **options)
+        source = models.make_forward(model, start=begin)
+
+    def references(variables, images, inputs, features):
+        found = {}
+        if minimised.needs_source:
+            own = variables["source"]
+            logits, taken = None, {}
+            if minimised.passes_source:
+                outputs, _ = source(own["params"], own["batch_stats"], inputs, train=False)
+                taken = dict(outputs) if isinstance(outputs, dict) else {LOGITS: outputs}
+                logits = taken.pop(LOGITS)
+                taken |= features
+            found["source"] = Reference(logits, taken, own["params"])
+        if minimised.teacher is not None:
+            theirs, teacher = variables["teacher"], minimised.teacher
+            pixels = _renormalised(images, spec, teacher)
+            logits, _ = teacher.forward(
+                theirs["params"], theirs["batch_stats"], pixels, train=False
+            )
+            found["teacher"] = Reference(logits)
+        return found
+
+    return Passes(forward, shared, references)
+
+
+def _renormalised(images: jax.Array, spec: Preprocessing, teacher: Teacher) -> jax.Array:
+    """Returns images normalised for this run as the teacher's input."""
+    if (tuple(spec.mean), tuple(spec.std)) == (teacher.mean, teacher.std):
+        return images
+    mean, std, theirs, scale = (
+        jnp.asarray(values, jnp.float32)[None, None, None, :]
+        for values in (spec.mean, spec.std, teacher.mean, teacher.std)
+    )
+    return (images * std + mean - theirs) / scale
+
+
+def exact_prefix(
+    model: Any, frozen_mask: Any, frozen_norms: Any, norm_policy: str, image_size: int
+) -> str | None:
+    """Returns the last boundary up to which the network is frozen and runs in training as in evaluation."""
+    try:
+        return features.choose_boundary(
+            model,
+            "auto",
+            frozen_mask=frozen_mask,
+            frozen_norms=frozen_norms,
+            norm_policy=norm_policy,
+            image_size=image_size,
+        )
+    except InputError:
+        return None
