@@ -346,7 +346,7 @@ def test_killed_and_resumed_with_every_kind_of_state(plain, tmp_path):
     killed = tmp_path / "killed"
     with subprocess.Popen([*command, str(killed)], env=environment) as process:
         limit = time.monotonic() + 300
-        while not list(killed.glob("checkpoints/[1-9]*")):
+        while not any(path.name.isdigit() for path in killed.glob("checkpoints/*")):
             assert process.poll() is None and time.monotonic() < limit
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -369,3 +369,28 @@ def test_checkpoints_hold_the_average_and_no_reference(plain, tmp_path):
     assert any(name.startswith("average/params/") for name in leaves)
     assert not any(name.startswith("references/") for name in leaves)
     assert averaging.AVERAGES == ("ema", "swa")
+
+
+def test_an_evaluation_is_of_the_weights_that_the_run_reports_on(tmp_path):
+    """The averaged ones here: the same numbers as in the result of the run."""
+    fields = {"data__validation_fraction": 0.0, "average__name": "swa", "average__start": 0.5}
+    run = tl_jax.finetune(config_of(**fields, average__every_steps=1), tmp_path / "run")
+    assert run.result["averaged"] is True
+    found = tl_jax.evaluate(run, tmp_path / "evaluated")["splits"]["test"]
+    assert found["loss"] == pytest.approx(run.result["splits"]["test"]["loss"], rel=1e-5)
+    live = tl_jax.finetune(config_of(data__validation_fraction=0.0), tmp_path / "live")
+    assert live.result["splits"]["test"]["loss"] != pytest.approx(found["loss"], rel=1e-3)
+    predicted = np.load(run.workdir / "predictions.npz")
+    assert len(predicted["labels"]) == found["examples"]
+
+
+def test_sweeps_and_probes_refuse_what_they_do_not_do(plain, tmp_path):
+    from tl_jax.runs import probe, sweep
+
+    fields = {"init__weights": str(plain), "freeze__strategy": "backbone", "cache__dir": ""}
+    with pytest.raises(InputError, match="the members of a sweep keep no averages"):
+        sweep.run(config_of(**fields, average__name="ema"), tmp_path / "sweep")
+    with pytest.raises(InputError, match=r"average\.name='ema', objective\.delta=0\.1: a probe"):
+        probe.run(
+            config_of(**fields, objective__delta=0.1, average__name="ema"), tmp_path / "probe"
+        )

@@ -59,6 +59,7 @@ def evaluate_run(
     fields, preprocessing = (json.loads(path.read_text()) for path in paths)
     config = completed(fields)
     held_out = config.data.validation_fraction or config.data.validation_split
+    reported = which is None
     which = which or ("best" if held_out else "latest")
     # The run's own checkpoint and preprocessing: where it started from may be gone.
     config.init.weights = ""
@@ -66,13 +67,29 @@ def evaluate_run(
     config.preprocess.resize = preprocessing["resize"]
     config.preprocess.interpolation = preprocessing["interpolation"]
     _change(config, changes, preprocessing)
-    variables, step = checkpointing.restore_params_and_step(run / "checkpoints", which)
+    names = results.class_names_of(run)
+    averaged = _averaged(run) if reported else None
+    if averaged is None:
+        variables, step = checkpointing.restore_params_and_step(run / "checkpoints", which)
+    else:
+        # Checkpoints hold what was averaged; the weights that the run reports on are in its export.
+        exported = completed(fields)
+        exported.init.weights, exported.init.head = str(run), "keep"
+        model = make_model(exported, len(names))
+        variables, step = weights.make_initial(exported, model, names).variables, averaged
+        which = "averaged"
     initial = weights.Initial(variables, preprocessing, None)
     # The step, too: the run may have been resumed since its last evaluation.
     record = {"checkpoint": str(run), "which": which, "step": step}
-    names = results.class_names_of(run)
     selection = f"the {which} checkpoint of {run}"
     return _evaluate(config, initial, workdir, selection, record, names, source)
+
+
+def _averaged(run: pathlib.Path) -> int | None:
+    """Returns the step whose averaged weights a finished run reports on; None where it reports on live ones."""
+    path = run / "result.json"
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    return result["selected_step"] if result.get("averaged") else None
 
 
 def _change(

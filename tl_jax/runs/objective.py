@@ -280,16 +280,17 @@ def make_passes(
             "expected no cache (--config.cache.boundary=)"
         )
     begin, shared = start, None
+    if prefix is not None and start is not None and order.index(prefix) <= order.index(start):
+        prefix = None
     if minimised.passes_source and prefix is not None:
-        if start is None or order.index(prefix) > order.index(start):
-            begin = prefix
-            inside = [tap for tap in taps if order.index(tap) <= order.index(prefix)]
-            taps = tuple(tap for tap in taps if tap not in inside)
-            frozen = models.make_tapped_forward(model, inside, start=start, stop=prefix)
+        begin = last = prefix
+        inside = [tap for tap in taps if order.index(tap) <= order.index(prefix)]
+        taps = tuple(tap for tap in taps if tap not in inside)
+        frozen = models.make_tapped_forward(model, inside, start=start, stop=prefix)
 
-            def shared(params, batch_stats, images):
-                features, _ = frozen(params, batch_stats, images, train=False)
-                return features[prefix], {tap: features[tap] for tap in inside}
+        def shared(params, batch_stats, images):
+            features, _ = frozen(params, batch_stats, images, train=False)
+            return features[last], {tap: features[tap] for tap in inside}
 
     forward: Callable[..., Any]
     source: Callable[..., Any]

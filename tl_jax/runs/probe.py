@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from tl_jax import reporting
-from tl_jax.config import check
+from tl_jax.config import check, default_config, flat
 from tl_jax.errors import InputError
 from tl_jax.runs import activation_cache, results
 from tl_jax.runs.run_folder import RunFolder
@@ -43,6 +43,7 @@ def run(
     """
     began = time.perf_counter()
     check(config)
+    _check_objective(config)
     strengths = _strengths(config.probe)
 
     def prepared() -> Setup:
@@ -60,6 +61,18 @@ def run(
             activation_cache.use(setup, stop_requested), folder, strengths, parameters, began
         ),
     )
+
+
+def _check_objective(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError where the config asks for more than the cross-entropy with L2 that L-BFGS minimises."""
+    fields, defaults = flat(config), flat(default_config())
+    names = [name for name in fields if name.startswith("objective.") or name == "average.name"]
+    changed = [f"{name}={fields[name]!r}" for name in names if fields[name] != defaults[name]]
+    if changed:
+        raise InputError(
+            f"{', '.join(changed)}: a probe minimises cross-entropy with L2 strengths (config.probe), and has no "
+            "averages; expected the defaults"
+        )
 
 
 def _strengths(options: ml_collections.ConfigDict) -> tuple[float, ...]:

@@ -137,6 +137,10 @@ def _check(setup: Setup, grid: Grid) -> None:
             f"sweep.seed={list(grid.seeds)} with init.weights='': the frozen part would be another one "
             "for every seed; expected pretrained weights, or one seed"
         )
+    if setup.averaging is not None:
+        problems.append(
+            f"average.name={setup.config.average.name}: the members of a sweep keep no averages; expected ''"
+        )
     if setup.config.cache.storage != "device":
         problems.append(
             f"cache.storage={setup.config.cache.storage}: the members of a sweep gather their batches on "

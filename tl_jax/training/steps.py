@@ -111,7 +111,8 @@ def make_train_step(
         return loss, (batch_stats, measured)
 
     def gradients(state, batch_stats, rows, key):
-        inputs, shared = rows["image"], {}
+        inputs = rows["image"]
+        shared: dict[str, jax.Array] = {}
         if passes.shared is not None:
             inputs, shared = passes.shared(state.params, batch_stats, rows["image"])
         references = passes.references(state.references, rows["image"], inputs, shared)
