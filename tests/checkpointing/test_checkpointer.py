@@ -64,6 +64,25 @@ def test_restores_the_same_structure_and_bits(checkpointer):
     assert_same_bits(checkpointer.restore_latest(make_state()), state)
 
 
+def test_what_earlier_versions_kept_besides_is_left_out(checkpointer):
+    """The norm of the last gradient, and the start of L2-SP, were states of the optimizer."""
+    state = make_state(step=12)
+    older = {"norm": jnp.float32(3.0), "start": {"stem": {"kernel": jnp.ones(2)}}}
+    checkpointer.save(state.replace(opt_state=(state.opt_state, older)))
+    restored = checkpointer.restore_latest(state.replace(opt_state=(state.opt_state, {})))
+    assert_same_bits(restored.opt_state[0], state.opt_state)
+
+
+def test_references_are_in_no_checkpoint_and_come_from_the_template(checkpointer):
+    references = {"source": {"params": {"stem": jnp.ones(2)}}}
+    checkpointer.save(make_state(step=12).replace(references=references))
+    template = make_state().replace(references={"source": {"params": {"stem": jnp.zeros(2)}}})
+    assert_same_bits(
+        checkpointer.restore_latest(template),
+        make_state(step=12).replace(references=template.references),
+    )
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -127,6 +127,16 @@ def test_an_older_config_keeps_its_values_and_gets_the_others():
     assert (config.seed, config.data.workers, config.report.mistakes) == (7, 0, 25)
 
 
+def test_fields_of_other_names_in_earlier_versions():
+    fields = {"optim": {"l2_sp": 0.5, "learning_rate": 0.2}, "objective": {"weight": 2.0}}
+    config = configs.completed(fields)
+    assert (config.objective.l2_sp, config.objective.weight) == (0.5, 2.0)
+    assert config.optim.learning_rate == 0.2 and "l2_sp" not in config.optim
+    assert fields["optim"]["l2_sp"] == 0.5  # what was given is not changed
+    with pytest.raises(InputError, match=r"'optim\.l2_sp': it is objective\.l2_sp now"):
+        tl_jax.default_config(optim__l2_sp=0.5)
+
+
 def test_what_cannot_change_a_number_is_no_part_of_a_run():
     identity = configs.identity_of(tl_jax.default_config(optim__schedule="constant"))
     assert {"report.html", "data.workers", "cache.dir"} <= set(identity.without_effect)

@@ -181,16 +181,31 @@ def test_a_folder_of_a_version_without_a_field(tmp_path, capsys):
     config = config_of(2)
     training.run(config, tmp_path / "run")
     fields = stored(tmp_path / "run")
-    del fields["cache"], fields["optim"]["l2_sp"], fields["report"]["mistakes"]
+    del fields["cache"], fields["objective"]["l2_sp"], fields["report"]["mistakes"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(fields))
     training.run(config, tmp_path / "run")
     assert "run is finished" in capsys.readouterr().out
     config.train.steps = 3
     assert training.run(config, tmp_path / "run")["steps"] == 3
-    assert stored(tmp_path / "run")["optim"]["l2_sp"] == 0.0
+    assert stored(tmp_path / "run")["objective"]["l2_sp"] == 0.0
     (tmp_path / "run" / "config.json").write_text(json.dumps(fields))
     config.objective.l2_sp = 0.5
-    with pytest.raises(InputError, match=r"optim\.l2_sp: 0\.0 in the folder, 0\.5 given"):
+    with pytest.raises(InputError, match=r"objective\.l2_sp: 0\.0 in the folder, 0\.5 given"):
+        training.run(config, tmp_path / "run")
+
+
+def test_a_folder_of_a_version_with_other_names(tmp_path, capsys):
+    """L2-SP and label smoothing were fields of `optim`; a run goes on where the values are the same."""
+    config = config_of(2, objective__l2_sp=0.25, objective__label_smoothing=0.1)
+    training.run(config, tmp_path / "run")
+    fields = stored(tmp_path / "run")
+    fields["optim"] |= {name: fields["objective"][name] for name in ("l2_sp", "label_smoothing")}
+    del fields["objective"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(fields))
+    training.run(config, tmp_path / "run")
+    assert "run is finished" in capsys.readouterr().out
+    config.objective.l2_sp = 0.5
+    with pytest.raises(InputError, match=r"objective\.l2_sp: 0\.25 in the folder, 0\.5 given"):
         training.run(config, tmp_path / "run")
 
 

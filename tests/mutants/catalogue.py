@@ -24,6 +24,8 @@ SCHEDULES = "tl_jax/optim/schedules.py"
 BATCH_NORM = "tl_jax/models/batch_norm.py"
 BLOCKS = "tl_jax/models/blocks.py"
 STEPS = "tl_jax/training/steps.py"
+OBJECTIVE = "tl_jax/runs/objective.py"
+TERMS = "tl_jax/objectives/terms.py"
 METRICS = "tl_jax/training/metrics.py"
 
 TEST_ORDER = ("tests/properties/test_order.py",)
@@ -34,6 +36,9 @@ TEST_RESULTS = ("tests/wiring/test_results.py",)
 TEST_TRANSFORMS = ("tests/optim/test_transforms.py",)
 TEST_SCHEDULES = ("tests/optim/test_schedules.py", "tests/properties/test_schedules.py")
 TEST_PORT = ("tests/properties/test_port.py", "tests/porting/test_port.py")
+TEST_TERMS = ("tests/objectives/test_terms.py",)
+TEST_OBJECTIVES = ("tests/runs/test_objectives.py",)
+TEST_AVERAGING = ("tests/training/test_averaging.py",)
 TEST_API = ("tests/runs/test_api.py",)
 TEST_CONFIG = ("tests/config/test_table.py",)
 TEST_FREEZING = ("tests/test_freezing.py",)
@@ -42,22 +47,22 @@ SURVIVORS = [
     Mutant(
         "assembly-nesterov-not-passed",
         OPTIMISATION,
-        "nesterov=section.nesterov,",
-        "nesterov=False,",
+        "rule = optim.Rule(**values)",
+        'rule = optim.Rule(**values | {"nesterov": False})',
         field("optim.nesterov=True"),
     ),
     Mutant(
         "assembly-clip-norm-not-passed",
         OPTIMISATION,
-        "clip_norm=section.clip_norm,",
-        "clip_norm=0.0,",
+        "rule = optim.Rule(**values)",
+        'rule = optim.Rule(**values | {"clip_norm": 0.0})',
         field("optim.clip_norm=1.0"),
     ),
     Mutant(
         "assembly-decay-bias-and-norm-not-passed",
         OPTIMISATION,
-        "decay_bias_and_norm=section.decay_bias_and_norm,",
-        "decay_bias_and_norm=False,",
+        "rule = optim.Rule(**values)",
+        'rule = optim.Rule(**values | {"decay_bias_and_norm": False})',
         field("optim.decay_bias_and_norm=True"),
     ),
     Mutant(
@@ -83,10 +88,10 @@ SURVIVORS = [
     ),
     Mutant(
         "run-label-smoothing-ignored",
-        SETUP,
-        "label_smoothing=config.optim.label_smoothing,",
-        "label_smoothing=0.0,",
-        field("optim.label_smoothing=0.1"),
+        OBJECTIVE,
+        "main = objectives.CrossEntropy(smoothing)",
+        "main = objectives.CrossEntropy()",
+        field("objective.label_smoothing=0.1"),
     ),
     Mutant(
         "run-batch-norm-policy-ignored",
@@ -120,15 +125,15 @@ SURVIVORS = [
     Mutant(
         "sweep-label-smoothing-ignored",
         MEMBERS,
-        'label_smoothing=(grid.fixed | scalars)["label_smoothing"],',
-        "label_smoothing=setup.config.optim.label_smoothing,",
+        'for name in ("label_smoothing", "l2_sp")',
+        'for name in ("l2_sp",)',
         TEST_SWEEP,
     ),
     Mutant(
         "sweep-l2-sp-ignored",
         MEMBERS,
         'l2_sp=values["l2_sp"],',
-        "l2_sp=setup.config.optim.l2_sp,",
+        "l2_sp=setup.config.objective.l2_sp,",
         TEST_SWEEP,
     ),
     Mutant(
@@ -777,15 +782,15 @@ OTHERS = [
     Mutant(
         "optim-decay-on-biases",
         TRANSFORMS,
-        "weight_decay if decay_bias_and_norm or _is_kernel(leaf) else 0.0",
-        "weight_decay",
+        "if not (rule.decay_bias_and_norm or _is_kernel(leaf)):",
+        "if False:",
         TEST_TRANSFORMS,
     ),
     Mutant(
         "optim-clip-after-decay",
         TRANSFORMS,
-        "        _record_and_clip(clip_norm),\n        *steps,\n",
-        "        *steps,\n        _record_and_clip(clip_norm),\n",
+        "        _clip(rule.clip_norm),\n        *steps,\n",
+        "        *steps,\n        _clip(rule.clip_norm),\n",
         TEST_TRANSFORMS,
     ),
     Mutant(
@@ -797,29 +802,29 @@ OTHERS = [
     ),
     Mutant(
         "optim-l2-sp-from-zero",
-        TRANSFORMS,
-        "toward = g + l2_sp * (w - start)",
-        "toward = g + l2_sp * w",
-        TEST_TRANSFORMS,
+        TERMS,
+        "jnp.square(params[name] - leaf)",
+        "jnp.square(params[name])",
+        TEST_TERMS,
     ),
     Mutant(
         "optim-l2-sp-pulls-the-head",
-        TRANSFORMS,
-        'leaf.split("/", 1)[0] != "head"',
-        "True",
-        TEST_TRANSFORMS,
+        TERMS,
+        'if name.split("/")[0] != "head"',
+        "if True",
+        TEST_TERMS,
     ),
     Mutant(
         "optim-adamw-decay-before-adam",
         TRANSFORMS,
-        "steps = [_scale_by_adam(b1, b2, eps), decay]",
-        "steps = [decay, _scale_by_adam(b1, b2, eps)]",
+        "steps = [_scale_by_adam(rule.b1, rule.b2, rule.eps), decay]",
+        "steps = [decay, _scale_by_adam(rule.b1, rule.b2, rule.eps)]",
         TEST_TRANSFORMS,
     ),
     Mutant(
         "optim-nesterov-ignored",
         TRANSFORMS,
-        "optax.trace(momentum, nesterov)",
+        "optax.trace(momentum, rule.nesterov)",
         "optax.trace(momentum)",
         TEST_TRANSFORMS,
     ),
@@ -1309,6 +1314,154 @@ OTHERS = [
         "self._pixels.file(int(index if self._rows is None else self._rows[index]))",
         "self._pixels.file(int(index))",
         ("tests/data/test_folder.py",),
+    ),
+    Mutant(
+        "optim-head-loses-its-decay-beside-l2-sp",
+        TRANSFORMS,
+        'if leaf.split("/", 1)[0] == "head":',
+        "if False:",
+        TEST_TRANSFORMS,
+    ),
+    Mutant(
+        "optim-own-transformation-sees-frozen-leaves",
+        TRANSFORMS,
+        "optax.transforms.selective_transform(tx, freeze_mask=frozen_mask)",
+        "tx",
+        (*TEST_TRANSFORMS, *TEST_FREEZING),
+    ),
+    Mutant(
+        "delta-without-attention",
+        TERMS,
+        "squares if attention is None else",
+        "squares if True else",
+        TEST_TERMS,
+    ),
+    Mutant("delta-not-halved", TERMS, "total += 0.5 *", "total +=", TEST_TERMS),
+    Mutant(
+        "distillation-without-its-factor",
+        TERMS,
+        "self.temperature**2 * divergence",
+        "divergence",
+        TEST_TERMS,
+    ),
+    Mutant(
+        "distillation-turned-around",
+        TERMS,
+        "jnp.exp(theirs) * (theirs - ours)",
+        "jnp.exp(ours) * (ours - theirs)",
+        TEST_TERMS,
+    ),
+    Mutant(
+        "objectives-weights-ignored",
+        "tl_jax/objectives/contract.py",
+        "value = weight * value",
+        "value = 1.0 * value",
+        TEST_TERMS,
+    ),
+    Mutant(
+        "objective-l2-sp-not-added",
+        OBJECTIVE,
+        "terms.append((l2_sp, objectives.L2SP()))",
+        "pass",
+        field("objective.l2_sp=0.1"),
+    ),
+    Mutant(
+        "objective-delta-boundaries-ignored",
+        OBJECTIVE,
+        "return given or tuple(known[:-1])",
+        "return tuple(known[:-1])",
+        field("objective.delta_boundaries=('stage1',)"),
+    ),
+    Mutant(
+        "objective-temperature-not-passed",
+        OBJECTIVE,
+        "objectives.Distillation(section.temperature)",
+        "objectives.Distillation()",
+        field("objective.temperature=2.0"),
+    ),
+    Mutant(
+        "objective-weight-not-passed",
+        OBJECTIVE,
+        "terms.append((section.weight, main))",
+        "terms.append((1.0, main))",
+        field("objective.weight=0.5"),
+    ),
+    Mutant(
+        "objective-teacher-sees-the-pixels-of-the-student",
+        OBJECTIVE,
+        "pixels = _renormalised(images, spec, teacher)",
+        "pixels = images",
+        TEST_OBJECTIVES,
+    ),
+    Mutant(
+        "objective-source-in-training-mode",
+        OBJECTIVE,
+        'source(own["params"], own["batch_stats"], inputs, train=False)',
+        'source(own["params"], own["batch_stats"], inputs, train=True)',
+        TEST_OBJECTIVES,
+    ),
+    Mutant(
+        "average-never-updated",
+        STEPS,
+        "new = new.replace(average=averaging.update(new))",
+        "pass",
+        (*field("average.name=ema"), *TEST_OBJECTIVES),
+    ),
+    Mutant(
+        "average-ema-without-warm-up",
+        "tl_jax/training/averaging.py",
+        "jnp.minimum(self.decay, (1 + n) / (10 + n))",
+        "jnp.float32(self.decay)",
+        TEST_AVERAGING,
+    ),
+    Mutant(
+        "average-swa-samples-every-update",
+        "tl_jax/training/averaging.py",
+        "& ((state.step - self.first) % self.every == 0)",
+        "",
+        TEST_AVERAGING,
+    ),
+    Mutant(
+        "average-frozen-statistics-too",
+        "tl_jax/training/averaging.py",
+        'if name.rpartition("/")[0] not in kept',
+        "if True",
+        TEST_AVERAGING,
+    ),
+    Mutant(
+        "average-statistics-not-estimated-again",
+        "tl_jax/runs/averages.py",
+        "if averages.needs_statistics:",
+        "if False:",
+        TEST_OBJECTIVES,
+    ),
+    Mutant(
+        "average-not-reported-on",
+        "tl_jax/runs/training.py",
+        "state = state.replace(**candidate)",
+        "pass",
+        TEST_OBJECTIVES,
+    ),
+    Mutant(
+        "average-start-not-passed",
+        "tl_jax/runs/averages.py",
+        "round(section.start * total_steps)",
+        "round(0.75 * total_steps)",
+        field("average.start=0.5"),
+    ),
+    Mutant(
+        "checkpoint-keeps-references",
+        "tl_jax/checkpointing/checkpointer.py",
+        "_on_host(_flatten(state.without_references()))",
+        "_on_host(_flatten(state))",
+        TEST_OBJECTIVES,
+    ),
+    Mutant(
+        "config-old-names-not-read",
+        "tl_jax/config/access.py",
+        "found.setdefault(new_section, {})[new_last] = found[section].pop(last)",
+        "found[section].pop(last)",
+        TEST_CONFIG,
     ),
 ]
 
