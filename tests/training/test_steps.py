@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tl_jax import freezing, models, optim
-from tl_jax.augment import preprocessing
+from tl_jax.augment import augmentation, preprocessing
 from tl_jax.errors import InputError
 from tl_jax.training import steps
 from tl_jax.training.state import TrainState
@@ -110,11 +110,12 @@ def test_every_trainable_leaf_of_a_network_moves():
     mask = freezing.frozen_mask(params, "up_to:stage1")
     norms = freezing.frozen_norms(params, mask)
     forward = models.make_forward(model, frozen_norms=norms)
-    spec = preprocessing.Preprocessing(8, crop_padding=1, flip=True)
+    spec = preprocessing.Preprocessing(8)
+    augmented = augmentation.Augmentation(crop_padding=1, flip=True)
     tx = optim.make_optimizer(params, lambda step: 0.1, weight_decay=1e-3, frozen_mask=mask)
     step = jax.jit(
         steps.make_train_step(
-            forward, preprocessing.make_train_transform(spec), tx, frozen_mask=mask
+            forward, augmentation.make_train_transform(spec, augmented), tx, frozen_mask=mask
         )
     )
     state = TrainState(jnp.int32(0), jnp.int32(0), params, batch_stats, tx.init(params))
@@ -253,14 +254,15 @@ def test_head_only_training_costs_the_forward_pass(record_property):
         lambda key: models.init_variables(model, key, (1, 32, 32, 3)), jax.random.key(0)
     )
     params, batch_stats = variables["params"], variables["batch_stats"]
-    spec = preprocessing.Preprocessing(32, crop_padding=4, flip=True)
+    spec = preprocessing.Preprocessing(32)
+    augmented = augmentation.Augmentation(crop_padding=4, flip=True)
     mask = freezing.frozen_mask(params, "backbone")
     forward = models.make_forward(model, frozen_norms=freezing.frozen_norms(params, mask))
     tx = optim.make_optimizer(
         params, lambda step: 0.1, weight_decay=1e-4, clip_norm=1.0, frozen_mask=mask
     )
     step = steps.make_train_step(
-        forward, preprocessing.make_train_transform(spec), tx, frozen_mask=mask
+        forward, augmentation.make_train_transform(spec, augmented), tx, frozen_mask=mask
     )
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
     state = TrainState(scalar, scalar, params, batch_stats, jax.eval_shape(tx.init, params))

@@ -27,11 +27,44 @@ def cross_entropy(
 
     Source: label smoothing, Szegedy et al. 2015 (arXiv:1512.00567), section 7.
     """
-    known = not isinstance(label_smoothing, jax.Array)
-    if known and not 0 <= label_smoothing < 1:
-        raise InputError(f"label_smoothing is {label_smoothing!r}, expected a number in [0, 1)")
+    known = _check_smoothing(label_smoothing)
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     loss = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
     if not known or label_smoothing:
         loss = (1 - label_smoothing) * loss - label_smoothing * jnp.mean(log_probs, axis=-1)
     return loss
+
+
+def soft_cross_entropy(
+    logits: jax.Array, targets: jax.Array, label_smoothing: float | jax.Array = 0.0
+) -> jax.Array:
+    """Returns the softmax cross-entropy of each example against probabilities of the classes, in float32.
+
+    The target distribution is `(1 - label_smoothing) * targets` plus `label_smoothing / K` on every class,
+    which is `torch.nn.functional.cross_entropy`'s definition for probabilities.
+
+    Args:
+        logits: [B, K], any float dtype.
+        targets: float [B, K], rows that sum to 1.
+        label_smoothing: in [0, 1); an array, such as a traced scalar, is not checked.
+
+    Returns:
+        float32 [B].
+
+    Raises:
+        InputError: if `label_smoothing` is outside [0, 1).
+    """
+    known = _check_smoothing(label_smoothing)
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    loss = -jnp.sum(targets.astype(jnp.float32) * log_probs, axis=-1)
+    if not known or label_smoothing:
+        loss = (1 - label_smoothing) * loss - label_smoothing * jnp.mean(log_probs, axis=-1)
+    return loss
+
+
+def _check_smoothing(label_smoothing: float | jax.Array) -> bool:
+    """Returns whether the number is known; InputError where it is and is out of range."""
+    known = not isinstance(label_smoothing, jax.Array)
+    if known and not 0 <= label_smoothing < 1:
+        raise InputError(f"label_smoothing is {label_smoothing!r}, expected a number in [0, 1)")
+    return known

@@ -12,8 +12,9 @@ import numpy as np
 
 from tl_jax import console
 from tl_jax import data as data_sets
+from tl_jax.augment import Mixing, Operation
+from tl_jax.runs import augmentation, training
 from tl_jax.runs import evaluate as evaluation
-from tl_jax.runs import training
 from tl_jax.runs.finished import Run, load_run
 from tl_jax.runs.parts import Parts
 from tl_jax.runs.recording import Callback
@@ -29,6 +30,8 @@ def finetune(
     *,
     data: Data | None = None,
     class_names: tuple[str, ...] = (),
+    operations: Sequence[Operation | str] | None = None,
+    mixing: Sequence[Mixing | str] | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = False,
 ) -> Run:
@@ -44,6 +47,9 @@ def finetune(
             ...}, optionally with "validation"; a data set's name; or a `data.Source`. None: as
             `config.data.name` says. Images are uint8 [N, H, W, 3], labels integers [N].
         class_names: of arrays; none: the numbers up to the highest label.
+        operations: of the training images, in order: names such as "rotation=15", and own ones as
+            `augment.Operation`; they become `config.augment.operations`. None: as that says.
+        mixing: of the training batches, likewise `config.augment.mixing`, with `augment.Mixing`.
         callbacks: each called as `callback(step, split, metrics)` whenever metrics are logged: completed
             updates, "train" or "validation", and a dict such as {"loss": 0.1, "top1_accuracy": 0.9}.
         progress: whether what a command prints is printed.
@@ -60,9 +66,12 @@ def finetune(
     """
     config = config.copy_and_resolve_references()
     source = _open(config, data, class_names)
+    own_operations = augmentation.take(config, "operations", operations)
+    own_mixings = augmentation.take(config, "mixing", mixing)
+    parts = Parts(source, operations=own_operations, mixings=own_mixings)
     path = pathlib.Path(workdir).expanduser()
     with console.verbosity("normal" if progress else "silent"), _Interrupts() as stop_requested:
-        training.run(config, path, stop_requested, Parts(source), callbacks)
+        training.run(config, path, stop_requested, parts, callbacks)
     return load_run(path)
 
 

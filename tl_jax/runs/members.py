@@ -166,6 +166,7 @@ def make_train_step(
             frozen_mask=suffix(setup, setup.optimisation.frozen_mask),
             label_smoothing=(grid.fixed | scalars)["label_smoothing"],
             accumulation=setup.config.optim.accumulation,
+            mixing=setup.mixing,
         )
 
     return make_step

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from tl_jax import data
+from tl_jax import augment, data
 
 # In a config, `own:NAME` stands for an object that is not registered and must be given again to resume the run.
 OWN = "own:"
@@ -15,9 +15,13 @@ class Parts:
 
     Attributes:
         source: of the data; None: what `data.name` says.
+        operations: those that `augment.operations` calls `own:NAME=STRENGTH`.
+        mixings: those that `augment.mixing` calls so.
     """
 
     source: data.Source | None = None
+    operations: tuple[augment.Operation, ...] = ()
+    mixings: tuple[augment.Mixing, ...] = ()
 
 
 NOTHING_GIVEN = Parts()

@@ -20,9 +20,11 @@ from tl_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
 Forward = Callable[..., tuple[jax.Array, dict[str, Any]]]
+Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
-# Folded into an update's key for dropout; positions in the batch, which key augmentation, stay far below.
+# Folded into an update's key for dropout and mixing; positions in the batch, which key augmentation, stay far below.
 _DROPOUT = 2**31 - 1
+_MIXING = 2**31 - 2
 
 
 def check_accumulation(batch_size: int, accumulation: int, num_devices: int = 1) -> None:
@@ -44,6 +46,7 @@ def make_train_step(
     frozen_mask: dict[str, Any],
     label_smoothing: float | jax.Array = 0.0,
     accumulation: int = 1,
+    mixing: Mix | None = None,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the pure `train_step(state, batch) -> (state, metrics)`.
@@ -61,15 +64,19 @@ def make_train_step(
         accumulation: microbatches whose mean gradient makes one update. Microbatch `j` holds the rows
             `j, j + accumulation, ...`, so that it stays spread over all devices; BatchNorm sees one
             microbatch at a time and updates its running statistics after each.
+        mixing: `(key, images, labels) -> (images, targets float32 [B, K])`, of the whole batch before it is
+            split; its key is that of the update with 2**31 - 2 folded in. See `augment.mixing.make_mixing`.
         axis_name: the mapped axis to average over (pmap); None where arrays are global (jit).
 
-    Metrics: `loss` (mean training loss, smoothing included), `top1_accuracy` in [0, 1], `grad_norm` (global
-    norm of the trainable gradient before clipping).
+    Metrics: `loss` (mean training loss, smoothing included), `top1_accuracy` in [0, 1] (of mixed targets the
+    most probable class counts), `grad_norm` (global norm of the trainable gradient before clipping).
     """
 
     def loss_fn(params, batch_stats, images, labels, key):
         logits, batch_stats = forward(params, batch_stats, images, train=True, key=key)
-        loss = losses.cross_entropy(logits, labels, label_smoothing).mean()
+        cross_entropy = losses.cross_entropy if mixing is None else losses.soft_cross_entropy
+        loss = cross_entropy(logits, labels, label_smoothing).mean()
+        labels = labels if mixing is None else labels.argmax(-1)
         accuracy = (logits.argmax(-1) == labels).astype(jnp.float32).mean()
         return loss, (batch_stats, {"loss": loss, "top1_accuracy": accuracy})
 
@@ -103,11 +110,13 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-        images = transform(key, batch["position"], batch["image"])
+        images, labels = transform(key, batch["position"], batch["image"]), batch["label"]
+        if mixing is not None:
+            images, labels = mixing(jax.random.fold_in(key, _MIXING), images, labels)
         dropout_key = jax.random.fold_in(key, _DROPOUT)
         compute = gradients if accumulation == 1 else accumulated
         grads, batch_stats, measured = compute(
-            state.params, state.batch_stats, images, batch["label"], dropout_key
+            state.params, state.batch_stats, images, labels, dropout_key
         )
         if axis_name is not None:
             grads, measured = jax.lax.pmean((grads, measured), axis_name)
