@@ -23,7 +23,8 @@ def random_erasing(key: jax.Array, image: jax.Array, strength: float) -> jax.Arr
 
     Source: Zhong et al. 2017 (arXiv:1708.04896), algorithm 1; sampled as torchvision's `RandomErasing`.
     """
-    return erase(image, draw_box(key, *image.shape[:2], strength))
+    height, width = image.shape[:2]
+    return erase(image, draw_box(key, height, width, strength))
 
 
 def draw_box(key: jax.Array, height: int, width: int, probability: float) -> jax.Array:

@@ -49,7 +49,7 @@ def rotate(image: jax.Array, angle: jax.Array | float) -> jax.Array:
 
     def pixels(row: jax.Array, column: jax.Array) -> jax.Array:
         row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
-        return image.at[row, column].get(mode="promise_in_bounds")
+        return jnp.asarray(image).at[row, column].get(mode="promise_in_bounds")
 
     above = _between(pixels(top, left), pixels(top, left + 1), right[..., None])
     below = _between(pixels(top + 1, left), pixels(top + 1, left + 1), right[..., None])
@@ -61,7 +61,8 @@ def random_resized_crop(key: jax.Array, image: jax.Array, strength: float) -> ja
 
     Source: Szegedy et al. 2014 (arXiv:1409.4842), section 6; sampled as torchvision's `RandomResizedCrop`.
     """
-    return resized_crop(image, draw_crop(key, *image.shape[:2], strength))
+    height, width = image.shape[:2]
+    return resized_crop(image, draw_crop(key, height, width, strength))
 
 
 def draw_crop(key: jax.Array, height: int, width: int, least: float) -> jax.Array:
@@ -98,8 +99,10 @@ def resized_crop(image: jax.Array, box: jax.Array) -> jax.Array:
     top, left, box_height, box_width = box
     rows, down = _sources(height, top, box_height)
     columns, right = _sources(width, left, box_width)
-    image = _between(*(_take(image, row, 0) for row in rows), down[:, None, None])
-    return _between(*(_take(image, column, 1) for column in columns), right[None, :, None])
+    above, below = (_take(image, row, 0) for row in rows)
+    image = _between(above, below, down[:, None, None])
+    before, after = (_take(image, column, 1) for column in columns)
+    return _between(before, after, right[None, :, None])
 
 
 def _largest(height: int, width: int) -> tuple[int, int]:
@@ -130,7 +133,7 @@ def _neighbours(place: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _take(image: jax.Array, indices: jax.Array, axis: int) -> jax.Array:
     where = (indices,) if axis == 0 else (slice(None), indices)
-    return image.at[where].get(mode="promise_in_bounds")
+    return jnp.asarray(image).at[where].get(mode="promise_in_bounds")
 
 
 def _between(first: jax.Array, second: jax.Array, weight: jax.Array) -> jax.Array:
