@@ -46,19 +46,20 @@ def adjust(
         saturation: factor of the distance to the pixel's grey value.
         hue: turn of the hue, a share of the circle.
     """
-    image = _clip(image * brightness)
-    mean = _grey(image).mean()
-    image = _clip(mean + contrast * (image - mean))
-    grey = _grey(image)
-    image = _clip(grey + saturation * (image - grey))
-    return turn_hue(image, hue)
+    # Channel by channel: three values side by side keep a CPU from using its vector instructions.
+    red, green, blue = (_clip(image[..., channel] * brightness) for channel in range(3))
+    mean = _grey(red, green, blue).mean()
+    red, green, blue = (_clip(mean + contrast * (one - mean)) for one in (red, green, blue))
+    grey = _grey(red, green, blue)
+    channels = (_clip(grey + saturation * (one - grey)) for one in (red, green, blue))
+    return turn_hue(jnp.stack([*channels], -1), hue)
 
 
 def turn_hue(image: jax.Array, share: jax.Array | float) -> jax.Array:
     """Returns the image with every hue turned by a share of the circle; value and saturation in HSV stay."""
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
-    value = image.max(-1)
-    spread = value - image.min(-1)
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    spread = value - jnp.minimum(jnp.minimum(red, green), blue)
     scale = jnp.where(spread > 0, spread, 1.0)
     # In sixths of the circle; any hue will do for grey.
     hue = jnp.where(
@@ -66,17 +67,21 @@ def turn_hue(image: jax.Array, share: jax.Array | float) -> jax.Array:
         (green - blue) / scale,
         jnp.where(value == green, 2 + (blue - red) / scale, 4 + (red - green) / scale),
     )
-    turned = hue + 6 * share
-    # Source: https://en.wikipedia.org/wiki/HSL_and_HSV, "HSV to RGB alternative".
-    places = (turned[..., None] + jnp.array([5.0, 3.0, 1.0])[None, None, :]) % 6
-    share_of_spread = jnp.clip(jnp.minimum(places, 4 - places), 0.0, 1.0)
-    return value[..., None] - spread[..., None] * share_of_spread
+    hue = hue + 6 * share
+
+    def channel(place: float) -> jax.Array:
+        # Source: https://en.wikipedia.org/wiki/HSL_and_HSV, "HSV to RGB alternative". The remainder by hand:
+        # that of floats is a call for each value on CPUs.
+        turned = hue + place
+        turned = turned - 6 * jnp.floor(turned / 6)
+        return value - spread * jnp.clip(jnp.minimum(turned, 4 - turned), 0.0, 1.0)
+
+    return jnp.stack([channel(5.0), channel(3.0), channel(1.0)], -1)
 
 
-def _grey(image: jax.Array) -> jax.Array:
-    """Returns the grey values [H, W, 1]."""
-    return (image * jnp.array(_GREY)[None, None, :]).sum(-1, keepdims=True)
+def _grey(red: jax.Array, green: jax.Array, blue: jax.Array) -> jax.Array:
+    return _GREY[0] * red + _GREY[1] * green + _GREY[2] * blue
 
 
-def _clip(image: jax.Array) -> jax.Array:
-    return jnp.clip(image, 0.0, 255.0)
+def _clip(values: jax.Array) -> jax.Array:
+    return jnp.clip(values, 0.0, 255.0)
