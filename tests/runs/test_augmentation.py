@@ -25,6 +25,10 @@ NAMES = {
 }
 
 
+def made(**fields):
+    return tiny_config(**{"data__validation_fraction": 0.1} | fields)
+
+
 def darken(key, image, strength):
     return image * (1 - strength * jax.random.uniform(key))
 
@@ -40,7 +44,7 @@ NEXT = augment.Mixing("with_the_next", with_the_next, 0.25)
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
-    config = tiny_config(**NAMES, train__steps=8, train__updates_per_dispatch=1)
+    config = made(**NAMES, train__steps=8, train__updates_per_dispatch=1)
     training.run(config, tmp_path / "whole")
     asked = iter([False] * 3 + [True] * 100)
     with pytest.raises(Stopped) as stopped:
@@ -51,7 +55,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     assert_same_bits(tmp_path / "run", tmp_path / "whole")
     assert metric_lines(tmp_path / "run") == metric_lines(tmp_path / "whole")
     other = training.run(
-        tiny_config(**NAMES | {"augment__mixing": ()}, train__steps=8), tmp_path / "other"
+        made(**NAMES | {"augment__mixing": ()}, train__steps=8), tmp_path / "other"
     )
     assert other["splits"]["test"]["loss"] != result["splits"]["test"]["loss"]
 
@@ -59,9 +63,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
 def test_eight_devices_train_as_one(tmp_path):
     losses = {}
     for devices in (1, 8):
-        config = tiny_config(
-            **NAMES, parallel__devices=devices, data__batch_size=16, train__steps=4
-        )
+        config = made(**NAMES, parallel__devices=devices, data__batch_size=16, train__steps=4)
         training.run(config, tmp_path / str(devices))
         losses[devices] = [line["loss"] for line in metric_lines(tmp_path / str(devices))]
     assert len(losses[1]) == 4
@@ -69,7 +71,7 @@ def test_eight_devices_train_as_one(tmp_path):
 
 
 def test_objects_are_recorded_by_name_and_given_again(tmp_path):
-    config = tiny_config(train__steps=2)
+    config = made(train__steps=2)
     given = {"operations": ["rotation=5", DARKEN], "mixing": [NEXT]}
     run = tl_jax.finetune(config, tmp_path / "run", **given)
     assert run.config.augment.operations == ["rotation=5", "own:darken=0.5"]
@@ -92,7 +94,7 @@ def test_what_objects_do_reaches_the_updates(tmp_path):
     for number, given in enumerate(
         [{}, {"operations": [DARKEN]}, {"mixing": [NEXT]}, {"operations": [], "mixing": []}]
     ):
-        tl_jax.finetune(tiny_config(train__steps=2), tmp_path / str(number), **given)
+        tl_jax.finetune(made(train__steps=2), tmp_path / str(number), **given)
         losses.append(metric_lines(tmp_path / str(number))[0]["loss"])
     assert losses[0] == losses[3] and len(set(losses)) == 3
 
@@ -102,15 +104,13 @@ def test_registered_names_are_those_of_objects(tmp_path, monkeypatch):
         monkeypatch.setattr(table, "entries", dict(table.entries))
     augment.register_operation("darken", darken)
     augment.register_mixing("with_the_next", with_the_next)
-    config = tiny_config(
+    config = made(
         train__steps=2,
         augment__operations=("darken=0.5",),
         augment__mixing=("with_the_next=0.25",),
     )
     training.run(config, tmp_path / "named")
-    tl_jax.finetune(
-        tiny_config(train__steps=2), tmp_path / "objects", operations=[DARKEN], mixing=[NEXT]
-    )
+    tl_jax.finetune(made(train__steps=2), tmp_path / "objects", operations=[DARKEN], mixing=[NEXT])
     assert_same_bits(tmp_path / "named", tmp_path / "objects")
 
 
@@ -127,7 +127,7 @@ def test_views_of_operations_are_stored_by_what_they_are(tmp_path):
     }
     keys = []
     for number, names in enumerate([("rotation=20",), ("rotation=20",), ("rotation=21",)]):
-        config = tiny_config(**fields, augment__operations=names, augment__mixing=("mixup=1",))
+        config = made(**fields, augment__operations=names, augment__mixing=("mixup=1",))
         result = training.run(config, tmp_path / str(number))
         keys.append([bank["key"] for bank in result["cache"]["banks"] if bank["for"] == "train"])
     assert keys[0] == keys[1] != keys[2] and len(keys[0]) == 1
@@ -156,5 +156,5 @@ def test_views_of_operations_are_stored_by_what_they_are(tmp_path):
 )
 def test_what_cannot_be_given(tmp_path, given, message):
     with pytest.raises(InputError, match=message):
-        tl_jax.finetune(tiny_config(), tmp_path / "run", **given)
+        tl_jax.finetune(made(), tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
