@@ -27,12 +27,9 @@ def cross_entropy(
 
     Source: label smoothing, Szegedy et al. 2015 (arXiv:1512.00567), section 7.
     """
-    known = _check_smoothing(label_smoothing)
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     loss = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
-    if not known or label_smoothing:
-        loss = (1 - label_smoothing) * loss - label_smoothing * jnp.mean(log_probs, axis=-1)
-    return loss
+    return _smoothed(loss, log_probs, label_smoothing)
 
 
 def soft_cross_entropy(
@@ -54,17 +51,18 @@ def soft_cross_entropy(
     Raises:
         InputError: if `label_smoothing` is outside [0, 1).
     """
-    known = _check_smoothing(label_smoothing)
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     loss = -jnp.sum(targets.astype(jnp.float32) * log_probs, axis=-1)
-    if not known or label_smoothing:
-        loss = (1 - label_smoothing) * loss - label_smoothing * jnp.mean(log_probs, axis=-1)
-    return loss
+    return _smoothed(loss, log_probs, label_smoothing)
 
 
-def _check_smoothing(label_smoothing: float | jax.Array) -> bool:
-    """Returns whether the number is known; InputError where it is and is out of range."""
+def _smoothed(
+    loss: jax.Array, log_probs: jax.Array, label_smoothing: float | jax.Array
+) -> jax.Array:
+    """Returns the loss [B] with a share of it replaced by that of the uniform distribution."""
     known = not isinstance(label_smoothing, jax.Array)
     if known and not 0 <= label_smoothing < 1:
         raise InputError(f"label_smoothing is {label_smoothing!r}, expected a number in [0, 1)")
-    return known
+    if not known or label_smoothing:
+        loss = (1 - label_smoothing) * loss - label_smoothing * jnp.mean(log_probs, axis=-1)
+    return loss
