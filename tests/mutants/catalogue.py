@@ -325,7 +325,7 @@ OTHERS = [
     ),
     Mutant(
         "config-open-interval-as-closed",
-        "tl_jax/config/field.py",
+        "tl_jax/errors.py",
         'low <= value if interval[0] == "[" else low < value',
         "low <= value",
         TEST_CONFIG,
