@@ -131,6 +131,23 @@ def memory(results: pathlib.Path) -> str:
 
 
 @table
+def augmentation(results: pathlib.Path) -> str:
+    """Images a second of every operation and mixing."""
+
+    def body(run: Mapping[str, Any]) -> str:
+        sizes = list(dict.fromkeys(row["size"] for row in run["rows"]))
+        lines: dict[str, list[str]] = {}
+        for row in run["rows"]:
+            figures = f"{row['milliseconds_median']:,.1f} ms, {row['images_per_second']:,.0f}"
+            lines.setdefault(row["case"], [f"`{row['case']}`"]).append(figures)
+        caption = f"Batch {run['batch_size']}; the median of {run['rounds']} rounds.\n\n"
+        head = ["", *(f"{size} px: a batch, images/s" for size in sizes)]
+        return caption + _markdown(head, lines.values(), "l" + "r" * len(sizes))
+
+    return _by_variant(results, "augmentation", body)
+
+
+@table
 def parity(results: pathlib.Path) -> str:
     """Largest error of ported networks against each reference."""
     run = _read(results / "parity.json")

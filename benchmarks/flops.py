@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from benchmarks import record
 from tl_jax import freezing, models, optim
-from tl_jax.augment import preprocessing
+from tl_jax.augment import augmentation, preprocessing
 from tl_jax.training import steps
 from tl_jax.training.state import TrainState
 
@@ -45,7 +45,7 @@ def measure(name: str, image_size: int, batch_size: int) -> dict[str, float]:
         "label": jnp.zeros(batch_size, jnp.int32),
         "position": jnp.arange(batch_size, dtype=jnp.int32),
     }
-    spec = preprocessing.Preprocessing(image_size, crop_padding=4, flip=True)
+    spec = preprocessing.Preprocessing(image_size)
     forward = models.make_forward(model)
     transform = preprocessing.make_eval_transform(spec)
     evaluate = steps.make_eval_step(forward, transform)
@@ -72,7 +72,9 @@ def make_train_step(model, variables, spec, strategy):
         frozen_mask=mask,
     )
     forward = models.make_forward(model, frozen_norms=freezing.frozen_norms(params, mask))
-    transform = preprocessing.make_train_transform(spec)
+    transform = augmentation.make_train_transform(
+        spec, augmentation.Augmentation(crop_padding=4, flip=True)
+    )
     step = steps.make_train_step(forward, transform, tx, frozen_mask=mask)
     state = TrainState(
         jnp.int32(0), jnp.int32(0), params, variables["batch_stats"], tx.init(params)

@@ -144,7 +144,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     from tl_jax import freezing, models, optim, profiling
-    from tl_jax.augment import preprocessing
+    from tl_jax.augment import make_train_transform, preprocessing
     from tl_jax.parallel import sharding
     from tl_jax.training import steps
     from tl_jax.training.state import TrainState
@@ -164,7 +164,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     )
     step = steps.make_train_step(
         models.make_forward(model),
-        preprocessing.make_train_transform(preprocessing.Preprocessing(size)),
+        make_train_transform(preprocessing.Preprocessing(size)),
         tx,
         frozen_mask=mask,
     )

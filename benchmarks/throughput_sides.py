@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tl_jax import freezing, models, optim
-from tl_jax.augment import preprocessing
+from tl_jax.augment import make_train_transform, preprocessing
 from tl_jax.models import convolution, cpu
 from tl_jax.training import steps
 from tl_jax.training.state import TrainState
@@ -123,7 +123,7 @@ def make(
         )
         train_forward = models.make_forward(model, frozen_norms=freezing.frozen_norms(params, mask))
         train_step = steps.make_train_step(
-            train_forward, preprocessing.make_train_transform(spec), tx, frozen_mask=mask
+            train_forward, make_train_transform(spec), tx, frozen_mask=mask
         )
         held = [TrainState(jnp.int32(0), jnp.int32(0), params, batch_stats, tx.init(params))]
         step = _compile(train_step, held[0], images, donate_argnums=0)

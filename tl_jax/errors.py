@@ -34,3 +34,10 @@ def unknown(kind: str, given: object, choices: Iterable[str]) -> InputError:
     shown = choices if len(choices) <= 40 else [*choices[:40], f"and {len(choices) - 40} more"]
     parts.append("known: " + (", ".join(shown) or "none"))
     return InputError("; ".join(parts))
+
+
+def is_inside(value: float, interval: str) -> bool:
+    """Returns whether a number is in an interval such as "[0, 1)"; NaN is in none."""
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    above = low <= value if interval[0] == "[" else low < value
+    return above and (value <= high if interval[-1] == "]" else value < high)

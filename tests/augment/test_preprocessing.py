@@ -1,19 +1,15 @@
-"""Pixels: against Pillow where its definition is ours, and randomness by position alone."""
-
-import re
+"""The network's input: against Pillow where its definition is ours."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from PIL import Image
 
-from tl_jax.augment import preprocessing
+from tl_jax.augment import make_train_transform, preprocessing
 from tl_jax.errors import InputError
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-crop_and_flip = jax.jit(preprocessing.crop_and_flip, static_argnums=(2, 3))
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -135,36 +131,17 @@ def test_evaluation_resizes_crops_and_normalises():
         pytest.param((16, 16), {}, id="stored size is the input size"),
         pytest.param((20, 30), {}, id="shorter side, then the centre"),
         pytest.param((20, 30), {"resize": 16}, id="resized and cropped"),
-        pytest.param((20, 30), {"crop_padding": 3, "flip": True}, id="augmented"),
     ],
 )
 def test_both_paths_end_at_the_input_size(stored, spec):
     spec = preprocessing.Preprocessing(image_size=16, **spec)
     images = noise(2, *stored, 3)
-    train_transform = jax.jit(preprocessing.make_train_transform(spec))
+    train_transform = jax.jit(make_train_transform(spec))
     evaluated = jax.jit(preprocessing.make_eval_transform(spec))(images)
     trained = train_transform(jax.random.key(0), jnp.arange(2), images)
     assert evaluated.shape == trained.shape == (2, 16, 16, 3)
     assert evaluated.dtype == trained.dtype == jnp.float32
-    if not spec.flip:
-        np.testing.assert_array_equal(evaluated, trained)
-
-
-@pytest.mark.parametrize("stored", [(8, 8), (16, 16), (40, 40), (24, 16)])
-@pytest.mark.parametrize("resize", [None, 20], ids=["resized", "resized and cropped"])
-def test_augmentation_is_measured_in_pixels_of_the_network_s_input(stored, resize):
-    """A white image shows where its black padding came to: at the same place, whatever its stored size."""
-    spec = preprocessing.Preprocessing(16, resize=resize, crop_padding=4, flip=True, **PLAIN)
-    transform = jax.jit(preprocessing.make_train_transform(spec))
-    key, positions = jax.random.key(3), jnp.arange(32)
-    white = np.full((32, *stored, 3), 255, np.uint8)
-    found = np.asarray(transform(key, positions, white))[..., 0]
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-    whole = np.full((32, 16, 16, 1), 255, np.uint8)
-    expected = np.asarray(crop_and_flip(keys, whole, 4, True))[..., 0]
-    np.testing.assert_allclose(found, expected / 255, atol=1e-6)
-    shifts = 16 - (expected[:, :, 8] > 0).sum(1)
-    assert set(shifts) == {0, 1, 2, 3, 4}
+    np.testing.assert_array_equal(evaluated, trained)
 
 
 def test_a_side_without_a_resize_is_the_shorter_one():
@@ -177,95 +154,11 @@ def test_a_side_without_a_resize_is_the_shorter_one():
     np.testing.assert_allclose(found, expected, atol=1 / 255, rtol=0)
 
 
-def test_evaluation_ignores_augmentation():
-    images = noise(2, 16, 16, 3)
-    plain = preprocessing.Preprocessing(16)
-    augmented = preprocessing.Preprocessing(16, crop_padding=4, flip=True)
-    np.testing.assert_array_equal(
-        preprocessing.make_eval_transform(plain)(images),
-        preprocessing.make_eval_transform(augmented)(images),
-    )
-
-
 def test_one_channel_is_repeated():
     images = noise(2, 16, 16, 1)
     transform = preprocessing.make_eval_transform(preprocessing.Preprocessing(16, **PLAIN))
     expected = np.repeat(images, 3, axis=3) / np.float32(255)
     np.testing.assert_allclose(transform(images), expected, rtol=1e-6)
-
-
-def test_training_images_are_crops_of_the_padded_image_each_and_mirrored_or_not():
-    image = noise(6, 5, 3)
-    count = 600
-    spec = preprocessing.Preprocessing(6, crop_padding=1, flip=True)
-    keys = jax.random.split(jax.random.key(0), count)
-    images = np.broadcast_to(image, (count, *image.shape))
-    results = crop_and_flip(keys, images, spec.crop_padding, spec.flip)
-    assert results.dtype == jnp.uint8
-    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
-    seen = np.zeros((3, 3, 2), int)
-    for top, left, mirrored in np.ndindex(seen.shape):
-        crop = padded[top : top + 6, left : left + 5]
-        crop = crop[:, ::-1] if mirrored else crop
-        seen[top, left, mirrored] = np.all(np.asarray(results) == crop, axis=(1, 2, 3)).sum()
-    assert seen.sum() == count
-    # 18 equally likely outcomes: 33.3 expected of each, standard deviation 5.6.
-    assert 11 <= seen.min() <= seen.max() <= 56
-
-
-@pytest.mark.parametrize(
-    ("padding", "flip"),
-    [pytest.param(0, True, id="flip only"), pytest.param(2, False, id="crop only")],
-)
-def test_one_augmentation_without_the_other(padding, flip):
-    image = noise(1, 8, 8, 3)
-    results = crop_and_flip(
-        jax.random.split(jax.random.key(1), 64), np.repeat(image, 64, 0), padding, flip
-    )
-    mirrored = np.all(np.asarray(results) == image[:, :, ::-1], axis=(1, 2, 3))
-    same = np.all(np.asarray(results) == image, axis=(1, 2, 3))
-    if flip:
-        assert np.all(mirrored | same)
-        assert 16 <= mirrored.sum() <= 48
-    else:
-        assert not mirrored.any()
-        assert 0 < same.sum() < 16
-
-
-@pytest.mark.parametrize("make_key", [jax.random.key, jax.random.PRNGKey], ids=["typed", "raw"])
-def test_an_image_depends_on_key_and_position_alone(make_key):
-    spec = preprocessing.Preprocessing(20, crop_padding=2, flip=True)
-    transform = jax.jit(preprocessing.make_train_transform(spec))
-    images, positions, key = noise(8, 16, 16, 3), jnp.arange(8), make_key(7)
-    whole = np.asarray(transform(key, positions, images))
-    halves = [transform(key, positions[part], images[part]) for part in (slice(4), slice(4, 8))]
-    np.testing.assert_array_equal(whole, np.concatenate(halves))
-    order = np.array([5, 2, 7, 0, 1, 6, 3, 4])
-    shuffled = transform(key, positions[order], images[order])
-    np.testing.assert_array_equal(whole[order], shuffled)
-    assert not np.array_equal(whole, transform(make_key(8), positions, images))
-
-
-def test_eight_devices_give_the_images_of_one_without_talking():
-    spec = preprocessing.Preprocessing(20, crop_padding=2, flip=True)
-    transform = preprocessing.make_train_transform(spec)
-    images, positions, key = noise(16, 16, 16, 3), jnp.arange(16), jax.random.key(7)
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    split = NamedSharding(mesh, PartitionSpec("data"))
-    arguments = jax.device_put((key, positions, images), (everywhere, split, split))
-    compiled = jax.jit(transform, out_shardings=split).lower(*arguments).compile()
-    expected = jax.jit(transform)(key, positions, images)
-    np.testing.assert_array_equal(expected, compiled(*arguments))
-    assert not re.findall(r"all-(gather|reduce|to-all)|collective-permute", compiled.as_text())
-
-
-def test_equal_images_at_different_positions_differ():
-    spec = preprocessing.Preprocessing(16, crop_padding=4)
-    images = np.repeat(noise(1, 16, 16, 3), 16, axis=0)
-    transform = jax.jit(preprocessing.make_train_transform(spec))
-    results = transform(jax.random.key(0), jnp.arange(16), images)
-    assert len({np.asarray(image).tobytes() for image in results}) > 8
 
 
 @pytest.mark.parametrize(
@@ -274,12 +167,11 @@ def test_equal_images_at_different_positions_differ():
         pytest.param({"interpolation": "bicubik"}, ["bicubik", "nearest: bicubic"], id="filter"),
         pytest.param({"image_size": 0}, ["image_size is 0"], id="size"),
         pytest.param({"resize": 15}, ["resize is 15", "at least image_size 16"], id="resize"),
-        pytest.param({"crop_padding": -1}, ["crop_padding is -1"], id="padding"),
         pytest.param({"mean": (0.5, 0.5)}, ["mean has 2 and std 3"], id="channels"),
         pytest.param({"mean": (120.0, 0.5, 0.5)}, ["numbers in [0, 1]"], id="0 to 255 scale"),
         pytest.param(
-            {"std": (0.0, 1.0, 1.0), "crop_padding": -2},
-            ["numbers in (0, 1]", "crop_padding is -2"],
+            {"std": (0.0, 1.0, 1.0), "resize": 8},
+            ["numbers in (0, 1]", "resize is 8"],
             id="all listed",
         ),
     ],

@@ -65,6 +65,24 @@ FIELDS = {
         "optim.warmup_epochs=9 (18 updates): longer than the run; the run has 6 updates",
     ),
     "whole split held out": ({"data__validation_fraction": 1.0}, "data.validation_fraction=1.0"),
+    "wrong operation": (
+        {"augment__operations": ("rotation=15", "colour_jitter=0.4")},
+        "augment.operations=('rotation=15', 'colour_jitter=0.4'): unknown operation 'colour_jitter'; nearest: color_",
+    ),
+    "wrong strength": (
+        {"augment__operations": ("random_erasing=1.5",)},
+        "'random_erasing=1.5': expected random_erasing=NUMBER in [0, 1] (the probability)",
+    ),
+    "an object's operation": (
+        {"augment__operations": ("own:darken=0.5",)},
+        "augment.operations: 'own:darken=0.5' is an object of the Python code that made this config",
+    ),
+    "wrong mixing": ({"augment__mixing": ("mixpu=1",)}, "unknown mixing 'mixpu'; nearest: mixup"),
+    "an object's mixing": ({"augment__mixing": ("own:a=1",)}, "tl_jax.finetune(..., mixing=[...])"),
+    "mixing in pmap": (
+        {"augment__mixing": ("mixup=1",), "parallel__mode": "pmap", "parallel__devices": 2},
+        "augment.mixing=('mixup=1',): with parallel.mode=pmap each of the 2 devices sees its own rows alone",
+    ),
     "wrong strategy": ({"freeze__strategy": "backbon"}, "freeze.strategy='backbon'"),
     "wrong stage": ({"freeze__strategy": "up_to:stage9"}, "stage9"),
     "pattern without match": ({"freeze__patterns": ("stage1/blok0/.*",)}, "nearest: stage1/block0"),

@@ -164,6 +164,16 @@ def test_the_grid_of_the_literature_is_the_default():
         ({"least": 0.0}, {}, "probe.least=0.0: expected a number in (0, inf)"),
         ({"least": 9.0, "most": 1.0}, {}, "expected 0 < least <= most"),
         ({}, {"data__validation_fraction": 0.0}, "nothing is held out"),
+        (
+            {},
+            {"augment__operations": ("rotation=9",)},
+            "augment.operations=('rotation=9',): a probe is",
+        ),
+        (
+            {},
+            {"augment__mixing": ("mixup=1",)},
+            "augment.mixing=('mixup=1',): a probe is fitted to",
+        ),
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_is_made(

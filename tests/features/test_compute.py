@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 
 from tl_jax import features, models
-from tl_jax.augment import preprocessing
+from tl_jax.augment import augmentation, preprocessing
 from tl_jax.data import InMemorySplit
 from tl_jax.features import ActivationSplit
 from tl_jax.parallel import sharding
 
 SIZE, CLASSES = 16, 4
 MODEL = models.resnet.ResNet((1, 1), "basic", CLASSES, stem_kind="cifar", width=4, shortcut="pad")
-SPEC = preprocessing.Preprocessing(SIZE, crop_padding=2, flip=True)
+SPEC = preprocessing.Preprocessing(SIZE)
+SHIFTED = augmentation.Augmentation(crop_padding=2, flip=True)
 VARIABLES = models.init_variables(MODEL, jax.random.key(0), (1, SIZE, SIZE, 3))
 PARAMS, STATS = VARIABLES["params"], VARIABLES["batch_stats"]
 
@@ -26,7 +27,9 @@ def split(num_examples=11):
 
 def computed(split, examples, boundary="pool", views=1, batch_size=4, seed=0, devices=1):
     mesh = sharding.make_mesh(devices)
-    prefix = features.make_prefix(MODEL, SPEC, boundary, views=views, seed=seed, dtype="float32")
+    prefix = features.make_prefix(
+        MODEL, SPEC, boundary, views=views, seed=seed, dtype="float32", augmentation=SHIFTED
+    )
     shape = features.shape_of(prefix, PARAMS, STATS, split)
     out = np.full((len(split), views, *shape), np.nan, np.float32)
     done = []
@@ -62,7 +65,7 @@ def test_views_differ_from_each_other_and_from_those_of_another_seed():
 
 
 def test_views_are_those_of_the_network_s_input_whatever_the_stored_size():
-    transform = jax.jit(features.make_view_transform(SPEC, 2, 5))
+    transform = jax.jit(features.make_view_transform(SPEC, SHIFTED, 2, 5))
     rows = np.arange(16)
     found = [transform(rows, np.full((16, side, side, 3), 255, np.uint8)) for side in (8, SIZE, 40)]
     for other in found[1:]:
@@ -85,7 +88,8 @@ def test_any_batch_size_and_number_of_devices():
 
 
 def facts(split=None, params=None, spec=SPEC, **options):
-    given = {"views": 1, "seed": 0, "dtype": "float32", "boundary": "pool", **options}
+    given = {"views": 1, "seed": 0, "dtype": "float32", "boundary": "pool"}
+    given |= {"augmentation": SHIFTED} | options
     prefix = features.make_prefix(MODEL, spec, given.pop("boundary"), **given)
     return features.facts(prefix, params or PARAMS, STATS, split or globals()["split"]())
 
@@ -109,7 +113,7 @@ def test_facts_tell_apart_whatever_changes_activations():
     # How many views there are is in the shape of the store.
     assert facts(views=2) == facts(views=3)
     # Labels and the augmentation that one view does not use change nothing.
-    assert facts(spec=preprocessing.Preprocessing(SIZE)) == facts()
+    assert facts(augmentation=augmentation.NOTHING) == facts()
 
 
 def test_a_split_of_activations():

@@ -41,6 +41,9 @@ TEST_OBJECTIVES = ("tests/runs/test_objectives.py",)
 TEST_AVERAGING = ("tests/training/test_averaging.py",)
 TEST_API = ("tests/runs/test_api.py",)
 TEST_CONFIG = ("tests/config/test_table.py",)
+TEST_AUGMENTATION = "tests/augment/test_augmentation.py"
+TEST_OPERATIONS = "tests/augment/test_operations.py"
+TEST_MIXING = "tests/augment/test_mixing.py"
 TEST_FREEZING = ("tests/test_freezing.py",)
 
 SURVIVORS = [
@@ -103,7 +106,7 @@ SURVIVORS = [
     Mutant(
         "run-augmentation-off",
         SETUP,
-        "transform = preprocessing.make_train_transform(setup.preprocessing)",
+        "transform = augment.make_train_transform(setup.preprocessing, setup.augmentation)",
         "as_is = preprocessing.make_eval_transform(setup.preprocessing)\n"
         "        transform = lambda key, positions, images: as_is(images)",
         field("augment.flip=False", "augment.crop_padding=2"),
@@ -327,7 +330,7 @@ OTHERS = [
     ),
     Mutant(
         "config-open-interval-as-closed",
-        "tl_jax/config/field.py",
+        "tl_jax/errors.py",
         'low <= value if interval[0] == "[" else low < value',
         "low <= value",
         TEST_CONFIG,
@@ -432,10 +435,10 @@ OTHERS = [
         ("tests/parallel/test_sharding.py",),
     ),
     Mutant(
-        "weights-flip-always",
-        "tl_jax/runs/weights.py",
-        "flip=config.augment.flip,",
-        "flip=True,",
+        "augmentation-flip-always",
+        "tl_jax/runs/augmentation.py",
+        "config.augment.crop_padding, config.augment.flip, operations",
+        "config.augment.crop_padding, True, operations",
         field("augment.flip=False"),
     ),
     Mutant(
@@ -666,11 +669,11 @@ OTHERS = [
         ("tests/data/test_images.py",),
     ),
     Mutant(
-        "preprocessing-last-crop-never-drawn",
-        "tl_jax/augment/preprocessing.py",
+        "augmentation-last-crop-never-drawn",
+        "tl_jax/augment/augmentation.py",
         "0, 2 * padding + 1)",
         "0, 2 * padding)",
-        ("tests/augment/test_preprocessing.py",),
+        ("tests/augment/test_augmentation.py",),
     ),
     Mutant(
         "preprocessing-std-not-in-levels",
@@ -680,11 +683,97 @@ OTHERS = [
         ("tests/augment/test_preprocessing.py",),
     ),
     Mutant(
-        "preprocessing-keys-by-row-not-by-position",
-        "tl_jax/augment/preprocessing.py",
+        "augmentation-keys-by-row-not-by-position",
+        "tl_jax/augment/augmentation.py",
         "jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)",
         "jax.random.split(key, len(positions))",
-        ("tests/augment/test_preprocessing.py",),
+        ("tests/augment/test_augmentation.py",),
+    ),
+    Mutant(
+        "operations-all-of-one-key",
+        "tl_jax/augment/operations.py",
+        "_FIRST_KEY + number",
+        "_FIRST_KEY",
+        (f"{TEST_AUGMENTATION}::test_no_operation_has_a_key_of_another_or_of_crop_and_flip",),
+    ),
+    Mutant(
+        "operations-key-of-the-crop",
+        "tl_jax/augment/operations.py",
+        "_FIRST_KEY = 2",
+        "_FIRST_KEY = 0",
+        (f"{TEST_AUGMENTATION}::test_no_operation_has_a_key_of_another_or_of_crop_and_flip",),
+    ),
+    Mutant(
+        "rotation-clockwise",
+        "tl_jax/augment/geometry.py",
+        "rows = sine * x + cosine * y",
+        "rows = cosine * y - sine * x",
+        (f"{TEST_OPERATIONS}::test_rotation_is_pillows",),
+    ),
+    Mutant(
+        "crops-always-central",
+        "tl_jax/augment/geometry.py",
+        "place = jax.random.randint(place_key, (2,), 0, free + 1)",
+        "place = free // 2",
+        (f"{TEST_OPERATIONS}::test_crops_are_drawn_as_torchvisions",),
+    ),
+    Mutant(
+        "crop-neighbours-from-outside-of-it",
+        "tl_jax/augment/geometry.py",
+        "jnp.clip(index, 0, length - 1) + start",
+        "jnp.clip(index + start, 0, size - 1)",
+        (f"{TEST_OPERATIONS}::test_resized_crop_is_pillows",),
+    ),
+    Mutant(
+        "colours-contrast-about-black",
+        "tl_jax/augment/color.py",
+        "_clip(mean + contrast * (one - mean))",
+        "_clip(contrast * one)",
+        (f"{TEST_OPERATIONS}::test_factors_are_pillows",),
+    ),
+    Mutant(
+        "erasing-always",
+        "tl_jax/augment/erasing.py",
+        "fits.any() & jax.random.bernoulli(erase_key, probability)",
+        "fits.any()",
+        (f"{TEST_OPERATIONS}::test_boxes_are_drawn_with_their_probability",),
+    ),
+    Mutant(
+        "cutmix-targets-by-lambda-not-by-area",
+        "tl_jax/augment/mixing.py",
+        "    return cut(images, targets, partners, box)",
+        "    return cut(images, targets, partners, box)[0], blend(targets, partners, share)",
+        (f"{TEST_MIXING}::test_cutmix_is_the_authors",),
+    ),
+    Mutant(
+        "mixings-the-last-never-drawn",
+        "tl_jax/augment/mixing.py",
+        "(), 0, len(mixings))",
+        "(), 0, len(mixings) - 1)",
+        (f"{TEST_MIXING}::test_of_several_one_is_drawn_for_each_update",),
+    ),
+    Mutant(
+        "steps-mixing-has-the-key-of-dropout",
+        STEPS,
+        "_MIXING = 2**31 - 2",
+        "_MIXING = _DROPOUT",
+        (
+            "tests/training/test_steps.py::test_the_key_of_a_mixing_is_of_seed_and_update_and_no_other",
+        ),
+    ),
+    Mutant(
+        "cache-views-without-operations",
+        "tl_jax/runs/activation_cache.py",
+        "augmentation=setup.augmentation,",
+        "",
+        field("augment.operations=('rotation=20',)-2"),
+    ),
+    Mutant(
+        "sweep-mixing-ignored",
+        MEMBERS,
+        "mixing=setup.mixing,",
+        "",
+        (f"{TEST_SWEEP[0]}::test_a_member_mixes_as_the_run_does",),
     ),
     # Networks.
     Mutant(
@@ -1402,9 +1491,9 @@ OTHERS = [
     ),
     Mutant(
         "average-never-updated",
-        STEPS,
-        "new = new.replace(average=averaging.update(new))",
-        "pass",
+        "tl_jax/training/averaging.py",
+        "return new.replace(average=self.update(new)), metrics",
+        "return new, metrics",
         (*field("average.name=ema"), *TEST_OBJECTIVES),
     ),
     Mutant(

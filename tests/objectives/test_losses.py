@@ -74,3 +74,43 @@ def test_cross_entropy_equals_pytorch(smoothing):
     )
     ours = losses.cross_entropy(jnp.asarray(logits), jnp.asarray(labels, jnp.int32), smoothing)
     np.testing.assert_allclose(ours, reference.numpy(), rtol=1e-6, atol=1e-6)
+
+
+TARGETS = np.array([[1, 0, 0], [0.25, 0.75, 0], [0.2, 0.3, 0.5]], np.float32)
+LOGITS = np.array([[0.5, -1.25, 3.0], [2.0, 0.0, -1.0], [0.1, 0.2, -0.3]], np.float32)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_soft_cross_entropy_is_numpys(smoothing):
+    logits = LOGITS.astype(np.float64)
+    log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    smoothed = (1 - smoothing) * TARGETS + smoothing / 3
+    found = losses.soft_cross_entropy(jnp.asarray(LOGITS), jnp.asarray(TARGETS), smoothing)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, -(smoothed * log_probs).sum(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_soft_cross_entropy_is_torchs(smoothing):
+    torch = pytest.importorskip("torch")
+    expected = torch.nn.functional.cross_entropy(
+        torch.from_numpy(LOGITS),
+        torch.from_numpy(TARGETS),
+        reduction="none",
+        label_smoothing=smoothing,
+    )
+    found = losses.soft_cross_entropy(jnp.asarray(LOGITS), jnp.asarray(TARGETS), smoothing)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_soft_cross_entropy_of_certain_targets_is_that_of_labels(smoothing):
+    labels = jnp.array([2, 0, 1])
+    found = losses.soft_cross_entropy(jnp.asarray(LOGITS), jax.nn.one_hot(labels, 3), smoothing)
+    expected = losses.cross_entropy(jnp.asarray(LOGITS), labels, smoothing)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_soft_cross_entropy_refuses_a_smoothing_out_of_range():
+    with pytest.raises(InputError, match=r"label_smoothing is 1.5"):
+        losses.soft_cross_entropy(jnp.zeros((1, 2)), jnp.ones((1, 2)) / 2, 1.5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tl_jax import freezing, models, optim
-from tl_jax.augment import preprocessing
+from tl_jax.augment import augmentation, preprocessing
 from tl_jax.data.order import Order
 from tl_jax.parallel import device_dataset, placement, sharding
 from tl_jax.training import steps
@@ -38,8 +38,8 @@ def make(strategy, num_devices):
     forward = models.make_forward(
         SMALL, frozen_norms=freezing.frozen_norms(variables["params"], mask)
     )
-    transform = preprocessing.make_train_transform(
-        preprocessing.Preprocessing(SIZE, crop_padding=2, flip=True)
+    transform = augmentation.make_train_transform(
+        preprocessing.Preprocessing(SIZE), augmentation.Augmentation(crop_padding=2, flip=True)
     )
     step = steps.make_train_step(forward, transform, tx, frozen_mask=mask)
 

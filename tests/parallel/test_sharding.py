@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tl_jax import models, optim
-from tl_jax.augment import preprocessing
+from tl_jax.augment import augmentation, preprocessing
 from tl_jax.checkpointing import Checkpointer
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
@@ -40,7 +40,8 @@ def compiled(devices, mode, model=SMALL, size=SIZE, rate=0.05):
     """Returns a layout's compiled step and a function that makes its initial state."""
     mesh = sharding.make_mesh(devices)
     variables = models.init_variables(model, jax.random.key(0), (1, size, size, 3))
-    spec = preprocessing.Preprocessing(size, crop_padding=2, flip=True)
+    spec = preprocessing.Preprocessing(size)
+    augmented = augmentation.Augmentation(crop_padding=2, flip=True)
     mask = jax.tree.map(lambda _: False, variables["params"])
     tx = optim.make_optimizer(
         variables["params"], lambda step: rate, optim.Rule(weight_decay=5e-4), frozen_mask=mask
@@ -48,7 +49,7 @@ def compiled(devices, mode, model=SMALL, size=SIZE, rate=0.05):
 
     def make_step(axis_name):
         forward = models.make_forward(model, axis_name=axis_name)
-        transform = preprocessing.make_train_transform(spec)
+        transform = augmentation.make_train_transform(spec, augmented)
         return steps.make_train_step(forward, transform, tx, frozen_mask=mask, axis_name=axis_name)
 
     def initial():

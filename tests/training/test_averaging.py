@@ -62,7 +62,7 @@ def test_swa_is_the_mean_of_its_samples():
 )
 def test_bad_averages(changes, message):
     with pytest.raises(InputError, match=message):
-        Averaging(**{"name": "swa", "averaged": (), **changes})
+        Averaging(**{"name": "swa", "leaves": (), **changes})
 
 
 SMALL = models.ResNet((1, 1), "basic", 3, stem_kind="cifar", width=4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tl_jax import freezing, models, optim
-from tl_jax.augment import preprocessing
+from tl_jax.augment import augmentation, preprocessing
 from tl_jax.errors import InputError
 from tl_jax.objectives import CrossEntropy
 from tl_jax.training import steps
@@ -110,13 +110,14 @@ def test_every_trainable_leaf_of_a_network_moves():
     mask = freezing.frozen_mask(params, "up_to:stage1")
     norms = freezing.frozen_norms(params, mask)
     forward = models.make_forward(model, frozen_norms=norms)
-    spec = preprocessing.Preprocessing(8, crop_padding=1, flip=True)
+    spec = preprocessing.Preprocessing(8)
+    augmented = augmentation.Augmentation(crop_padding=1, flip=True)
     tx = optim.make_optimizer(
         params, lambda step: 0.1, optim.Rule(weight_decay=1e-3), frozen_mask=mask
     )
     step = jax.jit(
         steps.make_train_step(
-            forward, preprocessing.make_train_transform(spec), tx, frozen_mask=mask
+            forward, augmentation.make_train_transform(spec, augmented), tx, frozen_mask=mask
         )
     )
     state = TrainState(jnp.int32(0), jnp.int32(0), params, batch_stats, tx.init(params))
@@ -229,6 +230,84 @@ class TestRandomness:
         assert (self.seen(seed, step, [position]) != self.seen(3, 5, [2])).all()
 
 
+def swap(key, images, labels):
+    """Each row gets a quarter of the other one, of two classes."""
+    del key
+    targets = jax.nn.one_hot(labels, 2)
+    return 0.75 * images + 0.25 * images[::-1], 0.75 * targets + 0.25 * targets[::-1]
+
+
+def test_an_update_on_mixed_images_by_hand():
+    """At zero logits dL/dW = x^T (p - y) / B with the mixed x = (1.5, 2.5), (2.5, 3.5) and y = 3/4, 1/4."""
+    step, state = make(zero_head(), mixing=swap)
+    after, metrics = step(state, batch_of())
+    np.testing.assert_allclose(
+        after.params["head"]["kernel"], [[-0.0125, 0.0125], [-0.0125, 0.0125]], rtol=1e-5
+    )
+    assert float(metrics["loss"]) == pytest.approx(np.log(2), rel=1e-6)
+    # Equal logits are class 0, the more probable one of the first row.
+    assert float(metrics["top1_accuracy"]) == 0.5
+
+
+def test_label_smoothing_of_mixed_targets():
+    """Targets 3/4 and 1/4 become 0.7 and 0.3 with a smoothing of 0.2: p - y shrinks by 0.8."""
+    steps_of = [
+        make(zero_head(), mixing=swap, objective=CrossEntropy(value)) for value in (0.0, 0.2)
+    ]
+    plain, smoothed = (step(state, batch_of())[0].params["head"] for step, state in steps_of)
+    np.testing.assert_allclose(smoothed["kernel"], 0.8 * plain["kernel"], rtol=1e-5)
+
+
+def test_a_mixing_sees_the_whole_batch_once_whatever_the_accumulation():
+    seen = []
+
+    def mix(key, images, labels):
+        seen.append(images.shape)
+        return swap(key, images, labels)
+
+    random = np.random.RandomState(1)
+    images = random.randint(0, 5, (8, 1, 1, 2)).astype(np.uint8)
+    batch = batch_of(images, random.randint(0, 2, 8).astype(np.int32))
+    params = jax.tree.map(
+        lambda leaf: (leaf + 0.1 * random.randn(*leaf.shape)).astype(jnp.float32), zero_head()
+    )
+    (whole, state), (parts, _) = (make(params, mixing=mix, accumulation=count) for count in (1, 4))
+    expected, expected_metrics = whole(state, batch)
+    given, given_metrics = parts(state, batch)
+    for a, b in zip(*map(jax.tree.leaves, (given.params, expected.params)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
+    for name, value in expected_metrics.items():
+        np.testing.assert_allclose(given_metrics[name], value, rtol=1e-6, err_msg=name)
+    assert seen == [(8, 1, 1, 2)] * 2
+
+
+def test_the_key_of_a_mixing_is_of_seed_and_update_and_no_other():
+    keys = []
+
+    def mix(key, images, labels):
+        keys.append(jax.random.key_data(key).tolist())
+        return images, jax.nn.one_hot(labels, 2)
+
+    def forward(params, batch_stats, images, *, train, key):
+        keys.append(jax.random.key_data(key).tolist())
+        return linear(params, batch_stats, images, train=train)
+
+    def transform(key, positions, images):
+        keys.extend(jax.random.key_data(jax.random.fold_in(key, p)).tolist() for p in positions)
+        return images.astype(jnp.float32)
+
+    with jax.disable_jit():
+        for seed in (0, 1):
+            step, state = make(
+                zero_head(), mixing=mix, forward=forward, transform=transform, seed=seed
+            )
+            for _ in range(2):
+                state, _ = step(state, batch_of())
+    assert len(keys) == 16 and len({tuple(key) for key in keys}) == 16
+    update = jax.random.fold_in(jax.random.key(0), 0)
+    assert keys[2] == jax.random.key_data(jax.random.fold_in(update, 2**31 - 2)).tolist()
+
+
 def test_eval_step_counts_unmasked_rows_only():
     params = {
         "backbone": {"kernel": jnp.eye(2)},
@@ -255,14 +334,15 @@ def test_head_only_training_costs_the_forward_pass(record_property):
         lambda key: models.init_variables(model, key, (1, 32, 32, 3)), jax.random.key(0)
     )
     params, batch_stats = variables["params"], variables["batch_stats"]
-    spec = preprocessing.Preprocessing(32, crop_padding=4, flip=True)
+    spec = preprocessing.Preprocessing(32)
+    augmented = augmentation.Augmentation(crop_padding=4, flip=True)
     mask = freezing.frozen_mask(params, "backbone")
     forward = models.make_forward(model, frozen_norms=freezing.frozen_norms(params, mask))
     tx = optim.make_optimizer(
         params, lambda step: 0.1, optim.Rule(weight_decay=1e-4, clip_norm=1.0), frozen_mask=mask
     )
     step = steps.make_train_step(
-        forward, preprocessing.make_train_transform(spec), tx, frozen_mask=mask
+        forward, augmentation.make_train_transform(spec, augmented), tx, frozen_mask=mask
     )
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
     state = TrainState(scalar, scalar, params, batch_stats, jax.eval_shape(tx.init, params))

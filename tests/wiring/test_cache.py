@@ -35,6 +35,10 @@ def test_every_split_reads_the_activations_of_its_own_examples(context):
 def test_images_that_change_at_every_update_are_not_stored():
     with pytest.raises(InputError, match=r"cache\.views=1 stores every image as it is"):
         prepare(config_with(CACHED | {"augment.flip": True}))
+    with pytest.raises(InputError, match=r"augment\.operations=\('rotation=15',\) change it"):
+        prepare(config_with(CACHED | {"augment.operations": ("rotation=15",)}))
+    views = {"augment.operations": ("rotation=15",), "cache.views": 2}
+    assert prepare(config_with(CACHED | views)).boundary == "pool"
     with pytest.raises(InputError, match="all views are the same"):
         prepare(config_with(CACHED | {"cache.views": 2}))
 
@@ -46,6 +50,17 @@ def test_freezing_up_to_the_last_stage_leaves_nothing_but_the_head(strategy):
     assert setup.boundary == "pool"
     frozen = setup.optimisation.frozen_mask
     assert frozen["stage2"]["block0"]["conv2"]["kernel"] and not frozen["head"]["kernel"]
+
+
+def test_activations_are_mixed_where_the_mixing_can():
+    assert prepare(config_with(CACHED | {"augment.mixing": ("mixup=0.2",)})).mixing is not None
+    cutmix = {"augment.mixing": ("cutmix=1.0",)}
+    message = r"augment\.mixing=.*cutmix cuts boxes .* \[B, 8\], which has no height and width"
+    with pytest.raises(InputError, match=message):
+        prepare(config_with(CACHED | cutmix))
+    assert prepare(config_with(CACHED | cutmix | {"cache.boundary": "stage1"})).mixing is not None
+    with pytest.raises(InputError, match=r"cache\.verify=1 compares training on activations"):
+        prepare(config_with(CACHED | {"augment.mixing": ("mixup=0.2",), "cache.verify": 1}))
 
 
 def banks(folder):

@@ -92,6 +92,16 @@ FIELDS: dict[str, list[Case]] = {
     "preprocess.resize": [Case(12, BOTH_STEPS)],
     "augment.crop_padding": [Case(2, STEP), Case(0, STEP)],
     "augment.flip": [Case(False, STEP), Case(False, STEP, {"augment.crop_padding": 0})],
+    "augment.operations": [
+        Case(("rotation=15",), STEP),
+        Case(("rotation=20",), STEP, {"augment.operations": ("rotation=15",)}),
+        Case(("rotation=20",), "prefix", VIEWS | {"augment.operations": ("rotation=15",)}),
+    ],
+    "augment.mixing": [
+        Case(("mixup=0.2",), STEP),
+        Case(("mixup=0.3",), STEP, {"augment.mixing": ("mixup=0.2",)}),
+        Case(("mixup=0.2",), STEP, CACHED),
+    ],
     "freeze.strategy": [Case("up_to:stage1", STEP), Case("all_but_bn", STEP)],
     "freeze.patterns": [Case(("stem/.*",), STEP), Case(("stage2/.*",), STEP, FROZEN)],
     "freeze.batch_norm": [

@@ -94,6 +94,26 @@ def test_every_value_counts(as_a_run, name):
     assert max(np.abs(leaf - as_a_run[at]).max() for at, leaf in found.items()) > 1e-4
 
 
+def test_a_member_mixes_as_the_run_does(small_networks):
+    """The draws are those of seed and update, the same for every member of a seed."""
+    mixed = TRAINED | {"augment.mixing": ("mixup=0.4", "mixup=2"), "objective.label_smoothing": 0.1}
+    with nothing_compiled():
+        setup = activation_cache.use(prepare(config_with(mixed)))
+    run = three_updates(
+        make_pure_step(setup)(axis_name=None),
+        setup.initial_state_on_host(),
+        setup.inputs["train"],
+        setup.order,
+    )
+    config = with_sweep(mixed, learning_rate=(0.1, 0.2))
+    for name, leaf in as_a_member(config, learning_rate=0.1).items():
+        np.testing.assert_allclose(leaf, run[name], atol=1e-6, err_msg=name)
+    unmixed = as_a_member(
+        with_sweep(mixed | {"augment.mixing": ()}, learning_rate=(0.1, 0.2)), learning_rate=0.1
+    )
+    assert max(np.abs(leaf - run[name]).max() for name, leaf in unmixed.items()) > 1e-4
+
+
 def test_every_view_has_the_label_of_its_example(monkeypatch):
     setup, grid = made(with_sweep(VIEWS | {"data.examples_per_class": 4}, width=1))
     given = {}

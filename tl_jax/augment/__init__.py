@@ -1,1 +1,17 @@
-"""What happens to pixels on the device."""
+"""Pixels on the device: the network's input, operations on one training image, mixings of a batch."""
+
+from tl_jax.augment.augmentation import Augmentation, make_train_transform
+from tl_jax.augment.mixing import MIXINGS, Mixing, make_mixing, register_mixing
+from tl_jax.augment.operations import OPERATIONS, Operation, register_operation
+
+__all__ = [
+    "MIXINGS",
+    "OPERATIONS",
+    "Augmentation",
+    "Mixing",
+    "Operation",
+    "make_mixing",
+    "make_train_transform",
+    "register_mixing",
+    "register_operation",
+]

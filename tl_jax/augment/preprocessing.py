@@ -1,7 +1,6 @@
-"""What happens to pixels on the device: from stored uint8 images to the network's input.
+"""From stored uint8 images to the network's input: size and normalisation, nothing random.
 
-Pure functions meant to run inside the compiled step. Images are first brought to the network's input
-size, S x S; augmentation is measured in its pixels, at any stored size.
+Pure functions meant to run inside the compiled step.
 Shapes: B images of H x W pixels at their stored size, C channels.
 """
 
@@ -28,10 +27,6 @@ class Preprocessing:
         interpolation: `bilinear` or `bicubic`, both antialiased when shrinking.
         mean: per channel, on the [0, 1] scale.
         std: per channel, on the [0, 1] scale.
-        crop_padding: training only: black pixels added on every side of the network's input before
-            a random S x S crop; 0 for no random crop. 4 pixels shift an image of 32 by up to an
-            eighth, one of 224 by up to a 56th.
-        flip: training only: mirror horizontally with probability 1/2.
 
     Raises:
         InputError: listing every value out of range.
@@ -42,8 +37,6 @@ class Preprocessing:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    crop_padding: int = 0
-    flip: bool = False
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -56,8 +49,6 @@ class Preprocessing:
             problems.append(
                 f"resize is {self.resize}, expected at least image_size {self.image_size}"
             )
-        if self.crop_padding < 0:
-            problems.append(f"crop_padding is {self.crop_padding}, expected 0 or more pixels")
         if (len(self.mean), len(self.std)) != (3, 3):
             problems.append(
                 f"mean has {len(self.mean)} and std {len(self.std)} channels, expected 3"
@@ -70,28 +61,6 @@ class Preprocessing:
             raise InputError("\n".join(problems))
 
 
-def make_train_transform(
-    spec: Preprocessing,
-) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-    """Returns `transform(key, positions, images)`: the evaluation path, with a random crop and flip.
-
-    In this order: resize, central crop to S x S, random crop with `crop_padding` pixels of S, flip,
-    normalisation. The arguments of `transform` are a JAX random key, int32 [B] positions in the global
-    batch, and uint8 [B, H, W, C] images; it returns float32 [B, S, S, 3]. What happens to an image
-    depends on `key` and its position alone, so any division of the batch over devices gives the same
-    images.
-    """
-
-    def transform(key: jax.Array, positions: jax.Array, images: jax.Array) -> jax.Array:
-        images = _to_input_size(spec, images)
-        if spec.crop_padding or spec.flip:
-            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-            images = crop_and_flip(keys, images, spec.crop_padding, spec.flip)
-        return normalize(images, spec.mean, spec.std)
-
-    return transform
-
-
 def make_eval_transform(spec: Preprocessing) -> Callable[[jax.Array], jax.Array]:
     """Returns `transform(images)`: resize, central crop, normalise; nothing random.
 
@@ -100,48 +69,19 @@ def make_eval_transform(spec: Preprocessing) -> Callable[[jax.Array], jax.Array]
     """
 
     def transform(images: jax.Array) -> jax.Array:
-        return normalize(_to_input_size(spec, images), spec.mean, spec.std)
+        return normalize(to_input_size(spec, images), spec.mean, spec.std)
 
     return transform
 
 
-def _to_input_size(spec: Preprocessing, images: jax.Array) -> jax.Array:
-    """Returns [B, S, S, C] in [0, 255]: uint8 where nothing had to be resized, else float32."""
+def to_input_size(spec: Preprocessing, images: jax.Array) -> jax.Array:
+    """Returns uint8 [B, H, W, C] images as [B, S, S, C] in [0, 255].
+
+    They stay uint8 where nothing had to be resized, and are float32 elsewhere.
+    """
     _check_images(images)
     size = resized_shape(images.shape[1], images.shape[2], spec.resize or spec.image_size)
     return central_crop(resize(images, size, spec.interpolation), spec.image_size)
-
-
-def crop_and_flip(keys: jax.Array, images: jax.Array, padding: int, flip: bool) -> jax.Array:
-    """Returns images shifted by a random crop from black-padded ones, and mirrored at random.
-
-    Offsets are uniform over the (2 * padding + 1) squared crops. Row and column indices are
-    computed per image and gathered once.
-
-    Args:
-        keys: [B] random keys, one per image.
-        images: [B, H, W, C], not normalised: black is 0.
-        padding: pixels of these images, on every side; 0 for no crop.
-        flip: whether to mirror with probability 1/2.
-
-    Returns:
-        [B, H, W, C], of the same dtype.
-
-    Source: He et al. 2015 (arXiv:1512.03385), section 4.2, who pad CIFAR by 4.
-    """
-    height, width = images.shape[1:3]
-    margin = (padding, padding)
-    padded = jnp.pad(images, ((0, 0), margin, margin, (0, 0)))
-
-    def one(key: jax.Array, image: jax.Array) -> jax.Array:
-        crop_key, flip_key = jax.random.split(key)
-        top, left = jax.random.randint(crop_key, (2,), 0, 2 * padding + 1)
-        rows, columns = jnp.arange(height), jnp.arange(width)
-        if flip:
-            columns = jnp.where(jax.random.bernoulli(flip_key), columns[::-1], columns)
-        return image[top + rows][:, left + columns]
-
-    return jax.vmap(one)(keys, padded)
 
 
 def resize(images: jax.Array, size: tuple[int, int], interpolation: str = "bilinear") -> jax.Array:

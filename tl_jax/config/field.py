@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from tl_jax.errors import unknown
+from tl_jax.errors import is_inside, unknown
 
 LARGEST = 2**31 - 1  # of integers, which are int32 where they reach a device
 
@@ -103,7 +103,7 @@ class Field:
         if not self.within:
             return None
         numbers = without_empty(value) if self.kind is tuple else (value,)
-        if all(_is_inside(number, self.within) for number in numbers):
+        if all(is_inside(number, self.within) for number in numbers):
             return None
         shown = tuple(value) if self.kind is tuple else value
         return f"{self.name}={shown}: expected {self.allowed}"
@@ -132,12 +132,6 @@ def _has_type(value: object, kind: type) -> bool:
     if kind is float and type(value) in (int, float):
         return math.isfinite(value)  # type: ignore[arg-type]
     return type(value) is kind
-
-
-def _is_inside(value: float, interval: str) -> bool:
-    low, high = (float(bound) for bound in interval[1:-1].split(","))
-    above = low <= value if interval[0] == "[" else low < value
-    return above and (value <= high if interval[-1] == "]" else value < high)
 
 
 def _parsed(text: str, kind: type) -> object:

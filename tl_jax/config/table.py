@@ -146,6 +146,19 @@ _FIELDS = (
         "pixels added to each side of the network's input before a random crop back to its size; 0: no crop",
     ),
     Field("augment.flip", True, "whether images are mirrored at random"),
+    Field(
+        "augment.operations",
+        (),
+        '"name=strength", applied in order after crop and flip: rotation (degrees), random_resized_crop (least share '
+        "of the area), color_jitter (0.4: by 1 ± 0.4), random_erasing (probability)",
+        element=str,
+    ),
+    Field(
+        "augment.mixing",
+        (),
+        '"name=alpha", mixup or cutmix; of several one is drawn for each update',
+        element=str,
+    ),
     # freeze
     Field("freeze.strategy", "none", "none, backbone, up_to:stageK or all_but_bn"),
     Field(

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from tl_jax import models
+from tl_jax.augment import augmentation as augmenting
 from tl_jax.augment import preprocessing
 from tl_jax.data import Split, stream
 
@@ -19,7 +20,14 @@ _IN_FLIGHT = 2
 
 
 def make_prefix(
-    model, spec: preprocessing.Preprocessing, boundary: str, *, views: int, seed: int, dtype: str
+    model,
+    spec: preprocessing.Preprocessing,
+    boundary: str,
+    *,
+    views: int,
+    seed: int,
+    dtype: str,
+    augmentation: augmenting.Augmentation = augmenting.NOTHING,
 ) -> Callable[[dict, dict, dict[str, jax.Array]], jax.Array]:
     """Returns the pure `prefix(params, batch_stats, batch) -> activations [B, ...]` of `dtype`.
 
@@ -28,14 +36,15 @@ def make_prefix(
 
     Args:
         model: the Linen module.
-        spec: preprocessing; its augmentation is used where there are several views.
+        spec: preprocessing.
         boundary: to stop after.
         views: V; 1 for the image as it is.
         seed: of the views.
         dtype: "float32" or "bfloat16".
+        augmentation: used where there are several views.
     """
     forward = models.make_forward(model.clone(remat=""), stop=boundary)
-    transform = make_view_transform(spec, views, seed)
+    transform = make_view_transform(spec, augmentation, views, seed)
 
     def prefix(params, batch_stats, batch):
         inputs = transform(batch["row"], batch["image"])
@@ -45,13 +54,16 @@ def make_prefix(
 
 
 def make_view_transform(
-    spec: preprocessing.Preprocessing, views: int, seed: int
+    spec: preprocessing.Preprocessing,
+    augmentation: augmenting.Augmentation,
+    views: int,
+    seed: int,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Returns `transform(rows, images)`: uint8 [B, H, W, C] to the network's input, by `row`."""
     if views == 1:
         plain = preprocessing.make_eval_transform(spec)
         return lambda rows, images: plain(images)
-    augment = preprocessing.make_train_transform(spec)
+    augment = augmenting.make_train_transform(spec, augmentation)
     return lambda rows, images: augment(jax.random.key(seed), rows, images)
 
 

@@ -7,16 +7,16 @@ from tl_jax.errors import InputError
 
 
 def cross_entropy(
-    logits: jax.Array, targets: jax.Array, label_smoothing: float | jax.Array = 0.0
+    logits: jax.Array, labels: jax.Array, label_smoothing: float | jax.Array = 0.0
 ) -> jax.Array:
     """Returns the softmax cross-entropy of each example, in float32 whatever the logits' dtype.
 
-    The target distribution is `1 - label_smoothing` times that of the targets plus `label_smoothing / K` on
+    The target distribution is `1 - label_smoothing` on the label plus `label_smoothing / K` on
     every class, which is `torch.nn.functional.cross_entropy`'s definition.
 
     Args:
         logits: [B, K], any float dtype.
-        targets: labels, int [B] in [0, K), or probabilities, float [B, K] with rows that sum to 1.
+        labels: int [B] in [0, K).
         label_smoothing: in [0, 1); an array, such as a traced scalar, is not checked.
 
     Returns:
@@ -27,14 +27,42 @@ def cross_entropy(
 
     Source: label smoothing, Szegedy et al. 2015 (arXiv:1512.00567), section 7.
     """
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    loss = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    return _smoothed(loss, log_probs, label_smoothing)
+
+
+def soft_cross_entropy(
+    logits: jax.Array, targets: jax.Array, label_smoothing: float | jax.Array = 0.0
+) -> jax.Array:
+    """Returns the softmax cross-entropy of each example against probabilities of the classes, in float32.
+
+    The target distribution is `(1 - label_smoothing) * targets` plus `label_smoothing / K` on every class,
+    which is `torch.nn.functional.cross_entropy`'s definition for probabilities.
+
+    Args:
+        logits: [B, K], any float dtype.
+        targets: float [B, K], rows that sum to 1.
+        label_smoothing: in [0, 1); an array, such as a traced scalar, is not checked.
+
+    Returns:
+        float32 [B].
+
+    Raises:
+        InputError: if `label_smoothing` is outside [0, 1).
+    """
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    loss = -jnp.sum(targets.astype(jnp.float32) * log_probs, axis=-1)
+    return _smoothed(loss, log_probs, label_smoothing)
+
+
+def _smoothed(
+    loss: jax.Array, log_probs: jax.Array, label_smoothing: float | jax.Array
+) -> jax.Array:
+    """Returns the loss [B] with a share of it replaced by that of the uniform distribution."""
     known = not isinstance(label_smoothing, jax.Array)
     if known and not 0 <= label_smoothing < 1:
         raise InputError(f"label_smoothing is {label_smoothing!r}, expected a number in [0, 1)")
-    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    if targets.ndim == 1:
-        loss = -jnp.take_along_axis(log_probs, targets[:, None], axis=-1)[:, 0]
-    else:
-        loss = -jnp.sum(targets * log_probs, axis=-1)
     if not known or label_smoothing:
         loss = (1 - label_smoothing) * loss - label_smoothing * jnp.mean(log_probs, axis=-1)
     return loss

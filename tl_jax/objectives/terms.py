@@ -30,8 +30,11 @@ class CrossEntropy:
 
     def __call__(self, outputs: Outputs) -> tuple[jax.Array, Metrics]:
         """Returns the mean over the batch."""
-        targets = outputs.targets if outputs.labels is None else outputs.labels
-        return losses.cross_entropy(outputs.logits, targets, self.label_smoothing).mean(), {}
+        if outputs.labels is None:
+            loss = losses.soft_cross_entropy(outputs.logits, outputs.targets, self.label_smoothing)
+        else:
+            loss = losses.cross_entropy(outputs.logits, outputs.labels, self.label_smoothing)
+        return loss.mean(), {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -187,6 +187,7 @@ def make_prefix(setup: Setup, views: int):
         views=views,
         seed=setup.config.cache.view_seed,
         dtype=setup.config.cache.dtype,
+        augmentation=setup.augmentation,
     )
 
 
@@ -272,7 +273,7 @@ def _verified(setup: Setup, updates: int) -> Setup:
     rows = sharding.local_rows(setup.mesh, order.batch_size)
     numbers = split.whole()[1]
     as_is = features.make_view_transform(
-        setup.preprocessing, order.views, setup.config.cache.view_seed
+        setup.preprocessing, setup.augmentation, order.views, setup.config.cache.view_seed
     )
     on_images = dataclasses.replace(setup, cache=None)
     steps = [

@@ -12,8 +12,9 @@ import numpy as np
 
 from tl_jax import console
 from tl_jax import data as data_sets
+from tl_jax.augment import Mixing, Operation
+from tl_jax.runs import augmentation, training
 from tl_jax.runs import evaluate as evaluation
-from tl_jax.runs import training
 from tl_jax.runs.finished import Run, load_run
 from tl_jax.runs.parts import Parts, own_name
 from tl_jax.runs.recording import Callback
@@ -31,6 +32,8 @@ def finetune(
     class_names: tuple[str, ...] = (),
     objective: Any = None,
     optimizer: Any = None,
+    operations: Sequence[Operation | str] | None = None,
+    mixing: Sequence[Mixing | str] | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = False,
 ) -> Run:
@@ -50,6 +53,9 @@ def finetune(
             metrics), or an `objectives.Own`; `config.objective` adds its terms.
         optimizer: from a schedule to an optax transformation, such as `optax.lion`, in place of
             `config.optim.name`; `config.optim` still says the schedule.
+        operations: of the training images, in order: names such as "rotation=15", and own ones as
+            `augment.Operation`; they become `config.augment.operations`. None: as that says.
+        mixing: of the training batches, likewise `config.augment.mixing`, with `augment.Mixing`.
         callbacks: each called as `callback(step, split, metrics)` whenever metrics are logged: completed
             updates, "train" or "validation", and a dict such as {"loss": 0.1, "top1_accuracy": 0.9}.
         progress: whether what a command prints is printed.
@@ -70,7 +76,15 @@ def finetune(
         config.objective.name = own_name(objective)
     if optimizer is not None:
         config.optim.name = own_name(optimizer)
-    parts = Parts(source, objective, optimizer)
+    own_operations = augmentation.take(config, "operations", operations)
+    own_mixings = augmentation.take(config, "mixing", mixing)
+    parts = Parts(
+        source,
+        objective=objective,
+        optimizer=optimizer,
+        operations=own_operations,
+        mixings=own_mixings,
+    )
     path = pathlib.Path(workdir).expanduser()
     with console.verbosity("normal" if progress else "silent"), _Interrupts() as stop_requested:
         training.run(config, path, stop_requested, parts, callbacks)

@@ -17,7 +17,7 @@ import ml_collections
 from tl_jax import console, reporting
 from tl_jax.config import check, set_field, without_empty
 from tl_jax.errors import InputError, unknown
-from tl_jax.runs import training
+from tl_jax.runs import augmentation, training
 from tl_jax.runs.setup import check_config
 from tl_jax.training.loops import Stopped
 
@@ -80,6 +80,7 @@ def run_cells(
     # All of them before the first one trains. The cells of a method differ in their seeds alone.
     for _, _, cell in cells[: len(methods)]:
         check_config(cell)
+        augmentation.check_names(cell)
     rows = []
     for method, seed, cell in cells:
         console.say(f"\n{method}, seed {seed}")

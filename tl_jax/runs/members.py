@@ -180,6 +180,7 @@ def make_train_step(
             frozen_mask=suffix(setup, setup.optimisation.frozen_mask),
             objective=minimised.objective,
             accumulation=setup.config.optim.accumulation,
+            mixing=setup.mixing,
         )
 
     return make_step

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from tl_jax import data
+from tl_jax import augment, data
 
 # In a config, `own:NAME` stands for an object that is not registered and must be given again to resume the run.
 OWN = "own:"
@@ -18,11 +18,15 @@ class Parts:
         objective: the main loss, see `objectives.Objective`.
         optimizer: from a schedule (completed updates -> learning rate) to an optax transformation, such
             as `optax.lion`; takes the place of `optim.name` and its numbers.
+        operations: those that `augment.operations` calls `own:NAME=STRENGTH`.
+        mixings: those that `augment.mixing` calls so.
     """
 
     source: data.Source | None = None
     objective: Any = None
     optimizer: Any = None
+    operations: tuple[augment.Operation, ...] = ()
+    mixings: tuple[augment.Mixing, ...] = ()
 
 
 NOTHING_GIVEN = Parts()

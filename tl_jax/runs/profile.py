@@ -10,7 +10,7 @@ import jax
 import ml_collections
 
 from tl_jax import console, files, models, profiling, reporting, trees
-from tl_jax.augment import preprocessing
+from tl_jax.augment import make_train_transform
 from tl_jax.data import stream
 from tl_jax.errors import InputError
 from tl_jax.objectives import losses
@@ -106,7 +106,7 @@ def profile(
 def _programs(setup: Setup) -> dict[str, Any]:
     """Returns functions of (state, batch), each containing the one before it."""
     config, frozen_mask = setup.config, setup.optimisation.frozen_mask
-    transform = preprocessing.make_train_transform(setup.preprocessing)
+    transform = make_train_transform(setup.preprocessing, setup.augmentation)
     forward = models.make_forward(
         setup.model,
         frozen_norms=setup.optimisation.frozen_norms,

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from tl_jax import data, features, models, optim
+from tl_jax import augment, data, features, models, optim
 from tl_jax.augment import preprocessing
 from tl_jax.config import check as check_fields
 from tl_jax.config import naming_fields
 from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
 from tl_jax.parallel import sharding
-from tl_jax.runs import weights
+from tl_jax.runs import augmentation, weights
 from tl_jax.runs.averages import make_averaging
 from tl_jax.runs.lengths import make_intervals, total_steps
 from tl_jax.runs.objective import (
@@ -52,6 +52,7 @@ class Setup:
         model: the Linen module.
         initial: the variables before the first update, and where they came from.
         preprocessing: of the pixels; `deviations` from that of the weights, a line each.
+        augmentation: of the training images, and `mixings` of the training batches.
         optimisation: what moves and how.
         minimised: the objective, and the frozen networks that it looks at.
         averaging: of the weights; None for none.
@@ -71,6 +72,8 @@ class Setup:
     initial: weights.Initial
     preprocessing: preprocessing.Preprocessing
     deviations: list[str]
+    augmentation: augment.Augmentation
+    mixings: tuple[augment.Mixing, ...]
     optimisation: Optimisation
     minimised: Minimised
     averaging: Averaging | None
@@ -86,6 +89,11 @@ class Setup:
     def total_steps(self) -> int:
         """Updates in the run."""
         return self.intervals.total_steps
+
+    @property
+    def mixing(self) -> steps.Mix | None:
+        """What a step mixes its batch with; None for nothing."""
+        return augment.make_mixing(self.mixings, len(self.splits["train"].class_names))
 
     @functools.cached_property
     def state_shapes(self) -> TrainState:
@@ -181,6 +189,8 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
     sharding.local_rows(mesh, config.data.batch_size)
     with naming_fields(config, "optim.accumulation", "data.batch_size"):
         steps.check_accumulation(config.data.batch_size, config.optim.accumulation, mesh.size)
+    augmented = augmentation.make_augmentation(config, parts)
+    mixings = augmentation.make_mixings(config, parts)
     splits = make_splits(config, parts.source)
     train_split = splits["train"]
     examples = order.Order(
@@ -202,6 +212,9 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
         config, optimisation, initial.variables["batch_stats"], total, len(train_split)
     )
     boundary = _choose_boundary(config, model, optimisation, spec.image_size)
+    augmentation.check_operations(config, augmented.operations, spec.image_size)
+    shape = augmentation.input_shape(model, boundary, spec.image_size) if mixings else ()
+    augmentation.check_mixings(config, mixings, mesh.size, shape, len(train_split.class_names))
     evaluator = Evaluator(
         models.make_forward(model),
         preprocessing.make_eval_transform(spec),
@@ -218,6 +231,8 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
         initial,
         spec,
         deviations,
+        augmented,
+        mixings,
         optimisation,
         minimised,
         averaging,
@@ -249,7 +264,7 @@ def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[
             setup.preprocessing.image_size,
         )
     if transform is None and start is None:
-        transform = preprocessing.make_train_transform(setup.preprocessing)
+        transform = augment.make_train_transform(setup.preprocessing, setup.augmentation)
 
     def make_step(axis_name):
         passes = make_passes(
@@ -262,16 +277,17 @@ def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[
             norm_policy=config.freeze.batch_norm,
             axis_name=axis_name,
         )
-        return steps.make_train_step(
+        step = steps.make_train_step(
             passes,
             transform or (lambda key, positions, stored: stored.astype(jnp.float32)),
             setup.optimisation.tx,
             frozen_mask=setup.optimisation.frozen_mask,
             objective=setup.minimised.objective,
-            averaging=setup.averaging,
             accumulation=config.optim.accumulation,
+            mixing=setup.mixing,
             axis_name=axis_name,
         )
+        return step if setup.averaging is None else setup.averaging.averaged(step)
 
     return make_step
 
@@ -287,18 +303,21 @@ def _choose_boundary(
     section = config.cache
     if not section.boundary:
         return None
-    augments = config.augment.flip or config.augment.crop_padding
+    augments = (
+        config.augment.flip or config.augment.crop_padding or augmentation.operations_of(config)
+    )
     if augments and section.views == 1:
         raise InputError(
-            f"cache.views=1 stores every image as it is, but augment.flip={config.augment.flip} and "
-            f"augment.crop_padding={config.augment.crop_padding} change it at every update; expected "
-            "--config.augment.flip=False --config.augment.crop_padding=0, or cache.views above 1 (without a "
-            "cache: --config.cache.boundary=; a sweep always has one)"
+            f"cache.views=1 stores every image as it is, but augment.flip={config.augment.flip}, "
+            f"augment.crop_padding={config.augment.crop_padding} and "
+            f"augment.operations={augmentation.operations_of(config)} change it at every update; expected "
+            "--config.augment.flip=False --config.augment.crop_padding=0 --config.augment.operations=, or "
+            "cache.views above 1 (without a cache: --config.cache.boundary=; a sweep always has one)"
         )
     if section.views > 1 and not augments:
         raise InputError(
-            f"cache.views={section.views}: without augment.flip and augment.crop_padding all views are "
-            "the same; expected cache.views=1, or one of them"
+            f"cache.views={section.views}: without augment.flip, augment.crop_padding and augment.operations "
+            "all views are the same; expected cache.views=1, or one of them"
         )
     return features.choose_boundary(
         model,

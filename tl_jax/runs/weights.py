@@ -271,7 +271,6 @@ def make_preprocessing(
         "preprocess.mean",
         "preprocess.std",
         "data.image_size",
-        "augment.crop_padding",
     ):
         spec = Preprocessing(
             image_size=used["image_size"],
@@ -279,8 +278,6 @@ def make_preprocessing(
             interpolation=used["interpolation"],
             mean=used["mean"],
             std=used["std"],
-            crop_padding=config.augment.crop_padding,
-            flip=config.augment.flip,
         )
     return spec, deviations
 

@@ -5,7 +5,7 @@ frozen. It is a flat dict {leaf name: array}, such as "params/head/kernel", with
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ class Averaging:
 
     Attributes:
         name: `ema` or `swa`.
-        averaged: names of the leaves that are averaged; see `averaged_leaves`.
+        leaves: names of the leaves that are averaged; see `averaged_leaves`.
         decay: of `ema`, in [0, 1).
         first: of `swa`, the completed updates at the first sample, at least 1.
         every: of `swa`, updates between samples, at least 1.
@@ -43,7 +43,7 @@ class Averaging:
     """
 
     name: str
-    averaged: tuple[str, ...]
+    leaves: tuple[str, ...]
     decay: float = 0.999
     first: int = 1
     every: int = 1
@@ -64,9 +64,9 @@ class Averaging:
 
     def init(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the average before the first update: the weights as they are, none counted."""
-        leaves = _leaves(params, batch_stats)
+        values = _leaves(params, batch_stats)
         # Copied: the training step donates its state, and no buffer can be donated twice.
-        return {name: jnp.copy(leaves[name]) for name in self.averaged} | {_COUNT: jnp.int32(0)}
+        return {name: jnp.copy(values[name]) for name in self.leaves} | {_COUNT: jnp.int32(0)}
 
     def update(self, state: TrainState) -> dict[str, Any]:
         """Returns the average with the weights of a state after its update, where they are due."""
@@ -85,14 +85,23 @@ class Averaging:
             old, new = state.average[name], leaves[name]
             return jnp.where(due, kept * old + (1 - kept) * new, old)
 
-        return {name: averaged(name) for name in self.averaged} | {
+        return {name: averaged(name) for name in self.leaves} | {
             _COUNT: count + due.astype(jnp.int32)
         }
+
+    def averaged(self, step: Callable[..., tuple[TrainState, Any]]) -> Callable[..., Any]:
+        """Returns a training step that also keeps the average, in `state.average`."""
+
+        def averaged_step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
+            new, metrics = step(state, batch)
+            return new.replace(average=self.update(new)), metrics
+
+        return averaged_step
 
     @property
     def needs_statistics(self) -> bool:
         """Whether running statistics of BatchNorm must be estimated again before the average is used."""
-        return self.name == "swa" and any(name.startswith("batch_stats/") for name in self.averaged)
+        return self.name == "swa" and any(name.startswith("batch_stats/") for name in self.leaves)
 
 
 def averaged_leaves(

@@ -18,14 +18,15 @@ from tl_jax.models import cpu
 from tl_jax.models.taps import LOGITS
 from tl_jax.objectives import Outputs, Reference
 from tl_jax.training import metrics
-from tl_jax.training.averaging import Averaging
 from tl_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
 Forward = Callable[..., tuple[Any, dict[str, Any]]]
+Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
-# Folded into an update's key for dropout; positions in the batch, which key augmentation, stay far below.
+# Folded into an update's key for dropout and mixing; positions in the batch, which key augmentation, stay far below.
 _DROPOUT = 2**31 - 1
+_MIXING = 2**31 - 2
 
 
 def check_accumulation(batch_size: int, accumulation: int, num_devices: int = 1) -> None:
@@ -65,8 +66,8 @@ def make_train_step(
     *,
     frozen_mask: dict[str, Any],
     objective: objectives.Objective | None = None,
-    averaging: Averaging | None = None,
     accumulation: int = 1,
+    mixing: Mix | None = None,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the pure `train_step(state, batch) -> (state, metrics)`.
@@ -81,14 +82,16 @@ def make_train_step(
         tx: any gradient transformation; gives frozen leaves no state.
         frozen_mask: tree of bools like params, True where frozen.
         objective: what is minimised; None: cross-entropy.
-        averaging: of the weights, kept in `state.average`; None for none.
         accumulation: microbatches whose mean gradient makes one update. Microbatch `j` holds the rows
             `j, j + accumulation, ...`, so that it stays spread over all devices; BatchNorm sees one
             microbatch at a time and updates its running statistics after each.
+        mixing: `(key, images, labels) -> (images, targets float32 [B, K])`, of the whole batch before it is
+            split; its key is that of the update with 2**31 - 2 folded in. See `augment.mixing.make_mixing`.
         axis_name: the mapped axis to average over (pmap); None where arrays are global (jit).
 
-    Metrics: `loss` (mean of the objective, all terms included), `top1_accuracy` in [0, 1], `grad_norm` (global
-    norm of the trainable gradient before clipping), and those of the objective.
+    Metrics: `loss` (mean of the objective, all terms included), `top1_accuracy` in [0, 1] (of mixed targets the
+    most probable class counts), `grad_norm` (global norm of the trainable gradient before clipping), and those
+    of the objective.
     """
     if not isinstance(passes, Passes):
         passes = Passes(passes)
@@ -100,7 +103,8 @@ def make_train_step(
         features = {**shared, **computed}
         outputs = Outputs(
             logits=features[LOGITS],
-            labels=rows["label"],
+            labels=rows.get("label"),
+            soft_targets=rows.get("target"),
             features=features,
             params=params,
             source=references.get("source"),
@@ -144,6 +148,9 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         images = transform(key, batch["position"], batch["image"])
         rows = {"image": images, "label": batch["label"]}
+        if mixing is not None:
+            mixed, targets = mixing(jax.random.fold_in(key, _MIXING), images, batch["label"])
+            rows = {"image": mixed, "target": targets}
         compute = gradients if accumulation == 1 else accumulated
         grads, batch_stats, measured = compute(
             state, state.batch_stats, rows, jax.random.fold_in(key, _DROPOUT)
@@ -160,8 +167,6 @@ def make_train_step(
         new = state.replace(
             step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
         )
-        if averaging is not None:
-            new = new.replace(average=averaging.update(new))
         return new, {**measured, "grad_norm": _norm_of_trainable(grads, frozen_mask)}
 
     return train_step

@@ -1,0 +1,174 @@
+"""What `config.augment` says, and the operations and mixings that are given as objects."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from tl_jax import models
+from tl_jax.augment import MIXINGS, OPERATIONS, Augmentation, Mixing, Operation
+from tl_jax.augment.mixing import check_mixing
+from tl_jax.augment.operations import check_operation
+from tl_jax.config import naming_fields, without_empty
+from tl_jax.errors import InputError
+from tl_jax.runs.parts import NOTHING_GIVEN, OWN, Parts
+
+
+def take(
+    config: ml_collections.ConfigDict, field: str, given: Sequence[Any] | None
+) -> tuple[Any, ...]:
+    """Sets a field of `config.augment` to the names of what is given; returns what are objects among it.
+
+    Args:
+        config: of the run.
+        field: "operations" or "mixing".
+        given: names such as "rotation=15", or objects; None leaves the config as it is.
+
+    Raises:
+        InputError: if one is neither, or two objects have one name and strength.
+    """
+    if given is None:
+        return ()
+    kind = {"operations": Operation, "mixing": Mixing}[field]
+    wrong = [repr(one) for one in given if not isinstance(one, kind | str)]
+    if isinstance(given, str) or wrong:
+        raise InputError(
+            f"{field}={given!r}: expected a list of names such as {field}=['name=0.5'] or objects "
+            f"augment.{kind.__name__}(name, function, strength)"
+        )
+    own = {name_of(one): one for one in given if not isinstance(one, str)}
+    for one in given:
+        if not isinstance(one, str) and own[name_of(one)] != one:
+            raise InputError(f"{field}: two of them are {name_of(one)!r}; expected other names")
+    names = tuple(one if isinstance(one, str) else name_of(one) for one in given)
+    config.augment[field] = names
+    return tuple(own.values())
+
+
+def name_of(given: Operation | Mixing) -> str:
+    """Returns what a config calls an object, such as "own:darken=0.5"."""
+    return f"{OWN}{given}"
+
+
+def operations_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Returns the names of the operations of a config."""
+    return without_empty(config.augment.operations)
+
+
+def make_augmentation(config: ml_collections.ConfigDict, parts: Parts) -> Augmentation:
+    """Returns the augmentation of the training images.
+
+    Raises:
+        InputError: if there is no such operation, a strength is out of range, or an own one is not given.
+    """
+    operations = _found(config, "operations", OPERATIONS, parts.operations)
+    with naming_fields(config, "augment.crop_padding"):
+        return Augmentation(config.augment.crop_padding, config.augment.flip, operations)
+
+
+def make_mixings(config: ml_collections.ConfigDict, parts: Parts) -> tuple[Mixing, ...]:
+    """Returns the mixings of the training batches.
+
+    Raises:
+        InputError: if there is no such mixing, a strength is out of range, or an own one is not given.
+    """
+    return _found(config, "mixing", MIXINGS, parts.mixings)
+
+
+def _found(
+    config: ml_collections.ConfigDict, field: str, table: Any, given: Sequence[Any]
+) -> tuple[Any, ...]:
+    own = {name_of(one): one for one in given}
+    found = []
+    for name in without_empty(config.augment[field]):
+        if name in own:
+            found.append(own[name])
+        elif name.startswith(OWN):
+            raise InputError(
+                f"augment.{field}: {name!r} is an object of the Python code that made this config; expected it "
+                f"again, as tl_jax.finetune(..., {field}=[...])"
+            )
+        else:
+            with naming_fields(config, f"augment.{field}"):
+                found.append(table.read(name))
+    return tuple(found)
+
+
+def check_operations(
+    config: ml_collections.ConfigDict, operations: Sequence[Operation], image_size: int
+) -> None:
+    """Checks that operations take and return an image of the network's input size; nothing is computed.
+
+    Raises:
+        InputError: naming the operation.
+    """
+    with naming_fields(config, "augment.operations"):
+        for operation in operations:
+            check_operation(operation, image_size)
+
+
+def check_mixings(
+    config: ml_collections.ConfigDict,
+    mixings: Sequence[Mixing],
+    num_devices: int,
+    shape: tuple[int, ...],
+    num_classes: int,
+) -> None:
+    """Checks that mixings take and return what a step has for them; nothing is computed.
+
+    Args:
+        config: of the run.
+        mixings: of the training batches.
+        num_devices: of the run.
+        shape: of one image, or of one stored activation; see `input_shape`.
+        num_classes: K.
+
+    Raises:
+        InputError: naming the field and what does not fit.
+    """
+    if not mixings:
+        return
+    given = f"augment.mixing={without_empty(config.augment.mixing)}"
+    if config.parallel.mode == "pmap" and num_devices > 1:
+        raise InputError(
+            f"{given}: with parallel.mode=pmap each of the {num_devices} devices sees its own rows alone, and "
+            "mixing needs the whole batch; expected parallel.mode=jit"
+        )
+    if config.cache.boundary and config.cache.verify:
+        raise InputError(
+            f"{given}: cache.verify={config.cache.verify} compares training on activations with training on "
+            "images, and the one would mix activations, the other images; expected cache.verify=0"
+        )
+    with naming_fields(config, "augment.mixing", "cache.boundary"):
+        for mixing in mixings:
+            check_mixing(mixing, config.data.batch_size, shape, num_classes)
+
+
+def input_shape(model: Any, boundary: str | None, image_size: int) -> tuple[int, ...]:
+    """Returns the shape of what one example is in a step: an image, or its activation after a boundary."""
+    shape = (image_size, image_size, 3)
+    return shape if boundary is None else _activation_shape(model, boundary, shape)
+
+
+def check_names(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError if there is no such operation or mixing, or a strength is out of range."""
+    make_augmentation(config, NOTHING_GIVEN)
+    make_mixings(config, NOTHING_GIVEN)
+
+
+def _activation_shape(model: Any, boundary: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape of the activation of one image after a boundary."""
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    variables = jax.eval_shape(
+        lambda key: models.init_variables(model, key, images.shape), jax.random.key(0)
+    )
+    forward = models.make_forward(model, stop=boundary)
+    made, _ = jax.eval_shape(
+        lambda params, stats, x: forward(params, stats, x, train=False),
+        variables["params"],
+        variables["batch_stats"],
+        images,
+    )
+    return made.shape[1:]
