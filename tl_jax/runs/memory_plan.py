@@ -60,6 +60,8 @@ def _lasting_items(
         memory.Item("initial weights, compared with at the end", initial),
         memory.Item(f"training data ({dispatch.data})", dispatch.data_bytes),
     ]
+    if setup.first_step:
+        items.append(memory.Item("weights at the start of the phase", initial, "host"))
     if setup.cache is not None and not dispatch.data_bytes:
         items.append(memory.Item("training activations", split.num_bytes, setup.cache["storage"]))
     items += [

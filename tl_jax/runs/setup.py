@@ -12,12 +12,12 @@ import ml_collections
 from tl_jax import data, features, models, optim
 from tl_jax.augment import preprocessing
 from tl_jax.config import check as check_fields
-from tl_jax.config import naming_fields
+from tl_jax.config import naming_fields, naming_phase, phase_configs
 from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
 from tl_jax.parallel import sharding
 from tl_jax.runs import weights
-from tl_jax.runs.lengths import make_intervals, total_steps
+from tl_jax.runs.lengths import check_length, make_intervals, total_steps
 from tl_jax.runs.optimisation import Optimisation, make_optimisation, make_partition
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.splits import make_splits
@@ -28,7 +28,7 @@ from tl_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """All that a run is made of, checked to fit together; nothing compiled yet.
+    """All that a run, or one of its phases, is made of, checked to fit together; nothing compiled yet.
 
     Attributes:
         config: what the user asked for.
@@ -39,12 +39,14 @@ class Setup:
         optimisation: what moves and how.
         evaluator: whole passes over splits.
         mesh: the devices.
-        intervals: what happens when; `total_steps` updates in all.
+        intervals: what happens when, and at which updates it begins and ends.
         order: of the training examples.
         boundary: where the run's activations are stored, None for a run on images.
         inputs: what steps and evaluation read: `splits`, or, once `activation_cache.use` has made them,
             their activations.
         cache: statistics of those activations for `result.json`; None before.
+        start: params and batch_stats before its first update; None: those of `initial`. Of what is frozen,
+            those of any later update.
     """
 
     config: ml_collections.ConfigDict
@@ -61,11 +63,22 @@ class Setup:
     boundary: str | None
     inputs: dict[str, Any]
     cache: dict[str, Any] | None = None
+    start: dict[str, Any] | None = None
+
+    @property
+    def first_step(self) -> int:
+        """Completed updates when it begins: those of earlier phases."""
+        return self.intervals.first_step
 
     @property
     def total_steps(self) -> int:
-        """Updates in the run."""
+        """Completed updates when it ends."""
         return self.intervals.total_steps
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Params and batch_stats before the first update."""
+        return self.initial.variables if self.start is None else self.start
 
     @functools.cached_property
     def state_shapes(self) -> TrainState:
@@ -83,13 +96,13 @@ class Setup:
         return sharding.replicate(self.mesh, self.initial_state_on_host())
 
     def initial_state_on_host(self) -> TrainState:
-        """Returns the state before the first update."""
-        params = self.initial.variables["params"]
+        """Returns the state before the first update; that of the optimizer is fresh in every phase."""
+        params = self.variables["params"]
         return TrainState(
-            step=jnp.int32(0),
+            step=jnp.int32(self.first_step),
             seed=jnp.int32(self.config.seed),
             params=params,
-            batch_stats=self.initial.variables["batch_stats"],
+            batch_stats=self.variables["batch_stats"],
             # One program instead of one for each shape of a leaf.
             opt_state=jax.jit(self.optimisation.tx.init)(params),
         )
@@ -104,12 +117,22 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     check_fields(config)
     with naming_fields(config, "model.stem"):
         model = make_model(config, 1)
+    weights.find(config)
+    shapes = jax.eval_shape(lambda: models.init_variables(model, jax.random.key(0)))["params"]
+    for number, phase in enumerate(phase_configs(config)):
+        with naming_phase(config, number):
+            if phase is not config:
+                check_fields(phase)
+                check_length(phase)
+            _check_phase(phase, model, shapes)
+
+
+def _check_phase(config: ml_collections.ConfigDict, model, params: dict[str, Any]) -> None:
+    """Looks at what a phase, or a run without phases, says of the network; `params` are shapes."""
     boundaries = model.boundaries[: model.boundaries.index("pool") + 1]
     if config.cache.boundary not in ("", "auto", *boundaries):
         raise unknown("cache.boundary", config.cache.boundary, ("auto", *boundaries))
-    weights.find(config)
-    shapes = jax.eval_shape(lambda: models.init_variables(model, jax.random.key(0)))["params"]
-    make_partition(config, shapes, optim.make_schedule("constant", config.optim.learning_rate, 1))
+    make_partition(config, params, optim.make_schedule("constant", config.optim.learning_rate, 1))
 
 
 def make_model(config: ml_collections.ConfigDict, num_classes: int):
@@ -126,9 +149,27 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int):
 
 
 def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> Setup:
-    """Returns the run that `config` describes, having looked at everything it names.
+    """Returns the run that `config` describes, having looked at everything it names; see `prepare_phases`.
 
-    What needs neither data nor weights is checked first: typos are reported before any download.
+    Raises:
+        InputError: if it has phases, or as `prepare_phases`.
+    """
+    if config.phases:
+        raise InputError(
+            f"phases={tuple(map(tuple, config.phases))}: only finetune, pretrain and compare train in phases; "
+            "expected --config.phases='()'"
+        )
+    (setup,) = prepare_phases(config, parts)
+    return setup
+
+
+def prepare_phases(
+    config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
+) -> tuple[Setup, ...]:
+    """Returns the phases of the run that `config` describes, one at least, having looked at everything it names.
+
+    What needs neither data nor weights is checked first: typos are reported before any download. All phases
+    have the same data, network and devices; each begins where the one before it ends.
 
     Args:
         config: of the run.
@@ -141,23 +182,30 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
     mesh = sharding.make_mesh(config.parallel.devices)
     sharding.check_mode(config.parallel.mode)
     sharding.local_rows(mesh, config.data.batch_size)
-    with naming_fields(config, "optim.accumulation", "data.batch_size"):
-        steps.check_accumulation(config.data.batch_size, config.optim.accumulation, mesh.size)
+    phases = phase_configs(config)
+    for number, phase in enumerate(phases):
+        with (
+            naming_phase(config, number),
+            naming_fields(phase, "optim.accumulation", "data.batch_size"),
+        ):
+            steps.check_accumulation(phase.data.batch_size, phase.optim.accumulation, mesh.size)
     splits = make_splits(config, parts.source)
     train_split = splits["train"]
-    examples = order.Order(
-        config.seed,
-        config.data.batch_size,
-        len(train_split),
-        config.cache.views if config.cache.boundary else 1,
-        config.cache.draw,
-    )
-    total = total_steps(config, len(train_split))
+    orders = [
+        order.Order(
+            phase.seed,
+            phase.data.batch_size,
+            len(train_split),
+            phase.cache.views if phase.cache.boundary else 1,
+            phase.cache.draw,
+        )
+        for phase in phases
+    ]
+    lengths = [total_steps(phase, len(train_split)) for phase in phases]
     model = make_model(config, len(train_split.class_names))
     initial = weights.make_initial(config, model, train_split.class_names)
+    # What is seen of the pixels is the same in all phases, but for augmentation.
     spec, deviations = weights.make_preprocessing(config, initial, train_split.image_shape)
-    optimisation = make_optimisation(config, initial.variables["params"], total, len(train_split))
-    boundary = _choose_boundary(config, model, optimisation, spec.image_size)
     evaluator = Evaluator(
         models.make_forward(model),
         preprocessing.make_eval_transform(spec),
@@ -165,21 +213,33 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
         config.data.eval_batch_size,
         config.data.workers,
     )
-    return Setup(
-        config,
-        splits,
-        model,
-        initial,
-        spec,
-        deviations,
-        optimisation,
-        evaluator,
-        mesh,
-        make_intervals(config, splits, total),
-        examples,
-        boundary,
-        splits,
-    )
+    setups = []
+    for number, (phase, length) in enumerate(zip(phases, lengths, strict=True)):
+        with naming_phase(config, number):
+            spec, _ = weights.make_preprocessing(phase, initial, train_split.image_shape)
+            optimisation = make_optimisation(
+                phase, initial.variables["params"], length, len(train_split)
+            )
+            boundary = _choose_boundary(phase, model, optimisation, spec.image_size)
+        first_step, goes_on = sum(lengths[:number]), number + 1 < len(phases)
+        setups.append(
+            Setup(
+                phase,
+                splits,
+                model,
+                initial,
+                spec,
+                deviations,
+                optimisation,
+                evaluator,
+                mesh,
+                make_intervals(phase, splits, length, first_step, goes_on),
+                orders[number],
+                boundary,
+                splits,
+            )
+        )
+    return tuple(setups)
 
 
 def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[..., Callable]:
