@@ -75,6 +75,10 @@ class PhaseRecords:
             {name: value for name, value in row.items() if name != _DIGESTS} for row in self._rows
         ]
 
+    def seconds_before(self, number: int) -> float:
+        """Returns the seconds that the phases before a phase took."""
+        return sum(row.get("seconds", 0.0) for row in self._rows[:number])
+
     def begin(self, number: int, setup: Setup, how: Dispatch) -> None:
         """Notes the start of a phase, before its first update.
 
@@ -119,7 +123,7 @@ class PhaseRecords:
             seconds: of all updates of the run up to here.
         """
         row = self._rows[number]
-        row["seconds"] = seconds - sum(earlier["seconds"] for earlier in self._rows[:number])
+        row["seconds"] = seconds - self.seconds_before(number)
         row["frozen"] = freezing.verify_digests(row[_DIGESTS], variables)
         self._write()
         return row

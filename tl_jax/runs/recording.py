@@ -34,6 +34,7 @@ class Recording:
         callbacks: Sequence[Callback],
         closing: contextlib.ExitStack,
         run_steps: int,
+        seconds: float,
     ):
         """Opens files and bar.
 
@@ -44,10 +45,11 @@ class Recording:
             callbacks: called with all that is logged.
             closing: closes what is opened here.
             run_steps: updates of the whole run.
+            seconds: that the updates so far took, see `seconds_so_far`.
         """
         self._setup, self._callbacks = setup, callbacks
         self._rate_at = jax.jit(setup.optimisation.schedule)
-        self._before, self._began = seconds_so_far(folder, start), time.perf_counter()
+        self._before, self._began = seconds, time.perf_counter()
         self._step, self.waiting_seconds, self.updating_seconds = start, 0.0, 0.0
         self._writer: reporting.MetricWriter | None = None
         self._progress: reporting.Progress | None = None

@@ -18,7 +18,8 @@ from tl_jax import console, data, reporting
 from tl_jax.checkpointing import Checkpointer, newest_step
 from tl_jax.config import completed, flat, naming_phase
 from tl_jax.errors import InputError
-from tl_jax.runs import activation_cache, dispatch, results
+from tl_jax.parallel import memory
+from tl_jax.runs import activation_cache, dispatch, memory_plan, results
 from tl_jax.runs.lengths import in_steps
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.phases import PhaseRecords, number_at, template_at, trainable_parameters
@@ -28,8 +29,6 @@ from tl_jax.runs.setup import Setup, prepare_phases
 from tl_jax.runs.skeleton import facts_of, in_folder, introduce
 from tl_jax.training import loops
 from tl_jax.training.state import TrainState
-
-_TOTALS = ("most at once", "total")  # rows of a memory plan
 
 
 def run(
@@ -105,7 +104,8 @@ class Prepared:
 
 def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path, parts: Parts) -> Prepared:
     phases = prepare_phases(config, parts)
-    _check_extension(phases[0], workdir)
+    if not config.phases:  # a run in phases is never extended
+        _check_extension(phases[0], workdir)
     first = number_at(phases, newest_step(workdir / "checkpoints") + 1)
     dispatches = {}
     for number, setup in enumerate(phases[first:], first):
@@ -264,20 +264,21 @@ def train(
     records = PhaseRecords(prepared.config, phases, folder)
     plans = {number: how.memory for number, how in prepared.dispatches.items()}
     updating = waiting = 0.0
-    with contextlib.ExitStack() as closing:
-        checkpointer = closing.enter_context(Checkpointer(folder.checkpoints))
+    with Checkpointer(folder.checkpoints) as checkpointer:
+        job = _Job(folder, checkpointer, stop_requested, callbacks, run_steps)
         state = checkpointer.restore_latest(template)
         step = resumed_at = 0 if state is None else int(state.step)
         if resumed_at:
             console.say(f"resumed at step {resumed_at:,} of {run_steps:,}")
-        for number in range(number_at(phases, step), len(phases)):
+        first = number_at(phases, step)
+        seconds = max(seconds_so_far(folder, step), records.seconds_before(first))
+        for number in range(first, len(phases)):
             setup, is_last = phases[number], number == len(phases) - 1
             if number:
                 assert state is not None
                 setup = dataclasses.replace(setup, start=jax.device_get(_variables(state)))
             if step == setup.first_step:
                 state = None  # of an earlier phase: not needed while this one is made ready
-            seconds = seconds_so_far(folder, step)
             if step < setup.total_steps or is_last:
                 with naming_phase(prepared.config, number):
                     setup = activation_cache.use(setup, stop_requested)
@@ -287,16 +288,7 @@ def train(
                 if state is None or len(phases) == 1:
                     records.begin(number, setup, how)
                 records.check_begun(number)
-                state, seconds, times = _train_phase(
-                    setup,
-                    how,
-                    state,
-                    folder,
-                    checkpointer,
-                    stop_requested,
-                    callbacks,
-                    run_steps,
-                )
+                state, seconds, times = _train_phase(job, setup, how, state, seconds)
                 dispatched = how.facts()
                 del how  # its data leave the devices before those of the next phase come
                 step = int(state.step)
@@ -319,17 +311,21 @@ def train(
     return Trained(setup, state, records, seconds, share, dispatched, resumed_at)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What all phases of a run have in common while they train."""
+
+    folder: RunFolder
+    checkpointer: Checkpointer
+    stop_requested: Callable[[], bool]
+    callbacks: Sequence[Callback]
+    run_steps: int
+
+
 def _train_phase(
-    setup: Setup,
-    how: dispatch.Dispatch,
-    state: TrainState | None,
-    folder: RunFolder,
-    checkpointer: Checkpointer,
-    stop_requested: Callable[[], bool],
-    callbacks: Sequence[Callback],
-    run_steps: int,
+    job: _Job, setup: Setup, how: dispatch.Dispatch, state: TrainState | None, seconds: float
 ) -> tuple[TrainState, float, tuple[float, float]]:
-    """Makes the updates of a phase from `state`, None for its start.
+    """Makes the updates of a phase from `state`, None for its start; `seconds` is what those before took.
 
     Returns:
         Its last state; the seconds that all updates of the run took up to here; of those of this process,
@@ -342,17 +338,19 @@ def _train_phase(
         state = setup.initial_state()
     start = int(state.step)
     with contextlib.ExitStack() as closing:
-        recording = Recording(setup, folder, start, callbacks, closing, run_steps)
+        recording = Recording(
+            setup, job.folder, start, job.callbacks, closing, job.run_steps, seconds
+        )
         requests = _Requests(
-            stop_requested, intervals.log_every, config.train.checkpoint_every_seconds
+            job.stop_requested, intervals.log_every, config.train.checkpoint_every_seconds
         )
         hooks = loops.Hooks(
             log=recording.log,
             evaluate=recording.evaluate,
-            save=checkpointer.save,
+            save=job.checkpointer.save,
             show=recording.show,
-            is_best=checkpointer.is_best,
-            last_saved=checkpointer.latest_step,
+            is_best=job.checkpointer.is_best,
+            last_saved=job.checkpointer.latest_step,
             save_requested=requests.save,
             stop_requested=requests.stop,
             batch_indices=setup.order.examples,
@@ -373,16 +371,12 @@ def _tell_memory(
     """Prints the memory plan of a phase, and writes that of the phase that needs most."""
     console.say(_of_memory(plan))
     reporting.print_table("Memory plan", list(plan))
-    folder.write_json("memory.json", max(plans, key=lambda rows: sum(_totals(rows))))
-
-
-def _totals(plan: Sequence[dict[str, Any]]) -> list[int]:
-    return [row["bytes"] for row in plan if row["what"] in _TOTALS]
+    folder.write_json("memory.json", max(plans, key=memory_plan.bytes_of_run))
 
 
 def _of_memory(plan: Sequence[dict[str, Any]]) -> str:
     """Returns a line about the memory that a run takes: of each place, of what it has."""
-    totals = [row for row in plan if row["what"] in _TOTALS]
+    totals = [row for row in plan if row["what"] in memory.TOTALS]
     return "memory: " + ", ".join(
         f"{row['size']} of {row['available']} ({row['where']})"
         for row in totals
