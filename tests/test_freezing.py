@@ -216,6 +216,26 @@ def test_verify_unchanged_compares_bits(part, name, value, policy, changed):
     }
 
 
+def test_digests_tell_bits_types_and_shapes_apart():
+    before = variables()
+    mask = freezing.frozen_mask(before["params"], "up_to:stem")
+    digests = freezing.digests(before, mask, {"stem/bn"}, "frozen")
+    assert {name for name in digests if name.startswith("batch_stats/")} == {
+        "batch_stats/stem/bn/mean",
+        "batch_stats/stem/bn/var",
+    }
+    assert all(name.split("/")[1] == "stem" for name in digests)
+    assert not any(
+        name.startswith("batch_stats/")
+        for name in freezing.digests(before, mask, {"stem/bn"}, "update")
+    )
+    bias = np.asarray(before["params"]["stem"]["bn"]["bias"])
+    others = (bias + np.float32(1), bias.view(np.int32), bias.reshape(1, -1))
+    for other, changed in [(bias.copy(), []), *((one, ["stem/bn/bias"]) for one in others)]:
+        after = {**before, "params": changed_at(before["params"], "stem/bn/bias", other)}
+        assert freezing.verify_digests(digests, after)["changed"] == changed
+
+
 def test_nan_equals_itself():
     before = variables()
     before["params"] = changed_at(before["params"], "stem/bn/bias", [float("nan")] * 4)

@@ -4,8 +4,9 @@ A mask is a tree of Python bools in the shape of `params`, True where the leaf i
 a top-level part of the network: `stem`, `stage1`, ..., `head`.
 """
 
+import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -144,18 +145,42 @@ def verify_unchanged(
         `frozen_leaves` and `frozen_statistics`, how many arrays were compared; `changed`, the
         sorted names of those that differ (statistics as `batch_stats/...`), empty if all is well.
     """
-    leaves = [name for name, frozen in trees.flatten(mask).items() if frozen]
-    statistics = []
+    return verify_digests(digests(before, mask, norms, norm_policy), after)
+
+
+def digests(
+    variables: Mapping[str, Tree], mask: Tree, norms: Collection[str], norm_policy: str
+) -> dict[str, str]:
+    """Returns {name: SHA-256 of type, shape and bits} of everything that training has to leave alone.
+
+    Args:
+        variables: `{"params": ..., "batch_stats": ...}`.
+        mask: as of `verify_unchanged`, as are the others.
+        norms: likewise.
+        norm_policy: likewise.
+    """
+    names = [f"params/{name}" for name, frozen in trees.flatten(mask).items() if frozen]
     if norm_policy != "update":
-        statistics = [f"{norm}/{part}" for norm in sorted(norms) for part in ("mean", "var")]
-    old, new = trees.flatten(before["params"]), trees.flatten(after["params"])
-    changed = [name for name in leaves if not _same_bits(old[name], new[name])]
-    old, new = trees.flatten(before["batch_stats"]), trees.flatten(after["batch_stats"])
-    changed += [f"batch_stats/{s}" for s in statistics if not _same_bits(old[s], new[s])]
+        parts = ("mean", "var")
+        names += [f"batch_stats/{norm}/{part}" for norm in sorted(norms) for part in parts]
+    return _digests(variables, names)
+
+
+def verify_digests(before: Mapping[str, str], after: Mapping[str, Tree]) -> dict[str, Any]:
+    """Returns what `verify_unchanged` does, from the digests of the start alone.
+
+    Args:
+        before: from `digests`, at the start.
+        after: `{"params": ..., "batch_stats": ...}` at the end.
+    """
+    now = _digests(after, before)
+    leaves = [name for name in before if name.startswith("params/")]
     return {
         "frozen_leaves": len(leaves),
-        "frozen_statistics": len(statistics),
-        "changed": sorted(changed),
+        "frozen_statistics": len(before) - len(leaves),
+        "changed": sorted(
+            name.removeprefix("params/") for name in before if now[name] != before[name]
+        ),
     }
 
 
@@ -228,6 +253,12 @@ def _state_bytes(opt_state: Any, names: Collection[str]) -> dict[str, int]:
     return total
 
 
-def _same_bits(old: Any, new: Any) -> bool:
-    old, new = np.asarray(old), np.asarray(new)
-    return old.dtype == new.dtype and old.shape == new.shape and old.tobytes() == new.tobytes()
+def _digests(variables: Mapping[str, Tree], names: Iterable[str]) -> dict[str, str]:
+    leaves = trees.flatten({name: variables[name] for name in ("params", "batch_stats")})
+    found = {}
+    for name in names:
+        leaf = np.asarray(leaves[name])
+        content = hashlib.sha256(f"{leaf.dtype} {leaf.shape}".encode())
+        content.update(leaf.tobytes())
+        found[name] = content.hexdigest()
+    return found

@@ -11,6 +11,7 @@ from running import REPOSITORY, arguments, tiny_config, tree_of
 from tl_jax import models, porting
 from tl_jax.errors import InputError
 from tl_jax.runs import evaluate, training, weights
+from tl_jax.runs.setup import prepare
 
 FIELDS = {
     "wrong model": ({"model__name": "resnet20_cifr"}, "nearest: resnet20_cifar"),
@@ -169,7 +170,7 @@ def test_a_head_of_other_classes_cannot_be_kept(other_weights, tmp_path, monkeyp
         registry.ARCHITECTURES["resnet20_cifar"], stage_sizes=(1, 1, 1), width=4
     )
     monkeypatch.setitem(registry.ARCHITECTURES, "resnet20_cifar", small)
-    training.prepare(tiny_config(init__weights=str(other_weights)))
+    prepare(tiny_config(init__weights=str(other_weights)))
     config = tiny_config(init__weights=str(other_weights), init__head="keep")
     for command in (training.run, evaluate.evaluate_weights):
         with pytest.raises(InputError) as raised:

@@ -8,7 +8,8 @@ from running import tiny_config, tree_of
 
 from tl_jax import data, reporting
 from tl_jax.errors import InputError
-from tl_jax.runs import compare, training
+from tl_jax.runs import compare
+from tl_jax.runs.setup import prepare
 
 METHODS = {"linear_probe": ("freeze.strategy=backbone",), "full_finetune": ()}
 
@@ -55,7 +56,7 @@ def test_few_shot_keeps_its_labels_beside_a_held_out_slice(compared):
     """Images are held out first: two of each class are still taken, none of them held out."""
     config, _, _ = compared
     for seed in (0, 1):
-        splits = training.prepare(compare.cell_config(config, "full_finetune", seed)).splits
+        splits = prepare(compare.cell_config(config, "full_finetune", seed)).splits
         train_rows, held_rows = (splits[name].whole()[1] for name in ("train", "validation"))
         assert np.bincount(splits["train"].labels).tolist() == [2] * 10
         assert np.bincount(splits["validation"].labels).min() >= 12
@@ -66,7 +67,7 @@ def test_methods_of_a_seed_meet_the_same_examples(compared):
     """And another seed others: its few-shot choice, order and initialisation differ."""
     config, _, _ = compared
     setups = {
-        (method, seed): training.prepare(compare.cell_config(config, method, seed))
+        (method, seed): prepare(compare.cell_config(config, method, seed))
         for method in METHODS
         for seed in (0, 1)
     }

@@ -8,6 +8,7 @@ from running import REPOSITORY, tiny_config
 from tl_jax import models
 from tl_jax.config import load as load_config
 from tl_jax.runs import compare, training
+from tl_jax.runs.setup import prepare
 from tl_jax.runs.splits import make_splits
 
 CONFIGS = sorted(
@@ -69,7 +70,7 @@ def test_every_cell_of_a_comparison_fits_together(name):
         assert (cell.seed, cell.data.seed) == (5, 5)
         assert cell.init.weights == ("" if method == "random_init" else weights)
         cell.init.weights = ""
-        setup = training.prepare(cell)
+        setup = prepare(cell)
         frozen = [row for row in setup.optimisation.frozen_mask["head"].values() if row]
         assert not frozen
         assert setup.optimisation.frozen_mask["stem"]["conv"]["kernel"] == (

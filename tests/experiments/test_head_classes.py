@@ -12,6 +12,7 @@ from tl_jax import data
 from tl_jax.config import completed
 from tl_jax.errors import InputError
 from tl_jax.runs import compare, evaluate, members, probe, results, sweep, training, weights
+from tl_jax.runs.setup import prepare
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 NAMES = ["ant", "bee", "cat"]
@@ -78,7 +79,7 @@ def test_another_order_is_matched_by_name(trained, tmp_path):
     assert rules["params/head/kernel"] == "in the data's order of classes, matched by name"
     assert rules["params/stem/conv/kernel"] == ""
     there = load_file(run / "weights.safetensors")["linear.bias"]
-    head = training.prepare(config).initial.variables["params"]["head"]
+    head = prepare(config).initial.variables["params"]["head"]
     np.testing.assert_array_equal(head["bias"], there[[2, 0, 1]])
 
 
@@ -126,7 +127,7 @@ def test_the_members_of_a_sweep_start_from_the_matched_head(trained, tmp_path):
     data = stored(tmp_path / "data.npz", NAMES, order=(2, 0, 1))
     config = kept(run, data, data__validation_fraction=0.25, freeze__strategy="backbone",
                   cache__boundary="pool", augment__flip=False, augment__crop_padding=0)  # fmt: skip
-    setup = training.prepare(config)
+    setup = prepare(config)
     grid = members.Grid(
         {name: (0.1,) if name == "learning_rate" else (0.0,) for name in members.FIELDS},
         (0,), 0, 0, "chosen",
@@ -138,7 +139,7 @@ def test_the_members_of_a_sweep_start_from_the_matched_head(trained, tmp_path):
 
 def test_a_fresh_head_asks_for_no_names(trained, tmp_path):
     data = stored(tmp_path / "data.npz", BACKWARDS, order=(2, 1, 0))
-    setup = training.prepare(kept(trained[0], data, init__head="reset"))
+    setup = prepare(kept(trained[0], data, init__head="reset"))
     assert setup.deviations == []
 
 

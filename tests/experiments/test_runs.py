@@ -12,6 +12,7 @@ from tl_jax import files, statistics
 from tl_jax.config import of_command
 from tl_jax.errors import InputError
 from tl_jax.runs import evaluate, training, weights
+from tl_jax.runs.setup import prepare
 from tl_jax.training import loops
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -120,13 +121,13 @@ def test_fine_tuning_from_a_run(finished, tmp_path):
         preprocess__resize=0,
         preprocess__std=(0.5, 0.5, 0.5),
     )
-    setup = training.prepare(config)
+    setup = prepare(config)
     assert setup.preprocessing.mean == MEAN
     assert setup.preprocessing.image_size == 8
     assert setup.deviations == [
         "preprocessing std is (0.5, 0.5, 0.5), the weights were trained with (0.247, 0.2435, 0.2616)"
     ]
-    kept = training.prepare(tiny_config(init__weights=str(workdir), init__head="keep"))
+    kept = prepare(tiny_config(init__weights=str(workdir), init__head="keep"))
     heads = [s.initial.variables["params"]["head"]["kernel"] for s in (setup, kept)]
     stems = [s.initial.variables["params"]["stem"]["conv"]["kernel"] for s in (setup, kept)]
     assert not np.array_equal(*heads)
@@ -137,7 +138,7 @@ def test_weights_that_say_nothing_of_their_preprocessing(finished, tmp_path):
     from safetensors.numpy import load_file, save_file
 
     save_file(load_file(finished[0] / "weights.safetensors"), tmp_path / "bare.safetensors")
-    setup = training.prepare(tiny_config(init__weights=str(tmp_path / "bare.safetensors")))
+    setup = prepare(tiny_config(init__weights=str(tmp_path / "bare.safetensors")))
     assert len(setup.deviations) == 1
     assert "does not say what it was trained with" in setup.deviations[0]
 

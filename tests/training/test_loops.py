@@ -68,6 +68,31 @@ class Recorder:
         )
 
 
+def test_a_phase_counts_its_intervals_from_its_first_update():
+    recorder = Recorder()
+    phase = Intervals(9, log_every=2, eval_every=3, updates_per_dispatch=3, first_step=4)
+    assert recorder.run(phase, start=4).step == 9
+    assert recorder.events == [
+        ("step", 7),
+        ("log", 6, 4.5),
+        ("evaluate", 7),
+        ("step", 9),
+        ("log", 8, 6.5),
+        ("log", 9, 8.0),
+        ("evaluate", 9),
+        ("save", 9, 0.9),
+    ]
+    assert [phase.updates_after(step) for step in (4, 5, 6, 7, 8)] == [3, 2, 1, 2, 1]
+
+
+def test_stopping_at_the_end_of_a_phase_that_another_one_follows():
+    stops = {"stop_requested": lambda step: step == 2}
+    with pytest.raises(loops.Stopped) as raised:
+        Recorder().run(Intervals(2, log_every=1, goes_on=True), **stops)
+    assert raised.value.step == 2
+    assert Recorder().run(Intervals(2, log_every=1), **stops).step == 2
+
+
 def test_order_of_log_evaluate_and_save():
     recorder = Recorder()
     final = recorder.run(Intervals(7, log_every=3, eval_every=4, checkpoint_every=3))

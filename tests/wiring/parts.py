@@ -19,13 +19,13 @@ from tl_jax import features, trees
 from tl_jax.models import registry
 from tl_jax.parallel import device_dataset, sharding
 from tl_jax.runs import activation_cache, dispatch
-from tl_jax.runs.setup import Setup, make_pure_step, prepare
+from tl_jax.runs.setup import Setup, make_pure_step, prepare_phases
 
 _UPDATES = 8
 
 
 def parts_of(config) -> dict[str, str]:
-    """Returns the parts of the run that `config` describes, by name.
+    """Returns the parts of the run that `config` describes, by name; of phases, what differs among them.
 
     step: the lowered training step, on images or on stored activations.
     evaluation: the lowered evaluation step.
@@ -40,28 +40,35 @@ def parts_of(config) -> dict[str, str]:
     dispatch: where its data are stored, on how many devices, and how many updates go at once.
     """
     with nothing_compiled() as seen:
-        setup = activation_cache.use(prepare(config))
-        evaluate = seen.evaluations[-1]
-        state = jax.eval_shape(setup.initial_state_on_host)
-        updates = np.arange(setup.total_steps)
-        splits = {name: _split(setup, name) for name in ("train", "validation", "test")}
-        return splits | {
-            "step": _step(setup, state),
-            "evaluation": _lowered(
-                evaluate,
-                state.params,
-                state.batch_stats,
-                _batch(setup, setup.evaluator.batch_size, label=jnp.int32, mask=bool),
-            ),
-            "schedule": str(np.asarray(jax.vmap(setup.optimisation.schedule)(updates)).tolist()),
-            "order": str([setup.order.rows(step).tolist() for step in range(_UPDATES)]),
-            "start": _digest(trees.flatten(setup.initial.variables)),
-            "draws": str(_seed(setup)),
-            "references": _digest(trees.flatten(_references(setup))),
-            "prefix": json.dumps(seen.facts, sort_keys=True) + _stored(setup),
-            "plan": str(dataclasses.asdict(setup.intervals)),
-            "dispatch": seen.dispatched(setup),
-        }
+        phases = [_parts_of_phase(setup, seen) for setup in prepare_phases(config)]
+    return {name: "\n".join(dict.fromkeys(one[name] for one in phases)) for name in phases[0]}
+
+
+def _parts_of_phase(setup: Setup, seen: "_Seen") -> dict[str, str]:
+    setup = activation_cache.use(setup)
+    # The first one is made for images, and used by all phases without activations.
+    evaluate = seen.evaluations[0 if setup.cache is None else -1]
+    state = jax.eval_shape(setup.initial_state_on_host)
+    updates = np.arange(setup.total_steps - setup.first_step)
+    first = range(setup.first_step, setup.first_step + _UPDATES)
+    splits = {name: _split(setup, name) for name in ("train", "validation", "test")}
+    return splits | {
+        "step": _step(setup, state),
+        "evaluation": _lowered(
+            evaluate,
+            state.params,
+            state.batch_stats,
+            _batch(setup, setup.evaluator.batch_size, label=jnp.int32, mask=bool),
+        ),
+        "schedule": str(np.asarray(jax.vmap(setup.optimisation.schedule)(updates)).tolist()),
+        "order": str([setup.order.rows(step).tolist() for step in first]),
+        "start": _digest(trees.flatten(setup.initial.variables)),
+        "draws": str(_seed(setup)),
+        "references": _digest(trees.flatten(_references(setup))),
+        "prefix": json.dumps(seen.facts, sort_keys=True) + _stored(setup),
+        "plan": str(dataclasses.asdict(setup.intervals)),
+        "dispatch": seen.dispatched(setup),
+    }
 
 
 def small_architectures() -> dict[str, registry.Architecture]:

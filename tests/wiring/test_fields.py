@@ -31,6 +31,8 @@ EPOCHS = {"train.steps": 0, "train.epochs": 4.0}
 LONG = {"train.steps": 200}
 HALF_A_TEST = {"data.test_split": "test[:50%]", "data.validation_fraction": 0.0}
 DISTILLED = {"objective.distillation": 0.3, "objective.teacher": "{teacher}"}
+TWO_PHASES = {"phases": (("train.steps=5",), ())}
+VIEWS_IN_PHASE = ("freeze.strategy=backbone", "cache.boundary=auto", "cache.views=2")
 UNCACHED = CACHED | {"cache.boundary": ""}
 ARRAYS = {"data.name": "npz:images.npz", "data.data_dir": "{folder}"}
 
@@ -58,6 +60,13 @@ FIELDS: dict[str, list[Case]] = {
         Case(1, "order start draws"),
         # The backbone is the file's for every seed, the head is another one.
         Case(1, "order start draws", PRETRAINED),
+    ],
+    "phases": [
+        Case((("train.steps=5", "optim.momentum=0.5"), ()), "step schedule order plan"),
+        Case((("train.steps=5",), ("augment.flip=False",)), STEP, TWO_PHASES),
+        Case((("train.steps=5", "optim.schedule=constant"), ()), RATE, TWO_PHASES),
+        Case((("train.steps=5",), ("train.eval_every_steps=5",)), "plan", TWO_PHASES),
+        Case((("train.steps=5",), VIEWS_IN_PHASE), "step evaluation order prefix", TWO_PHASES),
     ],
     "model.name": [Case("resnet20_cifar_b", "step evaluation start")],
     "model.stem": [Case("cifar", "step evaluation start", {"model.name": "resnet18"})],

@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _RETIRED = re.compile(r"opt_state/(.*/)?(norm|start/.*)")
 
 _log = logging.getLogger(__name__)
+
+Template = TrainState | Callable[[int], TrainState]
 
 
 class Checkpointer:
@@ -134,12 +136,13 @@ class Checkpointer:
         self._damaged.discard(step)
         self._prune()
 
-    def restore_latest(self, template: TrainState) -> TrainState | None:
+    def restore_latest(self, template: Template) -> TrainState | None:
         """Returns the newest state that verifies, or None when no checkpoint does.
 
         Args:
-            template: a state of the expected structure, of arrays or `jax.ShapeDtypeStruct`. Every
-                restored leaf takes the template's sharding, whatever devices wrote it.
+            template: a state of the expected structure, of arrays or `jax.ShapeDtypeStruct`, or a function
+                from the step to it where the structure depends on the step. Every restored leaf takes the
+                template's sharding, whatever devices wrote it.
 
         Raises:
             InputError: if the saved leaves differ from the template's; all differences are listed.
@@ -149,7 +152,7 @@ class Checkpointer:
         """
         return self._restore(self._choose(self._by_age()), template)
 
-    def restore_best(self, template: TrainState) -> TrainState | None:
+    def restore_best(self, template: Template) -> TrainState | None:
         """Returns the state with the best metric, or None; otherwise as `restore_latest`."""
         return self._restore(self._choose(self._by_metric()), template)
 
@@ -206,11 +209,12 @@ class Checkpointer:
             _warn(self._folder, damaged)
         return step
 
-    def _restore(self, step: int | None, template: TrainState) -> TrainState | None:
+    def _restore(self, step: int | None, template: Template) -> TrainState | None:
         if step is None:
             return None
+        if not isinstance(template, TrainState):
+            template = template(step)
         folder = self._folder / str(step)
-        references = template.references
         template = template.without_references()
         expected = _flatten(template)
         found = {
@@ -228,8 +232,7 @@ class Checkpointer:
             leaves = _read(self._storage, folder)
         placed = [_place(leaves[name], like) for name, like in expected.items()]
         _log.info("restored step %d from %s", step, folder)
-        state = jax.tree.unflatten(jax.tree.structure(template), placed)
-        return state.replace(references=references)
+        return jax.tree.unflatten(jax.tree.structure(template), placed)
 
     def _prune(self) -> None:
         """Removes all but the two latest and the best; damaged ones neither count nor go."""
@@ -237,6 +240,12 @@ class Checkpointer:
         best = [step for step in self._by_metric() if step not in self._damaged]
         for step in set(ages) - {*ages[:2], *best[:1]}:
             shutil.rmtree(self._folder / str(step))
+
+
+def newest_step(folder: str | os.PathLike[str]) -> int:
+    """Returns the newest step that a folder has a checkpoint of, damaged or not; 0 without any. Reads no file."""
+    root = Path(folder)
+    return max(verification.steps_by_age(root), default=0) if root.is_dir() else 0
 
 
 def _discard(draft: Path) -> None:

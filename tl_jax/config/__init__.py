@@ -18,12 +18,20 @@ from tl_jax.config.field import Field, without_empty
 from tl_jax.config.file import load
 from tl_jax.config.identity import Identity, identity_of
 from tl_jax.config.listing import list_fields, page
+from tl_jax.config.phases import (
+    PHASE_SECTIONS,
+    gradual_unfreezing,
+    lp_ft,
+    naming_phase,
+    phase_configs,
+)
 from tl_jax.config.table import COMMAND_SECTIONS, FIELDS, LARGEST_IMAGE_SIZE, SECTIONS
 
 __all__ = [
     "COMMAND_SECTIONS",
     "FIELDS",
     "LARGEST_IMAGE_SIZE",
+    "PHASE_SECTIONS",
     "SECTIONS",
     "Field",
     "Identity",
@@ -32,12 +40,16 @@ __all__ = [
     "completed",
     "default_config",
     "flat",
+    "gradual_unfreezing",
     "identity_of",
     "list_fields",
     "load",
+    "lp_ft",
     "naming_fields",
+    "naming_phase",
     "of_command",
     "page",
+    "phase_configs",
     "renamed",
     "set_field",
     "without_empty",

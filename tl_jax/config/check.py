@@ -6,6 +6,7 @@ import ml_collections
 
 from tl_jax.config.access import flat, is_field, unknown_field
 from tl_jax.config.field import without_empty
+from tl_jax.config.phases import phase_problems
 from tl_jax.config.table import FIELDS
 from tl_jax.errors import InputError
 
@@ -38,6 +39,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             )
     if not values["data.train_split"]:
         problems.append("data.train_split='': expected a split, such as train or train[:80%]")
+    problems += phase_problems(values["phases"])
     if any(problems):
         raise InputError("\n".join(filter(None, problems)))
 

@@ -18,8 +18,13 @@ _KINDS = {
     tuple: "a tuple",
     dict: "a section",
 }
-_PLURALS = {int: "integers", float: "numbers", str: "texts"}
-_EXAMPLES = {int: "(1, 2)", float: "(0.1, 0.2)", str: '("text",)'}
+_PLURALS = {int: "integers", float: "numbers", str: "texts", tuple: "tuples of assignments"}
+_EXAMPLES = {
+    int: "(1, 2)",
+    float: "(0.1, 0.2)",
+    str: '("text",)',
+    tuple: '(("optim.learning_rate=0.1",), ("train.steps=10",)) with all of its commas',
+}
 _TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 
 
@@ -33,7 +38,7 @@ class Field:
         help: what it is, in one line.
         within: the interval of a number, or of every number of a tuple, such as "[0, 1)"; "" for any.
         choices: returns the texts that are allowed; None for any.
-        element: the type of a tuple's elements; None for any.
+        element: the type of a tuple's elements, `tuple` for tuples of texts; None for any.
         own: whether `own:NAME` is allowed too, for an object that is given in Python.
         changes_numbers: whether it can change a number of the result. Of the others, which say where or how
             fast it is computed, what is written and when, two values are the same run.
@@ -131,6 +136,8 @@ def without_empty(values: Sequence[Any]) -> tuple[Any, ...]:
 def _has_type(value: object, kind: type) -> bool:
     if kind is float and type(value) in (int, float):
         return math.isfinite(value)  # type: ignore[arg-type]
+    if kind is tuple:  # of texts; a config read back from its JSON holds lists
+        return isinstance(value, tuple | list) and all(isinstance(text, str) for text in value)
     return type(value) is kind
 
 

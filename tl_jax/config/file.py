@@ -10,6 +10,7 @@ import ml_collections
 from tl_jax.config import source
 from tl_jax.config.access import completed, default_config, flat, set_field, unknown_field
 from tl_jax.config.check import lacking
+from tl_jax.config.phases import phase_problems
 from tl_jax.config.table import COMMAND_SECTIONS, FIELDS, SECTIONS
 from tl_jax.errors import InputError, unknown
 
@@ -111,6 +112,8 @@ def _problems(config: ml_collections.ConfigDict) -> dict[str, str]:
             problems[name] = unknown_field(name)
         elif problem := FIELDS[name].type_problem(value):
             problems[name] = problem
+        elif name == "phases" and (lines := phase_problems(value)):
+            problems[name] = "; ".join(lines)
     missing = [
         name
         for name, field in FIELDS.items()

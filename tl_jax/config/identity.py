@@ -50,6 +50,8 @@ def identity_of(config: ml_collections.ConfigDict, command: str = "") -> Identit
             f"optim.schedule={schedule} depends on the number of updates, so a longer run would have had "
             "other learning rates from the start"
         )
+    if config.phases:
+        reason = "it has phases, which begin and end at fixed updates"
     return Identity(
         defaults=files.plain(default_config().to_dict()),
         without_effect=(*names, *others),

@@ -56,6 +56,13 @@ def _choice(name: str, default: str, choices: Any, help: str, **more: Any) -> Fi
 
 _FIELDS = (
     _integer("seed", 0, 0, LARGEST, "of initialisation, order of examples and augmentation"),
+    Field(
+        "phases",
+        (),
+        "one after the other, each a tuple of assignments to fields of "
+        "freeze, optim, train, cache, augment or objective; empty: one phase",
+        element=tuple,
+    ),
     # model
     _choice("model.name", "resnet18", models.list_models, "the architecture"),
     Field("model.stem", "", '"imagenet" or "cifar"; empty: the model\'s default'),

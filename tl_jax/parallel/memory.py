@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import jax
 
 PLACES = ("device", "host", "disk")
+# Rows of a plan that sum up a place.
+TOTALS = ("most at once", "total")
 
 _MEMINFO = pathlib.Path("/proc/meminfo")
 _STATUS = pathlib.Path("/proc/self/status")
@@ -207,7 +209,7 @@ def plan(items: Sequence[Item], capacity: Mapping[str, int]) -> list[dict[str, A
             continue
         several = len(by_phase(items, place)) > 1
         row = {
-            "what": "most at once" if several else "total",
+            "what": TOTALS[0] if several else TOTALS[1],
             "where": place,
             "bytes": total,
             "size": format_bytes(total),

@@ -73,6 +73,7 @@ def write_report(
         "curves": _curves(run.metrics, save, notes),
         "predictions": _predictions(run.predictions, save, notes),
         "freezing": run.freezing,
+        "phases": _phases(results),
         "provenance": provenance,
         "port_tables": port_tables,
         "config": _config_groups(run.config),
@@ -138,6 +139,23 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("git revision", result.get("git_revision") or ("not known" if result else "")),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _phases(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns a row per phase of a run that has several; [] for others."""
+    phases = result.get("phases") or []
+    return [
+        {
+            "phase": row["phase"],
+            "updates": f"{row['first_step'] + 1:,} to {row['last_step']:,}",
+            "trained": row["trainable"],
+            "frozen leaves": row["frozen"]["frozen_leaves"],
+            "activations after": (row["cache"] or {}).get("boundary", "-"),
+            "time": tables.duration(row["seconds"]),
+            "sets": ", ".join(row["assignments"]) or "-",
+        }
+        for row in (phases if len(phases) > 1 else [])
+    ]
 
 
 def _placement(result: Mapping[str, Any]) -> str:

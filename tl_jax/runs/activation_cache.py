@@ -150,7 +150,7 @@ class _Bank:
                 stop_requested=lambda: alone and stop_requested(),
             )
             if not whole:
-                raise Stopped(0)
+                raise Stopped(setup.first_step)
             with sharding.together():
                 return self.store.keep(out)
 
@@ -199,7 +199,7 @@ def _boundary(setup: Setup) -> str:
 def prefix_variables(setup: Setup) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the params and batch_stats of the prefix, as they start and stay."""
     params, batch_stats = (
-        features.prefix_of(setup.model, _boundary(setup), setup.initial.variables[name])
+        features.prefix_of(setup.model, _boundary(setup), setup.variables[name])
         for name in ("params", "batch_stats")
     )
     return params, batch_stats
@@ -283,8 +283,8 @@ def _verified(setup: Setup, updates: int) -> Setup:
         ),
     ]
     states = [setup.initial_state(), setup.initial_state()]
-    updates = min(updates, setup.total_steps)
-    for number in range(updates):
+    updates = min(updates, setup.total_steps - setup.first_step)
+    for number in range(setup.first_step, setup.first_step + updates):
         examples, views = np.divmod(order.rows(number)[rows], order.views)
         inputs = [
             (stored.gather_views(examples, views), np.arange(order.batch_size)[rows]),

@@ -11,12 +11,12 @@ from tl_jax import models
 from tl_jax.augment import preprocessing
 from tl_jax.config import naming_fields
 from tl_jax.data import stream
-from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
 from tl_jax.runs.lengths import in_steps
 from tl_jax.runs.optimisation import Optimisation
 from tl_jax.training import averaging, norm_statistics
 from tl_jax.training.averaging import Averaging
+from tl_jax.training.loops import Intervals
 from tl_jax.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -30,23 +30,20 @@ def make_averaging(
     config: ml_collections.ConfigDict,
     optimisation: Optimisation,
     batch_stats: dict[str, Any],
-    total_steps: int,
+    intervals: Intervals,
     num_examples: int,
 ) -> Averaging | None:
     """Returns what `config.average` asks for; None for no average.
 
     Raises:
-        InputError: if a value is out of range, or the run too short for a sample.
+        InputError: if a value is out of range.
     """
     section = config.average
     if not section.name:
         return None
-    first = max(1, round(section.start * total_steps))
+    length = intervals.total_steps - intervals.first_step
+    first = intervals.first_step + max(1, round(section.start * length))
     every = section.every_steps or max(1, in_steps(config, 1.0, num_examples))
-    if section.name == "swa" and first > total_steps:
-        raise InputError(
-            f"average.start={section.start:g}: no sample in a run of {total_steps:,} updates"
-        )
     averaged = averaging.averaged_leaves(
         optimisation.frozen_mask, batch_stats, optimisation.frozen_norms, config.freeze.batch_norm
     )

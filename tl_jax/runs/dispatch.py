@@ -111,7 +111,7 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
     lowered = step.lower(state, 1, order.batch_size, images, labels)
     updates = setup.config.train.updates_per_dispatch or _updates(setup, lowered)
     intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=updates)
-    count = intervals.updates_after(0)
+    count = intervals.updates_after(setup.first_step)
     if count > 1:
         lowered = step.lower(state, count, order.batch_size, images, labels)
     program = compile_or_refuse(

@@ -8,11 +8,17 @@ from tl_jax.training import loops
 
 
 def total_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:
-    """Returns the updates in the run.
+    """Returns the updates in the run, or in the phase whose config it is.
 
     Raises:
         InputError: unless exactly one of `train.steps` and `train.epochs` is positive.
     """
+    check_length(config)
+    return config.train.steps or max(1, in_steps(config, config.train.epochs, num_examples))
+
+
+def check_length(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError unless exactly one of `train.steps` and `train.epochs` is positive."""
     steps, epochs = config.train.steps, config.train.epochs
     if (steps > 0) == (epochs > 0):
         hint = "add --config.train.epochs=N or --config.train.steps=N"
@@ -24,7 +30,6 @@ def total_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:
         raise InputError(
             f"train.steps={steps}, train.epochs={epochs:g}: exactly one must be above 0; {hint}"
         )
-    return steps or max(1, in_steps(config, epochs, num_examples))
 
 
 def in_steps(config: ml_collections.ConfigDict, epochs: float, num_examples: int) -> int:
@@ -33,20 +38,33 @@ def in_steps(config: ml_collections.ConfigDict, epochs: float, num_examples: int
 
 
 def make_intervals(
-    config: ml_collections.ConfigDict, splits: dict[str, data.Split], total: int
+    config: ml_collections.ConfigDict,
+    splits: dict[str, data.Split],
+    steps: int,
+    first_step: int = 0,
+    goes_on: bool = False,
 ) -> loops.Intervals:
     """Returns what happens when, in updates; intervals in steps win over those in epochs.
 
     Without a validation split there is nothing to evaluate before the end.
+
+    Args:
+        config: of the run, or of the phase.
+        splits: of the run.
+        steps: updates in it.
+        first_step: completed updates of earlier phases.
+        goes_on: whether another phase follows.
     """
     section = config.train
     eval_every = section.eval_every_steps
     if not eval_every and section.eval_every_epochs > 0:
         eval_every = max(1, in_steps(config, section.eval_every_epochs, len(splits["train"])))
     return loops.Intervals(
-        total,
+        first_step + steps,
         # A short run still has some twenty points to a curve.
-        log_every=min(section.log_every_steps, max(1, total // 20)),
+        log_every=min(section.log_every_steps, max(1, steps // 20)),
         eval_every=eval_every if "validation" in splits else 0,
         checkpoint_every=section.checkpoint_every_steps,
+        first_step=first_step,
+        goes_on=goes_on,
     )

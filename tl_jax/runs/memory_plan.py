@@ -1,7 +1,8 @@
 """What a run holds in memory, counted before anything is placed; what does not fit is refused."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # What a run holds besides, from its first update to its report: checkpoints, metrics, plots. Measured on small
 # networks, above what the process held when the plan was made: 110 MB without a report, 280 MB with one.
 _OTHER_BYTES = 256 << 20
+_PROCESS = "Python, JAX and compiled programs"
 
 
 def checked_items(setup: Setup, dispatch: "Dispatch") -> tuple[list[memory.Item], dict[str, int]]:
@@ -47,6 +49,11 @@ def checked_items(setup: Setup, dispatch: "Dispatch") -> tuple[list[memory.Item]
     return items, capacity
 
 
+def bytes_of_run(plan: Sequence[dict[str, Any]]) -> int:
+    """Returns the bytes that the rows of a plan count besides the process itself, which grows by and by."""
+    return sum(row["bytes"] for row in plan if row["what"] not in (_PROCESS, *memory.TOTALS))
+
+
 def _lasting_items(
     setup: Setup, dispatch: "Dispatch", decoded: list[InMemorySplit], here: int
 ) -> list[memory.Item]:
@@ -62,10 +69,12 @@ def _lasting_items(
         memory.Item("frozen networks of objectives", memory.tree_bytes(state.references)),
         memory.Item(f"training data ({dispatch.data})", dispatch.data_bytes),
     ]
+    if setup.first_step:
+        items.append(memory.Item("weights at the start of the phase", initial, "host"))
     if setup.cache is not None and not dispatch.data_bytes:
         items.append(memory.Item("training activations", split.num_bytes, setup.cache["storage"]))
     items += [
-        memory.Item("Python, JAX and compiled programs", here, "host"),
+        memory.Item(_PROCESS, here, "host"),
         memory.Item("checkpoints and report, about", _OTHER_BYTES, "host"),
         memory.Item("decoded images", sum(split.whole_bytes for split in decoded), "host"),
         memory.Item(

@@ -21,9 +21,13 @@ AVERAGED = "averaged"
 
 
 class Recording:
-    """The log of a run: `metrics.jsonl`, TensorBoard events, the progress bar, callbacks.
+    """The log of a run, or of one of its phases: `metrics.jsonl`, TensorBoard events, the bar, callbacks.
 
     Files and bar belong to the first of several processes; callbacks are called in all of them.
+
+    Attributes:
+        updating_seconds: of the updates of this process that were logged.
+        waiting_seconds: of these, how long the devices waited for their input.
     """
 
     def __init__(
@@ -33,21 +37,25 @@ class Recording:
         start: int,
         callbacks: Sequence[Callback],
         closing: contextlib.ExitStack,
+        run_steps: int,
+        seconds: float,
     ):
         """Opens files and bar.
 
         Args:
-            setup: of the run.
+            setup: of the run, or of the phase.
             folder: where metrics are written.
-            start: completed updates, of an earlier process that this one resumes.
+            start: completed updates, of earlier phases or of an earlier process that this one resumes.
             callbacks: called with all that is logged.
             closing: closes what is opened here.
+            run_steps: updates of the whole run.
+            seconds: that the updates so far took, see `seconds_so_far`.
         """
         self._setup, self._callbacks = setup, callbacks
         self._candidate = make_candidate(setup)
         self._rate_at = jax.jit(setup.optimisation.schedule)
-        self._before, self._began = _seconds_so_far(folder, start), time.perf_counter()
-        self._step, self._waiting, self._updating = start, 0.0, 0.0
+        self._before, self._began = seconds, time.perf_counter()
+        self._step, self.waiting_seconds, self.updating_seconds = start, 0.0, 0.0
         self._writer: reporting.MetricWriter | None = None
         self._progress: reporting.Progress | None = None
         if jax.process_index() == 0:
@@ -58,18 +66,13 @@ class Recording:
                 )
             )
             self._progress = closing.enter_context(
-                reporting.Progress(setup.total_steps, initial_step=start, batch_size=batch_size)
+                reporting.Progress(run_steps, initial_step=start, batch_size=batch_size)
             )
 
     @property
     def seconds(self) -> float:
         """Seconds that the updates took so far, in processes that were interrupted too."""
         return self._before + time.perf_counter() - self._began
-
-    @property
-    def waiting_share(self) -> float:
-        """Of the time of this process's updates, for how much the devices waited for their input."""
-        return self._waiting / self._updating if self._updating else 0.0
 
     @property
     def show(self) -> Callable[[int, object], None] | None:
@@ -80,9 +83,10 @@ class Recording:
         """Takes the means since the last log; see `loops.Hooks`."""
         images = (step - self._step) * self._setup.config.data.batch_size
         self._step = step
-        self._updating += images / measured["images_per_second"]
-        self._waiting += measured["waiting_seconds"]
-        self._record(step, "train", {**measured, "learning_rate": float(self._rate_at(step - 1))})
+        self.updating_seconds += images / measured["images_per_second"]
+        self.waiting_seconds += measured["waiting_seconds"]
+        rate = float(self._rate_at(step - 1 - self._setup.first_step))
+        self._record(step, "train", {**measured, "learning_rate": rate})
 
     def evaluate(self, state: TrainState) -> Mapping[str, float] | None:
         """Returns the metrics on validation, None where nothing is held out; see `loops.Hooks`."""
@@ -117,7 +121,8 @@ class Recording:
             callback(step, split, dict(measured))
 
 
-def _seconds_so_far(folder: RunFolder, step: int) -> float:
+def seconds_so_far(folder: RunFolder, step: int) -> float:
+    """Returns the seconds that the first `step` updates of a run took, as its metrics say."""
     if not step:
         return 0.0
     lines = reporting.read_metrics(folder.path)

@@ -12,13 +12,13 @@ import ml_collections
 from tl_jax import augment, data, features, models, optim
 from tl_jax.augment import preprocessing
 from tl_jax.config import check as check_fields
-from tl_jax.config import naming_fields
+from tl_jax.config import naming_fields, naming_phase, phase_configs
 from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
 from tl_jax.parallel import sharding
 from tl_jax.runs import augmentation, weights
 from tl_jax.runs.averages import make_averaging
-from tl_jax.runs.lengths import make_intervals, total_steps
+from tl_jax.runs.lengths import check_length, make_intervals, total_steps
 from tl_jax.runs.objective import (
     Minimised,
     check_objective,
@@ -44,7 +44,7 @@ from tl_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """All that a run is made of, checked to fit together; nothing compiled yet.
+    """All that a run, or one of its phases, is made of, checked to fit together; nothing compiled yet.
 
     Attributes:
         config: what the user asked for.
@@ -58,12 +58,14 @@ class Setup:
         averaging: of the weights; None for none.
         evaluator: whole passes over splits.
         mesh: the devices.
-        intervals: what happens when; `total_steps` updates in all.
+        intervals: what happens when, and at which updates it begins and ends.
         order: of the training examples.
         boundary: where the run's activations are stored, None for a run on images.
         inputs: what steps and evaluation read: `splits`, or, once `activation_cache.use` has made them,
             their activations.
         cache: statistics of those activations for `result.json`; None before.
+        start: params and batch_stats before its first update; None: those of `initial`. Of what is frozen,
+            those of any later update.
     """
 
     config: ml_collections.ConfigDict
@@ -84,16 +86,27 @@ class Setup:
     boundary: str | None
     inputs: dict[str, Any]
     cache: dict[str, Any] | None = None
+    start: dict[str, Any] | None = None
+
+    @property
+    def first_step(self) -> int:
+        """Completed updates when it begins: those of earlier phases."""
+        return self.intervals.first_step
 
     @property
     def total_steps(self) -> int:
-        """Updates in the run."""
+        """Completed updates when it ends."""
         return self.intervals.total_steps
 
     @property
     def mixing(self) -> steps.Mix | None:
         """What a step mixes its batch with; None for nothing."""
         return augment.make_mixing(self.mixings, len(self.splits["train"].class_names))
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Params and batch_stats before the first update."""
+        return self.initial.variables if self.start is None else self.start
 
     @functools.cached_property
     def state_shapes(self) -> TrainState:
@@ -111,26 +124,29 @@ class Setup:
         return sharding.replicate(self.mesh, self.initial_state_on_host())
 
     def initial_state_on_host(self) -> TrainState:
-        """Returns the state before the first update."""
-        params = self.initial.variables["params"]
+        """Returns the state before the first update; optimizer and average begin anew in every phase."""
+        params, batch_stats = (self.variables[name] for name in ("params", "batch_stats"))
         average = {}
         if self.averaging is not None:
-            average = self.averaging.init(params, self.initial.variables["batch_stats"])
+            average = self.averaging.init(params, batch_stats)
         return TrainState(
-            step=jnp.int32(0),
+            step=jnp.int32(self.first_step),
             seed=jnp.int32(self.config.seed),
             params=params,
-            batch_stats=self.initial.variables["batch_stats"],
+            batch_stats=batch_stats,
             # One program instead of one for each shape of a leaf.
             opt_state=jax.jit(self.optimisation.tx.init)(params),
             average=average,
-            references=reference_variables(
-                self.minimised,
-                self.initial.variables,
-                self.model,
-                self.boundary if self.cache is not None else None,
-            ),
+            references=self._references(),
         )
+
+    def _references(self) -> dict[str, Any]:
+        start = self.boundary if self.cache is not None else None
+        return reference_variables(self.minimised, self.initial.variables, self.model, start)
+
+    def with_references(self, state: TrainState) -> TrainState:
+        """Returns a restored state with the frozen networks that objectives look at, on every device."""
+        return state.replace(references=sharding.replicate(self.mesh, self._references()))
 
 
 def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> None:
@@ -144,18 +160,30 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
         InputError: listing what is out of range, or naming what does not exist.
     """
     check_fields(config)
-    check_objective(config, parts.objective)
     check_optimizer(config, parts.optimizer)
     with naming_fields(config, "model.stem"):
         model = make_model(config, 1)
+    weights.find(config)
+    shapes = jax.eval_shape(lambda: models.init_variables(model, jax.random.key(0)))["params"]
+    for number, phase in enumerate(phase_configs(config)):
+        with naming_phase(config, number):
+            if phase is not config:
+                check_fields(phase)
+                check_length(phase)
+            _check_phase(phase, parts, model, shapes)
+
+
+def _check_phase(
+    config: ml_collections.ConfigDict, parts: Parts, model: Any, params: dict[str, Any]
+) -> None:
+    """Looks at what a phase, or a run without phases, says of the network; `params` are shapes."""
     boundaries = model.boundaries[: model.boundaries.index("pool") + 1]
     if config.cache.boundary not in ("", "auto", *boundaries):
         raise unknown("cache.boundary", config.cache.boundary, ("auto", *boundaries))
-    weights.find(config)
-    shapes = jax.eval_shape(lambda: models.init_variables(model, jax.random.key(0)))["params"]
+    check_objective(config, parts.objective)
     make_objective(config, model, parts.objective)
     schedule = optim.make_schedule("constant", config.optim.learning_rate, 1)
-    make_partition(config, shapes, schedule, parts.optimizer)
+    make_partition(config, params, schedule, parts.optimizer)
 
 
 def make_model(config: ml_collections.ConfigDict, num_classes: int):
@@ -172,9 +200,27 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int):
 
 
 def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> Setup:
-    """Returns the run that `config` describes, having looked at everything it names.
+    """Returns the run that `config` describes, having looked at everything it names; see `prepare_phases`.
 
-    What needs neither data nor weights is checked first: typos are reported before any download.
+    Raises:
+        InputError: if it has phases, or as `prepare_phases`.
+    """
+    if config.phases:
+        raise InputError(
+            f"phases={tuple(map(tuple, config.phases))}: only finetune, pretrain and compare train in phases; "
+            "expected --config.phases='()'"
+        )
+    (setup,) = prepare_phases(config, parts)
+    return setup
+
+
+def prepare_phases(
+    config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
+) -> tuple[Setup, ...]:
+    """Returns the phases of the run that `config` describes, one at least, having looked at everything it names.
+
+    What needs neither data nor weights is checked first: typos are reported before any download. All phases
+    have the same data, network and devices; each begins where the one before it ends.
 
     Args:
         config: of the run.
@@ -187,34 +233,32 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
     mesh = sharding.make_mesh(config.parallel.devices)
     sharding.check_mode(config.parallel.mode)
     sharding.local_rows(mesh, config.data.batch_size)
-    with naming_fields(config, "optim.accumulation", "data.batch_size"):
-        steps.check_accumulation(config.data.batch_size, config.optim.accumulation, mesh.size)
-    augmented = augmentation.make_augmentation(config, parts)
-    mixings = augmentation.make_mixings(config, parts)
+    phases = phase_configs(config)
+    for number, phase in enumerate(phases):
+        with (
+            naming_phase(config, number),
+            naming_fields(phase, "optim.accumulation", "data.batch_size"),
+        ):
+            steps.check_accumulation(phase.data.batch_size, phase.optim.accumulation, mesh.size)
+            augmentation.make_augmentation(phase, parts)
+            augmentation.make_mixings(phase, parts)
     splits = make_splits(config, parts.source)
     train_split = splits["train"]
-    examples = order.Order(
-        config.seed,
-        config.data.batch_size,
-        len(train_split),
-        config.cache.views if config.cache.boundary else 1,
-        config.cache.draw,
-    )
-    total = total_steps(config, len(train_split))
+    orders = [
+        order.Order(
+            phase.seed,
+            phase.data.batch_size,
+            len(train_split),
+            phase.cache.views if phase.cache.boundary else 1,
+            phase.cache.draw,
+        )
+        for phase in phases
+    ]
+    lengths = [total_steps(phase, len(train_split)) for phase in phases]
     model = make_model(config, len(train_split.class_names))
     initial = weights.make_initial(config, model, train_split.class_names)
+    # What is seen of the pixels is the same in all phases, but for augmentation.
     spec, deviations = weights.make_preprocessing(config, initial, train_split.image_shape)
-    optimisation = make_optimisation(
-        config, initial.variables["params"], total, len(train_split), parts.optimizer
-    )
-    minimised = make_minimised(config, model, spec, train_split.class_names, parts.objective)
-    averaging = make_averaging(
-        config, optimisation, initial.variables["batch_stats"], total, len(train_split)
-    )
-    boundary = _choose_boundary(config, model, optimisation, spec.image_size)
-    augmentation.check_operations(config, augmented.operations, spec.image_size)
-    shape = augmentation.input_shape(model, boundary, spec.image_size) if mixings else ()
-    augmentation.check_mixings(config, mixings, mesh.size, shape, len(train_split.class_names))
     evaluator = Evaluator(
         models.make_forward(model),
         preprocessing.make_eval_transform(spec),
@@ -222,27 +266,70 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
         config.data.eval_batch_size,
         config.data.workers,
     )
+    setups: list[Setup] = []
+    for number, (phase, length) in enumerate(zip(phases, lengths, strict=True)):
+        intervals = make_intervals(
+            phase, splits, length, sum(lengths[:number]), number + 1 < len(phases)
+        )
+        with naming_phase(config, number):
+            setups.append(
+                Setup(
+                    config=phase,
+                    splits=splits,
+                    model=model,
+                    initial=initial,
+                    preprocessing=spec,
+                    deviations=deviations,
+                    evaluator=evaluator,
+                    mesh=mesh,
+                    intervals=intervals,
+                    order=orders[number],
+                    inputs=splits,
+                    **_of_phase(phase, parts, model, initial, spec, intervals, splits, mesh),
+                )
+            )
+    return tuple(setups)
+
+
+def _of_phase(
+    phase: ml_collections.ConfigDict,
+    parts: Parts,
+    model: Any,
+    initial: weights.Initial,
+    spec: preprocessing.Preprocessing,
+    intervals: loops.Intervals,
+    splits: data.Splits,
+    mesh: jax.sharding.Mesh,
+) -> dict[str, Any]:
+    """Returns the fields of `Setup` that one phase may have otherwise than the next."""
+    names = splits["train"].class_names
+    params, batch_stats = (initial.variables[name] for name in ("params", "batch_stats"))
+    length = intervals.total_steps - intervals.first_step
+    optimisation = make_optimisation(phase, params, length, len(splits["train"]), parts.optimizer)
+    boundary = _choose_boundary(phase, model, optimisation, spec.image_size)
+    minimised = make_minimised(phase, model, spec, names, parts.objective)
     # Refuses what stored activations no longer hold.
     make_passes(minimised, model, spec, start=boundary, prefix=None)
-    return Setup(
-        config,
-        splits,
-        model,
-        initial,
-        spec,
-        deviations,
-        augmented,
-        mixings,
-        optimisation,
-        minimised,
-        averaging,
-        evaluator,
-        mesh,
-        make_intervals(config, splits, total),
-        examples,
-        boundary,
-        splits,
-    )
+    if boundary is not None and minimised.passes_source and intervals.first_step:
+        raise InputError(
+            f"cache.boundary={phase.cache.boundary}: an objective looks at features of the network at the start of "
+            "the run, and the activations of a later phase are those of another; expected no cache here"
+        )
+    augmented = augmentation.make_augmentation(phase, parts)
+    mixings = augmentation.make_mixings(phase, parts)
+    augmentation.check_operations(phase, augmented.operations, spec.image_size)
+    shape = augmentation.input_shape(model, boundary, spec.image_size) if mixings else ()
+    augmentation.check_mixings(phase, mixings, mesh.size, shape, len(names))
+    return {
+        "optimisation": optimisation,
+        "boundary": boundary,
+        "minimised": minimised,
+        "averaging": make_averaging(
+            phase, optimisation, batch_stats, intervals, len(splits["train"])
+        ),
+        "augmentation": augmented,
+        "mixings": mixings,
+    }
 
 
 def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[..., Callable]:
@@ -255,7 +342,8 @@ def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[
     config = setup.config
     start = setup.boundary if setup.cache is not None else None
     prefix = None
-    if setup.minimised.passes_source:
+    # In a later phase the frozen part need not be that of the source any more.
+    if setup.minimised.passes_source and not setup.first_step:
         prefix = exact_prefix(
             setup.model,
             setup.optimisation.frozen_mask,

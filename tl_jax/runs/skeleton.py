@@ -2,7 +2,7 @@
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -13,6 +13,7 @@ from tl_jax.config import identity_of, of_command
 from tl_jax.data import Split
 from tl_jax.parallel import sharding
 from tl_jax.runs import results, weights
+from tl_jax.runs.phases import trainable_parameters
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
 
@@ -71,8 +72,16 @@ def in_folder(
         return make(prepared, folder, introduced)
 
 
-def introduce(setup: Setup, folder: RunFolder) -> list[dict[str, Any]]:
-    """Prints and writes what will be trained and from what; returns the rows of the freezing table."""
+def introduce(
+    setup: Setup, folder: RunFolder, phases: Sequence[Setup] = ()
+) -> list[dict[str, Any]]:
+    """Prints and writes what will be trained and from what; returns the rows of the freezing table.
+
+    Args:
+        setup: of the run; of several phases, the one that trains most.
+        folder: of the run.
+        phases: all of them, where there are several.
+    """
     state = setup.state_shapes
     rows = freezing.summary(
         state.params,
@@ -88,7 +97,10 @@ def introduce(setup: Setup, folder: RunFolder) -> list[dict[str, Any]]:
         results.print_port_report(folder, setup.initial.port_report)
     results.print_deviations(setup.deviations)
     console.say(_of_data(setup))
-    console.say(_of_parameters(setup, rows))
+    whole = sum(row["parameters"] for row in rows)
+    for number, phase in enumerate(phases or (setup,), 1):
+        which = f"phase {number}, " if phases else ""
+        console.say(which + _of_parameters(phase, whole))
     folder.write_json("preprocessing.json", weights.describe_preprocessing(setup.preprocessing))
     folder.write_json("freezing.json", rows)
     names = list(setup.splits["train"].class_names)
@@ -111,13 +123,12 @@ def _of_data(setup: Setup) -> str:
     )
 
 
-def _of_parameters(setup: Setup, rows: list[dict[str, Any]]) -> str:
-    """Returns a line about what is trained."""
-    trained, whole = (sum(row[name] for row in rows) for name in ("trainable", "parameters"))
-    config = setup.config
+def _of_parameters(setup: Setup, whole: int) -> str:
+    """Returns a line about what is trained, of so many parameters."""
+    config, updates = setup.config, setup.total_steps - setup.first_step
     return (
-        f"trained: {trained:,} of {whole:,} parameters of {config.model.name} ({config.optim.name}, "
-        f"{setup.total_steps:,} updates of {config.data.batch_size} images)"
+        f"trained: {trainable_parameters(setup):,} of {whole:,} parameters of {config.model.name} "
+        f"({config.optim.name}, {updates:,} updates of {config.data.batch_size} images)"
     )
 
 

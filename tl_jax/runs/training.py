@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 import time
@@ -13,19 +14,22 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from tl_jax import console, data, freezing, reporting
-from tl_jax.checkpointing import Checkpointer
-from tl_jax.config import completed, flat
+from tl_jax import console, data, reporting
+from tl_jax.checkpointing import Checkpointer, newest_step
+from tl_jax.config import completed, flat, naming_phase
 from tl_jax.errors import InputError
-from tl_jax.runs import activation_cache, dispatch, results
+from tl_jax.parallel import memory
+from tl_jax.runs import activation_cache, dispatch, memory_plan, results
 from tl_jax.runs.averages import make_candidate
 from tl_jax.runs.lengths import in_steps
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
-from tl_jax.runs.recording import AVERAGED, Callback, Recording
+from tl_jax.runs.phases import PhaseRecords, number_at, template_at, trainable_parameters
+from tl_jax.runs.recording import AVERAGED, Callback, Recording, seconds_so_far
 from tl_jax.runs.run_folder import RunFolder
-from tl_jax.runs.setup import Setup, prepare
+from tl_jax.runs.setup import Setup, prepare_phases
 from tl_jax.runs.skeleton import facts_of, in_folder, introduce
 from tl_jax.training import loops
+from tl_jax.training.averaging import Averaging
 from tl_jax.training.state import TrainState
 
 
@@ -56,7 +60,7 @@ def run(
         workdir,
         "",
         prepare=lambda: _prepare(config, workdir, parts),
-        introduce=lambda prepared, folder: introduce(prepared.setup, folder),
+        introduce=_introduce,
         make=lambda prepared, folder, parameters: _make(
             prepared, folder, parameters, stop_requested, callbacks
         ),
@@ -81,35 +85,56 @@ def pretrain(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Prepared:
-    setup: Setup
-    dispatch: dispatch.Dispatch | None
+class Prepared:
+    """A run before its first update.
+
+    Attributes:
+        config: of the run.
+        phases: one at least, each on images.
+        dispatches: {number of a phase, from 0: how it is dispatched}, of those that stay on images.
+    """
+
+    config: ml_collections.ConfigDict
+    phases: tuple[Setup, ...]
+    dispatches: dict[int, dispatch.Dispatch]
 
     @property
     def splits(self) -> data.Splits:
-        return self.setup.splits
+        """The data of all phases."""
+        return self.phases[0].splits
 
 
-def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path, parts: Parts) -> _Prepared:
-    setup = prepare(config, parts)
-    _check_extension(setup, workdir)
-    # Compiled while images are decoded in the background; what images become needs them first.
-    how = dispatch.make(setup) if setup.boundary is None else None
-    results.check_class_names(workdir, setup.splits["train"].class_names)
-    return _Prepared(setup, how)
+def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path, parts: Parts) -> Prepared:
+    phases = prepare_phases(config, parts)
+    if not config.phases:  # a run in phases is never extended
+        _check_extension(phases[0], workdir)
+    first = number_at(phases, newest_step(workdir / "checkpoints") + 1)
+    dispatches = {}
+    for number, setup in enumerate(phases[first:], first):
+        # Compiled while images are decoded in the background; what images become needs them first.
+        if setup.boundary is None:
+            with naming_phase(config, number):
+                dispatches[number] = dispatch.make(setup)
+    results.check_class_names(workdir, phases[0].splits["train"].class_names)
+    return Prepared(config, phases, dispatches)
+
+
+def _introduce(prepared: Prepared, folder: RunFolder) -> list[dict[str, Any]]:
+    phases = prepared.phases
+    return introduce(
+        max(phases, key=trainable_parameters), folder, phases if len(phases) > 1 else ()
+    )
 
 
 def _make(
-    prepared: _Prepared,
+    prepared: Prepared,
     folder: RunFolder,
     parameters: list[dict[str, Any]],
     stop_requested: Callable[[], bool],
     callbacks: Sequence[Callback],
 ) -> dict[str, Any]:
-    setup = activation_cache.use(prepared.setup, stop_requested)
-    how = prepared.dispatch or dispatch.make(setup)
-    trained = train(setup, how, folder, stop_requested, callbacks)
-    return conclude(setup, folder, trained, parameters)
+    trained = train(prepared, folder, stop_requested, callbacks)
+    return conclude(trained.setup, folder, trained, parameters)
 
 
 def _check_extension(setup: Setup, workdir: pathlib.Path) -> None:
@@ -159,21 +184,25 @@ class Trained:
     """What the updates came to.
 
     Attributes:
+        setup: what evaluates the state: that of the last phase, on images where the state is of an earlier one.
         state: to report on: the best one on the validation split where there is one, else the last.
+        phases: what each phase was, took and proved.
         seconds: that they took, in all processes of this run that were interrupted too.
         waiting_share: of the time of this process's updates, for how much the devices had nothing to do
             while the host got their input ready.
-        dispatch: how they were dispatched.
+        dispatch: how they were dispatched, in the last phase.
         resumed_at_step: the updates that were done when this process began.
-        averaged: whether the weights of `state` are the averaged ones.
+        averaging: of the weights of `state`; None where they are the live ones.
     """
 
+    setup: Setup
     state: TrainState
+    phases: PhaseRecords
     seconds: float
     waiting_share: float
     dispatch: dict[str, Any]
     resumed_at_step: int
-    averaged: bool = False
+    averaging: Averaging | None = None
 
 
 def conclude(
@@ -189,7 +218,8 @@ def conclude(
             )
     step, total = int(state.step), setup.total_steps
     every = setup.intervals.eval_every
-    if "validation" in splits and step == total and not 0 < every < total:
+    only_evaluation = len(trained.phases.rows) == 1 and not 0 < every < total
+    if "validation" in splits and step == total and only_evaluation:
         selection = f"the last step, {total}, the only one evaluated on validation"
     elif "validation" in splits:
         held_out = splits["validation"]["examples"]
@@ -206,7 +236,7 @@ def conclude(
         "selection": f"{_weights_of(setup, trained)}{selection}; {setup.splits.reported} was read once, at the end",
         "steps": total,
         "selected_step": step,
-        "averaged": trained.averaged,
+        "averaged": trained.averaging is not None,
         "resumed_at_step": trained.resumed_at_step,
         "train_examples": len(setup.splits["train"]),
         "wall_seconds": trained.seconds,
@@ -214,13 +244,8 @@ def conclude(
         "waiting_share": trained.waiting_share,
         "dispatch": trained.dispatch,
         **facts_of(setup, parameters),
-        "frozen": freezing.verify_unchanged(
-            setup.initial.variables,
-            variables,
-            setup.optimisation.frozen_mask,
-            setup.optimisation.frozen_norms,
-            setup.config.freeze.batch_norm,
-        ),
+        "frozen": trained.phases.frozen(step, variables),
+        "phases": trained.phases.rows,
     }
     result = results.finish(folder, setup.config, setup.splits["test"], logits["test"], result)
     if result["frozen"]["changed"]:
@@ -230,68 +255,158 @@ def conclude(
 
 def _weights_of(setup: Setup, trained: Trained) -> str:
     """Returns which weights were chosen, where a run has two kinds."""
-    if setup.averaging is None:
-        return ""
-    name = setup.averaging.name.upper()
-    return f"the averaged weights ({name}) of " if trained.averaged else "the live weights of "
+    if trained.averaging is not None:
+        return f"the averaged weights ({trained.averaging.name.upper()}) of "
+    return "" if setup.averaging is None else "the live weights of "
 
 
 def train(
-    setup: Setup,
-    how: dispatch.Dispatch,
+    prepared: Prepared,
     folder: RunFolder,
     stop_requested: Callable[[], bool],
     callbacks: Sequence[Callback] = (),
 ) -> Trained:
-    """Runs or resumes the updates."""
+    """Runs or resumes the updates, phase after phase.
+
+    Params and statistics go on from phase to phase; the optimizer begins anew. The last update of a phase is
+    evaluated and saved: a run that is killed between two phases goes on there.
+    """
+    phases, run_steps = prepared.phases, prepared.phases[-1].total_steps
+    template = functools.partial(template_at, phases)
+    records = PhaseRecords(prepared.config, phases, folder)
+    plans = {number: how.memory for number, how in prepared.dispatches.items()}
+    updating = waiting = 0.0
+    with Checkpointer(folder.checkpoints) as checkpointer:
+        job = _Job(folder, checkpointer, stop_requested, callbacks, run_steps)
+        state = checkpointer.restore_latest(template)
+        step = resumed_at = 0 if state is None else int(state.step)
+        if resumed_at:
+            console.say(f"resumed at step {resumed_at:,} of {run_steps:,}")
+        first = number_at(phases, step)
+        seconds = max(seconds_so_far(folder, step), records.seconds_before(first))
+        for number in range(first, len(phases)):
+            setup, is_last = phases[number], number == len(phases) - 1
+            if number:
+                assert state is not None
+                setup = dataclasses.replace(setup, start=jax.device_get(_variables(state)))
+            if step == setup.first_step:
+                state = None  # of an earlier phase: not needed while this one is made ready
+            if step < setup.total_steps or is_last:
+                with naming_phase(prepared.config, number):
+                    setup = activation_cache.use(setup, stop_requested)
+                    how = prepared.dispatches.pop(number, None) or dispatch.make(setup)
+                plans[number] = how.memory
+                _tell_memory(folder, how.memory, list(plans.values()))
+                if state is None or len(phases) == 1:
+                    records.begin(number, setup, how)
+                records.check_begun(number)
+                state, seconds, times = _train_phase(job, setup, how, state, seconds)
+                dispatched = how.facts()
+                del how  # its data leave the devices before those of the next phase come
+                step = int(state.step)
+                updating, waiting = updating + times[0], waiting + times[1]
+            assert state is not None
+            records.check_begun(number)
+            row = records.finish(number, _variables(state), seconds)
+            if row["frozen"]["changed"] and not is_last:
+                raise FrozenChanged(
+                    f"phase {number + 1}: frozen, but changed: {', '.join(row['frozen']['changed'])}"
+                )
+        assert state is not None
+        averaged = "validation" not in setup.inputs
+        evaluating = making = setup
+        if "validation" in setup.inputs:
+            best = checkpointer.restore_best(template)
+            assert best is not None  # the last update is evaluated
+            state = best
+            averaged = bool(checkpointer.metrics_of(int(state.step)).get(AVERAGED))
+            if int(state.step) <= setup.first_step:
+                # The activations are those of another network.
+                evaluating, making = phases[-1], phases[number_at(phases, int(state.step))]
+        candidate = make_candidate(making)(state) if averaged else None
+    if candidate is not None:
+        state = state.replace(**candidate)
+    share = waiting / updating if updating else 0.0
+    return Trained(
+        evaluating,
+        state,
+        records,
+        seconds,
+        share,
+        dispatched,
+        resumed_at,
+        None if candidate is None else making.averaging,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What all phases of a run have in common while they train."""
+
+    folder: RunFolder
+    checkpointer: Checkpointer
+    stop_requested: Callable[[], bool]
+    callbacks: Sequence[Callback]
+    run_steps: int
+
+
+def _train_phase(
+    job: _Job, setup: Setup, how: dispatch.Dispatch, state: TrainState | None, seconds: float
+) -> tuple[TrainState, float, tuple[float, float]]:
+    """Makes the updates of a phase from `state`, None for its start; `seconds` is what those before took.
+
+    Returns:
+        Its last state; the seconds that all updates of the run took up to here; of those of this process,
+        the seconds in which updates were made, and in which the devices waited for their input.
+    """
     config = setup.config
     intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=how.updates)
-    plan = list(how.memory)
-    console.say(_of_memory(plan))
-    reporting.print_table("Memory plan", plan)
-    folder.write_json("memory.json", plan)
     how.place()
-    template = setup.initial_state()
+    if state is None:
+        state = setup.initial_state()
+    elif not state.references:
+        state = setup.with_references(state)
+    start = int(state.step)
     with contextlib.ExitStack() as closing:
-        checkpointer = closing.enter_context(Checkpointer(folder.checkpoints))
-        state = checkpointer.restore_latest(template) or template
-        start = int(state.step)
-        if start:
-            console.say(f"resumed at step {start:,} of {setup.total_steps:,}")
-        recording = Recording(setup, folder, start, callbacks, closing)
+        recording = Recording(
+            setup, job.folder, start, job.callbacks, closing, job.run_steps, seconds
+        )
         requests = _Requests(
-            stop_requested, intervals.log_every, config.train.checkpoint_every_seconds
+            job.stop_requested, intervals.log_every, config.train.checkpoint_every_seconds
         )
         hooks = loops.Hooks(
             log=recording.log,
             evaluate=recording.evaluate,
-            save=checkpointer.save,
+            save=job.checkpointer.save,
             show=recording.show,
-            is_best=checkpointer.is_best,
-            last_saved=checkpointer.latest_step,
+            is_best=job.checkpointer.is_best,
+            last_saved=job.checkpointer.latest_step,
             save_requested=requests.save,
             stop_requested=requests.stop,
             batch_indices=setup.order.examples,
         )
         feed = closing.enter_context(how.open_feed(start, setup.total_steps))
         state = loops.train(state, how.step, feed, intervals, hooks, config.data.batch_size)
-        took = recording.seconds
-        averaged = "validation" not in setup.inputs
-        if "validation" in setup.inputs:
-            best = checkpointer.restore_best(template)
-            assert best is not None  # the last update is evaluated
-            state = best
-            averaged = bool(checkpointer.metrics_of(int(state.step)).get(AVERAGED))
-        candidate = make_candidate(setup)(state) if averaged else None
-        if candidate is not None:
-            state = state.replace(**candidate)
-    facts = how.facts()
-    return Trained(state, took, recording.waiting_share, facts, start, candidate is not None)
+        times = recording.updating_seconds, recording.waiting_seconds
+        return state, recording.seconds, times
 
 
-def _of_memory(plan: list[dict[str, Any]]) -> str:
+def _variables(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def _tell_memory(
+    folder: RunFolder, plan: Sequence[dict[str, Any]], plans: Sequence[Sequence[dict[str, Any]]]
+) -> None:
+    """Prints the memory plan of a phase, and writes that of the phase that needs most."""
+    console.say(_of_memory(plan))
+    reporting.print_table("Memory plan", list(plan))
+    folder.write_json("memory.json", max(plans, key=memory_plan.bytes_of_run))
+
+
+def _of_memory(plan: Sequence[dict[str, Any]]) -> str:
     """Returns a line about the memory that a run takes: of each place, of what it has."""
-    totals = [row for row in plan if row["what"] in ("most at once", "total")]
+    totals = [row for row in plan if row["what"] in memory.TOTALS]
     return "memory: " + ", ".join(
         f"{row['size']} of {row['available']} ({row['where']})"
         for row in totals

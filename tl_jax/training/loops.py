@@ -54,12 +54,16 @@ class NonFiniteLoss(ArithmeticError):
 class Intervals:
     """What happens when, in updates; 0 means only at the end.
 
+    Intervals count from the first update: of the run, or of its phase.
+
     Attributes:
-        total_steps: updates in the whole run.
+        total_steps: completed updates at the end: of the run, or of its phase.
         log_every: between lines in the log; the only times the host waits for the device.
         eval_every: between evaluations.
         checkpoint_every: between checkpoints, which are saved where a dispatch ends.
         updates_per_dispatch: at most; a dispatch never goes past an evaluation or the end.
+        first_step: completed updates of earlier phases.
+        goes_on: whether another phase follows.
     """
 
     total_steps: int
@@ -67,10 +71,15 @@ class Intervals:
     eval_every: int = 0
     checkpoint_every: int = 0
     updates_per_dispatch: int = 1
+    first_step: int = 0
+    goes_on: bool = False
 
     def dues(self, every: int, step: int, since: int) -> list[int]:
         """Returns when, after `since` and up to `step`, something done `every` so many updates is due."""
-        dues = list(range((since // every + 1) * every, step + 1, every)) if every else []
+        first = self.first_step
+        dues = []
+        if every:
+            dues = list(range(first + ((since - first) // every + 1) * every, step + 1, every))
         return dues if step != self.total_steps or dues[-1:] == [step] else [*dues, step]
 
     def updates_after(self, step: int) -> int:
@@ -80,10 +89,10 @@ class Intervals:
         once it has reached the next evaluation; spans between evaluations are cut into equal parts,
         since each number of updates is a separate program.
         """
-        start = step // self.eval_every * self.eval_every if self.eval_every else 0
-        end = (
-            min(start + self.eval_every, self.total_steps) if self.eval_every else self.total_steps
-        )
+        start, end = self.first_step, self.total_steps
+        if self.eval_every:
+            start += (step - start) // self.eval_every * self.eval_every
+            end = min(start + self.eval_every, end)
         parts = -(-(end - start) // self.updates_per_dispatch)
         block = -(-(end - start) // parts)
         return min(block - (step - start) % block, end - step)
@@ -189,7 +198,7 @@ def train(
                         hooks.save(*best)
                     best = None
                     hooks.save(state, metrics)
-        if stopping and step < intervals.total_steps:
+        if stopping and (step < intervals.total_steps or intervals.goes_on):
             raise Stopped(step)
     return state
 
