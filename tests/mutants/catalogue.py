@@ -423,8 +423,8 @@ OTHERS = [
     Mutant(
         "run-order-of-another-seed",
         SETUP,
-        "examples = order.Order(\n        config.seed,",
-        "examples = order.Order(\n        config.data.seed,",
+        "order.Order(\n            phase.seed,",
+        "order.Order(\n            phase.data.seed,",
         field("seed=1", "data.seed=1"),
     ),
     Mutant(
@@ -1534,8 +1534,8 @@ OTHERS = [
     Mutant(
         "average-start-not-passed",
         "tl_jax/runs/averages.py",
-        "round(section.start * total_steps)",
-        "round(0.75 * total_steps)",
+        "round(section.start * length)",
+        "round(0.75 * length)",
         field("average.start=0.5"),
     ),
     Mutant(
@@ -1562,8 +1562,8 @@ OTHERS = [
     Mutant(
         "phase-schedule-of-the-whole-run",
         "tl_jax/runs/setup.py",
-        'phase, initial.variables["params"], length, len(train_split)',
-        'phase, initial.variables["params"], sum(lengths), len(train_split)',
+        "make_optimisation(phase, params, length, len(splits",
+        "make_optimisation(phase, params, intervals.total_steps, len(splits",
         ("tests/runs/test_phases.py::test_a_phase_is_a_run_from_the_weights_of_the_one_before_it",),
     ),
     Mutant(
