@@ -330,8 +330,8 @@ OTHERS = [
     Mutant(
         "config-interval-of-the-first-element",
         "tl_jax/config/field.py",
-        "without_empty(value) if self.kind is tuple else (value,)",
-        "without_empty(value)[:1] if self.kind is tuple else (value,)",
+        "numbers = value if self.kind is tuple else (value,)",
+        "numbers = value[:1] if self.kind is tuple else (value,)",
         TEST_CONFIG,
     ),
     Mutant(

@@ -11,9 +11,10 @@ from tl_jax.config.access import (
     naming_fields,
     of_command,
     set_field,
+    upgraded,
 )
 from tl_jax.config.check import check
-from tl_jax.config.field import Field, without_empty
+from tl_jax.config.field import Field
 from tl_jax.config.file import load
 from tl_jax.config.identity import Identity, identity_of
 from tl_jax.config.listing import list_fields, page
@@ -38,5 +39,5 @@ __all__ = [
     "of_command",
     "page",
     "set_field",
-    "without_empty",
+    "upgraded",
 ]

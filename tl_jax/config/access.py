@@ -67,9 +67,16 @@ def of_command(config: ml_collections.ConfigDict, command: str = "") -> dict[str
     }
 
 
+def upgraded(recorded: Any) -> Any:
+    """Returns a config.json as this version writes it: in an older one an empty tuple may be `[""]`."""
+    if isinstance(recorded, Mapping):
+        return {name: upgraded(value) for name, value in recorded.items()}
+    return [] if recorded == [""] else recorded
+
+
 def completed(fields: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """Returns a config of `fields`, those it lacks at their defaults: it may be of an older version."""
-    return _completed(fields, default_config())
+    return _completed(upgraded(fields), default_config())
 
 
 def _completed(

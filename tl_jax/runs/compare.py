@@ -15,7 +15,7 @@ import jax
 import ml_collections
 
 from tl_jax import console, reporting
-from tl_jax.config import check, set_field, without_empty
+from tl_jax.config import check, set_field
 from tl_jax.errors import InputError, unknown
 from tl_jax.runs import training
 from tl_jax.runs.setup import check_config
@@ -64,7 +64,7 @@ def run_cells(
             field that does not exist, or a value out of range.
     """
     check(config)
-    section, seeds = config.compare, without_empty(config.compare.seeds)
+    section, seeds = config.compare, tuple(config.compare.seeds)
     # A ConfigDict gives its names in alphabetical order; the baseline is what others are compared with.
     baseline = section.baseline
     methods = sorted(section.methods, key=lambda name: name != baseline)
