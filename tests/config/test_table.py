@@ -132,7 +132,9 @@ def test_an_empty_tuple_is_one_in_the_config_of_an_older_version_too():
     fields["freeze"]["patterns"], fields["sweep"]["seed"] = [""], ["", ""]
     config = configs.completed(fields)
     assert list(config.freeze.patterns) == [] and list(config.sweep.seed) == ["", ""]
-    assert configs.upgraded({"a": {"b": [""], "c": "", "d": {}}}) == {"a": {"b": [], "c": "", "d": {}}}
+    assert configs.upgraded({"a": {"b": [""], "c": "", "d": {}}}) == {
+        "a": {"b": [], "c": "", "d": {}}
+    }
 
 
 @pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if field.kind is tuple])

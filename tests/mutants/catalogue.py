@@ -593,22 +593,22 @@ OTHERS = [
     Mutant(
         "loading-held-out-of-test",
         LOADING,
-        'splits["validation"] = splits["train"].subset(held',
+        'splits["validation"] = whole.subset(held',
         'splits["validation"] = splits["test"].subset(held % len(splits["test"])',
         ("tests/data/test_loading.py",),
     ),
     Mutant(
         "loading-held-out-stays-in-train",
         LOADING,
-        'splits["train"] = splits["train"].subset(stay)',
+        'splits["train"] = whole.subset(stay)',
         "pass",
         ("tests/data/test_loading.py",),
     ),
     Mutant(
         "loading-few-shot-seed-ignored",
         LOADING,
-        "few_shot(split.labels, examples_per_class, seed, split.class_names)",
-        "few_shot(split.labels, examples_per_class, 0, split.class_names)",
+        "few_shot(whole.labels, count, selection.seed, whole.class_names)",
+        "few_shot(whole.labels, count, 0, whole.class_names)",
         field("data.seed=1-1"),
     ),
     Mutant(
@@ -1208,8 +1208,8 @@ OTHERS = [
     Mutant(
         "cache-workers-not-passed",
         "tl_jax/runs/activation_cache.py",
-        "workers=setup.config.data.workers",
-        "workers=0",
+        "batch_size, rows, setup.config.data.workers)",
+        "batch_size, rows, 0)",
         ("tests/wiring/test_reached.py",),
     ),
     Mutant(
@@ -1250,8 +1250,8 @@ OTHERS = [
     Mutant(
         "sweep-width-ignored",
         "tl_jax/runs/members.py",
-        "width = grid.width or (",
-        "width = (",
+        "grid.width or (1 if alone",
+        "(1 if alone",
         ("tests/wiring/test_reached.py",),
     ),
     Mutant(

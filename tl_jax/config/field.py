@@ -81,9 +81,7 @@ class Field:
     def type_problem(self, value: object) -> str | None:
         """Returns what is wrong with the type of a value, or None; a number may be given as an integer."""
         if self.kind is tuple and isinstance(value, tuple | list):
-            wrong = self.element and any(
-                not _has_type(held, self.element) for held in value
-            )
+            wrong = self.element and any(not _has_type(held, self.element) for held in value)
             return f"{self.name}={tuple(value)!r}: expected {self.expected}" if wrong else None
         if self.kind is dict and hasattr(value, "items"):
             return None
