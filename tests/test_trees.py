@@ -19,13 +19,6 @@ def test_unflatten_undoes_flatten():
     assert trees.unflatten(trees.flatten(TREE)) == TREE
 
 
-def test_map_named_sees_names_and_leaves():
-    assert trees.map_named(lambda name, leaf: f"{name}={leaf}", TREE) == {
-        "stem": {"conv": {"kernel": "stem/conv/kernel=1"}},
-        "head": {"kernel": "head/kernel=2", "bias": "head/bias=3"},
-    }
-
-
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [

@@ -38,11 +38,6 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def map_named(function, tree: Tree) -> dict[str, Any]:
-    """Returns the tree of `function(name, leaf)` over the leaves of `tree`."""
-    return unflatten({name: function(name, leaf) for name, leaf in flatten(tree).items()})
-
-
 def match(patterns: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]:
     """Returns, for each pattern, the names that it matches in full (`re.fullmatch`).
 
