@@ -15,12 +15,18 @@ from tl_jax.errors import InputError, nearest
 Tree = Mapping[str, Any]
 
 
-def flatten(tree: Tree) -> dict[str, Any]:
-    """Returns {leaf name: leaf} of a nested dict, in the order of the tree."""
+def flatten(tree: Tree, separator: str = "/") -> dict[str, Any]:
+    """Returns {leaf name: leaf} of a nested dict, in the order of the tree.
+
+    Args:
+        tree: of which an empty dict has no leaves.
+        separator: between the parts of a name; the one of parameters by default.
+    """
     flat = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat.update({f"{key}/{name}": leaf for name, leaf in flatten(value).items()})
+            below = flatten(value, separator)
+            flat.update({f"{key}{separator}{name}": leaf for name, leaf in below.items()})
         else:
             flat[key] = value
     return flat

@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_collections
 
+from tl_jax import trees
 from tl_jax.config.field import Field
 from tl_jax.config.table import COMMAND_SECTIONS, FIELDS
 from tl_jax.errors import InputError, nearest
@@ -43,13 +44,8 @@ def default_config(**overrides: Any) -> ml_collections.ConfigDict:
 
 def flat(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns {dotted name: value} of all fields that hold a value."""
-    fields: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict | dict):
-            fields |= {f"{name}.{inner}": held for inner, held in flat(value).items()}
-        else:
-            fields[name] = value
-    return fields
+    fields = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
+    return trees.flatten(fields, ".")
 
 
 def of_command(config: ml_collections.ConfigDict, command: str = "") -> dict[str, Any]:
