@@ -70,7 +70,9 @@ def measure(case: str, fields: tuple[str, ...], args: argparse.Namespace, scratc
         "device, several updates a dispatch": (setup, "device", 0, 0),
     }
     if setup.cache is None:
-        on_access = data.load_splits("tfds:cifar10", data_dir=args.data_dir, max_memory_bytes=0)
+        on_access = data.load_splits(
+            "tfds:cifar10", decoding=data.Decoding(max_memory_bytes=0), data_dir=args.data_dir
+        )
         lazy = dataclasses.replace(setup, inputs=on_access)
         feeds["host, decoding in threads"] = (lazy, "host", 1, 0)
         feeds["host, decoding in a process (Grain)"] = (lazy, "host", 1, 1)

@@ -23,7 +23,7 @@ from absl import flags
 from PIL import Image
 
 from benchmarks import record
-from tl_jax.data import Split, load_splits, stream
+from tl_jax.data import Decoding, Split, load_splits, stream
 from tl_jax.data.order import Order
 
 SECONDS = 3.0  # of every measurement, about
@@ -44,7 +44,9 @@ def main() -> None:
         name = args.data
         if name.startswith("jpeg:"):
             name = make_jpegs(pathlib.Path(scratch), int(name.removeprefix("jpeg:")))
-        stored = load_splits(name, data_dir=args.data_dir, max_memory_bytes=0)["train"]
+        stored = load_splits(name, decoding=Decoding(max_memory_bytes=0), data_dir=args.data_dir)[
+            "train"
+        ]
         memory = load_splits(name, data_dir=args.data_dir)["train"]
         parts = make_parts(stored, memory, args.batch_size)
         measured: dict[str, list[tuple[float, float]]] = {part: [] for part in parts}

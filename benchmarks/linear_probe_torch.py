@@ -55,10 +55,9 @@ def main() -> None:
     args = parser.parse_args()
     splits = data.load_splits(
         "tfds:cifar10",
+        data.Selection(train=args.train_split, validation_fraction=0.1),
+        data.Decoding(cache_dir=pathlib.Path(args.cache_dir).expanduser()),
         data_dir=args.data_dir,
-        train=args.train_split,
-        validation_fraction=0.1,
-        cache_dir=pathlib.Path(args.cache_dir).expanduser(),
     )
     print(json.dumps(probe(splits, args.form, args.epochs)))
 

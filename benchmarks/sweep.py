@@ -147,8 +147,12 @@ def measure_updates(setup: Setup, grid: members.Grid, repeats: int) -> dict:
         members.make_train_step(setup, grid, params),
         lambda params, batch_stats, batch: ({}, None),
         vmapped.Schedule(total, updates_per_dispatch=total),
-        (np.asarray(examples[0][:1]), split.labels[:1]),
-        1,
+        vmapped.Data(
+            examples,
+            lambda seed, step: rows[seed][step],
+            (np.asarray(examples[0][:1]), split.labels[:1]),
+            1,
+        ),
     )
     scalars = {
         name: jnp.asarray([of[name] for of in grid.combinations], jnp.float32)

@@ -15,15 +15,13 @@ def test_flatten_names_leaves_in_the_order_of_the_tree():
     assert list(trees.flatten(TREE).items()) == list(zip(NAMES, [1, 2, 3], strict=True))
 
 
+def test_parts_of_names_are_joined_by_the_separator_that_is_given():
+    tree = {"optim": {"name": "sgd"}, "seed": 1, "empty": {}}
+    assert trees.flatten(tree, ".") == {"optim.name": "sgd", "seed": 1}
+
+
 def test_unflatten_undoes_flatten():
     assert trees.unflatten(trees.flatten(TREE)) == TREE
-
-
-def test_map_named_sees_names_and_leaves():
-    assert trees.map_named(lambda name, leaf: f"{name}={leaf}", TREE) == {
-        "stem": {"conv": {"kernel": "stem/conv/kernel=1"}},
-        "head": {"kernel": "head/kernel=2", "bias": "head/bias=3"},
-    }
 
 
 @pytest.mark.parametrize(

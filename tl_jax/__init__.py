@@ -1,6 +1,7 @@
 """Transfer learning on images with JAX: port, freeze, fine-tune, defend every number.
 
-Names of the public API are imported when first used, so that `import tl_jax` costs nothing.
+Names of the public API, and the parts of the library such as `tl_jax.models`, are imported when first used, so
+that `import tl_jax` costs nothing.
 """
 
 import importlib
@@ -36,8 +37,21 @@ __all__ = [
 ]
 
 
+def _parts() -> set[str]:
+    """Returns the names of the modules and packages below this one."""
+    import pkgutil
+
+    return {module.name for module in pkgutil.iter_modules(__path__)}
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, *_parts()})
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    return getattr(importlib.import_module(module), attribute)
+    if name in _HOMES:
+        module, attribute = _HOMES[name]
+        return getattr(importlib.import_module(module), attribute)
+    if name in _parts():
+        return importlib.import_module(f"tl_jax.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

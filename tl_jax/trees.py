@@ -15,12 +15,18 @@ from tl_jax.errors import InputError, nearest
 Tree = Mapping[str, Any]
 
 
-def flatten(tree: Tree) -> dict[str, Any]:
-    """Returns {leaf name: leaf} of a nested dict, in the order of the tree."""
+def flatten(tree: Tree, separator: str = "/") -> dict[str, Any]:
+    """Returns {leaf name: leaf} of a nested dict, in the order of the tree.
+
+    Args:
+        tree: of which an empty dict has no leaves.
+        separator: between the parts of a name; the one of parameters by default.
+    """
     flat = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat.update({f"{key}/{name}": leaf for name, leaf in flatten(value).items()})
+            below = flatten(value, separator)
+            flat.update({f"{key}{separator}{name}": leaf for name, leaf in below.items()})
         else:
             flat[key] = value
     return flat
@@ -36,11 +42,6 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(key, {})
         node[last] = leaf
     return tree
-
-
-def map_named(function, tree: Tree) -> dict[str, Any]:
-    """Returns the tree of `function(name, leaf)` over the leaves of `tree`."""
-    return unflatten({name: function(name, leaf) for name, leaf in flatten(tree).items()})
 
 
 def match(patterns: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]:

@@ -80,7 +80,7 @@ def test_intervals(within, value, inside):
 def test_all_elements_of_a_tuple_are_looked_at():
     field = FIELDS["sweep.label_smoothing"]
     assert field.value_problem((0.0, 0.5)) is None
-    assert field.value_problem(("",)) is None  # an empty value on the command line
+    assert field.value_problem(()) is None
     expected = "sweep.label_smoothing=(0.5, 1.0): expected numbers in [0, 1)"
     assert field.value_problem((0.5, 1.0)) == expected
 
@@ -135,6 +135,28 @@ def test_fields_of_other_names_in_earlier_versions():
     assert fields["optim"]["l2_sp"] == 0.5  # what was given is not changed
     with pytest.raises(InputError, match=r"'optim\.l2_sp': it is objective\.l2_sp now"):
         tl_jax.default_config(optim__l2_sp=0.5)
+
+
+def test_an_empty_tuple_is_one_in_the_config_of_an_older_version_too():
+    fields = tl_jax.default_config().to_dict()
+    fields["freeze"]["patterns"], fields["sweep"]["seed"] = [""], ["", ""]
+    config = configs.completed(fields)
+    assert list(config.freeze.patterns) == [] and list(config.sweep.seed) == ["", ""]
+    assert configs.upgraded({"a": {"b": [""], "c": "", "d": {}}}) == {
+        "a": {"b": [], "c": "", "d": {}}
+    }
+
+
+@pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if field.kind is tuple])
+def test_an_empty_text_is_an_empty_tuple(name):
+    config = tl_jax.default_config()
+    for text in ("", " ", "()", "[]"):
+        configs.set_field(config, f"{name}={text}")
+        section, field = name.split(".")
+        assert config[section][field] == ()
+    if FIELDS[name].element is not str:
+        with pytest.raises(InputError, match="expected a tuple of"):
+            tl_jax.default_config(**{name.replace(".", "__"): ("",)})
 
 
 def test_what_cannot_change_a_number_is_no_part_of_a_run():

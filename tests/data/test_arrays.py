@@ -4,7 +4,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from tl_jax.data import Arrays, arrays, load_splits
+from tl_jax.data import Arrays, Selection, arrays, load_splits
 from tl_jax.errors import InputError
 
 
@@ -142,13 +142,14 @@ def test_arrays_of_another_form(tmp_path, changes, message):
     path = write(tmp_path / "a.npz", **given)
     test = "test" if "test_images" in given else "train[:50%]"
     with pytest.raises(InputError, match=message):
-        load_splits(f"npz:{path}", test=test)
+        load_splits(f"npz:{path}", Selection(test=test))
 
 
 def test_images_without_labels_are_said(tmp_path):
     given = {"train_images": PIXELS, "train_labels": LABELS, "test_images": PIXELS}
     found = load_splits(
-        f"npz:{write(tmp_path / 'a.npz', **given)}", train="train[:50%]", test="train[50%:]"
+        f"npz:{write(tmp_path / 'a.npz', **given)}",
+        Selection(train="train[:50%]", test="train[50%:]"),
     )
     assert found.notes[0].endswith("ignored test_images, which has no labels")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tl_jax import files
-from tl_jax.data import InMemorySplit, decoded, images, load_splits, wait_for
+from tl_jax.data import Decoding, InMemorySplit, Selection, decoded, images, load_splits, wait_for
 from tl_jax.data.decoded import DecodedCache
 from tl_jax.errors import InputError
 
@@ -29,7 +29,10 @@ def source(tmp_path, write_image):
     for label, name in enumerate(["cat", "dog"]):
         for number in range(5):
             write_image(tmp_path / "images" / name / f"{number}.png", 10 * label + number)
-    return {"name": f"folder:{tmp_path / 'images'}", "cache_dir": tmp_path / "cache"}
+    return {
+        "name": f"folder:{tmp_path / 'images'}",
+        "decoding": Decoding(cache_dir=tmp_path / "cache"),
+    }
 
 
 @pytest.fixture
@@ -135,7 +138,7 @@ def test_several_writers_and_readers_do_no_harm(cache):
 def test_later_calls_decode_nothing(source, decodings, capsys):
     first = load_splits(**source)
     assert len(decodings) == 10
-    assert capsys.readouterr().err.count(str(source["cache_dir"])) == 2  # train and test
+    assert capsys.readouterr().err.count(str(source["decoding"].cache_dir)) == 2  # train and test
     again = load_splits(**source)
     assert len(decodings) == 10
     assert capsys.readouterr().err == ""
@@ -155,7 +158,9 @@ def test_other_files_labels_or_sizes_are_decoded_anew(source, decodings, write_i
     for number in range(2):  # the same bytes in the same order, now of other classes
         path = tmp_path / "images" / "dog" / f"{number}.png"
         path.rename(tmp_path / "images" / "cat" / f"z{number}.png")
-    relabelled = load_splits(**source, train="all[:50%]", test="all[50%:]").values()
+    relabelled = load_splits(
+        selection=Selection(train="all[:50%]", test="all[50%:]"), **source
+    ).values()
     counts = [np.bincount(split.labels, minlength=2) for split in relabelled]
     assert np.sum(counts, axis=0).tolist() == [7, 3]
 
@@ -176,7 +181,7 @@ def test_an_image_of_another_class_now_has_its_new_label(source, tmp_path, write
 
 def test_a_damaged_entry_is_decoded_again(source, decodings, tmp_path):
     first = load_splits(**source)
-    for path in pathlib.Path(source["cache_dir"]).glob("*/images.npy"):
+    for path in pathlib.Path(source["decoding"].cache_dir).glob("*/images.npy"):
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
@@ -189,7 +194,7 @@ def test_a_damaged_entry_is_decoded_again(source, decodings, tmp_path):
 
 def test_an_entry_says_what_it_holds(source):
     load_splits(**source)
-    for path in pathlib.Path(source["cache_dir"]).glob("*/files.json"):
+    for path in pathlib.Path(source["decoding"].cache_dir).glob("*/files.json"):
         assert set(json.loads(path.read_text())) == {"images.npy", "labels.npy"}
 
 
@@ -201,7 +206,7 @@ def test_labels_are_at_hand_while_images_are_decoded(source, monkeypatch):
         return decode(*arguments)
 
     monkeypatch.setattr(images, "decode", held)
-    splits = load_splits(**source, validation_fraction=0.25, wait=False)
+    splits = load_splits(selection=Selection(validation_fraction=0.25), **source, wait=False)
     assert np.bincount(splits["train"].labels).tolist() == [3, 3]
     assert splits["train"].image_shape == (8, 8, 3)
     assert len(splits["train"].fingerprint()) == 64
@@ -219,4 +224,4 @@ def test_a_broken_image_is_named_where_images_are_first_read(source, tmp_path):
     for read in (lambda: splits["train"].images, lambda: wait_for(splits)):
         with pytest.raises(InputError, match=r"dog/\d\.png cannot be read as an image"):
             read()
-    assert not list(pathlib.Path(source["cache_dir"]).glob("*"))
+    assert not list(pathlib.Path(source["decoding"].cache_dir).glob("*"))

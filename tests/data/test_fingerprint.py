@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from tl_jax.data import InMemorySplit, Split, fingerprint, load_splits
+from tl_jax.data import Decoding, InMemorySplit, Selection, Split, fingerprint, load_splits
 
 
 def toy(num: int = 6) -> InMemorySplit:
@@ -75,9 +75,13 @@ def source(request, tmp_path, write_image):
 
 
 def test_stored_and_decoded_splits_agree(source):
-    memory = load_splits(**source, validation_fraction=0.25, examples_per_class=2)
+    memory = load_splits(
+        selection=Selection(validation_fraction=0.25, examples_per_class=2), **source
+    )
     access = load_splits(
-        **source, validation_fraction=0.25, examples_per_class=2, max_memory_bytes=0
+        selection=Selection(validation_fraction=0.25, examples_per_class=2),
+        decoding=Decoding(max_memory_bytes=0),
+        **source,
     )
     for role, split in access.items():
         assert isinstance(split, Split)
@@ -93,9 +97,20 @@ def test_a_changed_file_and_another_size_change_the_fingerprint(tmp_path, write_
     for number in range(5):
         write_image(tmp_path / "cat" / f"{number}.png", number)
         write_image(tmp_path / "dog" / f"{number}.png", number, (9, 9))
-    first = load_splits(f"folder:{tmp_path}", image_size=4)["train"].fingerprint()
-    assert load_splits(f"folder:{tmp_path}", image_size=4)["train"].fingerprint() == first
-    assert load_splits(f"folder:{tmp_path}", image_size=6)["train"].fingerprint() != first
+    first = load_splits(f"folder:{tmp_path}", decoding=Decoding(image_size=4))[
+        "train"
+    ].fingerprint()
+    assert (
+        load_splits(f"folder:{tmp_path}", decoding=Decoding(image_size=4))["train"].fingerprint()
+        == first
+    )
+    assert (
+        load_splits(f"folder:{tmp_path}", decoding=Decoding(image_size=6))["train"].fingerprint()
+        != first
+    )
     for number in range(5):
         write_image(tmp_path / "cat" / f"{number}.png", 100)
-    assert load_splits(f"folder:{tmp_path}", image_size=4)["train"].fingerprint() != first
+    assert (
+        load_splits(f"folder:{tmp_path}", decoding=Decoding(image_size=4))["train"].fingerprint()
+        != first
+    )

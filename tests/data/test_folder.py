@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from tl_jax.data import folder, load_splits, records
+from tl_jax.data import Decoding, Selection, folder, load_splits, records
 from tl_jax.errors import InputError
 
 
@@ -35,7 +35,10 @@ def values(split) -> list[int]:
 
 
 def test_without_splits_a_fifth_of_every_class_is_test(classes):
-    first, again = load_splits(f"folder:{classes}"), load_splits(f"folder:{classes}", seed=9)
+    first, again = (
+        load_splits(f"folder:{classes}"),
+        load_splits(f"folder:{classes}", Selection(seed=9)),
+    )
     assert np.bincount(first["train"].labels).tolist() == [8, 8]
     assert np.bincount(first["test"].labels).tolist() == [2, 2]
     assert sorted(values(first["train"]) + values(first["test"])) == list(range(20))
@@ -48,13 +51,13 @@ def test_without_splits_a_fifth_of_every_class_is_test(classes):
 
 
 def test_an_evaluation_says_that_a_fifth_is_test(classes):
-    alone = load_splits(f"folder:{classes}", train="")
+    alone = load_splits(f"folder:{classes}", Selection(train=""))
     assert "4 of 20 images are test" in alone.notes[0] and "data.test_split=all" in alone.notes[0]
-    assert not load_splits(f"folder:{classes}", train="", test="all").notes
+    assert not load_splits(f"folder:{classes}", Selection(train="", test="all")).notes
 
 
 def test_splits_are_read_and_their_usual_names_stand_for_each_other(splits):
-    found = load_splits(f"folder:{splits}", test="validation")
+    found = load_splits(f"folder:{splits}", Selection(test="validation"))
     assert values(found["train"]) == [0, 1, 2, 100, 101, 102]
     assert values(found["test"]) == [0, 1, 100, 101]
     assert found["test"].labels.tolist() == [0, 0, 1, 1]
@@ -62,16 +65,16 @@ def test_splits_are_read_and_their_usual_names_stand_for_each_other(splits):
 
 def test_a_missing_split_names_those_there_are(splits):
     with pytest.raises(InputError, match=r"unknown split of folder:.* 'tset'; .*known: train, val"):
-        load_splits(f"folder:{splits}", test="tset")
+        load_splits(f"folder:{splits}", Selection(test="tset"))
 
 
 def test_val_is_reported_on_where_there_is_no_test_split(splits):
-    found = load_splits(f"folder:{splits}", validation_fraction=0.34)
+    found = load_splits(f"folder:{splits}", Selection(validation_fraction=0.34))
     assert values(found["test"]) == [0, 1, 100, 101]
     assert sorted(values(found["train"]) + values(found["validation"])) == [0, 1, 2, 100, 101, 102]
     assert found.reported == "val (there is no test split with labels)"
     assert any("its split 'val' is reported on as test" in note for note in found.notes)
-    part = load_splits(f"folder:{splits}", test="test[:50%]")
+    part = load_splits(f"folder:{splits}", Selection(test="test[:50%]"))
     assert (len(part["test"]), part.reported) == (
         2,
         "val[:50%] (there is no test split with labels)",
@@ -83,7 +86,7 @@ def test_a_test_split_is_never_stood_in_for(splits, write_image):
         write_image(splits / "test" / name / "0.png", 50)
     found = load_splits(f"folder:{splits}")
     assert (values(found["test"]), found.reported) == ([50, 50], "test")
-    assert load_splits(f"folder:{splits}", test="val").reported == "val"
+    assert load_splits(f"folder:{splits}", Selection(test="val")).reported == "val"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_a_test_split_is_never_stood_in_for(splits, write_image):
 )
 def test_what_chooses_or_trains_is_not_reported_on(splits, options, message):
     with pytest.raises(InputError, match=f"unknown split of folder:.* 'test'.*{message}"):
-        load_splits(f"folder:{splits}", **options)
+        load_splits(f"folder:{splits}", Selection(**options))
 
 
 def test_without_test_and_val_a_part_of_train_is_suggested(tmp_path, write_image):
@@ -117,7 +120,7 @@ def test_other_names_of_splits(tmp_path, write_image, names):
             write_image(tmp_path / split / name / "0.png", value)
     found = load_splits(f"folder:{tmp_path}")
     assert (values(found["train"]), values(found["test"])) == ([10, 10], [20, 20])
-    assert load_splits(f"folder:{tmp_path}", test=names[1]).reported == names[1]
+    assert load_splits(f"folder:{tmp_path}", Selection(test=names[1])).reported == names[1]
 
 
 def test_folders_inside_class_folders_belong_to_the_class(tmp_path, write_image):
@@ -141,7 +144,7 @@ def test_splits_with_names_of_their_own(tmp_path, write_image):
     for number, split in enumerate(("photos", "sketches")):
         for name in "ab":
             write_image(tmp_path / split / name / "0.png", number)
-    found = load_splits(f"folder:{tmp_path}", train="photos", test="sketches")
+    found = load_splits(f"folder:{tmp_path}", Selection(train="photos", test="sketches"))
     assert (values(found["train"]), values(found["test"])) == ([0, 0], [1, 1])
     with pytest.raises(
         InputError, match="read as splits, as they hold no images: photos, sketches"
@@ -159,30 +162,32 @@ def test_a_class_that_train_has_not_is_named(splits, write_image):
     write_image(splits / "val" / "c" / "0.png")
     (splits / "train" / "d").mkdir()
     with pytest.raises(InputError, match="train/d has no images; val/c is not a class of train"):
-        load_splits(f"folder:{splits}", test="val")
+        load_splits(f"folder:{splits}", Selection(test="val"))
 
 
 def test_slices_take_from_every_class(classes):
-    found = load_splits(f"folder:{classes}", train="all[:50%]", test="all[50%:]")
+    found = load_splits(f"folder:{classes}", Selection(train="all[:50%]", test="all[50%:]"))
     assert len(np.unique(found["train"].labels)) == 2
     assert sorted(values(found["train"]) + values(found["test"])) == list(range(20))
 
 
 def test_all_overlaps_its_parts(classes):
     with pytest.raises(InputError, match="share 4 examples"):
-        load_splits(f"folder:{classes}", train="all", test="test")
+        load_splits(f"folder:{classes}", Selection(train="all", test="test"))
 
 
 def test_sizes_that_differ_need_an_image_size(classes, write_image):
     write_image(classes / "cat" / "large.png", 7, (9, 16))
     with pytest.raises(InputError, match=r"2 different sizes, the most common 8x8 .*, 9x16 \(1\)"):
         load_splits(f"folder:{classes}")
-    found = load_splits(f"folder:{classes}", image_size=4)
+    found = load_splits(f"folder:{classes}", decoding=Decoding(image_size=4))
     assert found["train"].image_shape == found["test"].image_shape == (4, 4, 3)
 
 
 def test_equal_sizes_are_kept_whatever_the_image_size(classes):
-    assert load_splits(f"folder:{classes}", image_size=4)["train"].image_shape == (8, 8, 3)
+    assert load_splits(f"folder:{classes}", decoding=Decoding(image_size=4))[
+        "train"
+    ].image_shape == (8, 8, 3)
 
 
 def test_sizes_that_differ_between_splits(tmp_path, write_image):
@@ -191,7 +196,7 @@ def test_sizes_that_differ_between_splits(tmp_path, write_image):
             write_image(tmp_path / split / name / "0.png", 5, (side, side))
     with pytest.raises(InputError, match="between splits: train 8x8, test 6x6"):
         load_splits(f"folder:{tmp_path}")
-    found = load_splits(f"folder:{tmp_path}", image_size=4)
+    found = load_splits(f"folder:{tmp_path}", decoding=Decoding(image_size=4))
     assert found["train"].image_shape == found["test"].image_shape == (4, 4, 3)
     assert values(found["test"]) == [5, 5]
 
@@ -204,9 +209,13 @@ def test_a_corrupt_image_is_named(classes):
 
 
 def test_a_large_split_is_decoded_on_access_and_equals_the_one_in_memory(classes):
-    memory = load_splits(f"folder:{classes}", validation_fraction=0.25, examples_per_class=2)
+    memory = load_splits(
+        f"folder:{classes}", Selection(validation_fraction=0.25, examples_per_class=2)
+    )
     access = load_splits(
-        f"folder:{classes}", validation_fraction=0.25, examples_per_class=2, max_memory_bytes=0
+        f"folder:{classes}",
+        Selection(validation_fraction=0.25, examples_per_class=2),
+        Decoding(max_memory_bytes=0),
     )
     for role in ("train", "validation", "test"):
         assert isinstance(access[role], records.LazySplit)
@@ -218,7 +227,9 @@ def test_a_large_split_is_decoded_on_access_and_equals_the_one_in_memory(classes
 
 def test_joined_splits_keep_their_order_on_access(splits):
     joined = load_splits(
-        f"folder:{splits}", train="val[:2]+train", test="val[2:]", max_memory_bytes=0
+        f"folder:{splits}",
+        Selection(train="val[:2]+train", test="val[2:]"),
+        Decoding(max_memory_bytes=0),
     )
     train = joined["train"]
     assert values(train)[2:] == [0, 1, 2, 100, 101, 102]
@@ -232,7 +243,9 @@ def test_joined_splits_keep_their_order_on_access(splits):
 @pytest.mark.parametrize("max_memory_bytes", [2**30, 0])
 def test_images_know_their_files(classes, max_memory_bytes):
     found = load_splits(
-        f"folder:{classes}", validation_fraction=0.25, max_memory_bytes=max_memory_bytes
+        f"folder:{classes}",
+        Selection(validation_fraction=0.25),
+        Decoding(max_memory_bytes=max_memory_bytes),
     )
     assert set(found) == {"train", "validation", "test"}
     for split in found.values():
@@ -334,7 +347,7 @@ def test_tiny_imagenet_as_published(tmp_path, write_image):
     assert found.reported == "val (there is no test split with labels)"
     assert any("test has no labels: test/images" in note for note in found.notes)
     with pytest.raises(InputError, match="'val' would be reported on"):
-        load_splits(f"folder:{tmp_path}", validation="val")
+        load_splits(f"folder:{tmp_path}", Selection(validation="val"))
 
 
 @pytest.mark.parametrize("line", ["val_0.JPEG n01", "val_9.JPEG\tn01", "val_0.JPEG\t"])
@@ -463,7 +476,7 @@ def test_images_of_train_in_any_other_split_are_counted(splits, write_image):
         write_image(splits / "test" / name / f"own{number}.png", 200 + number)
         shutil.copy(splits / f"train/a/{number}.png", splits / "test" / name / f"copy{number}.png")
     for wanted in ({"validation": "val"}, {"test": "val", "validation": "test"}):
-        notes = load_splits(f"folder:{splits}", **wanted).notes
+        notes = load_splits(f"folder:{splits}", Selection(**wanted)).notes
         (test,) = [note for note in notes if note.startswith("3 of 6 images of")]
         assert " test are in the training split" in test
         assert ", 1 of them with another class" in test

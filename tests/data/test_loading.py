@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tl_jax.data import load_splits
+from tl_jax.data import Selection, load_splits
 from tl_jax.errors import InputError
 
 
@@ -24,37 +24,47 @@ def pixels(split) -> list[int]:
 
 
 def test_a_balanced_validation_split_is_held_out(npz):
-    splits = load_splits("npz:toy.npz", data_dir=npz, test="val", validation_fraction=0.2, seed=4)
+    splits = load_splits(
+        "npz:toy.npz", Selection(test="val", validation_fraction=0.2, seed=4), data_dir=npz
+    )
     assert np.bincount(splits["validation"].labels).tolist() == [2, 2]
     assert sorted(pixels(splits["train"]) + pixels(splits["validation"])) == list(range(20))
     assert pixels(splits["test"]) == [0, 1, 2, 3]
-    again = load_splits("npz:toy.npz", data_dir=npz, test="val", validation_fraction=0.2, seed=4)
+    again = load_splits(
+        "npz:toy.npz", Selection(test="val", validation_fraction=0.2, seed=4), data_dir=npz
+    )
     assert pixels(again["validation"]) == pixels(splits["validation"])
 
 
 def test_few_examples_leave_the_validation_split_as_it_is(npz):
-    options = {"data_dir": npz, "test": "val", "validation_fraction": 0.2}
-    full = load_splits("npz:toy.npz", **options)
-    few = load_splits("npz:toy.npz", examples_per_class=3, **options)
+    options = {"test": "val", "validation_fraction": 0.2}
+    full = load_splits("npz:toy.npz", Selection(**options), data_dir=npz)
+    few = load_splits("npz:toy.npz", Selection(examples_per_class=3, **options), data_dir=npz)
     assert np.bincount(few["train"].labels).tolist() == [3, 3]
     assert pixels(few["validation"]) == pixels(full["validation"])
     assert not set(pixels(few["train"])) & set(pixels(few["validation"]))
 
 
 def test_there_is_no_validation_split_unless_asked_for(npz):
-    assert set(load_splits("npz:toy.npz", data_dir=npz, test="val")) == {"train", "test"}
-    named = load_splits("npz:toy.npz", data_dir=npz, test="val[:50%]", validation="val[50%:]")
+    assert set(load_splits("npz:toy.npz", Selection(test="val"), data_dir=npz)) == {"train", "test"}
+    named = load_splits(
+        "npz:toy.npz", Selection(test="val[:50%]", validation="val[50%:]"), data_dir=npz
+    )
     assert len(named["validation"]) == len(named["test"]) == 2
 
 
 def test_a_slice_of_data_stored_by_class_has_every_class(npz):
-    splits = load_splits("npz:toy.npz", data_dir=npz, train="train[:50%]", test="train[50%:]")
+    splits = load_splits(
+        "npz:toy.npz", Selection(train="train[:50%]", test="train[50%:]"), data_dir=npz
+    )
     assert set(splits["train"].labels) == {0, 1}
     assert sorted(pixels(splits["train"]) + pixels(splits["test"])) == list(range(20))
 
 
 def test_splits_can_be_joined(npz):
-    splits = load_splits("npz:toy.npz", data_dir=npz, train="train[:90%]+val", test="train[90%:]")
+    splits = load_splits(
+        "npz:toy.npz", Selection(train="train[:90%]+val", test="train[90%:]"), data_dir=npz
+    )
     assert (len(splits["train"]), len(splits["test"])) == (22, 2)
     assert splits["train"].labels[-4:].tolist() == [0, 1, 0, 1]
 
@@ -82,7 +92,7 @@ def test_splits_can_be_joined(npz):
 )
 def test_wrong_options_are_refused(npz, options, message):
     with pytest.raises(InputError, match=message):
-        load_splits("npz:toy.npz", data_dir=npz, **options)
+        load_splits("npz:toy.npz", Selection(**options), data_dir=npz)
 
 
 def test_classes_without_examples_are_said(tmp_path):
@@ -102,7 +112,7 @@ def test_classes_without_examples_are_said(tmp_path):
 def test_no_train_split_need_exist_where_none_is_wanted(tmp_path):
     images = np.zeros((2, 2, 2, 3), np.uint8)
     np.savez(tmp_path / "some.npz", test_images=images, test_labels=np.array([0, 1]))
-    found = load_splits(f"npz:{tmp_path / 'some.npz'}", train="")
+    found = load_splits(f"npz:{tmp_path / 'some.npz'}", Selection(train=""))
     assert (set(found), found.reported, found.notes) == ({"test"}, "test", ())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_jax.data import images, load_splits, records
+from tl_jax.data import Decoding, Selection, images, load_splits, records
 from tl_jax.data.loading import open_source
 
 
@@ -29,8 +29,10 @@ def photos(tmp_path):
     return write
 
 
-def train(path, image_size, **options):
-    return load_splits(f"folder:{path}", image_size=image_size, **options)["train"]
+def train(path, image_size, *, train="train", **decoding):
+    return load_splits(f"folder:{path}", Selection(train), Decoding(image_size, **decoding))[
+        "train"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -95,9 +97,9 @@ def test_images_are_shrunk_by_the_filter_that_was_asked_for(
 
 def test_memory_is_for_all_splits_together(photos):
     path = photos(10, 10)
-    options = {"train": "all[1:3]", "test": "all[:1]+all[3:]"}
+    selection = Selection("all[1:3]", "all[:1]+all[3:]")
     for room, expected in [(1200, 2), (1199, 1), (599, 0)]:
-        splits = load_splits(f"folder:{path}", max_memory_bytes=room, **options)
+        splits = load_splits(f"folder:{path}", selection, Decoding(max_memory_bytes=room))
         lazy = [isinstance(split, records.LazySplit) for split in splits.values()]
         assert len(lazy) - sum(lazy) == expected
 
@@ -114,10 +116,10 @@ def test_decoding_counts_the_threads_and_what_they_read(photos, monkeypatch):
 # Not `resource.getrusage`, which starts a process at what its parent held.
 _PEAK = """
 import re, sys
-from tl_jax.data import load_splits
+from tl_jax.data import Decoding, load_splits
 peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
 before = peak()
-load_splits("folder:" + sys.argv[1], image_size=int(sys.argv[2]))
+load_splits("folder:" + sys.argv[1], decoding=Decoding(int(sys.argv[2])))
 print(peak() - before)
 """
 

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tl_jax.data import load_splits, records, stream, tfds_source
+from tl_jax.data import Decoding, Selection, load_splits, records, stream, tfds_source
 from tl_jax.data.order import Order
 from tl_jax.errors import InputError
 
@@ -56,7 +56,9 @@ def test_slices_are_those_of_tfds(prepared):
     import tensorflow_datasets as tfds
 
     train = load_splits(
-        "tfds:cifar10:3.0.2", data_dir=prepared, train="train[:25%]+test[:2]", test="test[2:]"
+        "tfds:cifar10:3.0.2",
+        Selection(train="train[:25%]+test[:2]", test="test[2:]"),
+        data_dir=prepared,
     )
     theirs = tfds.data_source("cifar10", data_dir=prepared, split="train[:25%]")
     assert len(train["train"]) == len(theirs) + 2
@@ -65,9 +67,12 @@ def test_slices_are_those_of_tfds(prepared):
 
 
 def test_a_large_split_equals_the_one_in_memory(prepared):
-    memory = load_splits("tfds:cifar10", data_dir=prepared, validation_fraction=0.2)
+    memory = load_splits("tfds:cifar10", Selection(validation_fraction=0.2), data_dir=prepared)
     access = load_splits(
-        "tfds:cifar10", data_dir=prepared, validation_fraction=0.2, max_memory_bytes=0
+        "tfds:cifar10",
+        Selection(validation_fraction=0.2),
+        Decoding(max_memory_bytes=0),
+        data_dir=prepared,
     )
     for role, split in access.items():
         assert isinstance(split, records.LazySplit)
@@ -83,7 +88,9 @@ def test_worker_processes_give_the_same_batches(prepared):
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["test"])
-    split = load_splits("tfds:cifar10", data_dir=prepared, max_memory_bytes=0)["train"]
+    split = load_splits("tfds:cifar10", decoding=Decoding(max_memory_bytes=0), data_dir=prepared)[
+        "train"
+    ]
     threads = stream.batches(split, Order(0, 16, len(split)), 3, 7)
     processes = stream.batches(split, Order(0, 16, len(split)), 3, 7, workers=1)
     for first, second in zip(threads, processes, strict=True):
@@ -168,7 +175,9 @@ def test_a_damaged_shard_is_named(copied):
 
 
 def test_the_real_cifar10(real_data):
-    splits = load_splits("tfds:cifar10", data_dir=real_data / "tfds", validation_fraction=0.1)
+    splits = load_splits(
+        "tfds:cifar10", Selection(validation_fraction=0.1), data_dir=real_data / "tfds"
+    )
     assert {role: len(split) for role, split in splits.items()} == {
         "train": 45000,
         "validation": 5000,

@@ -32,6 +32,7 @@ def unparsed():
         (["--config.init.weights="], "init.weights", ""),
         (["--config.freeze.patterns=stem/.*"], "freeze.patterns", ("stem/.*",)),
         (["--config.freeze.patterns=('a', 'b')"], "freeze.patterns", ("a", "b")),
+        (["--config.freeze.patterns="], "freeze.patterns", ()),
         (["--config.sweep.learning_rate=0.1,1"], "sweep.learning_rate", (0.1, 1)),
         (["--config.compare.methods.full_finetune=('seed=1',)"], None, ("seed=1",)),
         (["--config.data.seed=1", "--config.data.seed=2"], "data.seed", 2),

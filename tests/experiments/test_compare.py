@@ -1,12 +1,15 @@
 """Two methods over two seeds: ordinary runs, a table, and nothing trained twice."""
 
+import contextlib
+import io
 import json
+import re
 
 import numpy as np
 import pytest
 from running import tiny_config, tree_of
 
-from tl_jax import data, reporting
+from tl_jax import console, data, reporting
 from tl_jax.errors import InputError
 from tl_jax.runs import compare
 from tl_jax.runs.setup import prepare
@@ -22,7 +25,21 @@ def compared(small_networks, tmp_path_factory):
     with config.unlocked():
         config.compare.methods = METHODS
     workdir = tmp_path_factory.mktemp("compare")
-    return config, workdir, compare.run_cells(config, workdir)
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        rows = compare.run_cells(config, workdir)
+    # A line for each run, and nothing that a run prints by itself.
+    for number, line in enumerate(err.getvalue().splitlines()):
+        row = rows[number]
+        percent = f"{100 * row['validation_top1_accuracy']:.2f}"
+        start = (
+            f"{number + 1}/4  {row['method']}, seed {row['seed']}: validation top-1 {percent}%, 2 "
+        )
+        assert re.fullmatch(rf"{re.escape(start)}steps, (\d+\.\d s|\d:\d\d min)", line)
+    assert number == 3
+    return config, workdir, rows
 
 
 def test_every_cell_is_an_ordinary_run(compared):
@@ -95,7 +112,33 @@ def test_finished_cells_are_not_run_again(compared, capsys):
     before = tree_of(workdir)
     assert compare.run_cells(config, workdir) == rows
     assert tree_of(workdir) == before
-    assert capsys.readouterr().out.count("is finished") == len(rows)
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("2 steps, finished before\n") == len(rows)
+
+
+def test_each_run_speaks_for_itself_on_request(compared, capsys):
+    config, workdir, rows = compared
+    with console.verbosity("verbose"):
+        compare.run_cells(config, workdir)
+    shown = capsys.readouterr()
+    assert shown.out.count("is finished") == len(rows) and shown.err == ""
+    assert "linear_probe, seed 1" in shown.out
+
+
+def test_a_terminal_shows_one_table(compared, monkeypatch):
+    config, workdir, rows = compared
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(stream):
+        compare.run_cells(config, workdir)
+    last = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", stream.getvalue().split("resnet20_cifar on")[-1])
+    for method in METHODS:
+        accuracies = [row["validation_top1_accuracy"] for row in rows if row["method"] == method]
+        cells = " +".join(f"{100 * value:.1f}" for value in [*accuracies, np.mean(accuracies)])
+        assert re.search(f"{method} +{cells} ", last)
+    assert "4 of 4 runs done" in last and out.getvalue() == ""
 
 
 def test_an_unknown_method(compared):

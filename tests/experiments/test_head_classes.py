@@ -233,9 +233,9 @@ def test_an_evaluation_at_another_size_preprocesses_as_the_run_did(trained, tmp_
     (run / "preprocessing.json").write_text(json.dumps(stored_preprocessing))
     asked, load_splits = [], data.load_splits
 
-    def recorded(*arguments, **options):
-        asked.append((options["image_size"], options["interpolation"]))
-        return load_splits(*arguments, **options)
+    def recorded(source, selection, decoding, **options):
+        asked.append((decoding.image_size, decoding.interpolation))
+        return load_splits(source, selection, decoding, **options)
 
     monkeypatch.setattr(data, "load_splits", recorded)
     same = evaluate.evaluate_run(run, None, tmp_path / "same")["preprocessing"]

@@ -221,7 +221,7 @@ def test_a_finished_sweep_says_so(swept, capsys):
 def test_smoothing_and_pull_are_swept_too_and_every_test_accuracy_is_told(make_config, tmp_path):
     section = {
         "learning_rate": (),
-        "weight_decay": ("",),  # as `--config.sweep.weight_decay=` reads
+        "weight_decay": (),
         "label_smoothing": (0.0, 0.2),
         "l2_sp": (0.0, 0.1),
         "seed": (3,),

@@ -1,12 +1,14 @@
 """Activations are what the network computes, whatever the batches and the part of the data set."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from tl_jax import features, models
 from tl_jax.augment import augmentation, preprocessing
-from tl_jax.data import InMemorySplit
+from tl_jax.data import InMemorySplit, stream
 from tl_jax.features import ActivationSplit
 from tl_jax.parallel import sharding
 
@@ -33,15 +35,13 @@ def computed(split, examples, boundary="pool", views=1, batch_size=4, seed=0, de
     shape = features.shape_of(prefix, PARAMS, STATS, split)
     out = np.full((len(split), views, *shape), np.nan, np.float32)
     done = []
+    step = sharding.compile_eval_step(prefix, mesh)
     features.compute(
-        sharding.compile_eval_step(prefix, mesh),
-        PARAMS,
-        STATS,
-        split,
+        functools.partial(step, PARAMS, STATS),
+        stream.eval_batches(split, batch_size, sharding.local_rows(mesh, batch_size)),
+        batch_size,
         examples,
         out,
-        batch_size=batch_size,
-        rows=sharding.local_rows(mesh, batch_size),
         show=done.append,
     )
     assert done == list(range(1, views * -(-len(split) // batch_size) + 1))

@@ -20,7 +20,7 @@ def source(naming="cifar"):
 
 
 def zeros_like(variables):
-    return trees.map_named(lambda _, leaf: np.zeros_like(leaf), variables)
+    return jax.tree.map(np.zeros_like, variables)
 
 
 def assert_same(left, right):

@@ -61,7 +61,7 @@ def test_out_and_back_keeps_every_value(width, extra, naming):
     features = 2 * width
     _, variables = network(width, features + extra)
     state_dict = porting.export_state_dict(variables, naming=naming)
-    empty = trees.map_named(lambda _, leaf: np.zeros_like(leaf), variables)
+    empty = jax.tree.map(np.zeros_like, variables)
     ported, _ = porting.port_state_dict(state_dict, empty, naming=naming)
     given, found = trees.flatten(variables), trees.flatten(ported)
     assert sorted(given) == sorted(found)

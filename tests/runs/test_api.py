@@ -106,12 +106,24 @@ def test_an_evaluation_on_other_arrays(made, tmp_path):
     images, labels = digits("test", 50)
     result = tl_jax.evaluate(run, tmp_path / "new", data=(images, labels))
     assert result["splits"]["test"]["examples"] == 50
+    assert result["overlap"] == {"examples": 0}
     right = (run.predict(images).argmax(-1) == labels).mean()
     assert result["splits"]["test"]["top1_accuracy"] == pytest.approx(right)
     with pytest.raises(InputError, match="has 10 classes, the data have 11"):
         tl_jax.evaluate(
             run, tmp_path / "other", data=(images, labels), class_names=tuple("abcdefghijk")
         )
+
+
+def test_an_evaluation_on_what_the_run_was_trained_on_says_so(made, tmp_path, capsys):
+    _, _, run = made
+    result = tl_jax.evaluate(run, tmp_path / "seen", data=digits("train", 100), progress=True)
+    count = run.result["train_examples"]
+    assert result["overlap"] == {"examples": count} and 0 < count < 100
+    line = (
+        f"{count} of 100 test images are among those that the run was trained on: this is not its"
+    )
+    assert line in capsys.readouterr().err and line in result["data_notes"][-1]
 
 
 def test_arrays_that_cannot_be_data(small_networks, tmp_path):

@@ -121,6 +121,15 @@ IDENTITY = run_folder.Identity(
 LENGTH = {"steps": 4, "epochs": 0.0}
 
 
+def test_a_folder_that_wrote_an_empty_tuple_as_one_empty_text_goes_on(tmp_path):
+    """As the command line of an older version read `--config.freeze.patterns=`."""
+    RunFolder.open(tmp_path, {"freeze": {"patterns": ("",)}, "seed": 0}).close()
+    config = {"freeze": {"patterns": ()}, "seed": 0}
+    with RunFolder.open(tmp_path, config) as folder:
+        assert folder.state == "interrupted"
+    assert folder.read_json("config.json") == {"freeze": {"patterns": []}, "seed": 0}
+
+
 def test_fields_that_change_no_number_make_no_other_run(tmp_path):
     """The folder then holds the config that was given last."""
     config = {**_CONFIG, "report": {"html": True, "mistakes": 5}}

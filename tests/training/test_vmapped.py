@@ -13,7 +13,7 @@ from tl_jax.data import order
 from tl_jax.errors import InputError
 from tl_jax.training import steps, vmapped
 from tl_jax.training.state import TrainState
-from tl_jax.training.vmapped import Schedule
+from tl_jax.training.vmapped import Data, Schedule
 
 BATCH, EXAMPLES, HELD_OUT, CLASSES = 8, 50, 23, 5
 TOTAL = 12
@@ -112,12 +112,8 @@ class Case:
             self.eval_step,
             [self.state(seed) for seed in seeds],
             {name: np.array([c[name] for c in combinations]) for name in combinations[0]},
-            self.examples,
-            self.validation,
-            batch_rows,
-            Schedule(**lengths),
-            width=width,
-            eval_batch_size=10,
+            Data(self.examples, batch_rows, self.validation, eval_batch_size=10),
+            Schedule(width=width, **lengths),
         )
 
 
@@ -214,11 +210,8 @@ def test_nothing_is_dispatched_once_all_have_stopped():
         case().eval_step,
         [case().state(3)],
         {name: np.array([value]) for name, value in still.items()},
-        case().examples,
-        case().validation,
-        batch_rows,
+        Data(case().examples, batch_rows, case().validation),
         Schedule(1000, eval_every=2, patience=1, updates_per_dispatch=2),
-        width=1,
         show=lambda group, groups, step: seen.append((group, groups, step)),
     )
     # Stopped by the second evaluation; the host learns of it while the third is under way.
@@ -245,11 +238,8 @@ def test_it_stops_on_request():
         case().eval_step,
         [case().state(3)],
         {name: np.array([value]) for name, value in COMBINATIONS[0].items()},
-        case().examples,
-        case().validation,
-        batch_rows,
+        Data(case().examples, batch_rows, case().validation),
         Schedule(TOTAL, eval_every=2),
-        width=1,
         stop_requested=lambda: True,
     )
     assert stopped is None
@@ -286,5 +276,6 @@ def test_the_width_that_fits():
 
 def test_a_schedule_out_of_range():
     with pytest.raises(InputError) as caught:
-        Schedule(0, eval_every=-1)
-    assert "total_steps is 0" in str(caught.value) and "eval_every is -1" in str(caught.value)
+        Schedule(0, eval_every=-1, width=0)
+    for line in ("total_steps is 0", "eval_every is -1", "width is 0"):
+        assert line in str(caught.value)

@@ -174,7 +174,7 @@ def nothing_compiled() -> Iterator[_Seen]:
         seen.facts.append(facts(*arguments, **options))
         return seen.facts[-1]
 
-    def numbered(step, params, batch_stats, split, examples, out, **options):
+    def numbered(prefix, batches, batch_size, examples, out, **options):
         numbers = examples[:, None] * out.shape[1] + np.arange(out.shape[1])
         out[:] = numbers.reshape(*numbers.shape, *[1] * (out.ndim - 2))
         return True

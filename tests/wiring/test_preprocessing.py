@@ -55,8 +55,8 @@ def test_the_host_is_asked_for_the_preprocessing_of_the_weights(
 ):
     """Images of mixed sizes are brought to the size before the centre crop, as the device would."""
 
-    def load_splits(*_, **options):
-        raise Asked(options)
+    def load_splits(source, selection, decoding, **_):
+        raise Asked(decoding)
 
     monkeypatch.setattr(data, "load_splits", load_splits)
     names = ["resnet50.tv_in1k", *models.list_pretrained()]  # trained with resize 256, size 224
@@ -65,10 +65,10 @@ def test_the_host_is_asked_for_the_preprocessing_of_the_weights(
     config = config_with({"preprocess.weights": name, "data.image_size": 96})
     with pytest.raises(Asked) as asked:
         make(config)
-    (options,) = asked.value.args
-    assert options["interpolation"] == interpolation
+    (decoding,) = asked.value.args
+    assert decoding.interpolation == interpolation
     expected = resize or round(known.resize_size * 96 / known.image_size)
-    assert options["image_size"] == expected
+    assert decoding.image_size == expected
 
 
 def test_the_advice_about_a_long_warmup_is_taken():

@@ -8,7 +8,6 @@ from parts import nothing_compiled
 from PIL import Image
 from small import CACHED, QUIET, config_with
 
-from tl_jax import features
 from tl_jax.checkpointing import Checkpointer
 from tl_jax.runs import activation_cache, dispatch, evaluate, members, sweep, training
 from tl_jax.runs.setup import prepare
@@ -65,10 +64,10 @@ def test_workers_read_the_batches_of_evaluation(told):
 def test_workers_read_the_images_whose_activations_are_stored(told):
     with nothing_compiled():
         setup = prepare(config_with(CACHED | WORKERS))
-        told.listen(features, "compute", Reached)
+        told.listen(activation_cache.stream, "eval_batches", Reached)
         with pytest.raises(Reached):
             activation_cache.use(setup)
-    assert told.options["compute"]["workers"] == 3
+    assert told.given["eval_batches"][3] == 3
 
 
 @pytest.fixture(scope="module")
@@ -130,4 +129,4 @@ def test_patience_and_width_reach_the_members(told, patience, width):
     grid = sweep.read_grid(config)
     members.train(setup, grid, [members.start(setup, grid, 0)[0]])
     (schedule,) = (one for one in told.given["train"] if isinstance(one, vmapped.Schedule))
-    assert (schedule.patience, told.options["train"]["width"]) == (patience, width)
+    assert (schedule.patience, schedule.width) == (patience, width)

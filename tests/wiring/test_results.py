@@ -74,7 +74,7 @@ def test_a_comparison_tells_what_was_measured_on_test(monkeypatch, tmp_path):
     config.compare.methods = {"one": (), "two": ("optim.learning_rate=0.2",)}
     cells = []
 
-    def run(cell, folder, *_):
+    def run(cell, folder, *_, **__):
         cells.append((cell.seed, cell.data.seed, cell.optim.learning_rate))
         top1 = 0.5 + len(cells) / 100
         return {

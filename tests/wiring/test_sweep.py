@@ -118,8 +118,8 @@ def test_every_view_has_the_label_of_its_example(monkeypatch):
     setup, grid = made(with_sweep(VIEWS | {"data.examples_per_class": 4}, width=1))
     given = {}
 
-    def recorded(make_step, eval_step, states, values, examples, validation, rows, *_, **options):
-        given.update(examples=examples, rows=rows)
+    def recorded(make_step, eval_step, states, values, data, schedule, **options):
+        given.update(examples=data.examples)
 
     monkeypatch.setattr(vmapped, "train", recorded)
     members.train(setup, grid, [members.start(setup, grid, 0)[0]])
@@ -142,7 +142,7 @@ def test_every_seed_has_its_own_head_and_order(monkeypatch, pretrained):
     np.testing.assert_array_equal(*stems)
     given = {}
     monkeypatch.setattr(
-        vmapped, "train", lambda *arguments, **options: given.update(rows=arguments[6])
+        vmapped, "train", lambda *arguments, **options: given.update(rows=arguments[4].batch_rows)
     )
     members.train(setup, grid, [state for state, _ in starts])
     for seed in grid.seeds:

@@ -10,11 +10,11 @@ from tl_jax.config.access import (
     flat,
     naming_fields,
     of_command,
-    renamed,
     set_field,
+    upgraded,
 )
 from tl_jax.config.check import check
-from tl_jax.config.field import Field, without_empty
+from tl_jax.config.field import Field
 from tl_jax.config.file import load
 from tl_jax.config.identity import Identity, identity_of
 from tl_jax.config.listing import list_fields, page
@@ -50,7 +50,6 @@ __all__ = [
     "of_command",
     "page",
     "phase_configs",
-    "renamed",
     "set_field",
-    "without_empty",
+    "upgraded",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_collections
 
+from tl_jax import trees
 from tl_jax.config.field import Field
 from tl_jax.config.table import COMMAND_SECTIONS, FIELDS, RENAMED
 from tl_jax.errors import InputError, nearest
@@ -43,13 +44,8 @@ def default_config(**overrides: Any) -> ml_collections.ConfigDict:
 
 def flat(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns {dotted name: value} of all fields that hold a value."""
-    fields: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict | dict):
-            fields |= {f"{name}.{inner}": held for inner, held in flat(value).items()}
-        else:
-            fields[name] = value
-    return fields
+    fields = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
+    return trees.flatten(fields, ".")
 
 
 def of_command(config: ml_collections.ConfigDict, command: str = "") -> dict[str, Any]:
@@ -67,21 +63,28 @@ def of_command(config: ml_collections.ConfigDict, command: str = "") -> dict[str
     }
 
 
-def completed(fields: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """Returns a config of `fields`, those it lacks at their defaults: it may be of an older version."""
-    return _completed(renamed(fields), default_config())
+def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config.json of an earlier version as this one writes it.
 
-
-def renamed(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns sections of fields whose names of earlier versions are those of today."""
-    found = {
-        name: dict(value) if isinstance(value, Mapping) else value for name, value in fields.items()
-    }
+    Fields have the names of today, and an empty tuple is empty: it may be `[""]` there.
+    """
+    found = _with_empty_tuples(recorded)
     for old, new in RENAMED.items():
         (section, last), (new_section, new_last) = old.split("."), new.split(".")
         if last in found.get(section, {}):
             found.setdefault(new_section, {})[new_last] = found[section].pop(last)
     return found
+
+
+def _with_empty_tuples(recorded: Any) -> Any:
+    if isinstance(recorded, Mapping):
+        return {name: _with_empty_tuples(value) for name, value in recorded.items()}
+    return [] if recorded == [""] else recorded
+
+
+def completed(fields: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """Returns a config of `fields`, those it lacks at their defaults: it may be of an older version."""
+    return _completed(upgraded(fields), default_config())
 
 
 def _completed(

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import ml_collections
 
 from tl_jax.config.access import flat, is_field, unknown_field
-from tl_jax.config.field import without_empty
 from tl_jax.config.phases import phase_problems
 from tl_jax.config.table import FIELDS
 from tl_jax.errors import InputError
@@ -32,7 +31,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise InputError("\n".join(filter(None, mistyped)))
     problems = [FIELDS[name].value_problem(value) for name, value in values.items()]
     for name in ("preprocess.mean", "preprocess.std"):
-        channels = without_empty(values[name])
+        channels = tuple(values[name])
         if len(channels) not in (0, 3):
             problems.append(
                 f"{name}={channels}: {len(channels)} channels; expected three numbers, or none: as the weights say"

@@ -3,7 +3,7 @@
 import ast
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tl_jax.errors import is_inside, unknown
@@ -86,9 +86,7 @@ class Field:
     def type_problem(self, value: object) -> str | None:
         """Returns what is wrong with the type of a value, or None; a number may be given as an integer."""
         if self.kind is tuple and isinstance(value, tuple | list):
-            wrong = self.element and any(
-                not _has_type(held, self.element) for held in without_empty(value)
-            )
+            wrong = self.element and any(not _has_type(held, self.element) for held in value)
             return f"{self.name}={tuple(value)!r}: expected {self.expected}" if wrong else None
         if self.kind is dict and hasattr(value, "items"):
             return None
@@ -107,7 +105,7 @@ class Field:
             return None if value in known else str(unknown(self.name, value, known))
         if not self.within:
             return None
-        numbers = without_empty(value) if self.kind is tuple else (value,)
+        numbers = value if self.kind is tuple else (value,)
         if all(is_inside(number, self.within) for number in numbers):
             return None
         shown = tuple(value) if self.kind is tuple else value
@@ -126,11 +124,6 @@ class Field:
         if self.type_problem(value):
             raise ValueError(text)
         return value
-
-
-def without_empty(values: Sequence[Any]) -> tuple[Any, ...]:
-    """Returns the elements of a tuple: an empty value on the command line reads as one empty text."""
-    return tuple(value for value in values if value != "")
 
 
 def _has_type(value: object, kind: type) -> bool:
@@ -156,7 +149,9 @@ def _parsed(text: str, kind: type) -> object:
 
 
 def _tuple(text: str) -> tuple:
-    """Returns what absl makes of a text: a literal, or one text that needs no quotes."""
+    """Returns what a text stands for: a literal, one text that needs no quotes, or nothing."""
+    if not text.strip():
+        return ()
     try:
         value = ast.literal_eval(text)
     except ValueError:

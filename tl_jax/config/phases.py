@@ -12,7 +12,6 @@ from typing import Any
 import ml_collections
 
 from tl_jax.config.access import default_config, set_field
-from tl_jax.config.field import without_empty
 from tl_jax.errors import InputError
 
 Phases = tuple[tuple[str, ...], ...]
@@ -115,8 +114,7 @@ def lp_ft(probe: Sequence[str] = (), finetune: Sequence[str] = ()) -> Phases:
 
 
 def _given(phases: Sequence[Any]) -> list[tuple[str, ...]]:
-    # An empty value on the command line reads as one empty text.
-    return [tuple(without_empty(assignments)) for assignments in without_empty(phases)]
+    return [tuple(assignments) for assignments in phases]
 
 
 def _assignment_problem(assignment: str) -> str | None:

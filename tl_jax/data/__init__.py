@@ -1,12 +1,15 @@
 """Data: sources (tfds, folders, .npz files, arrays, digits), preparation, splits, the order of examples."""
 
 from tl_jax.data.arrays import Arrays
-from tl_jax.data.loading import Source, Splits, load_splits, register, wait_for
+from tl_jax.data.loading import Decoding, Source, Splits, load_splits, register, wait_for
+from tl_jax.data.selection import Selection
 from tl_jax.data.split import InMemorySplit, Split
 
 __all__ = [
     "Arrays",
+    "Decoding",
     "InMemorySplit",
+    "Selection",
     "Source",
     "Split",
     "Splits",

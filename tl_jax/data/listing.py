@@ -1,4 +1,4 @@
-"""The image files of class folders, and what else is there."""
+"""The image files of folders, and what else is there."""
 
 import collections
 import dataclasses
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, features
 
+from tl_jax import console
 from tl_jax.errors import InputError
 
 _ALWAYS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -170,6 +171,34 @@ def images(folder: Path, ignored: Ignored | None = None, *, nested: bool = True)
             else:
                 ignored.endings[ending or "without ending"] += 1
     return sorted(found)
+
+
+def files_of(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Returns the files that paths stand for, in order: a folder for all images in it, by name.
+
+    Says what it passed over in folders.
+
+    Raises:
+        InputError: if a path does not exist, or a folder has no images.
+    """
+    files: list[str] = []
+    for given in paths:
+        path = Path(given).expanduser()
+        if path.is_dir():
+            ignored = Ignored()
+            found = images(path, ignored)
+            skipped = ignored.describe()
+            if skipped:
+                console.note(f"{path}: ignored {skipped}")
+            if not found:
+                endings = ", ".join(image_endings())
+                raise InputError(f"{path} has no images; names of images end in {endings}")
+            files += found
+        elif path.is_file():
+            files.append(str(path))
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    return files
 
 
 def equal_files(

@@ -20,10 +20,10 @@ from tl_jax.data import (
     order,
     prepare,
     records,
-    selection,
     tfds_source,
 )
 from tl_jax.data.decoded import DecodedCache
+from tl_jax.data.selection import Selection, few_shot, hold_out
 from tl_jax.data.split import InMemorySplit, Split
 from tl_jax.errors import InputError
 
@@ -74,21 +74,44 @@ class Splits(dict[str, Split]):
         self.notes = tuple(notes)
 
 
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How images are decoded, and where they are then.
+
+    Attributes:
+        image_size: the side to which images are brought while they are decoded (shorter side resized,
+            centre square cut out) where their sizes differ or are far larger; images of one size near
+            it or below keep theirs. See `records.LazySplit` for the rule. 0: all keep theirs.
+        interpolation: of that resize, `bilinear` or `bicubic`.
+        max_memory_bytes: for the decoded images of all splits together. A split for which nothing is
+            left is decoded on access.
+        cache_dir: where images that took decoding are kept for later calls, checked by the content
+            of their files; None: nowhere.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+
+    image_size: int = 0
+    interpolation: str = "bilinear"
+    max_memory_bytes: int = 8 << 30
+    cache_dir: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_size < 0:
+            raise InputError(f"expected an integer from 0: image_size={self.image_size}")
+
+
+_USUAL, _AS_STORED = Selection(), Decoding()
+
+
 def load_splits(
     name: str | Source,
+    selection: Selection = _USUAL,
+    decoding: Decoding = _AS_STORED,
     *,
     data_dir: str | Path | None = None,
-    train: str = "train",
-    test: str = "test",
-    validation: str = "",
-    validation_fraction: float = 0.0,
-    examples_per_class: int = 0,
-    seed: int = 0,
-    image_size: int = 0,
-    interpolation: str = "bilinear",
-    max_memory_bytes: int = 8 << 30,
     download: bool = True,
-    cache_dir: str | Path | None = None,
     wait: bool = True,
 ) -> Splits:
     """Returns the splits of a data set: `train`, `test`, and `validation` where one is asked for.
@@ -103,73 +126,36 @@ def load_splits(
     Args:
         name: `digits`, `npz:PATH`, `folder:PATH`, `tfds:NAME`, `tfds:NAME/CONFIG`, a kind that was
             registered, or the source itself, such as `Arrays`.
+        selection: which examples.
+        decoding: how images are decoded, and where they are then.
         data_dir: of prepared tfds data sets (None: `~/tensorflow_datasets`); a relative PATH
             is looked up here when it is not in the working directory.
-        train: training split in tfds notation, such as `train[:80%]`; "" for none, where `test` alone is
-            wanted: no other split need exist then.
-        test: test split in tfds notation, such as `val`.
-        validation: validation split in tfds notation, or "" for none.
-        validation_fraction: in [0, 1): this part of `train`, the same of each class, is held out.
-        examples_per_class: when above 0, `train` keeps this many of each class, chosen after the
-            validation split is held out.
-        seed: of both choices, an integer from 0; `test` does not depend on it.
-        image_size: the side to which images are brought while they are decoded (shorter side resized,
-            centre square cut out) where their sizes differ or are far larger; images of one size near
-            it or below keep theirs. See `records.LazySplit` for the rule. 0: all keep theirs.
-        interpolation: of that resize, `bilinear` or `bicubic`.
-        max_memory_bytes: for the decoded images of all splits together. A split for which nothing is
-            left is decoded on access.
         download: whether CIFAR-10 and CIFAR-100 are prepared from the publisher's archive when they
             are missing: one placed in `data_dir`, or else downloaded.
-        cache_dir: where images that took decoding are kept for later calls, checked by the content
-            of their files; None: nowhere.
-        wait: whether to return only when all images are decoded. Otherwise labels are available and
-            images on their way; `wait_for` waits for them.
+        wait: whether to return only when all images are decoded. Otherwise labels are available, and
+            images may still be decoding; `wait_for` waits for them.
 
     Raises:
         InputError: if a name is unknown, the data is absent or not as promised, a split does not
             exist, two splits share examples, or `train` has examples of one class only.
         BrokenImages: listing the images that cannot be read.
     """
-    if not 0 <= validation_fraction < 1:
-        raise InputError(f"validation_fraction={validation_fraction} is not in [0, 1)")
-    if validation and validation_fraction:
-        raise InputError(
-            f"validation={validation!r} and validation_fraction={validation_fraction}: give one"
-        )
-    if not train and (validation_fraction or examples_per_class):
-        raise InputError(
-            f"train='' with validation_fraction={validation_fraction} and examples_per_class="
-            f"{examples_per_class}: both choose from train; expected a split, such as train, or 0 for both"
-        )
-    if min(seed, image_size, examples_per_class) < 0:
-        raise InputError(
-            f"expected integers from 0: seed={seed}, image_size={image_size}, "
-            f"examples_per_class={examples_per_class}"
-        )
+    train, test = selection.train, selection.test
     source = (
-        open_source(name, data_dir=data_dir, image_size=image_size, download=download)
+        open_source(name, data_dir=data_dir, image_size=decoding.image_size, download=download)
         if isinstance(name, str)
         else name
     )
-    tested, notes = _choose_test(source, train, test, validation)
-    wanted = {"train": train, "test": tested, "validation": validation}
+    tested, notes = _choose_test(source, train, test, selection.validation)
+    wanted = {"train": train, "test": tested, "validation": selection.validation}
     wanted = {role: text for role, text in wanted.items() if text or role == "test"}
-    chosen = _resolve(source, wanted, interpolation)
+    chosen = _resolve(source, wanted, decoding.interpolation)
     notes = [*source.notes, *notes, *_shared_images(source, chosen)]
-    chosen = _one_shape(chosen, image_size)
-    cache = DecodedCache(Path(cache_dir).expanduser()) if cache_dir else None
-    splits = _in_memory(chosen, max_memory_bytes, cache)
-    if validation_fraction:
-        labels = splits["train"].labels
-        stay, held = selection.hold_out(labels, round(validation_fraction * len(labels)), seed)
-        splits["validation"] = splits["train"].subset(held, f"{source.name} held out of {train}")
-        splits["train"] = splits["train"].subset(stay)
-    if examples_per_class:
-        split = splits["train"]
-        few = selection.few_shot(split.labels, examples_per_class, seed, split.class_names)
-        splits["train"] = split.subset(few)
-    splits = _in_memory(splits, max_memory_bytes, cache)
+    chosen = _one_shape(chosen, decoding.image_size)
+    folder_of_cache = decoding.cache_dir
+    cache = DecodedCache(Path(folder_of_cache).expanduser()) if folder_of_cache else None
+    splits = _in_memory(chosen, decoding.max_memory_bytes, cache)
+    splits = _in_memory(_chosen(source, splits, selection), decoding.max_memory_bytes, cache)
     if train:
         notes += _class_notes(source, splits, train)
     elif test == "test" and "all" in source.split_names:
@@ -291,6 +277,22 @@ def _resolve(source: Source, wanted: dict[str, str], interpolation: str) -> dict
                 f"{shared} examples; expected none"
             )
     return chosen
+
+
+def _chosen(source: Source, splits: dict[str, Split], selection: Selection) -> dict[str, Split]:
+    """Returns the splits with what is held out of train, and the few examples that train keeps."""
+    splits = dict(splits)
+    if selection.validation_fraction:
+        whole = splits["train"]
+        count = round(selection.validation_fraction * len(whole))
+        stay, held = hold_out(whole.labels, count, selection.seed)
+        splits["validation"] = whole.subset(held, f"{source.name} held out of {selection.train}")
+        splits["train"] = whole.subset(stay)
+    if selection.examples_per_class:
+        whole, count = splits["train"], selection.examples_per_class
+        few = few_shot(whole.labels, count, selection.seed, whole.class_names)
+        splits["train"] = whole.subset(few)
+    return splits
 
 
 def _part(split: _Stored, indices: np.ndarray, name: str, interpolation: str) -> _Stored:

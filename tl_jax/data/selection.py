@@ -1,5 +1,6 @@
-"""Class-balanced choices of examples that depend only on the labels and a seed."""
+"""Which examples make the splits of a run; class-balanced choices that depend only on labels and a seed."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,50 @@ from tl_jax.errors import InputError
 
 # Keep the choices independent of one another and of the order of epochs, which uses [seed, epoch].
 _HOLD_OUT, _FEW_SHOT = 1 << 40, 2 << 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which examples of a data set are the splits of a run.
+
+    Attributes:
+        train: training split in tfds notation, such as `train[:80%]`; "" for none, where `test` alone is
+            wanted: no other split need exist then.
+        test: test split in tfds notation, such as `val`.
+        validation: validation split in tfds notation, or "" for none.
+        validation_fraction: in [0, 1): this part of `train`, the same of each class, is held out.
+        examples_per_class: when above 0, `train` keeps this many of each class, chosen after the
+            validation split is held out.
+        seed: of both choices, an integer from 0; `test` does not depend on it.
+
+    Raises:
+        InputError: if a value is out of range, or two contradict each other.
+    """
+
+    train: str = "train"
+    test: str = "test"
+    validation: str = ""
+    validation_fraction: float = 0.0
+    examples_per_class: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        fraction, few = self.validation_fraction, self.examples_per_class
+        if not 0 <= fraction < 1:
+            raise InputError(f"validation_fraction={fraction} is not in [0, 1)")
+        if self.validation and fraction:
+            raise InputError(
+                f"validation={self.validation!r} and validation_fraction={fraction}: give one"
+            )
+        if not self.train and (fraction or few):
+            raise InputError(
+                f"train='' with validation_fraction={fraction} and examples_per_class={few}: both choose from "
+                "train; expected a split, such as train, or 0 for both"
+            )
+        if min(self.seed, few) < 0:
+            raise InputError(
+                f"expected integers from 0: seed={self.seed}, examples_per_class={few}"
+            )
 
 
 def hold_out(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,7 @@ Shapes: M examples, V views of each, B images in a batch.
 """
 
 import collections
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
@@ -13,7 +12,6 @@ import numpy as np
 from tl_jax import models
 from tl_jax.augment import augmentation as augmenting
 from tl_jax.augment import preprocessing
-from tl_jax.data import Split, stream
 
 # Batches whose results the host has not fetched yet.
 _IN_FLIGHT = 2
@@ -68,32 +66,25 @@ def make_view_transform(
 
 
 def compute(
-    prefix_step: Callable[[dict, dict, dict[str, np.ndarray]], jax.Array],
-    params: dict[str, Any],
-    batch_stats: dict[str, Any],
-    split: Split,
+    prefix: Callable[[dict[str, np.ndarray]], jax.Array],
+    batches: Iterable[dict[str, np.ndarray]],
+    batch_size: int,
     examples: np.ndarray,
     out: np.ndarray,
     *,
-    batch_size: int,
-    rows: slice = slice(None),
-    workers: int = 0,
     show: Callable[[int], None] = lambda batches: None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Writes the activations of every view of every example of `split` to `out`; False if stopped first.
+    """Writes the activations of every view of every example of a split to `out`; False if stopped first.
 
     Args:
-        prefix_step: the compiled prefix, on host batches; its results are whole on every device.
-        params: of the network, or of its prefix.
-        batch_stats: likewise.
-        split: M examples.
+        prefix: the compiled prefix with its variables, on host batches; its results are whole on every device.
+        batches: of the M examples in their order, each this process's rows of a global batch; see
+            `data.stream.eval_batches`.
+        batch_size: of the global batches.
         examples: int64 [M], the number of each, which keys its views: that in the split it was taken
             from, so that a part of a data set has the views that it has in the whole.
         out: [M, V, ...], of the prefix's dtype.
-        batch_size: global.
-        rows: this process's rows of the global batch.
-        workers: processes that decode a split larger than memory; 0: threads.
         show: receives the number of batches done.
         stop_requested: asked after each batch; must answer alike in every process.
     """
@@ -108,13 +99,13 @@ def compute(
         done += 1
         show(done)
 
-    for number, batch in enumerate(stream.eval_batches(split, batch_size, rows, workers)):
+    for number, batch in enumerate(batches):
         start = number * batch_size
-        places = slice(start, min(start + batch_size, len(split)))
+        places = slice(start, min(start + batch_size, len(examples)))
         for view in range(views):
             row = (examples[batch["index"]] * views + view).astype(np.int32)
             inputs = {"image": batch["image"], "row": row}
-            waiting.append((places, view, prefix_step(params, batch_stats, inputs)))
+            waiting.append((places, view, prefix(inputs)))
             if len(waiting) > _IN_FLIGHT:
                 fetch()
         if stop_requested():

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tl_jax.reporting.progress import Progress
+from tl_jax.reporting.run_table import RunTable
 from tl_jax.reporting.tables import format_markdown, print_table
 from tl_jax.reporting.writers import MetricWriter, read_metrics
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MetricWriter",
     "Progress",
+    "RunTable",
     "format_markdown",
     "print_table",
     "read_metrics",

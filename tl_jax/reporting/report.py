@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tl_jax import files
+from tl_jax import files, trees
 from tl_jax.reporting import analysis, intervals, pages, plots, run_files, tables
 from tl_jax.training import metrics
 
@@ -290,7 +290,7 @@ def _port_facts(
         return None, []
     facts: list[tuple[str, str]] = []
     listed: list[tuple[str, list[dict[str, Any]]]] = []
-    for name, value in flat(report).items():
+    for name, value in trees.flatten(report, ".").items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             listed.append((name, value))
         elif name != "format" and value not in (None, "", [], {}):
@@ -308,7 +308,7 @@ def _config_groups(config: Mapping[str, Any] | None) -> list[tuple[str, list[tup
 
 
 def _settings(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name, _setting(value)) for name, value in flat(fields).items()]
+    return [(name, _setting(value)) for name, value in trees.flatten(fields, ".").items()]
 
 
 def _setting(value: Any) -> str:
@@ -316,14 +316,3 @@ def _setting(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_setting(item) for item in value) or "none"
     return "none" if value is None or value == "" else str(value)
-
-
-def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns {"a.b": value} of nested dicts."""
-    leaves = {}
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            leaves.update({f"{name}.{inner}": leaf for inner, leaf in flat(value).items()})
-        else:
-            leaves[str(name)] = value
-    return leaves

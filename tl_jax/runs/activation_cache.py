@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 
 from tl_jax import console, features, models, reporting, trees
-from tl_jax.data import Split
+from tl_jax.data import Split, stream
 from tl_jax.features import ActivationSplit, Store
 from tl_jax.parallel import memory, placement, sharding
 from tl_jax.runs.setup import Setup, make_pure_step
@@ -136,16 +137,13 @@ class _Bank:
             progress = reporting.Progress(batches, batch_size=batch_size, unit="batch")
             # Several processes would have to agree on a stop; they end when all is computed.
             alone = jax.process_count() == 1
+            rows = sharding.local_rows(setup.mesh, batch_size)
             whole = features.compute(
-                step,
-                params,
-                batch_stats,
-                self.images,
+                functools.partial(step, params, batch_stats),
+                stream.eval_batches(self.images, batch_size, rows, setup.config.data.workers),
+                batch_size,
                 self.rows,
                 out,
-                batch_size=batch_size,
-                rows=sharding.local_rows(setup.mesh, batch_size),
-                workers=setup.config.data.workers,
                 show=showing.enter_context(progress).update,
                 stop_requested=lambda: alone and stop_requested(),
             )

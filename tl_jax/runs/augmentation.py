@@ -11,7 +11,7 @@ from tl_jax import models
 from tl_jax.augment import MIXINGS, OPERATIONS, Augmentation, Mixing, Operation
 from tl_jax.augment.mixing import check_mixing
 from tl_jax.augment.operations import check_operation
-from tl_jax.config import naming_fields, without_empty
+from tl_jax.config import naming_fields
 from tl_jax.errors import InputError
 from tl_jax.runs.parts import NOTHING_GIVEN, OWN, Parts
 
@@ -54,7 +54,7 @@ def name_of(given: Operation | Mixing) -> str:
 
 def operations_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Returns the names of the operations of a config."""
-    return without_empty(config.augment.operations)
+    return tuple(config.augment.operations)
 
 
 def make_augmentation(config: ml_collections.ConfigDict, parts: Parts) -> Augmentation:
@@ -82,7 +82,7 @@ def _found(
 ) -> tuple[Any, ...]:
     own = {name_of(one): one for one in given}
     found = []
-    for name in without_empty(config.augment[field]):
+    for name in config.augment[field]:
         if name in own:
             found.append(own[name])
         elif name.startswith(OWN):
@@ -130,7 +130,7 @@ def check_mixings(
     """
     if not mixings:
         return
-    given = f"augment.mixing={without_empty(config.augment.mixing)}"
+    given = f"augment.mixing={tuple(config.augment.mixing)}"
     if config.parallel.mode == "pmap" and num_devices > 1:
         raise InputError(
             f"{given}: with parallel.mode=pmap each of the {num_devices} devices sees its own rows alone, and "

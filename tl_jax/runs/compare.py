@@ -5,17 +5,18 @@ to `seed` and `data.seed` alike, so that the methods of a seed see the same exam
 A method is chosen by validation: what `data.validation_fraction` holds out of train is shown beside test.
 """
 
+import contextlib
 import copy
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import ml_collections
 
 from tl_jax import console, reporting
-from tl_jax.config import check, set_field, without_empty
+from tl_jax.config import check, phase_configs, set_field
 from tl_jax.errors import InputError, unknown
 from tl_jax.runs import augmentation, training
 from tl_jax.runs.setup import check_config
@@ -64,7 +65,7 @@ def run_cells(
             field that does not exist, or a value out of range.
     """
     check(config)
-    section, seeds = config.compare, without_empty(config.compare.seeds)
+    section, seeds = config.compare, tuple(config.compare.seeds)
     # A ConfigDict gives its names in alphabetical order; the baseline is what others are compared with.
     baseline = section.baseline
     methods = sorted(section.methods, key=lambda name: name != baseline)
@@ -81,25 +82,44 @@ def run_cells(
     for _, _, cell in cells[: len(methods)]:
         check_config(cell)
         augmentation.check_names(cell)
-    rows = []
-    for method, seed, cell in cells:
-        console.say(f"\n{method}, seed {seed}")
-        folder = workdir / method / f"seed{seed}"
-        result = training.run(cell, folder, stop_requested)
-        if stop_requested():
-            raise Stopped(result["steps"])
-        rows.append(
-            {
-                "method": method,
-                "seed": seed,
-                "run": str(folder.relative_to(workdir)),
-                **_accuracies(result),
-                "trainable_parameters": sum(group["trainable"] for group in result["parameters"]),
-                "wall_seconds": result["wall_seconds"],
-                "git_revision": result.get("git_revision"),
-            }
-        )
+    rows, notes = [], []
+    with reporting.RunTable(title(config), methods, seeds) as table:
+        for method, seed, cell in cells:
+            folder = workdir / method / f"seed{seed}"
+            updates = sum(phase.train.steps for phase in phase_configs(cell))
+            with table.run(method, seed, updates) as shown, _alone(method, seed):
+                result = training.run(cell, folder, stop_requested, callbacks=[shown.logged])
+                shown.finished(result)
+            if stop_requested():
+                raise Stopped(result["steps"])
+            notes += [*result.get("deviations", ()), *result.get("data_notes", ())]
+            rows.append(_row(method, seed, str(folder.relative_to(workdir)), result))
+    for line in dict.fromkeys(notes) if not console.shows("verbose") else ():
+        console.note(line)
     return rows
+
+
+@contextlib.contextmanager
+def _alone(method: str, seed: int) -> Iterator[None]:
+    """Keeps what a run prints out of the table of all runs; on request it is printed instead of that."""
+    if console.shows("verbose"):
+        console.say(f"\n{method}, seed {seed}")
+        yield
+    else:
+        with console.verbosity("silent"):
+            yield
+
+
+def _row(method: str, seed: int, run: str, result: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "method": method,
+        "seed": seed,
+        "run": run,
+        **_accuracies(result),
+        "trainable_parameters": sum(group["trainable"] for group in result["parameters"]),
+        "wall_seconds": result["wall_seconds"],
+        "git_revision": result.get("git_revision"),
+    }
 
 
 def _accuracies(result: dict[str, Any]) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import ml_collections
 
-from tl_jax import checkpointing, data, models, porting
+from tl_jax import checkpointing, console, data, models, porting
 from tl_jax.augment.preprocessing import Preprocessing, make_eval_transform
 from tl_jax.config import check_field, completed, set_field
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
-from tl_jax.runs import results, weights
+from tl_jax.runs import overlap, results, weights
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import check_config, make_model
 from tl_jax.runs.skeleton import in_folder
@@ -82,7 +82,7 @@ def evaluate_run(
     # The step, too: the run may have been resumed since its last evaluation.
     record = {"checkpoint": str(run), "which": which, "step": step}
     selection = f"the {which} checkpoint of {run}"
-    return _evaluate(config, initial, workdir, selection, record, names, source)
+    return _evaluate(config, initial, workdir, selection, record, names, source, run)
 
 
 def _averaged(run: pathlib.Path) -> int | None:
@@ -134,6 +134,7 @@ def _evaluate(
     record: dict[str, Any],
     class_names: Sequence[str],
     source: data.Source | None = None,
+    run: pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint, or the weights of the config where `initial` is None.
 
@@ -145,6 +146,7 @@ def _evaluate(
         record: what `config.json` is to say besides the config.
         class_names: of the checkpoint's head; empty where they are unknown.
         source: of the data; None: what `data.name` says.
+        run: whose checkpoint it is; None where `initial` is.
     """
 
     def prepared() -> _Prepared:
@@ -177,7 +179,7 @@ def _evaluate(
         "evaluate",
         prepare=prepared,
         introduce=_introduce,
-        make=lambda prepared, folder, _: _measure(prepared, folder, selection),
+        make=lambda prepared, folder, _: _measure(prepared, folder, selection, run),
         extra={"evaluate": record},
     )
 
@@ -199,8 +201,16 @@ def _introduce(prepared: _Prepared, folder: RunFolder) -> None:
     results.print_deviations(prepared.deviations)
 
 
-def _measure(prepared: _Prepared, folder: RunFolder, selection: str) -> dict[str, Any]:
+def _measure(
+    prepared: _Prepared, folder: RunFolder, selection: str, run: pathlib.Path | None
+) -> dict[str, Any]:
     config, splits = prepared.config, prepared.splits
+    notes, seen = list(splits.notes), {}
+    if run is not None:
+        seen["overlap"] = overlap.find(run, splits["test"])
+        notes += overlap.warning(seen["overlap"], splits["test"])
+        for line in notes[len(splits.notes) :]:
+            console.note(line)
     variables = sharding.replicate(prepared.mesh, prepared.initial.variables)
     began = time.perf_counter()
     measured, logits = prepared.evaluator(
@@ -216,7 +226,8 @@ def _measure(prepared: _Prepared, folder: RunFolder, selection: str) -> dict[str
         "images_per_second": measured["examples"] / seconds,
         "preprocessing": weights.describe_preprocessing(prepared.preprocessing),
         "deviations": prepared.deviations,
-        "data_notes": splits.notes,
+        "data_notes": notes,
+        **seen,
     }
     return results.finish(folder, config, splits["test"], logits, result)
 

@@ -12,7 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from tl_jax import console, data, models
+from tl_jax import data, models
 from tl_jax.augment.preprocessing import Preprocessing, make_eval_transform
 from tl_jax.config import completed
 from tl_jax.data import Split, folder, listing
@@ -139,7 +139,7 @@ def predict_files(
         InputError: if a path does not exist, a folder has no images, or listing the files that cannot
             be read.
     """
-    files = _image_files(paths)
+    files = listing.files_of(paths)
     probabilities = run.predict(files)
     rows = []
     for file, row in zip(files, probabilities, strict=True):
@@ -150,25 +150,3 @@ def predict_files(
             found[f"probability{place}"] = round(float(row[index]), 6)
         rows.append(found)
     return rows
-
-
-def _image_files(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Returns the files of all paths, in order; those of a folder by name."""
-    files: list[str] = []
-    for given in paths:
-        path = pathlib.Path(given).expanduser()
-        if path.is_dir():
-            ignored = listing.Ignored()
-            found = listing.images(path, ignored)
-            skipped = ignored.describe()
-            if skipped:
-                console.note(f"{path}: ignored {skipped}")
-            if not found:
-                endings = ", ".join(listing.image_endings())
-                raise InputError(f"{path} has no images; names of images end in {endings}")
-            files += found
-        elif path.is_file():
-            files.append(str(path))
-        else:
-            raise InputError(f"{path}: no such file or folder")
-    return files

@@ -131,21 +131,23 @@ def train(
         setup.intervals.eval_every,
         grid.patience,
         1 if alone else setup.config.train.updates_per_dispatch or _MOST_UPDATES,
+        grid.width or (1 if alone else _width(setup, grid, states[0], (inputs, validation))),
     )
     forward = models.make_forward(setup.model, start=setup.boundary)
     orders = {seed: dataclasses.replace(setup.order, seed=seed) for seed in grid.seeds}
-    width = grid.width or (1 if alone else _width(setup, grid, states[0], (inputs, validation)))
+    data = vmapped.Data(
+        (inputs, labels),
+        lambda seed, step: orders[seed].rows(step),
+        (validation, held_out.labels),
+        setup.evaluator.rows(held_out),
+    )
     return vmapped.train(
         make_train_step(setup, grid, states[0].params),
         steps.make_eval_step(forward, _as_float32),
         states,
         {name: np.array([of[name] for of in grid.combinations]) for name in grid.swept},
-        (inputs, labels),
-        (validation, held_out.labels),
-        lambda seed, step: orders[seed].rows(step),
+        data,
         schedule,
-        width=width,
-        eval_batch_size=setup.evaluator.rows(held_out),
         show=show,
         stop_requested=stop_requested,
     )

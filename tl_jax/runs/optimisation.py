@@ -71,12 +71,8 @@ def make_schedule(
     """Returns the schedule of `config.optim` with this peak, a number or data of the program."""
     section = config.optim
     warmup_steps = section.warmup_steps or in_steps(config, section.warmup_epochs, num_examples)
-    # An empty value on the command line reads as one empty text.
-    in_updates = [int(step) for step in section.step_steps if step != ""]
-    boundaries = in_updates or [
-        in_steps(config, float(epochs), num_examples)
-        for epochs in section.step_epochs
-        if epochs != ""
+    boundaries = list(section.step_steps) or [
+        in_steps(config, float(epochs), num_examples) for epochs in section.step_epochs
     ]
     _check_schedule(config, steps, warmup_steps, boundaries)
     with naming_fields(config, "optim.schedule", "optim.learning_rate"):
@@ -205,11 +201,10 @@ def make_partition(
         schedule: step -> learning rate.
         optimizer: takes the place of the rule that `config.optim` describes.
     """
-    # An empty value on the command line reads as one empty text.
-    patterns = tuple(filter(None, config.freeze.patterns))
+    patterns = tuple(config.freeze.patterns)
     with naming_fields(config, "freeze.strategy", "freeze.patterns"):
         frozen_mask = freezing.frozen_mask(params, config.freeze.strategy, patterns)
-    rates = tuple(filter(None, config.optim.lr_multipliers))
+    rates = tuple(config.optim.lr_multipliers)
     with naming_fields(config, "optim.lr_multipliers", "optim.layerwise_decay"):
         multipliers = optim.lr_multipliers(params, rates, config.optim.layerwise_decay)
     if optimizer is None:

@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from tl_jax import reporting
-from tl_jax.config import check, default_config, flat, without_empty
+from tl_jax.config import check, default_config, flat
 from tl_jax.errors import InputError
 from tl_jax.runs import activation_cache, results
 from tl_jax.runs.run_folder import RunFolder
@@ -86,7 +86,7 @@ def _strengths(options: ml_collections.ConfigDict) -> tuple[float, ...]:
 def _run_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Returns the config of a run whose features are those of every image as it is, frozen up to the head."""
     for field in ("operations", "mixing"):
-        if without_empty(config.augment[field]):
+        if config.augment[field]:
             raise InputError(
                 f"augment.{field}={tuple(config.augment[field])}: a probe is fitted to the features of every image "
                 f"as it is, all at once; expected --config.augment.{field}="

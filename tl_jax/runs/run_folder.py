@@ -16,7 +16,7 @@ import jax
 
 import tl_jax
 from tl_jax import files
-from tl_jax.config import renamed
+from tl_jax.config.access import upgraded
 from tl_jax.config.identity import Identity
 from tl_jax.errors import InputError
 
@@ -223,7 +223,7 @@ def _is_ours(name: str) -> bool:
 def _state(folder: Path, given: dict[str, Any], identity: Identity) -> str:
     if not (folder / "config.json").exists():
         return "new"
-    found = renamed(_read_json(folder / "config.json"))
+    found = upgraded(_read_json(folder / "config.json"))
     differing = _differing(found, given, identity)
     is_finished = (folder / "result.json").exists()
     longer = _longer(differing, identity)

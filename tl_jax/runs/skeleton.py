@@ -12,7 +12,7 @@ from tl_jax import console, data, freezing, reporting
 from tl_jax.config import identity_of, of_command
 from tl_jax.data import Split
 from tl_jax.parallel import sharding
-from tl_jax.runs import results, weights
+from tl_jax.runs import overlap, results, weights
 from tl_jax.runs.phases import trainable_parameters
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
@@ -105,6 +105,7 @@ def introduce(
     folder.write_json("freezing.json", rows)
     names = list(setup.splits["train"].class_names)
     folder.write_json(results.CLASS_NAMES, {"class_names": names})
+    overlap.record(folder.path, setup.splits["train"])
     reporting.print_table("Parameters", rows)
     return rows
 

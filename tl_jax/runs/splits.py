@@ -47,7 +47,7 @@ def make_test_split(
 
 
 def _load_splits(
-    config: ml_collections.ConfigDict, source: data.Source | None, **arguments: Any
+    config: ml_collections.ConfigDict, source: data.Source | None, **chosen: Any
 ) -> data.Splits:
     section = config.data
     fields = {
@@ -61,21 +61,21 @@ def _load_splits(
     }
     # Besides the data set, messages name what was asked of it other than the usual.
     usual = {"data.data_dir": "", "data.train_split": "train", "data.test_split": "test"}
-    values = flat(config) | ({} if "validation" in arguments else {"data.train_split": "train"})
+    values = flat(config) | ({} if "validation" in chosen else {"data.train_split": "train"})
     named = [name for name, value in usual.items() if values[name] != value]
     try:
         with naming_fields(config, "data.name", *named, **fields):
             splits = data.load_splits(
                 section.name if source is None else source,
+                data.Selection(test=section.test_split, seed=section.seed, **chosen),
+                data.Decoding(
+                    weights.host_size(config),
+                    weights.host_interpolation(config),
+                    placement.room_for_decoded_images(),
+                    cache_dir=section.cache_dir or None,
+                ),
                 data_dir=section.data_dir or None,
-                test=section.test_split,
-                seed=section.seed,
-                image_size=weights.host_size(config),
-                interpolation=weights.host_interpolation(config),
-                max_memory_bytes=placement.room_for_decoded_images(),
                 wait=False,
-                cache_dir=section.cache_dir or None,
-                **arguments,
             )
     except InputError as error:
         if "held out" in str(error) and section.validation_fraction:

@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from tl_jax import console, reporting, statistics
-from tl_jax.config import check, flat, without_empty
+from tl_jax.config import check, flat
 from tl_jax.errors import InputError
 from tl_jax.reporting import intervals
 from tl_jax.runs import activation_cache, members, results
@@ -99,11 +99,8 @@ def read_grid(config: ml_collections.ConfigDict) -> Grid:
         InputError: if a value is there twice.
     """
     section = config.sweep
-    values = {
-        name: without_empty(section[name]) or (flat(config)[field],)
-        for name, field in FIELDS.items()
-    }
-    seeds = without_empty(section.seed) or (config.seed,)
+    values = {name: section[name] or (flat(config)[field],) for name, field in FIELDS.items()}
+    seeds = tuple(section.seed) or (config.seed,)
     problems = [
         f"sweep.{name}={list(given)}: a value is there twice"
         for name, given in {**values, "seed": seeds}.items()

@@ -239,9 +239,8 @@ def make_preprocessing(
         "resize": 0,
     }
     chosen = {
-        # An empty value on the command line reads as one empty text.
-        "mean": [value for value in config.preprocess.mean if value != ""],
-        "std": [value for value in config.preprocess.std if value != ""],
+        "mean": config.preprocess.mean,
+        "std": config.preprocess.std,
         "interpolation": config.preprocess.interpolation,
         "image_size": config.data.image_size,
         "resize": config.preprocess.resize,

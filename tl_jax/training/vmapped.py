@@ -31,7 +31,7 @@ _IN_FLIGHT = 4
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The length of every member, in updates.
+    """How long members train, in updates, and how many of them at once.
 
     Attributes:
         total_steps: at least 1.
@@ -39,15 +39,18 @@ class Schedule:
         patience: evaluations without a new best after which a member stops; 0 for never.
         updates_per_dispatch: at most so many in one call of the compiled program. One keeps them out of
             a loop, in which XLA for CPU runs the backward pass of convolutions many times slower.
+        width: members that train at once; those left over follow in groups of the same size.
     """
 
     total_steps: int
     eval_every: int = 0
     patience: int = 0
     updates_per_dispatch: int = 1
+    width: int = 1
 
     def __post_init__(self) -> None:
         least = {"total_steps": 1, "eval_every": 0, "patience": 0, "updates_per_dispatch": 1}
+        least["width"] = 1
         lines = [
             f"{name} is {getattr(self, name)!r}, expected a whole number of at least {bound}"
             for name, bound in least.items()
@@ -61,6 +64,23 @@ class Schedule:
         every = self.eval_every or self.total_steps
         for start in range(0, self.total_steps, every):
             yield start, min(every, self.total_steps - start)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What all members read; nothing of it is copied for each of them.
+
+    Attributes:
+        examples: inputs [N, ...] and int32 labels [N], placed on the device.
+        batch_rows: (seed, step) -> the rows of `examples` that make the batch of that update: [B].
+        validation: inputs and int32 labels, on the host or the device.
+        eval_batch_size: validation examples at once.
+    """
+
+    examples: tuple[jax.Array, jax.Array]
+    batch_rows: Callable[[int, int], np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    eval_batch_size: int = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,13 +185,9 @@ def train(
     eval_step: EvalStep,
     states: Sequence[TrainState],
     hyperparameters: Mapping[str, np.ndarray],
-    examples: tuple[jax.Array, jax.Array],
-    validation: tuple[np.ndarray, np.ndarray],
-    batch_rows: Callable[[int, int], np.ndarray],
+    data: Data,
     schedule: Schedule,
     *,
-    width: int,
-    eval_batch_size: int = 500,
     show: Callable[[int, int, int], None] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> Outcome | None:
@@ -188,12 +204,8 @@ def train(
         eval_step: from `steps.make_eval_step`.
         states: one per seed, before the first update; `state.seed` is the seed.
         hyperparameters: {name: float [K]}.
-        examples: inputs [N, ...] and int32 labels [N], placed on the device; never copied per member.
-        validation: inputs and int32 labels, on the host or the device.
-        batch_rows: (seed, step) -> the rows of `examples` that make the batch of that update: [B].
-        schedule: lengths.
-        width: members that train at once; those left over follow in groups of the same size.
-        eval_batch_size: validation examples at once.
+        data: examples of both splits, and the order of batches.
+        schedule: lengths, and members at once.
         show: receives (group, groups, updates of it so far) after each evaluation.
         stop_requested: asked after each evaluation.
 
@@ -202,8 +214,8 @@ def train(
     """
     names = sorted(hyperparameters)
     num_seeds, num_combinations = len(states), len(hyperparameters[names[0]])
-    rows, columns = group_shape(num_seeds, num_combinations, width)
-    group = _Group(make_train_step, eval_step, schedule, validation, eval_batch_size)
+    rows, columns = group_shape(num_seeds, num_combinations, schedule.width)
+    group = _Group(make_train_step, eval_step, schedule, data)
     corners = [
         (top, left)
         for top in range(0, num_seeds, rows)
@@ -216,21 +228,22 @@ def train(
         own = [states[min(top + row, num_seeds - 1)] for row in range(rows)]
         scalars = {name: np.asarray(hyperparameters[name], np.float32)[chosen] for name in names}
         progress = None if show is None else lambda step, n=number: show(n, len(corners), step)
-        result = group.train(own, scalars, examples, batch_rows, progress, stop_requested)
+        result = group.train(own, scalars, progress, stop_requested)
         if result is None:
             return None
         found[top, left] = _without_padding(
             result, min(rows, num_seeds - top), min(columns, num_combinations - left)
         )
-    return _assemble(found, schedule, len(validation[1]))
+    return _assemble(found, schedule, len(data.validation[1]))
 
 
 class _Group:
     """The compiled programs that every group of members runs."""
 
-    def __init__(self, make_train_step, eval_step, schedule, validation, eval_batch_size):
+    def __init__(self, make_train_step, eval_step, schedule: Schedule, data: Data):
         self._schedule = schedule
-        self._validation = _chunks(validation[0], validation[1], eval_batch_size)
+        self._data = data
+        self._validation = _chunks(*data.validation, data.eval_batch_size)
 
         def member_update(members, scalars, batch):
             new, measured = make_train_step(scalars)(members.state, batch)
@@ -280,7 +293,7 @@ class _Group:
             self._update = jax.jit(update_often, donate_argnums=0)
         self._evaluate = jax.jit(evaluate, donate_argnums=0)
 
-    def train(self, states, scalars, examples, batch_rows, progress, stop_requested):
+    def train(self, states, scalars, progress, stop_requested):
         """Returns the members' end and the records of every evaluation; None if stopped on request."""
         members = _start(states, len(next(iter(scalars.values()))))
         scalars = jax.device_put(scalars)
@@ -288,9 +301,9 @@ class _Group:
         records: list[dict[str, jax.Array]] = []
         done: collections.deque[jax.Array] = collections.deque()
         for start, length in self._schedule.evaluations():
-            for block, count in self._blocks(seeds, batch_rows, start, length):
+            for block, count in self._blocks(seeds, start, length):
                 extra = () if self._schedule.updates_per_dispatch == 1 else (np.int32(count),)
-                members = self._update(members, scalars, examples, block, *extra)
+                members = self._update(members, scalars, self._data.examples, block, *extra)
                 done.append(members.loss.sum())
                 if len(done) > _IN_FLIGHT:
                     jax.block_until_ready(done.popleft())
@@ -307,14 +320,14 @@ class _Group:
                 break
         return jax.device_get((members, records))
 
-    def _blocks(self, seeds, batch_rows, start, length):
+    def _blocks(self, seeds, start, length):
         """Yields (rows int32 [U, S, B], how many of the U count) of a stretch of updates."""
         most = min(self._schedule.updates_per_dispatch, self._longest())
         for first in range(start, start + length, most):
             count = min(most, start + length - first)
             # Seed by seed, since the order of an epoch is worked out once for neighbouring updates.
             by_seed = [
-                np.stack([batch_rows(seed, first + turn) for turn in range(count)])
+                np.stack([self._data.batch_rows(seed, first + turn) for turn in range(count)])
                 for seed in seeds
             ]
             block = np.stack(by_seed, axis=1).astype(np.int32)

@@ -1,0 +1,154 @@
+"""For every field that one command alone reads: what changes in that command when the field changes.
+
+A field that is not passed on changes nothing, and its test fails. Nothing is trained: what a command would
+train with is recorded where it passes it on.
+"""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from parts import nothing_compiled
+from small import CACHED, QUIET, config_with
+
+from tl_jax import files
+from tl_jax.config import COMMAND_SECTIONS, of_command
+from tl_jax.config import FIELDS as CONFIG_FIELDS
+from tl_jax.runs import compare, probe, sweep, training
+from tl_jax.training import logistic, vmapped
+
+pytestmark = pytest.mark.usefixtures("small_networks")
+
+METHODS = {"probe": ("freeze.strategy=backbone",), "tuned": ()}
+# Field: (its value before, the changed value, what must change).
+FIELDS = {
+    "compare.seeds": ((0, 1), (0, 2), "cells"),
+    "compare.baseline": ("probe", "tuned", "order"),
+    "compare.methods": (METHODS, METHODS | {"tuned": ("optim.momentum=0.5",)}, "cells"),
+    "sweep.learning_rate": ((0.1, 0.2), (0.1, 0.3), "values"),
+    "sweep.weight_decay": ((0.0, 0.1), (0.0, 0.2), "values"),
+    "sweep.label_smoothing": ((0.0, 0.1), (0.0, 0.2), "values"),
+    "sweep.l2_sp": ((0.0, 0.1), (0.0, 0.2), "values"),
+    "sweep.seed": ((3,), (4,), "seeds"),
+    "sweep.patience": (0, 2, "patience"),
+    "sweep.width": (1, 2, "width"),
+    "sweep.test": ("chosen", "all", "tested"),
+    "probe.least": (1e-3, 1e-2, "strengths"),
+    "probe.most": (1e3, 1e2, "strengths"),
+    "probe.count": (5, 4, "strengths"),
+    "probe.max_evaluations": (9, 10, "evaluations"),
+    "probe.tolerance": (1e-3, 1e-2, "tolerance"),
+}
+# Every field at its value before, so that one change is the only one.
+BEFORE = {name: before for name, (before, _, _) in FIELDS.items()}
+
+
+def test_every_field_of_a_command_is_in_the_table():
+    names = [name for name, field in CONFIG_FIELDS.items() if field.section in COMMAND_SECTIONS]
+    assert sorted(FIELDS) == sorted(names)
+
+
+def parts_of_compare(config, workdir, patch):
+    """Returns the runs that a comparison makes: each folder with its config, and in which order."""
+    cells = {}
+
+    def recorded(cell, folder, *_, **__):
+        cells[str(folder.relative_to(workdir))] = files.plain(of_command(cell))
+        accuracy = {"top1_accuracy": 0.5, "examples": 2}
+        return {"splits": {"test": accuracy}, "parameters": [], "wall_seconds": 1.0, "steps": 1}
+
+    patch.setattr(training, "run", recorded)
+    rows = compare.run_cells(config, workdir)
+    return {"cells": dict(sorted(cells.items())), "order": [row["method"] for row in rows]}
+
+
+def parts_of_sweep(config, workdir, patch):
+    """Returns what the members train with, and how many of them are measured on test."""
+    seen = {}
+
+    def recorded(make_step, eval_step, states, values, data, schedule, **_):
+        shape = len(states), len(next(iter(values.values())))
+        seen["values"] = {name: np.asarray(given).tolist() for name, given in values.items()}
+        seen["seeds"] = [int(state.seed) for state in states]
+        seen["patience"], seen["width"] = schedule.patience, schedule.width
+        params, batch_stats = (
+            jax.tree.map(lambda leaf: np.broadcast_to(leaf, (*shape, *leaf.shape)), tree)
+            for tree in (states[0].params, states[0].batch_stats)
+        )
+        history = np.zeros((1, *shape))
+        return vmapped.Outcome(
+            params=params,
+            batch_stats=batch_stats,
+            best_step=np.ones(shape, int),
+            best_top1=np.zeros(shape),
+            stopped_at=np.ones(shape, int),
+            diverged=np.zeros(shape, bool),
+            steps=np.ones(1, int),
+            history=dict.fromkeys(("validation_top1", "validation_loss", "train_loss"), history),
+        )
+
+    patch.setattr(vmapped, "train", recorded)
+    with nothing_compiled():
+        sweep.run(config, workdir)
+    members = json.loads((workdir / "sweep.json").read_text())["members"]
+    return seen | {"tested": sum("test_top1" in member for member in members)}
+
+
+def parts_of_probe(config, workdir, patch):
+    """Returns what the regression over all strengths is asked for."""
+    seen = {}
+
+    def recorded(features, labels, classes, strengths, *, max_evaluations, tolerance):
+        asked = {"strengths": list(map(float, strengths)), "tolerance": tolerance}
+        if not seen:
+            seen.update(asked, evaluations=max_evaluations)
+        # The one that is fitted again is stopped alike.
+        assert (max_evaluations, tolerance) == (seen["evaluations"], seen["tolerance"])
+        count = len(strengths)
+        numbers = np.zeros(count)
+        return logistic.Solution(
+            kernel=np.zeros((count, features.shape[-1], classes), np.float32),
+            bias=np.zeros((count, classes), np.float32),
+            objective=numbers,
+            gradient=numbers,
+            evaluations=numbers.astype(int),
+            converged=numbers == 0,
+        )
+
+    patch.setattr(logistic, "fit", recorded)
+    with nothing_compiled():
+        probe.run(config, workdir)
+    return seen
+
+
+PARTS_OF = {"compare": parts_of_compare, "sweep": parts_of_sweep, "probe": parts_of_probe}
+
+
+@pytest.fixture(scope="module")
+def parts(small_networks, tmp_path_factory):
+    """Returns what gives the parts of a command with some of its fields changed."""
+    found = {}
+
+    def parts_with(section, changes):
+        key = json.dumps([section, changes])
+        if key not in found:
+            config = config_with(CACHED | QUIET)
+            with config.unlocked():
+                for name, value in (BEFORE | changes).items():
+                    config[name.split(".")[0]][name.split(".")[1]] = value
+            with pytest.MonkeyPatch.context() as patch:
+                folder = tmp_path_factory.mktemp(section) / "run"
+                found[key] = PARTS_OF[section](config, folder, patch)
+        return found[key]
+
+    return parts_with
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_of_a_command_changes_what_it_says_and_nothing_else(parts, name):
+    section, (_, value, expected) = name.split(".")[0], FIELDS[name]
+    before, after = parts(section, {}), parts(section, {name: value})
+    assert before.keys() == after.keys()
+    changed = [part for part in before if before[part] != after[part]]
+    assert changed == [expected]

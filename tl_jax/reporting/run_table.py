@@ -1,0 +1,200 @@
+"""Several runs while they are made: one table on a terminal, a plain line a run elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self, TextIO
+
+import rich.box
+import rich.console
+import rich.live
+import rich.table
+import rich.text
+
+from tl_jax import console
+from tl_jax.reporting.tables import duration
+
+_PLAIN_SECONDS = 10.0
+_WAITING, _RUNNING, _DONE = "·", "▸", "✓"
+
+
+class RunTable:
+    """Shows the runs of a comparison, a row for each method and a column for each seed.
+
+    On a terminal it is one table that changes in place: runs that wait, the one that runs, with its
+    step below the table, and the validation accuracy of those that are done. Elsewhere a line for each run
+    when it is done, and one every ten seconds at most while it trains. Nothing where the process is silent,
+    or tells of each run itself (`console.verbosity("verbose")`).
+
+    Example:
+        >>> with RunTable("digits", ["probe"], [0], stream=sys.stdout) as table:
+        ...     with table.run("probe", 0, total_steps=20) as run:
+        ...         run.logged(20, "validation", {"top1_accuracy": 0.75})
+        1/1  probe, seed 0: validation top-1 75.00%, 20 steps, 0.0 s
+    """
+
+    def __init__(
+        self,
+        title: str,
+        methods: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepares the table; it is shown from the `with` block on.
+
+        Args:
+            title: the line above it.
+            methods: its rows.
+            seeds: its columns.
+            stream: where to write; standard error by default, as progress of one run.
+            clock: returns seconds.
+        """
+        self._title, self._methods, self._seeds = title, methods, seeds
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._runs: dict[tuple[str, int], Run] = {}
+        self._began = clock()
+        self._live: rich.live.Live | None = None
+        self._shows = console.shows() and not console.shows("verbose")
+        terminal = rich.console.Console(file=self._stream)
+        if self._shows and terminal.is_terminal and not terminal.is_dumb_terminal:
+            self._live = rich.live.Live(
+                console=terminal,
+                get_renderable=self._table,
+                redirect_stdout=False,  # it may be a file
+                vertical_overflow="visible",
+            )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    @contextlib.contextmanager
+    def run(self, method: str, seed: int, total_steps: int = 0) -> Iterator["Run"]:
+        """Shows that a run is made inside, and that it is done at the end; of one that raises, that it is not.
+
+        Args:
+            method: of the rows.
+            seed: of the columns.
+            total_steps: updates of the run; 0 where they are not known yet.
+        """
+        run = self._runs[method, seed] = Run(self, method, seed, total_steps)
+        yield run
+        run.state, run.seconds = _DONE, self._clock() - run.began
+        self._line(run, _summary(run))
+
+    def changed(self, run: "Run") -> None:
+        """Shows the step of a run, where lines are printed and the last one is a while ago."""
+        now = self._clock()
+        if now - run.told >= _PLAIN_SECONDS:
+            run.told = now
+            self._line(run, _where(run))
+
+    def _line(self, run: "Run", text: str) -> None:
+        if self._shows and self._live is None:
+            number, count = len(self._runs), len(self._methods) * len(self._seeds)
+            line = f"{number}/{count}  {run.method}, seed {run.seed}: {text}"
+            print(line, file=self._stream, flush=True)
+
+    def _table(self) -> rich.console.Group:
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("seed")
+        for seed in self._seeds:
+            table.add_column(str(seed), justify="right", no_wrap=True)
+        table.add_column("mean", justify="right", no_wrap=True)
+        table.add_column("time", justify="right", no_wrap=True)
+        for method in self._methods:
+            runs = [self._runs.get((method, seed)) for seed in self._seeds]
+            done = [run for run in runs if run is not None and run.state == _DONE]
+            measured = [run.accuracy for run in done if run.accuracy is not None]
+            table.add_row(
+                rich.text.Text(method),
+                *map(_cell, runs),
+                f"{100 * sum(measured) / len(measured):.1f}" if measured else "",
+                duration(sum(run.seconds for run in done)) if done else "",
+            )
+        title = rich.text.Text(f"{self._title}: validation top-1 (%)")
+        # Neither wraps: the lines of the table are counted to be written over.
+        title.no_wrap, title.overflow = True, "ellipsis"
+        status = rich.text.Text(self._status(), no_wrap=True, overflow="ellipsis")
+        return rich.console.Group(title, table, status)
+
+    def _status(self) -> str:
+        """Returns the line below the table: how many are done, and where the one that runs is."""
+        done = sum(run.state == _DONE for run in self._runs.values())
+        count = len(self._methods) * len(self._seeds)
+        text = f"{done} of {count} runs done in {duration(self._clock() - self._began)}"
+        for run in self._runs.values():
+            if run.state == _RUNNING:
+                text += f"; {run.method}, seed {run.seed}: {_where(run)}"
+        return text
+
+
+class Run:
+    """One run of a table.
+
+    Attributes:
+        method: its row.
+        seed: its column.
+        state: of those that a cell shows.
+        step: completed updates.
+        total_steps: of the run; 0 where not known.
+        accuracy: the last top-1 accuracy on validation, in [0, 1]; None without one.
+        began: seconds of the clock.
+        seconds: that it took, once done.
+        was_there: whether it was finished before: nothing was logged.
+        told: when its step was last printed.
+    """
+
+    def __init__(self, table: RunTable, method: str, seed: int, total_steps: int):
+        self._table = table
+        self.method, self.seed, self.total_steps = method, seed, total_steps
+        self.state, self.step = _RUNNING, 0
+        self.accuracy: float | None = None
+        self.began = self.told = table._clock()
+        self.seconds = 0.0
+        self.was_there = False
+
+    def logged(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        """Takes metrics as a callback of a run gets them."""
+        self.step = step
+        if split == "validation":
+            self.accuracy = metrics["top1_accuracy"]
+        self._table.changed(self)
+
+    def finished(self, result: Mapping[str, Any]) -> None:
+        """Takes `result.json`: what is shown is then of the step that was chosen."""
+        self.was_there = not self.step
+        validation = result["splits"].get("validation")
+        self.step = self.total_steps = result["steps"]
+        self.accuracy = None if validation is None else validation["top1_accuracy"]
+
+
+def _cell(run: Run | None) -> str:
+    if run is None:
+        return _WAITING
+    if run.state == _DONE and run.accuracy is not None:
+        return f"{100 * run.accuracy:.1f}"
+    return run.state
+
+
+def _where(run: Run) -> str:
+    if not run.step:
+        return "preparing"
+    of_total = f"/{run.total_steps:,}" if run.total_steps else ""
+    measured = "" if run.accuracy is None else f", validation top-1 {100 * run.accuracy:.2f}%"
+    return f"step {run.step:,}{of_total}{measured}"
+
+
+def _summary(run: Run) -> str:
+    measured = "done" if run.accuracy is None else f"validation top-1 {100 * run.accuracy:.2f}%"
+    took = "finished before" if run.was_there else duration(run.seconds)
+    return f"{measured}, {run.step:,} steps, {took}"
