@@ -22,7 +22,7 @@ class Dropping(models.ResNet):
 
 def choose(wanted="auto", strategy="backbone", patterns=(), policy="frozen", model=MODEL):
     params = jax.eval_shape(lambda: models.init_variables(model, jax.random.key(0)))["params"]
-    mask = freezing.frozen_mask(params, strategy, patterns)
+    mask = freezing.frozen_mask(params, strategy, patterns, boundaries=model.boundaries)
     return features.choose_boundary(
         model,
         wanted,
@@ -74,7 +74,8 @@ def test_the_last_boundary_before_anything_trained(wanted, strategy, patterns, e
         ),
         (
             {"model": Dropping((1, 1, 1), "basic", 4, stem_kind="cifar", width=4, shortcut="pad")},
-            "the part up to pool does in training what it does not do in evaluation, such as dropout",
+            "the part up to pool does in training what it does not do in evaluation, such as dropout; "
+            "nearest that is: stem",
         ),
         ({"wanted": "stage9"}, "unknown cache.boundary 'stage9'; nearest: stage"),
         ({"wanted": "head"}, "unknown cache.boundary 'head'"),

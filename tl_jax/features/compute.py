@@ -34,7 +34,7 @@ def make_prefix(
         seed: of the views.
         dtype: "float32" or "bfloat16".
     """
-    forward = models.make_forward(model.clone(remat=""), stop=boundary)
+    forward = models.make_forward(models.without_remat(model), stop=boundary)
     transform = make_view_transform(spec, views, seed)
 
     def prefix(params, batch_stats, batch):

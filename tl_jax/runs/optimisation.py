@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import optax
 
-from tl_jax import freezing, optim
+from tl_jax import freezing, models, optim
 from tl_jax.config import naming_fields
 from tl_jax.errors import InputError
 from tl_jax.runs.lengths import in_steps
@@ -36,12 +36,17 @@ class Optimisation:
 
 
 def make_optimisation(
-    config: ml_collections.ConfigDict, params: dict[str, Any], steps: int, num_examples: int
+    config: ml_collections.ConfigDict,
+    model: models.Network,
+    params: dict[str, Any],
+    steps: int,
+    num_examples: int,
 ) -> Optimisation:
     """Returns what `config.freeze` and `config.optim` say of these parameters.
 
     Args:
         config: of the run.
+        model: the network.
         params: nested dict of arrays.
         steps: updates in the run.
         num_examples: of the training split, which makes steps of epochs.
@@ -50,7 +55,7 @@ def make_optimisation(
         InputError: if a pattern matches nothing or a value is out of range.
     """
     schedule = make_schedule(config, config.optim.learning_rate, steps, num_examples)
-    return make_partition(config, params, schedule)
+    return make_partition(config, model, params, schedule)
 
 
 def make_schedule(
@@ -178,16 +183,25 @@ def make_tx(
 
 
 def make_partition(
-    config: ml_collections.ConfigDict, params: dict[str, Any], schedule: optax.Schedule
+    config: ml_collections.ConfigDict,
+    model: models.Network,
+    params: dict[str, Any],
+    schedule: optax.Schedule,
 ) -> Optimisation:
     """Returns what `config.freeze` and `config.optim` say of parameters, with a schedule that is given."""
     # An empty value on the command line reads as one empty text.
     patterns = tuple(filter(None, config.freeze.patterns))
     with naming_fields(config, "freeze.strategy", "freeze.patterns"):
-        frozen_mask = freezing.frozen_mask(params, config.freeze.strategy, patterns)
+        frozen_mask = freezing.frozen_mask(
+            params, config.freeze.strategy, patterns, boundaries=model.boundaries
+        )
     rates = tuple(filter(None, config.optim.lr_multipliers))
     with naming_fields(config, "optim.lr_multipliers", "optim.layerwise_decay"):
-        multipliers = optim.lr_multipliers(params, rates, config.optim.layerwise_decay)
+        multipliers = optim.lr_multipliers(
+            params, rates, config.optim.layerwise_decay, boundaries=model.boundaries
+        )
     tx = make_tx(config, params, schedule, multipliers, frozen_mask)
     norms = freezing.frozen_norms(params, frozen_mask)
+    if norms:
+        norms &= frozenset(models.norm_names(model))
     return Optimisation(frozen_mask, norms, multipliers, schedule, tx)

@@ -11,15 +11,15 @@ import ml_collections
 
 from tl_jax import data, features, models, optim
 from tl_jax.augment import preprocessing
+from tl_jax.config import FIELDS, naming_fields
 from tl_jax.config import check as check_fields
-from tl_jax.config import naming_fields
 from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
 from tl_jax.parallel import sharding
 from tl_jax.runs import weights
 from tl_jax.runs.lengths import make_intervals, total_steps
 from tl_jax.runs.optimisation import Optimisation, make_optimisation, make_partition
-from tl_jax.runs.parts import NOTHING_GIVEN, Parts
+from tl_jax.runs.parts import NOTHING_GIVEN, Parts, is_own, must_be_given
 from tl_jax.runs.splits import make_splits
 from tl_jax.training import loops, steps
 from tl_jax.training.evaluator import Evaluator
@@ -95,34 +95,67 @@ class Setup:
         )
 
 
-def check_config(config: ml_collections.ConfigDict) -> None:
+def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> None:
     """Looks at all that can be judged without data and weights.
+
+    Args:
+        config: of the run.
+        parts: objects that are given instead of by name.
 
     Raises:
         InputError: listing what is out of range, or naming what does not exist.
     """
     check_fields(config)
-    with naming_fields(config, "model.stem"):
-        model = make_model(config, 1)
-    boundaries = model.boundaries[: model.boundaries.index("pool") + 1]
+    model = make_model(config, 1, parts)
+    boundaries = models.before_head(model)
     if config.cache.boundary not in ("", "auto", *boundaries):
         raise unknown("cache.boundary", config.cache.boundary, ("auto", *boundaries))
     weights.find(config)
-    shapes = jax.eval_shape(lambda: models.init_variables(model, jax.random.key(0)))["params"]
-    make_partition(config, shapes, optim.make_schedule("constant", config.optim.learning_rate, 1))
-
-
-def make_model(config: ml_collections.ConfigDict, num_classes: int):
-    """Returns the model that `config.model` describes."""
-    section = config.model
-    return models.create_model(
-        section.name,
-        num_classes,
-        stem=section.stem or None,
-        dtype=section.dtype,
-        zero_init_residual=section.zero_init_residual,
-        remat=section.remat,
+    # The names alone matter here; the size of the data's images is not known yet.
+    side = config.data.image_size or 32
+    shapes = jax.eval_shape(
+        lambda: models.init_variables(model, jax.random.key(0), (1, side, side, 3))
+    )["params"]
+    make_partition(
+        config, model, shapes, optim.make_schedule("constant", config.optim.learning_rate, 1)
     )
+
+
+def make_model(
+    config: ml_collections.ConfigDict, num_classes: int, parts: Parts = NOTHING_GIVEN
+) -> models.Network:
+    """Returns the network that `config.model` describes, or the one that is given.
+
+    Fields of the section that are not at their defaults are options of the network.
+
+    Raises:
+        InputError: if the network is unknown or has no such option, or was given as an object before and is
+            not now.
+    """
+    name = config.model.name
+    options = {
+        option: value
+        for option, value in config.model.items()
+        if option != "name" and value != FIELDS[f"model.{option}"].default
+    }
+    if is_own(name) and parts.model is None:
+        raise must_be_given("model.name", name, "model")
+    if parts.model is not None:
+        if options:
+            given = ", ".join(f"model.{option}={value!r}" for option, value in options.items())
+            raise InputError(f"{given}: {name} takes no options; expected them set in the module")
+        return parts.make_model(num_classes)
+    with naming_fields(config, *(f"model.{option}" for option in options)):
+        return models.create_model(name, num_classes, **options)
+
+
+def _check_network(
+    config: ml_collections.ConfigDict, model: models.Network, num_classes: int, image_size: int
+) -> None:
+    """Compares a network of the user's with the contract, on images of the run's size."""
+    name = config.model.name
+    if is_own(name) or not models.is_built_in(name):
+        models.check_network(model, num_classes, image_size)
 
 
 def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> Setup:
@@ -137,7 +170,7 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
     Raises:
         InputError: if fields, data or weights do not fit; nothing has been written then.
     """
-    check_config(config)
+    check_config(config, parts)
     mesh = sharding.make_mesh(config.parallel.devices)
     sharding.check_mode(config.parallel.mode)
     sharding.local_rows(mesh, config.data.batch_size)
@@ -153,10 +186,15 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
         config.cache.draw,
     )
     total = total_steps(config, len(train_split))
-    model = make_model(config, len(train_split.class_names))
-    initial = weights.make_initial(config, model, train_split.class_names)
+    num_classes = len(train_split.class_names)
+    model = make_model(config, num_classes, parts)
+    image_size = weights.input_size(config, train_split.image_shape)
+    _check_network(config, model, num_classes, image_size)
+    initial = weights.make_initial(config, model, train_split.class_names, image_size)
     spec, deviations = weights.make_preprocessing(config, initial, train_split.image_shape)
-    optimisation = make_optimisation(config, initial.variables["params"], total, len(train_split))
+    optimisation = make_optimisation(
+        config, model, initial.variables["params"], total, len(train_split)
+    )
     boundary = _choose_boundary(config, model, optimisation, spec.image_size)
     evaluator = Evaluator(
         models.make_forward(model),

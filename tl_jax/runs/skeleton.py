@@ -81,6 +81,7 @@ def introduce(setup: Setup, folder: RunFolder) -> list[dict[str, Any]]:
         setup.config.freeze.batch_norm,
         setup.optimisation.multipliers,
         state.opt_state,
+        boundaries=setup.model.boundaries,
     )
     if setup.initial.port_report is None:
         console.say("weights: random")
