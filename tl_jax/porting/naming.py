@@ -99,7 +99,7 @@ def name_map(naming: Naming, leaf_names: Iterable[str]) -> dict[str, Entry]:
     """Returns {leaf name: where it comes from} for leaves named `params/...` and `batch_stats/...`.
 
     Raises:
-        InputError: if the naming has no rule for some leaf; all such leaves are listed.
+        InputError: if the naming has no rule for some leaf; such leaves are listed.
     """
     leaf_names = list(leaf_names)
     positions = _positions(naming, leaf_names)
@@ -107,7 +107,8 @@ def name_map(naming: Naming, leaf_names: Iterable[str]) -> dict[str, Entry]:
     unnamed = sorted(name for name, entry in entries.items() if entry is None)
     if unnamed:
         raise InputError(
-            f"naming {naming.name!r} of {naming.network} has no rule for: {', '.join(unnamed)}"
+            f"naming {naming.name!r} of {naming.network} has no rule for: {', '.join(unnamed[:12])}"
+            + (f" and {len(unnamed) - 12} more" if unnamed[12:] else "")
         )
     return {name: entry for name, entry in entries.items() if entry is not None}
 

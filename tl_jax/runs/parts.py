@@ -36,7 +36,7 @@ class Parts:
             InputError: if it is no network.
         """
         given: Any = self.model
-        if not hasattr(given, "apply") and callable(given):
+        if isinstance(given, type) or (callable(given) and not hasattr(given, "apply")):
             given = given(num_classes)
         models.check_module(given)
         return given
