@@ -64,7 +64,7 @@ def measure(name: str, image_size: int, batch_size: int) -> dict[str, float]:
 def make_train_step(model, variables, spec, strategy):
     """Returns the training step under a freezing strategy, and the state of its first update."""
     params = variables["params"]
-    mask = freezing.frozen_mask(params, strategy)
+    mask = freezing.frozen_mask(params, strategy, boundaries=model.boundaries)
     tx = optim.make_optimizer(
         params,
         optim.make_schedule("constant", 0.1, 10),

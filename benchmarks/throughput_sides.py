@@ -114,7 +114,7 @@ def make(
 
             return Side(logits, run, lambda: jax.block_until_ready(held[0]), _mean)
 
-        mask = freezing.frozen_mask(params, _strategy(network, mode))
+        mask = freezing.frozen_mask(params, _strategy(network, mode), boundaries=model.boundaries)
         tx = optim.make_optimizer(
             params,
             optim.make_schedule("constant", LEARNING_RATE, 1),

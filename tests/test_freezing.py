@@ -8,6 +8,8 @@ import pytest
 from tl_jax import freezing, optim, trees
 from tl_jax.errors import InputError
 
+BOUNDARIES = ("stem", "stage1", "stage2", "pool", "head")
+
 
 def make_params():
     """Returns a network of stem, two stages and head; keys in no useful order."""
@@ -53,7 +55,7 @@ STRATEGIES = [
 @pytest.mark.parametrize(("strategy", "patterns", "frozen"), STRATEGIES)
 def test_frozen_mask(strategy, patterns, frozen):
     params = make_params()
-    mask = freezing.frozen_mask(params, strategy, patterns)
+    mask = freezing.frozen_mask(params, strategy, patterns, boundaries=BOUNDARIES)
     assert jax.tree.structure(mask) == jax.tree.structure(params)
     flat = trees.flatten(mask)
     assert {type(value) for value in flat.values()} == {bool}
@@ -74,15 +76,30 @@ def test_frozen_mask(strategy, patterns, frozen):
 )
 def test_frozen_mask_refuses(strategy, patterns, parts):
     with pytest.raises(InputError) as caught:
-        freezing.frozen_mask(make_params(), strategy, patterns)
+        freezing.frozen_mask(make_params(), strategy, patterns, boundaries=BOUNDARIES)
     for part in parts:
         assert part in str(caught.value)
 
 
-def test_groups_run_from_input_to_output():
-    names = ["head", "stage10", "stage2", "neck", "stem", "stage1"]
-    expected = ("stem", "stage1", "stage2", "stage10", "neck", "head")
-    assert freezing.groups(dict.fromkeys(names)) == expected
+def test_groups_are_in_the_order_of_the_boundaries():
+    boundaries = ("zero", "stage2", "pool", "stage1", "head")
+    params = dict.fromkeys(["head", "stage1", "stage2", "zero"])
+    assert freezing.groups(params, boundaries) == ("zero", "stage2", "stage1", "head")
+    with pytest.raises(InputError, match="groups neck; expected boundaries: zero, stage2, pool"):
+        freezing.groups({**params, "neck": {}}, boundaries)
+
+
+def test_what_depends_on_the_order_needs_the_boundaries():
+    with pytest.raises(InputError, match="strategy 'up_to:stem' needs the boundaries"):
+        freezing.frozen_mask(make_params(), "up_to:stem")
+    with pytest.raises(InputError, match="layerwise_decay needs the boundaries"):
+        optim.lr_multipliers(make_params(), layerwise_decay=0.5)
+
+
+def test_all_but_bn_without_any_is_refused():
+    params = {"stage1": {"kernel": np.zeros(2)}, "head": {"kernel": np.zeros(2)}}
+    with pytest.raises(InputError, match="'all_but_bn': the network has no BatchNorm; expected"):
+        freezing.frozen_mask(params, "all_but_bn")
 
 
 @pytest.mark.parametrize(
@@ -97,16 +114,20 @@ def test_groups_run_from_input_to_output():
 )
 def test_frozen_norms(strategy, patterns, expected):
     params = make_params()
-    norms = freezing.frozen_norms(params, freezing.frozen_mask(params, strategy, patterns))
+    norms = freezing.frozen_norms(
+        params, freezing.frozen_mask(params, strategy, patterns, boundaries=BOUNDARIES)
+    )
     assert norms == frozenset(expected)
 
 
 def test_summary_of_momentum_sgd():
     params, patterns = make_params(), ["stage2/.*/kernel"]
-    mask = freezing.frozen_mask(params, "up_to:stage1", patterns)
+    mask = freezing.frozen_mask(params, "up_to:stage1", patterns, boundaries=BOUNDARIES)
     multipliers = optim.lr_multipliers(params, ["head/bias=2", ".*=0.5"])
     tx = optim.make_optimizer(params, lambda step: 0.1, multipliers=multipliers, frozen_mask=mask)
-    rows = freezing.summary(params, make_stats(), mask, "frozen", multipliers, tx.init(params))
+    rows = freezing.summary(
+        params, make_stats(), mask, "frozen", multipliers, tx.init(params), boundaries=BOUNDARIES
+    )
     columns = ["parameters", "trainable", "state", "batch_norm", "lr_multiplier"]
     columns += ["statistics", "optimizer_state_bytes"]
     assert {row["group"]: [row[column] for column in columns] for row in rows} == {
@@ -120,10 +141,16 @@ def test_summary_of_momentum_sgd():
 
 def test_summary_of_adamw_counts_both_moments():
     params = make_params()
-    mask = freezing.frozen_mask(params, "backbone")
+    mask = freezing.frozen_mask(params, "backbone", boundaries=BOUNDARIES)
     tx = optim.make_optimizer(params, lambda step: 0.1, optim.Rule(name="adamw"), frozen_mask=mask)
     rows = freezing.summary(
-        params, make_stats(), mask, "batch_stats_no_update", None, tx.init(params)
+        params,
+        make_stats(),
+        mask,
+        "batch_stats_no_update",
+        None,
+        tx.init(params),
+        boundaries=BOUNDARIES,
     )
     assert [row["optimizer_state_bytes"] for row in rows] == [0, 0, 0, 2 * 10 * 4]
     assert rows[0]["batch_norm"] == "batch_stats_no_update"
@@ -132,19 +159,29 @@ def test_summary_of_adamw_counts_both_moments():
 
 def test_summary_needs_only_shapes():
     params, stats = make_params(), make_stats()
-    mask = freezing.frozen_mask(params, "up_to:stem")
+    mask = freezing.frozen_mask(params, "up_to:stem", boundaries=BOUNDARIES)
     tx = optim.make_optimizer(params, lambda step: 0.1, frozen_mask=mask)
     shapes = jax.eval_shape(lambda: (params, stats))
-    rows = freezing.summary(*shapes, mask, "frozen", None, jax.eval_shape(tx.init, params))
-    assert rows == freezing.summary(params, stats, mask, "frozen", None, tx.init(params))
+    rows = freezing.summary(
+        *shapes, mask, "frozen", None, jax.eval_shape(tx.init, params), boundaries=BOUNDARIES
+    )
+    assert rows == freezing.summary(
+        params, stats, mask, "frozen", None, tx.init(params), boundaries=BOUNDARIES
+    )
 
 
 def test_summary_says_how_many_norms_of_a_group_are_frozen():
-    params, stats = {"stage1": {"bn1": norm(), "bn2": norm()}}, {}
-    mask = freezing.frozen_mask(params, "none", [".*/bn2/.*"])
-    rows = freezing.summary(params, stats, mask, "frozen", None, ())
+    params = {"stage1": {"bn1": norm(), "bn2": norm(), "gn": norm()}}  # GroupNorm has no statistics
+    stats = {"stage1": {"bn1": {"mean": np.zeros(4)}, "bn2": {"mean": np.zeros(4)}}}
+    mask = freezing.frozen_mask(params, "none", [".*/bn2/.*"], boundaries=BOUNDARIES)
+    rows = freezing.summary(params, stats, mask, "frozen", None, (), boundaries=BOUNDARIES)
     assert rows[0]["batch_norm"] == "frozen (1 of 2)"
-    assert freezing.summary(params, stats, mask, "update", None, ())[0]["batch_norm"] == "update"
+    assert (
+        freezing.summary(params, stats, mask, "update", None, (), boundaries=BOUNDARIES)[0][
+            "batch_norm"
+        ]
+        == "update"
+    )
 
 
 def variables():
@@ -205,7 +242,7 @@ def changed_at(tree, name, value):
 )
 def test_verify_unchanged_compares_bits(part, name, value, policy, changed):
     before = variables()
-    mask = freezing.frozen_mask(before["params"], "up_to:stage1")
+    mask = freezing.frozen_mask(before["params"], "up_to:stage1", boundaries=BOUNDARIES)
     norms = freezing.frozen_norms(before["params"], mask)
     value = value if isinstance(value, np.ndarray) else np.asarray(value, np.float32)
     after = {**before, part: changed_at(before[part], name, value)}
@@ -239,7 +276,7 @@ def test_digests_tell_bits_types_and_shapes_apart():
 def test_nan_equals_itself():
     before = variables()
     before["params"] = changed_at(before["params"], "stem/bn/bias", [float("nan")] * 4)
-    mask = freezing.frozen_mask(before["params"], "up_to:stem")
+    mask = freezing.frozen_mask(before["params"], "up_to:stem", boundaries=BOUNDARIES)
     assert freezing.verify_unchanged(before, before, mask, {"stem/bn"}, "frozen")["changed"] == []
 
 
@@ -247,12 +284,12 @@ def test_nan_equals_itself():
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_updates_move_every_trainable_leaf_and_no_frozen_one(strategy, patterns, frozen, name):
     params = make_params()
-    mask = freezing.frozen_mask(params, strategy, patterns)
+    mask = freezing.frozen_mask(params, strategy, patterns, boundaries=BOUNDARIES)
     tx = optim.make_optimizer(
         params,
         optim.make_schedule("constant", 0.1, 3),
         optim.Rule(name=name, weight_decay=0.1, decay_bias_and_norm=True, clip_norm=1.0),
-        multipliers=optim.lr_multipliers(params, layerwise_decay=0.5),
+        multipliers=optim.lr_multipliers(params, layerwise_decay=0.5, boundaries=BOUNDARIES),
         frozen_mask=mask,
     )
 

@@ -1,11 +1,11 @@
 """Which leaves are trained, what their BatchNorm does, and the proof afterwards.
 
 A mask is a tree of Python bools in the shape of `params`, True where the leaf is frozen. A group is
-a top-level part of the network: `stem`, `stage1`, ..., `head`.
+a top-level part of the network that has parameters: `stem`, `stage1`, ..., `head`. Their order is that of the
+network's boundaries, from input to head; that of `params` says nothing.
 """
 
 import hashlib
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,20 +19,26 @@ from tl_jax.trees import Tree
 STRATEGIES = ("none", "backbone", "all_but_bn", "up_to:GROUP")
 
 
-def groups(params: Tree) -> tuple[str, ...]:
-    """Returns the top-level names of `params` from input to output, whatever order the dict has."""
+def groups(params: Tree, boundaries: Sequence[str]) -> tuple[str, ...]:
+    """Returns the top-level names of `params` in the order of `boundaries`, those of the network.
 
-    def depth(name: str) -> tuple[int, int, str]:
-        stage = re.fullmatch(r"stage(\d+)", name)
-        if stage:
-            return 1, int(stage[1]), name
-        return {"stem": 0, "head": 3}.get(name, 2), 0, name
-
-    return tuple(sorted(params, key=depth))
+    Raises:
+        InputError: if `params` has a group that is no boundary.
+    """
+    strange = sorted(set(params) - set(boundaries))
+    if strange:
+        raise InputError(
+            f"params has the groups {', '.join(strange)}; expected boundaries: {', '.join(boundaries)}"
+        )
+    return tuple(name for name in boundaries if name in params)
 
 
 def frozen_mask(
-    params: Tree, strategy: str = "none", patterns: Sequence[str] = ()
+    params: Tree,
+    strategy: str = "none",
+    patterns: Sequence[str] = (),
+    *,
+    boundaries: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Returns the mask of a named strategy, plus the leaves that patterns add to it.
 
@@ -40,22 +46,23 @@ def frozen_mask(
         params: nested dict of arrays.
         strategy: `none`; `backbone` (everything but the head); `up_to:stage2` (everything from the
             input to the end of stage 2; any group but the last); `all_but_bn` (everything but
-            BatchNorm's scale and bias, and the head).
+            the scale and bias of BatchNorm and other normalisation, and the head).
         patterns: regular expressions over leaf names, matched in full; the matches are frozen too.
+        boundaries: of the network, in order; needed by `up_to:GROUP`.
 
     Returns:
         A tree of Python bools like `params`, True where the leaf is frozen.
 
     Raises:
-        InputError: for an unknown strategy or group, a pattern that matches nothing, or if no leaf
-            is left to train.
+        InputError: for an unknown strategy or group, `all_but_bn` where there is no normalisation, a pattern
+            that matches nothing, or if no leaf is left to train.
 
     Example:
         >>> frozen_mask({"stem": {"kernel": 0}, "head": {"kernel": 0}}, "backbone")
         {'stem': {'kernel': True}, 'head': {'kernel': False}}
     """
     names = list(trees.flatten(params))
-    frozen = _frozen_by_strategy(params, names, strategy)
+    frozen = _frozen_by_strategy(params, names, strategy, boundaries)
     for matched in trees.match(patterns, names).values():
         frozen.update(matched)
     if len(frozen) == len(names):
@@ -65,9 +72,9 @@ def frozen_mask(
 
 
 def frozen_norms(params: Tree, mask: Tree) -> frozenset[str]:
-    """Returns the names of the BatchNorm modules whose scale and bias are both frozen.
+    """Returns the names of the normalisation modules whose scale and bias are both frozen.
 
-    A BatchNorm module is one that holds `scale` and `bias`, such as `stage1/block0/bn1`.
+    Such a module is one that holds `scale` and `bias`, as the BatchNorm `stage1/block0/bn1` does.
     """
     frozen = trees.flatten(mask)
     return frozenset(
@@ -82,6 +89,8 @@ def summary(
     norm_policy: str,
     multipliers: Tree | None,
     opt_state: Any,
+    *,
+    boundaries: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Returns one row per group, from input to output, of what training will do to it.
 
@@ -93,6 +102,7 @@ def summary(
         multipliers: learning-rate multipliers in the shape of `params`; None for 1 everywhere.
         opt_state: the optimizer state; its arrays are attributed to the leaf whose name ends their
             path. Counters, which belong to no leaf, are left out.
+        boundaries: of the network, in order.
 
     Returns:
         Rows with `group`; `parameters` and `trainable`, numbers of scalars; `state`, one of
@@ -104,9 +114,12 @@ def summary(
     leaves, frozen = trees.flatten(params), trees.flatten(mask)
     scales = dict.fromkeys(leaves, 1.0) if multipliers is None else trees.flatten(multipliers)
     state_bytes = _state_bytes(opt_state, leaves)
-    all_norms, norms = _norms(params), frozen_norms(params, mask)
+    # Other normalisation than BatchNorm has no running statistics.
+    with_statistics = {name.rpartition("/")[0] for name in trees.flatten(batch_stats)}
+    all_norms = [norm for norm in _norms(params) if norm in with_statistics]
+    norms = frozen_norms(params, mask)
     rows = []
-    for group in groups(params):
+    for group in groups(params, boundaries):
         own = [name for name in leaves if _group(name) == group]
         trained = [name for name in own if not frozen[name]]
         rows.append(
@@ -161,8 +174,9 @@ def digests(
     """
     names = [f"params/{name}" for name, frozen in trees.flatten(mask).items() if frozen]
     if norm_policy != "update":
-        parts = ("mean", "var")
-        names += [f"batch_stats/{norm}/{part}" for norm in sorted(norms) for part in parts]
+        statistics = sorted(trees.flatten(variables["batch_stats"]))
+        kept = [name for name in statistics if name.rpartition("/")[0] in norms]
+        names += [f"batch_stats/{name}" for name in kept]
     return _digests(variables, names)
 
 
@@ -184,16 +198,24 @@ def verify_digests(before: Mapping[str, str], after: Mapping[str, Tree]) -> dict
     }
 
 
-def _frozen_by_strategy(params: Tree, names: list[str], strategy: str) -> set[str]:
+def _frozen_by_strategy(
+    params: Tree, names: list[str], strategy: str, boundaries: Sequence[str] | None
+) -> set[str]:
     if strategy == "none":
         return set()
     if strategy == "backbone":
         return {name for name in names if _group(name) != "head"}
     if strategy == "all_but_bn":
         kept = {f"{norm}/{part}" for norm in _norms(params) for part in ("scale", "bias")}
+        if not kept:
+            raise InputError(
+                "strategy 'all_but_bn': the network has no BatchNorm; expected 'backbone', which trains the head"
+            )
         return {name for name in names if _group(name) != "head" and name not in kept}
     if strategy.startswith("up_to:"):
-        order = groups(params)
+        if boundaries is None:
+            raise InputError(f"strategy {strategy!r} needs the boundaries of the network, in order")
+        order = groups(params, boundaries)
         last = strategy.removeprefix("up_to:")
         if last not in order[:-1]:
             raise errors.unknown("group in freezing strategy up_to:GROUP", last, order[:-1])

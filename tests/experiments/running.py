@@ -51,9 +51,14 @@ def tiny_config(name: str = "quickstart", **fields):
 
 
 def small_architectures() -> dict[str, registry.Architecture]:
-    """Returns the registered networks with one block a stage and a few channels."""
+    """Returns the registered networks with one block (VGG: convolution) a stage and a few channels."""
     return {
-        name: dataclasses.replace(found, stage_sizes=(1,) * len(found.stage_sizes), width=4)
+        name: dataclasses.replace(
+            found,
+            stage_sizes=(1,) * len(found.stage_sizes),
+            width=4,
+            **({"hidden_width": 16} if name.startswith("vgg") else {}),
+        )
         for name, found in registry.ARCHITECTURES.items()
     }
 

@@ -179,7 +179,7 @@ def test_a_member_is_the_run_that_finetune_makes(make_config, section, fields, s
         alone.init.weights = str(workdir)
         alone.init.head = "keep"
         trained = weights.make_initial(
-            alone, setup.model, setup.splits["train"].class_names
+            alone, setup.model, setup.splits["train"].class_names, setup.preprocessing.image_size
         ).variables["params"]
         for group in found.params:
             member = jax.tree.map(lambda leaf: leaf[row, column], found.params[group])  # noqa: B023

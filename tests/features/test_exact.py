@@ -20,9 +20,13 @@ class Dropping(models.ResNet):
         return lambda x, train: drop(stage(x, train), deterministic=not train)
 
 
+DROPPING = Dropping((1, 1, 1), "basic", 4, stem_kind="cifar", width=4, shortcut="pad")
+VGG = models.VGG((1, 1), 4, width=4, hidden_width=8)
+
+
 def choose(wanted="auto", strategy="backbone", patterns=(), policy="frozen", model=MODEL):
     params = jax.eval_shape(lambda: models.init_variables(model, jax.random.key(0)))["params"]
-    mask = freezing.frozen_mask(params, strategy, patterns)
+    mask = freezing.frozen_mask(params, strategy, patterns, boundaries=model.boundaries)
     return features.choose_boundary(
         model,
         wanted,
@@ -50,6 +54,15 @@ def test_the_last_boundary_before_anything_trained(wanted, strategy, patterns, e
 
 
 @pytest.mark.parametrize(
+    ("model", "expected"),
+    [(DROPPING, "stem"), (VGG, "pool"), (VGG.clone(dropout=0.0), "hidden")],
+    ids=["in the stages", "in the hidden layers", "none"],
+)
+def test_the_last_boundary_before_anything_dropped(model, expected):
+    assert choose(model=model) == expected
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (
@@ -73,8 +86,14 @@ def test_the_last_boundary_before_anything_trained(wanted, strategy, patterns, e
             "freeze.batch_norm=batch_stats_no_update makes stem/bn before it depend",
         ),
         (
-            {"model": Dropping((1, 1, 1), "basic", 4, stem_kind="cifar", width=4, shortcut="pad")},
-            "the part up to pool does in training what it does not do in evaluation, such as dropout",
+            {"wanted": "pool", "model": DROPPING},
+            "the part up to pool does in training what it does not do in evaluation, such as dropout; "
+            "nearest that is: stem",
+        ),
+        (
+            {"wanted": "hidden", "model": VGG},
+            "the part up to hidden does in training what it does not do in evaluation, such as dropout; "
+            "nearest that is: pool",
         ),
         ({"wanted": "stage9"}, "unknown cache.boundary 'stage9'; nearest: stage"),
         ({"wanted": "head"}, "unknown cache.boundary 'head'"),

@@ -37,13 +37,26 @@ CIFAR_COUNTS = {
 }
 
 
+# Published by torchvision, for 1000 classes.
+VGG_COUNTS = {
+    "vgg11": 132_863_336,
+    "vgg13": 133_047_848,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+    "vgg11_bn": 132_868_840,
+    "vgg13_bn": 133_053_736,
+    "vgg16_bn": 138_365_992,
+    "vgg19_bn": 143_678_248,
+}
+
+
 def shapes_of(model):
     return jax.eval_shape(lambda key: models.init_variables(model, key), jax.random.key(0))
 
 
 @pytest.mark.parametrize(
     ("name", "num_classes", "expected"),
-    [(name, 1000, count) for name, count in IMAGENET_COUNTS.items()]
+    [(name, 1000, count) for name, count in (IMAGENET_COUNTS | VGG_COUNTS).items()]
     + [(name, 10, count) for name, count in CIFAR_COUNTS.items()],
 )
 def test_parameter_count(name, num_classes, expected):
@@ -51,7 +64,7 @@ def test_parameter_count(name, num_classes, expected):
 
 
 def test_every_model_has_a_golden_count():
-    assert set(models.list_models()) == IMAGENET_COUNTS.keys() | CIFAR_COUNTS.keys()
+    assert set(models.list_models()) == set(IMAGENET_COUNTS | CIFAR_COUNTS | VGG_COUNTS)
 
 
 def test_leaf_names():
@@ -91,6 +104,20 @@ def test_no_head():
         ({"name": "resnet20_cifar", "stem": "imagenet"}, "known: cifar"),
         ({"dtype": "float16"}, "unknown dtype 'float16'"),
         ({"dtype": "bf16"}, "known: bfloat16, float32"),
+        (
+            {"classifier": "hidden"},
+            "classifier='hidden': resnet18 has no such option; its options: ",
+        ),
+        (
+            {"name": "vgg16", "stem": "cifar"},
+            "stem='cifar': vgg16 has no such option; its options: ",
+        ),
+        (
+            {"name": "vgg16", "classifier": "pool"},
+            "unknown classifier of vgg16 'pool'; nearest: pooled",
+        ),
+        ({"dropout": 1.0}, r"dropout is 1.0, expected a number in \[0, 1\)"),
+        ({"name": "vgg11", "dropout": -0.5}, "dropout is -0.5"),
     ],
 )
 def test_wrong_arguments(arguments, message):

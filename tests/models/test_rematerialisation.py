@@ -66,7 +66,7 @@ def test_frozen_norms_are_still_found_by_name():
 
 
 def test_unknown_policy_is_named():
-    with pytest.raises(InputError, match="unknown remat 'block'; nearest: blocks"):
+    with pytest.raises(InputError, match="unknown remat of resnet18 'block'; nearest: blocks"):
         models.create_model("resnet18", 10, remat="block")
 
 

@@ -39,7 +39,11 @@ LEAVES = [
     ],
 )
 def test_lr_multipliers(patterns, decay, expected):
-    multipliers = trees.flatten(optim.lr_multipliers(make_params(), patterns, decay))
+    multipliers = trees.flatten(
+        optim.lr_multipliers(
+            make_params(), patterns, decay, boundaries=("stem", "stage1", "stage2", "head")
+        )
+    )
     assert {name: multipliers[name] for name in LEAVES} == dict(zip(LEAVES, expected, strict=True))
     assert len(multipliers) == len(LEAVES)
 
@@ -65,6 +69,8 @@ def test_lr_multipliers(patterns, decay, expected):
 )
 def test_lr_multipliers_refuses(patterns, decay, parts):
     with pytest.raises(InputError) as caught:
-        optim.lr_multipliers(make_params(), patterns, decay)
+        optim.lr_multipliers(
+            make_params(), patterns, decay, boundaries=("stem", "stage1", "stage2", "head")
+        )
     for part in parts:
         assert part in str(caught.value)

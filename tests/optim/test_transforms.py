@@ -12,6 +12,8 @@ import pytest
 from tl_jax import freezing, optim, trees
 from tl_jax.errors import InputError
 
+BOUNDARIES = ("stem", "stage1", "stage2", "pool", "head")
+
 
 def make_params():
     return {
@@ -212,7 +214,9 @@ def test_twenty_updates_equal_pytorch(name, arguments, clip_norm):
     shapes = {leaf: leaf_value.shape for leaf, leaf_value in trees.flatten(make_params()).items()}
     start = {leaf: rng.normal(size=shape).astype(np.float32) for leaf, shape in shapes.items()}
     target = {leaf: rng.normal(size=shape).astype(np.float32) for leaf, shape in shapes.items()}
-    multipliers = optim.lr_multipliers(trees.unflatten(start), ["head/.*=3"], 0.5)
+    multipliers = optim.lr_multipliers(
+        trees.unflatten(start), ["head/.*=3"], 0.5, boundaries=BOUNDARIES
+    )
     schedule = optim.make_schedule("cosine", 0.05, 20, warmup_steps=5)
 
     params = trees.unflatten({leaf: jnp.asarray(value) for leaf, value in start.items()})
@@ -296,8 +300,8 @@ def test_head_only_training_compiles_to_the_forward_pass():
             params,
             optim.make_schedule("cosine", 0.1, 100, warmup_steps=10),
             optim.Rule(weight_decay=1e-4, clip_norm=1.0),
-            multipliers=optim.lr_multipliers(params, layerwise_decay=0.7),
-            frozen_mask=freezing.frozen_mask(params, strategy),
+            multipliers=optim.lr_multipliers(params, layerwise_decay=0.7, boundaries=BOUNDARIES),
+            frozen_mask=freezing.frozen_mask(params, strategy, boundaries=BOUNDARIES),
         )
 
         def train(params, opt_state, images):

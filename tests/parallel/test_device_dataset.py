@@ -30,7 +30,7 @@ def make(strategy, num_devices):
     """Returns the mesh, the pure step, a function that makes the first state, and the mask."""
     mesh = sharding.make_mesh(num_devices)
     variables = models.init_variables(SMALL, jax.random.key(0), (1, SIZE, SIZE, 3))
-    mask = freezing.frozen_mask(variables["params"], strategy)
+    mask = freezing.frozen_mask(variables["params"], strategy, boundaries=SMALL.boundaries)
     schedule = optim.make_schedule("cosine", 0.05, 10)
     tx = optim.make_optimizer(
         variables["params"], schedule, optim.Rule(weight_decay=5e-4), frozen_mask=mask

@@ -5,6 +5,9 @@ import numpy as np
 
 from tl_jax import models, trees
 
+# Values drawn for a kernel, at most; the hidden layers of VGG have a hundred times as many.
+_DRAWN = 9_999_991
+
 
 def random_variables(model, seed=0):
     """Returns {"params", "batch_stats"} with every leaf random, running statistics too.
@@ -22,12 +25,10 @@ def random_variables(model, seed=0):
             block = name.rsplit("/", 2)[0]
             last[block] = max(last.get(block, ""), name)
     random = np.random.RandomState(seed)
-    return trees.unflatten(
-        {
-            name: _leaf(random, name, flat[name].shape, name in last.values())
-            for name in sorted(flat)
-        }
-    )
+    leaves = {
+        name: _leaf(random, name, flat[name].shape, name in last.values()) for name in sorted(flat)
+    }
+    return {"params": {}, "batch_stats": {}} | trees.unflatten(leaves)
 
 
 def _leaf(random, name, shape, is_last):
@@ -35,7 +36,9 @@ def _leaf(random, name, shape, is_last):
     if leaf == "kernel":
         # Uniform with the variance 2 / fan-in of He et al.; much quicker to draw than normal.
         bound = np.sqrt(6 / np.prod(shape[:-1]))
-        values = random.uniform(-bound, bound, shape)
+        # The period of a large kernel is a prime, so that no two rows or columns are the same.
+        values = random.uniform(-bound, bound, min(_DRAWN, np.prod(shape)))
+        values = np.resize(values, shape)
     elif leaf == "scale":
         values = random.uniform(0.5, 1.5, shape) * (0.3 if is_last else 1.0)
     elif leaf == "var":

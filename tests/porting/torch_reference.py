@@ -1,5 +1,6 @@
 """The reference networks in PyTorch, and their features after each of our boundaries."""
 
+import collections
 import functools
 
 import torch
@@ -75,6 +76,42 @@ def boundary_features(net, images):
     net(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
     for handle in handles:
         handle.remove()
+    return features
+
+
+@torch.no_grad()
+def vgg_features(net, images):
+    """Returns {boundary: NHWC array} of a torchvision or timm VGG for NHWC images.
+
+    Read off in one pass of the network's own `forward`: what comes out of each max-pool, goes into the hidden
+    layers (flattened in our order), goes into the head and comes out of it.
+    """
+    features = {}
+
+    def before(boundary):
+        return lambda module, inputs: features.update({boundary: to_numpy(inputs[0])})
+
+    def after(boundary):
+        return lambda module, inputs, output: features.update({boundary: to_numpy(output)})
+
+    pools = [layer for layer in net.features if isinstance(layer, nn.MaxPool2d)]
+    handles = [
+        layer.register_forward_hook(after(f"stage{number}"))
+        for number, layer in enumerate(pools, start=1)
+    ]
+    timm = hasattr(net, "pre_logits")
+    if timm:
+        handles.append(net.pre_logits.fc1.register_forward_pre_hook(before("pool")))
+    else:
+        handles.append(net.avgpool.register_forward_hook(after("pool")))
+    head = net.head.fc if timm else net.classifier[-1]
+    if timm or len(net.classifier) > 1:
+        handles.append(head.register_forward_pre_hook(before("hidden")))
+    handles.append(head.register_forward_hook(after("head")))
+    net(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
+    for handle in handles:
+        handle.remove()
+    features["pool"] = features["pool"].reshape(len(images), -1)
     return features
 
 
@@ -176,7 +213,26 @@ def torchvision_resnet(name, num_classes, stem="imagenet"):
     return net
 
 
-def timm_resnet(name, num_classes):
+def torchvision_vgg(name, num_classes, classifier="hidden"):
+    """Returns torchvision's network; classifier "pooled" is one dense layer on globally pooled features."""
+    net = getattr(torchvision_models(), name)(num_classes=num_classes)
+    if classifier == "pooled":
+        net.avgpool = nn.AdaptiveAvgPool2d(1)
+        head = nn.Linear(512, num_classes)
+        net.classifier = nn.Sequential(collections.OrderedDict({"6": head}))
+    return net
+
+
+def huggingface_vgg(name, num_classes):
+    """Returns transformers' wrapper of timm's network of that name."""
+    torchvision_models()
+    from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
+
+    config = TimmWrapperConfig(architecture=name, num_labels=num_classes, do_pooling=True)
+    return TimmWrapperForImageClassification(config)
+
+
+def timm_network(name, num_classes):
     """Returns timm's network of the same name, without weights."""
     torchvision_models()
     import timm

@@ -107,7 +107,7 @@ def test_every_trainable_leaf_of_a_network_moves():
     model = models.resnet.ResNet((1, 1), "basic", 3, stem_kind="cifar", width=2, shortcut="pad")
     variables = models.init_variables(model, jax.random.key(0), (1, 8, 8, 3))
     params, batch_stats = variables["params"], variables["batch_stats"]
-    mask = freezing.frozen_mask(params, "up_to:stage1")
+    mask = freezing.frozen_mask(params, "up_to:stage1", boundaries=model.boundaries)
     norms = freezing.frozen_norms(params, mask)
     forward = models.make_forward(model, frozen_norms=norms)
     spec = preprocessing.Preprocessing(8)

@@ -36,7 +36,7 @@ class Case:
         self.model = models.resnet.ResNet(
             (1, 1), "basic", CLASSES, stem_kind="cifar", width=4, shortcut="pad"
         )
-        groups = self.model.boundaries[self.model.segment(start, None)[0] :]
+        groups = self.model.boundaries[models.segment(self.model, start, None)[0] :]
         self.forward = models.make_forward(self.model, start=start)
         self.groups = [group for group in groups if group != "pool"]
         self.name = name

@@ -72,9 +72,14 @@ def _parts_of_phase(setup: Setup, seen: "_Seen") -> dict[str, str]:
 
 
 def small_architectures() -> dict[str, registry.Architecture]:
-    """Returns the registered networks with two stages of one block and a few channels."""
+    """Returns the registered networks with two stages of one block (VGG: convolution) and a few channels."""
     return {
-        name: dataclasses.replace(known, stage_sizes=(1, 1), width=4)
+        name: dataclasses.replace(
+            known,
+            stage_sizes=(1, 1),
+            width=4,
+            **({"hidden_width": 16} if name.startswith("vgg") else {}),
+        )
         for name, known in registry.ARCHITECTURES.items()
     }
 

@@ -70,6 +70,8 @@ FIELDS: dict[str, list[Case]] = {
     ],
     "model.name": [Case("resnet20_cifar_b", "step evaluation start")],
     "model.stem": [Case("cifar", "step evaluation start", {"model.name": "resnet18"})],
+    "model.classifier": [Case("pooled", "step evaluation start", {"model.name": "vgg11"})],
+    "model.dropout": [Case(0.5, STEP), Case(0.2, STEP, {"model.name": "vgg11"})],
     "model.dtype": [Case("bfloat16", BOTH_STEPS)],
     "model.zero_init_residual": [Case(True, "start")],
     # The text of the evaluation step changes too: it calls blocks in another way.

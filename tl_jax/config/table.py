@@ -8,6 +8,7 @@ from tl_jax.data import order
 from tl_jax.models.batch_norm import NORM_POLICIES
 from tl_jax.models.registry import DTYPES
 from tl_jax.models.rematerialisation import REMATS
+from tl_jax.models.vgg import CLASSIFIERS
 from tl_jax.parallel import placement, sharding
 from tl_jax.training.averaging import AVERAGES
 
@@ -64,10 +65,22 @@ _FIELDS = (
         element=tuple,
     ),
     # model
-    _choice("model.name", "resnet18", models.list_models, "the architecture"),
-    Field("model.stem", "", '"imagenet" or "cifar"; empty: the model\'s default'),
+    _choice("model.name", "resnet18", models.list_models, "the architecture", own=True),
+    Field("model.stem", "", 'of ResNets: "imagenet" or "cifar"; empty: the model\'s default'),
+    _choice(
+        "model.classifier",
+        "",
+        ("", *CLASSIFIERS),
+        'of VGG: "hidden" (two hidden layers) or "pooled" (none); empty: hidden',
+    ),
+    Field(
+        "model.dropout",
+        -1.0,
+        "share of the features dropped before the head or, in VGG, after each hidden layer; -1: the model's own",
+        within="[-1, 1)",
+    ),
     _choice("model.dtype", "float32", DTYPES, "of the computation; parameters are float32"),
-    Field("model.zero_init_residual", False, "whether residual branches start at zero"),
+    Field("model.zero_init_residual", False, "of ResNets: whether residual branches start at zero"),
     _choice(
         "model.remat",
         "",
@@ -306,7 +319,7 @@ _FIELDS = (
     Field(
         "cache.boundary",
         "",
-        '"stem", "stage1", ..., "pool", or "auto": the last one up to which all is frozen; empty: no cache',
+        '"stem", "stage1", ..., "pool", ..., or "auto": the last one up to which all is frozen; empty: no cache',
     ),
     _integer("cache.views", 1, 1, 10_000, "augmented views of each image; 1: the image as it is"),
     _choice(

@@ -41,7 +41,7 @@ def make_prefix(
         dtype: "float32" or "bfloat16".
         augmentation: used where there are several views.
     """
-    forward = models.make_forward(model.clone(remat=""), stop=boundary)
+    forward = models.make_forward(models.without_remat(model), stop=boundary)
     transform = make_view_transform(spec, augmentation, views, seed)
 
     def prefix(params, batch_stats, batch):

@@ -33,31 +33,36 @@ def choose_boundary(
         InputError: if the boundary is unknown, or training on what is stored there would not be
             exact; says why, and which boundary would be.
     """
-    choices = model.boundaries[: model.boundaries.index("pool") + 1]
+    choices = models.before_head(model)
     if wanted not in (*choices, "auto"):
         raise unknown("cache.boundary", wanted, (*choices, "auto"))
-    exact, reason = None, ""
+    frozen, reason = [], ""
     for boundary in choices:
         reason = _why_not(boundary, frozen_mask, frozen_norms, norm_policy)
         if reason:
             break
-        exact = boundary
+        frozen.append(boundary)
         if boundary == wanted:
             break
-    chosen = exact if wanted == "auto" else wanted
-    if chosen is not None and chosen == exact:
-        if models.same_in_training(
-            model,
-            stop=chosen,
-            frozen_norms=frozenset(frozen_norms),
-            norm_policy=norm_policy,
-            image_size=image_size,
-        ):
-            return chosen
-        raise InputError(
-            f"cache.boundary={wanted} would not be exact: the part up to {chosen} does in training "
-            "what it does not do in evaluation, such as dropout; expected no cache here"
-        )
+    # From the last one back: dropout is rather in the last parts.
+    exact = next(
+        (
+            boundary
+            for boundary in reversed(frozen)
+            if models.same_in_training(
+                model,
+                stop=boundary,
+                frozen_norms=frozenset(frozen_norms),
+                norm_policy=norm_policy,
+                image_size=image_size,
+            )
+        ),
+        None,
+    )
+    if exact is not None and wanted in ("auto", exact):
+        return exact
+    if frozen and (wanted == "auto" or wanted == frozen[-1]):
+        reason = f"the part up to {frozen[-1]} does in training what it does not do in evaluation, such as dropout"
     nearest = "no boundary would be exact" if exact is None else f"nearest that is: {exact}"
     raise InputError(f"cache.boundary={wanted} would not be exact: {reason}; {nearest}")
 

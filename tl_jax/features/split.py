@@ -1,7 +1,7 @@
 """A split of which every image is known by its activations at a boundary.
 
 Shapes: M examples in the store, N in the split, V stored views of each, `...` the shape of one
-activation: [F] after "pool", else [H', W', C].
+activation: [H', W', C] of a map, [F] after it was pooled.
 """
 
 import copy

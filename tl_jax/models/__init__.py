@@ -1,26 +1,57 @@
-"""Residual networks in Flax Linen; the only place that knows the Flax module API."""
+"""Networks in Flax Linen; the only place that knows the Flax module API."""
 
+from tl_jax.models.batch_norm import BatchNorm
+from tl_jax.models.convolution import Convolution
 from tl_jax.models.forward import (
     init_variables,
     make_forward,
     norm_names,
     same_in_training,
 )
+from tl_jax.models.network import (
+    Network,
+    before_head,
+    check_module,
+    check_network,
+    own_convolutions,
+    segment,
+    without_remat,
+)
 from tl_jax.models.pretrained import PretrainedWeights, get_pretrained, list_pretrained
-from tl_jax.models.registry import create_model, list_models
+from tl_jax.models.registry import (
+    create_model,
+    get_architecture,
+    is_built_in,
+    list_models,
+    register,
+)
 from tl_jax.models.resnet import ResNet
 from tl_jax.models.taps import make_tapped_forward
+from tl_jax.models.vgg import VGG
 
 __all__ = [
+    "VGG",
+    "BatchNorm",
+    "Convolution",
+    "Network",
     "PretrainedWeights",
     "ResNet",
+    "before_head",
+    "check_module",
+    "check_network",
     "create_model",
+    "get_architecture",
     "get_pretrained",
     "init_variables",
+    "is_built_in",
     "list_models",
     "list_pretrained",
     "make_forward",
     "make_tapped_forward",
     "norm_names",
+    "own_convolutions",
+    "register",
     "same_in_training",
+    "segment",
+    "without_remat",
 ]

@@ -32,7 +32,7 @@ def kaiming_normal(
 
 
 class Convolution(nn.Module):
-    """A square convolution without bias, padded symmetrically by half its size as PyTorch does.
+    """A square convolution, padded symmetrically by half its size as PyTorch does.
 
     Attributes:
         features: D.
@@ -40,6 +40,7 @@ class Convolution(nn.Module):
         dtype: of the computation.
         stride: in both directions.
         groups: of channels.
+        bias: whether a bias is added, which starts at 0.
     """
 
     features: int
@@ -47,6 +48,7 @@ class Convolution(nn.Module):
     dtype: jnp.dtype
     stride: int = 1
     groups: int = 1
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -54,6 +56,9 @@ class Convolution(nn.Module):
         shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", kaiming_normal, shape, jnp.float32)
         y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.groups)
+        if self.bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(self.dtype)
         return checkpoint_name(y, OUTPUT_NAME)
 
 

@@ -11,8 +11,9 @@ The compiler (jaxlib 0.10.2; see docs/performance.md) and the gradients of convo
   them again in strided order. Here the kernel's gradient is a call that is not inlined: its input is an
   array that already exists.
 - It runs 1x1 convolutions as convolutions. Here they are matrix products.
-- Gradients of grouped convolutions are left as they are. In a loop they run about thirty times slower:
-  `slow_in_loops` says where that would be, and the rest of the library keeps such updates out of loops.
+- Gradients of grouped convolutions, and of those of a user's network, are left as they are. In a loop they run
+  about thirty times slower: `slow_in_loops` says where that would be, and the rest of the library keeps such
+  updates out of loops.
 """
 
 import functools
@@ -35,8 +36,8 @@ def slow_in_loops(frozen_mask: Mapping[str, Any], *, grouped: bool, platform: st
     Args:
         frozen_mask: tree of bools like the params that are trained, True where frozen. Gradients pass through
             convolutions where anything below the head is trained.
-        grouped: whether convolutions are grouped: those of the network, or those that several members of a
-            sweep become.
+        grouped: whether convolutions are grouped or a user's: those of the network, or those that several
+            members of a sweep become.
         platform: of the devices, such as "cpu".
     """
     return platform == "cpu" and grouped and trains_below_head(frozen_mask)

@@ -6,22 +6,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.errors import InvalidRngError
+from flax.errors import InvalidRngError, ModifyScopeVariableError
 
 from tl_jax.errors import InputError, nearest, unknown
 from tl_jax.models.batch_norm import NORM_POLICIES
-from tl_jax.models.resnet import ResNet
+from tl_jax.models.network import Network, has_field, segment, with_fields, without_remat
 
 Tree = dict[str, Any]
 
 
 def init_variables(
-    model: ResNet, key: jax.Array, input_shape: tuple[int, ...] = (1, 32, 32, 3)
+    model: Network, key: jax.Array, input_shape: tuple[int, ...] = (1, 32, 32, 3)
 ) -> dict[str, Tree]:
     """Returns freshly initialised {"params", "batch_stats"}, nested dicts of float32 arrays.
 
-    Each leaf depends on the key and its name only, not on `input_shape` [B, H, W, 3], whose values
-    are never computed.
+    `batch_stats` is empty where nothing has running statistics. In registered networks each leaf depends on
+    the key and its name only, not on `input_shape` [B, H, W, 3]; no values are computed from it.
     """
     return _init(model, key, tuple(input_shape))
 
@@ -30,12 +30,13 @@ def init_variables(
 def _init(model, key, input_shape):
     # Under jit the forward pass is dead code, and one program compiles faster than a draw per leaf.
     # Without `remat`: the transform that calls blocks draws other keys from the same one.
-    variables = model.clone(remat="").init(key, jnp.zeros(input_shape, jnp.float32))
-    return {"params": variables["params"], "batch_stats": variables["batch_stats"]}
+    images = jnp.zeros(input_shape, jnp.float32)
+    variables = without_remat(model).init(key, images, train=False, start=None, stop=None)
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
 def make_forward(
-    model: ResNet,
+    model: Network,
     *,
     frozen_norms: Set[str] = frozenset(),
     norm_policy: str = "frozen",
@@ -46,7 +47,7 @@ def make_forward(
     """Returns the model as a pure function of its parameters, statistics and inputs.
 
     Args:
-        model: from `create_model`.
+        model: the Linen module.
         frozen_norms: names of BatchNorm modules, such as "stage1/block0/bn1", to which
             `norm_policy` applies in training.
         norm_policy: "frozen", "batch_stats_no_update" or "update"; see `BatchNorm`.
@@ -59,15 +60,19 @@ def make_forward(
         without `train` the statistics are returned as they came. In training, `key` is that of dropout.
 
     Raises:
-        InputError: if a boundary, the policy or a frozen module is unknown.
+        InputError: if a boundary, the policy or a frozen module is unknown, or the module lacks a field that
+            is needed, see `Network`.
     """
-    model.segment(start, stop)
+    segment(model, start, stop)
     if norm_policy not in NORM_POLICIES:
         raise unknown("norm_policy", norm_policy, NORM_POLICIES)
     frozen_norms = frozenset(frozen_norms)
     if frozen_norms:
         _check_norms(frozen_norms, norm_names(model))
-    module = model.clone(frozen_norms=frozen_norms, norm_policy=norm_policy, axis_name=axis_name)
+    _check_fields(model, frozen_norms, norm_policy, axis_name)
+    module = with_fields(
+        model, frozen_norms=frozen_norms, norm_policy=norm_policy, axis_name=axis_name
+    )
 
     def forward(
         params: Tree,
@@ -90,50 +95,53 @@ def make_forward(
             mutable=["batch_stats"],
             rngs={} if key is None else {"dropout": key},
         )
-        return jnp.asarray(outputs, jnp.float32), updated["batch_stats"]
+        return jnp.asarray(outputs, jnp.float32), updated.get("batch_stats", batch_stats)
 
     return forward
 
 
 def same_in_training(
-    model: ResNet, *, stop: str, frozen_norms: Set[str], norm_policy: str, image_size: int
+    model: Network, *, stop: str, frozen_norms: Set[str], norm_policy: str, image_size: int
 ) -> bool:
-    """Returns whether the part up to a boundary is the same program in training as in evaluation.
+    """Returns whether the part up to a boundary needs no rng in training and records no statistics.
 
-    It is not where BatchNorm uses the batch's statistics, or something is dropped at random.
+    It is run in the abstract. A frozen BatchNorm that uses the statistics of the batch without recording
+    them ("batch_stats_no_update") is not noticed here.
 
     Args:
-        model: from `create_model`.
+        model: the Linen module.
         stop: the boundary.
         frozen_norms: names of BatchNorm modules to which `norm_policy` applies in training.
         norm_policy: see `make_forward`.
         image_size: side of the input in pixels.
     """
-    # What is computed again for the backward pass changes the text of the program, not what it computes.
-    model = model.clone(remat="")
     shape = (1, image_size, image_size, 3)
-    images = jax.ShapeDtypeStruct(shape, jnp.float32)
     variables = jax.eval_shape(lambda: init_variables(model, jax.random.key(0), shape))
-    forward = make_forward(model, frozen_norms=frozen_norms, norm_policy=norm_policy, stop=stop)
+    module = with_fields(
+        without_remat(model), frozen_norms=frozenset(frozen_norms), norm_policy=norm_policy
+    )
 
-    def program(train: bool) -> str:
-        def outputs(params, batch_stats, images):
-            return forward(params, batch_stats, images, train=train)[0]
-
-        return str(jax.make_jaxpr(outputs)(variables["params"], variables["batch_stats"], images))
+    def run(variables, images):
+        return module.apply(variables, images, train=True, start=None, stop=stop)
 
     try:
-        return program(train=True) == program(train=False)
-    except InvalidRngError:  # of a part that draws random numbers in training
+        jax.eval_shape(run, variables, jax.ShapeDtypeStruct(shape, jnp.float32))
+    except (InvalidRngError, ModifyScopeVariableError):
         return False
+    return True
 
 
 @functools.lru_cache(maxsize=32)
-def norm_names(model: ResNet) -> tuple[str, ...]:
-    """Returns the names of the model's BatchNorm modules, in alphabetical order."""
+def norm_names(model: Network) -> tuple[str, ...]:
+    """Returns the names of the modules that have running statistics, in alphabetical order."""
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shapes["batch_stats"])]
+    shapes = jax.eval_shape(
+        lambda key, x: model.init(key, x, train=False, start=None, stop=None),
+        jax.random.key(0),
+        images,
+    )
+    statistics = shapes.get("batch_stats", {})
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(statistics)]
     return tuple(sorted({"/".join(part.key for part in path[:-1]) for path in paths}))
 
 
@@ -143,4 +151,24 @@ def _check_norms(given: frozenset[str], known: tuple[str, ...]) -> None:
         near = nearest(name, known)
         lines.append(f"{name!r} is no BatchNorm of the model; nearest: {', '.join(near) or 'none'}")
     if lines:
-        raise InputError("\n".join([*lines, f"they are named like {known[0]!r}"]))
+        example = f"they are named like {known[0]!r}" if known else "the model has none"
+        raise InputError("\n".join([*lines, example]))
+
+
+def _check_fields(
+    model: Network, frozen_norms: frozenset[str], norm_policy: str, axis_name: str | None
+) -> None:
+    """Raises InputError where a module lacks the field by which its BatchNorm would be told."""
+    name = type(model).__name__
+    fields = ("frozen_norms", "norm_policy")
+    if frozen_norms and norm_policy != "update" and not all(has_field(model, f) for f in fields):
+        raise InputError(
+            f"network {name} has no fields frozen_norms and norm_policy, so its BatchNorm {min(frozen_norms)} "
+            "cannot be frozen; expected these fields, given to models.BatchNorm, or "
+            "freeze.batch_norm=update, or that its scale or bias is trained"
+        )
+    if axis_name is not None and not has_field(model, "axis_name") and norm_names(model):
+        raise InputError(
+            f"network {name} has BatchNorm and no field axis_name; expected that field, given to "
+            "models.BatchNorm, or parallel.mode=jit"
+        )

@@ -3,8 +3,8 @@
 A table only; `tl_jax.porting.fetch` gets the file.
 
 Source: repository names, image sizes, crop fractions, interpolations and licences are those of the
-`default_cfgs` in `timm/models/resnet.py` (timm 1.0.31). Top-1 accuracies of the `tv` and `tv2`
-weights are the `acc@1` of the weight enums in `torchvision/models/resnet.py` (torchvision 0.29.2),
+`default_cfgs` in `timm/models/resnet.py` and `vgg.py` (timm 1.0.31). Top-1 accuracies of the `tv` and `tv2`
+weights are the `acc@1` of the weight enums in `torchvision/models/resnet.py` and `vgg.py` (torchvision 0.29.2),
 measured at the image size and crop given here; all others are from `results/results-imagenet.csv`
 of huggingface/pytorch-image-models at revision 0173a139, measured at `top1_image_size` and
 `top1_crop_fraction`. None has been measured by this project, but for that of the packaged weights.
@@ -44,7 +44,7 @@ class PretrainedWeights:
             validation split), a fraction as the publisher states it; None where it states none.
         top1_image_size, top1_crop_fraction: where that accuracy was measured.
         source: address of the weights and citation of the recipe.
-        stem: "imagenet" or "cifar".
+        stem: "imagenet" or "cifar", of ResNets.
         num_classes: number of classes of the head.
         packaged: whether the file comes with this package.
     """
@@ -145,6 +145,8 @@ _RECIPES = (
         "resnet18": 69.758, "resnet34": 73.314, "resnet50": 76.130, "resnet101": 77.374,
         "resnet152": 78.312, "resnext50_32x4d": 77.618, "resnext101_32x8d": 79.312,
         "wide_resnet50_2": 78.468, "wide_resnet101_2": 78.848,
+        "vgg11": 69.020, "vgg13": 69.928, "vgg16": 71.592, "vgg19": 72.376,
+        "vgg11_bn": 70.370, "vgg13_bn": 71.586, "vgg16_bn": 73.360, "vgg19_bn": 74.218,
     }),
     _Recipe("tv2_in1k", *_TV2, "torchvision IMAGENET1K_V2", {
         "resnet50": 80.858, "resnet101": 81.886, "resnet152": 82.284, "resnext50_32x4d": 81.198,

@@ -1,55 +1,81 @@
-"""The registered models, as a table of data."""
+"""The registered networks, by name; those of users are added with `register`."""
 
 import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 
 from tl_jax.errors import InputError, unknown
-from tl_jax.models.blocks import STEMS
-from tl_jax.models.rematerialisation import REMATS
-from tl_jax.models.resnet import ResNet
+from tl_jax.models import resnet, vgg
+from tl_jax.models.network import Network, check_module
+
+DTYPES = ("float32", "bfloat16")
+
+
+class Architecture(Protocol):
+    """One registered network of a family.
+
+    Attributes:
+        options: what `make` takes besides the number of classes, with the values allowed; () for any.
+        naming: in which its weights are exported, one of `porting.NAMINGS`.
+    """
+
+    @property
+    def options(self) -> Mapping[str, tuple[str, ...]]:
+        """What `make` takes besides the number of classes, with the values allowed; () for any."""
+
+    @property
+    def naming(self) -> str:
+        """The naming in which its weights are exported."""
+
+    def make(self, num_classes: int, **options: Any) -> Network:
+        """Returns the Linen module."""
+
+
+ARCHITECTURES: dict[str, Architecture] = {**resnet.ARCHITECTURES, **vgg.ARCHITECTURES}
 
 
 @dataclasses.dataclass(frozen=True)
-class Architecture:
-    """What tells one registered model from another; see `ResNet` for the fields.
+class _Registered:
+    """A network of a user's."""
 
-    Attributes:
-        stems: the stems that may be asked for, the default first.
+    make: Callable[..., Network]
+    options: Mapping[str, tuple[str, ...]]
+    naming: str = "tl_jax"
+
+
+def register(
+    name: str, make: Callable[..., Network], *, options: Collection[str] = (), replace: bool = False
+) -> None:
+    """Gives a network a name, by which `model.name` of a config and `create_model` know it.
+
+    Its weights are exported under their own leaf names (the naming "tl_jax").
+
+    Args:
+        name: letters, digits, "_", "-" and ".", such as "my_net".
+        make: `make(num_classes, **options) -> Network`, see `models.Network`.
+        options: the fields of `config.model` that `make` takes; those at their defaults are not passed.
+        replace: whether a network of that name, registered before, is replaced, as when a cell of a
+            notebook runs again; built-in ones never are.
+
+    Raises:
+        InputError: if the name is taken or malformed.
+
+    Example:
+        >>> register("resnet10", lambda num_classes: resnet.ResNet((1, 1, 1, 1), "basic", num_classes))
+        >>> create_model("resnet10", 5).boundaries[-2:]
+        ('pool', 'head')
     """
-
-    stage_sizes: tuple[int, ...]
-    block: str
-    width: int = 64
-    groups: int = 1
-    base_width: int = 64
-    shortcut: str = "projection"
-    stems: tuple[str, ...] = STEMS
-
-
-def _cifar(depth: int, shortcut: str) -> Architecture:
-    """Returns the network of He et al. 2015, section 4.2, with depth = 6n + 2 layers."""
-    return Architecture(((depth - 2) // 6,) * 3, "basic", 16, shortcut=shortcut, stems=("cifar",))
-
-
-# Source: torchvision `models/resnet.py`; for *_cifar (option-A shortcuts, no parameters) He et al.
-# 2015, section 4.2, in the form of akamaster/pytorch_resnet_cifar10; *_cifar_b are the same with
-# projections, in the form of chenyaofo/pytorch-cifar-models.
-ARCHITECTURES: dict[str, Architecture] = {
-    "resnet18": Architecture((2, 2, 2, 2), "basic"),
-    "resnet34": Architecture((3, 4, 6, 3), "basic"),
-    "resnet50": Architecture((3, 4, 6, 3), "bottleneck"),
-    "resnet101": Architecture((3, 4, 23, 3), "bottleneck"),
-    "resnet152": Architecture((3, 8, 36, 3), "bottleneck"),
-    "wide_resnet50_2": Architecture((3, 4, 6, 3), "bottleneck", base_width=128),
-    "wide_resnet101_2": Architecture((3, 4, 23, 3), "bottleneck", base_width=128),
-    "resnext50_32x4d": Architecture((3, 4, 6, 3), "bottleneck", groups=32, base_width=4),
-    "resnext101_32x8d": Architecture((3, 4, 23, 3), "bottleneck", groups=32, base_width=8),
-    **{f"resnet{depth}_cifar": _cifar(depth, "pad") for depth in (20, 32, 44, 56, 110)},
-    **{f"resnet{depth}_cifar_b": _cifar(depth, "projection") for depth in (20, 32, 44, 56, 110)},
-}
-
-DTYPES = ("float32", "bfloat16")
+    if not name or not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
+        raise InputError(
+            f"name of a network {name!r}: expected letters, digits, '_', '-' and '.', such as 'my_net'"
+        )
+    known = ARCHITECTURES.get(name)
+    if known is not None and not (replace and isinstance(known, _Registered)):
+        hint = "; replace=True takes its place" if isinstance(known, _Registered) else ""
+        raise InputError(f"a network {name!r} is registered already{hint}; expected another name")
+    ARCHITECTURES[name] = _Registered(make, dict.fromkeys(options, ()))
 
 
 def list_models() -> list[str]:
@@ -57,59 +83,76 @@ def list_models() -> list[str]:
     return list(ARCHITECTURES)
 
 
-def create_model(
-    name: str,
-    num_classes: int,
-    *,
-    stem: str | None = None,
-    dtype=jnp.float32,
-    zero_init_residual: bool = False,
-    remat: str = "",
-) -> ResNet:
-    """Returns the registered model, a Linen module without variables.
+def get_architecture(name: str) -> Architecture:
+    """Returns the registered network called `name`.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if name not in ARCHITECTURES:
+        raise unknown("model", name, ARCHITECTURES)
+    return ARCHITECTURES[name]
+
+
+def is_built_in(name: str) -> bool:
+    """Returns whether a registered network comes with this library."""
+    return not isinstance(get_architecture(name), _Registered)
+
+
+def create_model(name: str, num_classes: int, **options: Any) -> Any:
+    """Returns the registered network, a Linen module without variables.
 
     Args:
         name: one of `list_models()`.
-        num_classes: of the head; 0 for no head, the model then returns pooled features.
-        stem: "imagenet" (7x7 convolution of stride 2 and max-pool) or "cifar" (3x3 convolution of
-            stride 1, for images of about 32 pixels); None for the architecture's own.
-        dtype: float32 or bfloat16, of the computation; variables and logits are float32.
-        zero_init_residual: whether the last BatchNorm of each block starts with scale 0.
-        remat: what the backward pass computes again rather than keeps in memory: "" (nothing), "dots" (all
-            but convolutions and statistics) or "blocks" (all but each block's input).
+        num_classes: of the head; 0 for no head, the network then returns the features before it.
+        **options: those that the network has; one that is None counts as not given.
+
+            - `dtype`: float32 or bfloat16, of the computation; variables and logits are float32.
+            - `dropout`: share of the features that are dropped in training, in [0, 1), before the head or, in
+              VGG's hidden layers, after each of these; the network's own where it is not given.
+            - `remat`: what the backward pass computes again rather than keeps in memory: "" (nothing), "dots"
+              (all but convolutions and statistics) or "blocks" (all but each block's input; VGG: each stage's).
+            - `stem` (ResNet): "imagenet" (7x7 convolution of stride 2 and max-pool) or "cifar" (3x3
+              convolution of stride 1, for images of about 32 pixels); the network's own where not given.
+            - `zero_init_residual` (ResNet): whether the last BatchNorm of each block starts with scale 0.
+            - `classifier` (VGG): "hidden" (two hidden layers before the head) or "pooled" (none, the head on
+              globally pooled features).
 
     Raises:
-        InputError: if one of the arguments is none of the above.
+        InputError: if one of the arguments is none of the above, or the network has no such option.
 
     Example:
         >>> create_model("resnet50", 1000).boundaries
         ('stem', 'stage1', 'stage2', 'stage3', 'stage4', 'pool', 'head')
     """
-    if name not in ARCHITECTURES:
-        raise unknown("model", name, ARCHITECTURES)
-    architecture = ARCHITECTURES[name]
+    architecture = get_architecture(name)
     if num_classes < 0:
         raise InputError(
             f"num_classes is {num_classes}, expected a positive number, or 0 for no head"
         )
-    stem = architecture.stems[0] if stem is None else stem
-    if stem not in architecture.stems:
-        raise unknown(f"stem of {name}", stem, architecture.stems)
+    options = {option: value for option, value in options.items() if value is not None}
+    for option, value in options.items():
+        if option not in architecture.options:
+            known = ", ".join(architecture.options) or "none"
+            raise InputError(f"{option}={value!r}: {name} has no such option; its options: {known}")
+        allowed = architecture.options[option]
+        if allowed and value not in allowed:
+            raise unknown(f"{option} of {name}", value, allowed)
+    if "dtype" in options:
+        options["dtype"] = _dtype(options["dtype"])
+    if not 0 <= options.get("dropout", 0) < 1:
+        raise InputError(f"dropout is {options['dropout']}, expected a number in [0, 1)")
+    model = architecture.make(num_classes, **options)
+    if isinstance(architecture, _Registered):
+        check_module(model)
+    return model
+
+
+def _dtype(dtype: Any) -> jnp.dtype:
     try:
-        dtype_name = jnp.dtype(dtype).name
+        name = jnp.dtype(dtype).name
     except TypeError:
-        dtype_name = str(dtype)
-    if dtype_name not in DTYPES:
-        raise unknown("dtype", dtype_name, DTYPES)
-    if remat not in REMATS:
-        raise unknown("remat", remat, REMATS)
-    fields = dataclasses.asdict(architecture)
-    del fields["stems"]
-    return ResNet(
-        **fields,
-        num_classes=num_classes,
-        stem_kind=stem,
-        dtype=jnp.dtype(dtype_name),
-        zero_init_residual=zero_init_residual,
-        remat=remat,
-    )
+        name = str(dtype)
+    if name not in DTYPES:
+        raise unknown("dtype", name, DTYPES)
+    return jnp.dtype(name)

@@ -1,16 +1,18 @@
-"""The residual network that every registered model is an instance of."""
+"""The ResNet family: the network, and the table of its architectures."""
 
+import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tl_jax.errors import InputError, unknown
 from tl_jax.models.batch_norm import BatchNorm
-from tl_jax.models.blocks import BLOCKS, Stage, Stem
-from tl_jax.models.rematerialisation import kept_apart, rematerialised
+from tl_jax.models.blocks import BLOCKS, STEMS, Stage, Stem
+from tl_jax.models.network import check_input, segment
+from tl_jax.models.rematerialisation import REMATS, kept_apart, rematerialised
 
 
 class ResNet(nn.Module):
@@ -28,6 +30,7 @@ class ResNet(nn.Module):
         base_width: channels of that convolution per group and 64 planes.
         shortcut: "projection" or "pad" (options B and A of He et al. 2015).
         zero_init_residual: whether every block starts as the identity.
+        dropout: share of the pooled features that the head drops in training.
         dtype: dtype of the computation; parameters and statistics are float32.
         frozen_norms: names of BatchNorm modules that `norm_policy` applies to in training.
         norm_policy: see `BatchNorm`.
@@ -46,6 +49,7 @@ class ResNet(nn.Module):
     base_width: int = 64
     shortcut: str = "projection"
     zero_init_residual: bool = False
+    dropout: float = 0.0
     dtype: jnp.dtype = jnp.dtype("float32")
     frozen_norms: frozenset[str] = frozenset()
     norm_policy: str = "frozen"
@@ -67,8 +71,8 @@ class ResNet(nn.Module):
         Args:
             x: normalised images [B, H, W, 3] or the features after boundary `start`; floating
                 point.
-            train: whether BatchNorm uses and records the statistics of the batch; `batch_stats`
-                must then be mutable.
+            train: whether BatchNorm uses and records the statistics of the batch, for which `batch_stats`
+                must be mutable, and whether dropout drops, for which there must be an rng `dropout`.
             start: the boundary whose features `x` is; None for images.
             stop: the boundary to stop after; None for the whole network.
 
@@ -80,8 +84,8 @@ class ResNet(nn.Module):
             InputError: if a boundary is unknown, `start` comes after `stop`, or `x` is not what the
                 part after `start` takes.
         """
-        first, last = self.segment(start, stop)
-        self._check_input(x, start)
+        first, last = segment(self, start, stop)
+        check_input(x, start, self.features(start), spatial=start not in ("pool", "head"))
         norm = functools.partial(
             BatchNorm,
             dtype=self.dtype,
@@ -95,29 +99,14 @@ class ResNet(nn.Module):
             elif part == "pool":
                 x = x.astype(jnp.float32).mean((1, 2))
             elif part == "head":
+                if self.dropout:
+                    x = nn.Dropout(self.dropout)(x, deterministic=not train)
                 x = _head(self.num_classes, x.shape[-1])(x.astype(jnp.float32))
             else:
                 stage = self._stage(int(part.removeprefix("stage")) - 1, norm)
                 with kept_apart(self.remat):
                     x = stage(x, train)
         return x
-
-    def segment(self, start: str | None, stop: str | None) -> tuple[int, int]:
-        """Returns the slice of `boundaries` to run between two boundaries.
-
-        Raises:
-            InputError: if a boundary is unknown, or `start` comes after `stop`.
-        """
-        for boundary in (start, stop):
-            if boundary is not None and boundary not in self.boundaries:
-                raise unknown("boundary", boundary, self.boundaries)
-        first = 0 if start is None else self.boundaries.index(start) + 1
-        last = len(self.boundaries) if stop is None else self.boundaries.index(stop) + 1
-        if first > last:
-            raise InputError(
-                f"start {start!r} comes after stop {stop!r}; order: {', '.join(self.boundaries)}"
-            )
-        return first, last
 
     def features(self, boundary: str | None) -> int:
         """Returns the channels after a boundary; those of an image (3) for None."""
@@ -144,17 +133,6 @@ class ResNet(nn.Module):
         stride = 1 if index == 0 else 2
         return Stage(blocks, self.stage_sizes[index], stride, name=f"stage{index + 1}")
 
-    def _check_input(self, x: jax.Array, start: str | None) -> None:
-        what = "images" if start is None else f"features after {start!r}"
-        axes = ("B",) if start in ("pool", "head") else ("B", "H", "W")
-        channels = self.features(start)
-        if x.ndim != len(axes) + 1 or x.shape[-1] != channels:
-            raise InputError(
-                f"{what} have shape {tuple(x.shape)}, expected [{', '.join(axes)}, {channels}]"
-            )
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise InputError(f"{what} have dtype {x.dtype}, expected floating point (normalised)")
-
 
 def _head(num_classes: int, features: int) -> nn.Dense:
     """Returns the linear classifier, in float32 whatever the dtype of the backbone.
@@ -167,3 +145,68 @@ def _head(num_classes: int, features: int) -> nn.Dense:
         return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
 
     return nn.Dense(num_classes, kernel_init=uniform, bias_init=uniform, name="head")
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetArchitecture:
+    """What tells one registered ResNet from another; see `ResNet` for the fields.
+
+    Attributes:
+        stems: the stems that may be asked for, the default first.
+    """
+
+    stage_sizes: tuple[int, ...]
+    block: str
+    width: int = 64
+    groups: int = 1
+    base_width: int = 64
+    shortcut: str = "projection"
+    stems: tuple[str, ...] = STEMS
+
+    @property
+    def options(self) -> dict[str, tuple[str, ...]]:
+        """What may be asked for besides the number of classes; see `registry.Architecture`."""
+        free = dict.fromkeys(("dropout", "dtype", "zero_init_residual"), ())
+        return {**free, "stem": self.stems, "remat": REMATS}
+
+    @property
+    def naming(self) -> str:
+        """The naming in which its weights are exported; see `porting.NAMINGS`."""
+        return "cifar" if self.shortcut == "pad" else "torchvision"
+
+    def make(self, num_classes: int, *, stem: str | None = None, **options: Any) -> ResNet:
+        """Returns the module.
+
+        Args:
+            num_classes: K.
+            stem: one of `stems`; None for the first.
+            **options: `dropout`, `dtype`, `remat` and `zero_init_residual` of `ResNet`.
+        """
+        fields = dataclasses.asdict(self)
+        del fields["stems"]
+        stem = stem or self.stems[0]
+        return ResNet(**fields, num_classes=num_classes, stem_kind=stem, **options)
+
+
+def _cifar(depth: int, shortcut: str) -> ResNetArchitecture:
+    """Returns the network of He et al. 2015, section 4.2, with depth = 6n + 2 layers."""
+    sizes = ((depth - 2) // 6,) * 3
+    return ResNetArchitecture(sizes, "basic", 16, shortcut=shortcut, stems=("cifar",))
+
+
+# Source: torchvision `models/resnet.py`; for *_cifar (option-A shortcuts, no parameters) He et al.
+# 2015, section 4.2, in the form of akamaster/pytorch_resnet_cifar10; *_cifar_b are the same with
+# projections, in the form of chenyaofo/pytorch-cifar-models.
+ARCHITECTURES: dict[str, ResNetArchitecture] = {
+    "resnet18": ResNetArchitecture((2, 2, 2, 2), "basic"),
+    "resnet34": ResNetArchitecture((3, 4, 6, 3), "basic"),
+    "resnet50": ResNetArchitecture((3, 4, 6, 3), "bottleneck"),
+    "resnet101": ResNetArchitecture((3, 4, 23, 3), "bottleneck"),
+    "resnet152": ResNetArchitecture((3, 8, 36, 3), "bottleneck"),
+    "wide_resnet50_2": ResNetArchitecture((3, 4, 6, 3), "bottleneck", base_width=128),
+    "wide_resnet101_2": ResNetArchitecture((3, 4, 23, 3), "bottleneck", base_width=128),
+    "resnext50_32x4d": ResNetArchitecture((3, 4, 6, 3), "bottleneck", groups=32, base_width=4),
+    "resnext101_32x8d": ResNetArchitecture((3, 4, 23, 3), "bottleneck", groups=32, base_width=8),
+    **{f"resnet{depth}_cifar": _cifar(depth, "pad") for depth in (20, 32, 44, 56, 110)},
+    **{f"resnet{depth}_cifar_b": _cifar(depth, "projection") for depth in (20, 32, 44, 56, 110)},
+}

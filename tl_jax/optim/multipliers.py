@@ -10,7 +10,11 @@ from tl_jax.optim._checks import Problems, is_number
 
 
 def lr_multipliers(
-    params: trees.Tree, patterns: Sequence[str] = (), layerwise_decay: float = 1.0
+    params: trees.Tree,
+    patterns: Sequence[str] = (),
+    layerwise_decay: float = 1.0,
+    *,
+    boundaries: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Returns the tree of floats by which each leaf's learning rate is multiplied.
 
@@ -19,8 +23,9 @@ def lr_multipliers(
         patterns: strings such as `stage[12]/.*=0.1`: a regular expression matched in full against
             leaf names, and a positive number after the last `=`. In order, the first match of a
             leaf wins; a leaf without a match gets 1.
-        layerwise_decay: within (0, 1]. The head keeps 1, the last stage gets it once, the stage
-            before twice, and so on down to the stem; multiplied with the number from `patterns`.
+        layerwise_decay: within (0, 1]. The head keeps 1, the group before it gets it once, the one before
+            that twice, and so on down to the input; multiplied with the number from `patterns`.
+        boundaries: of the network, from input to head; needed where `layerwise_decay` is not 1.
 
     Raises:
         InputError: listing every pattern that is malformed, matches nothing, or comes too late to
@@ -37,10 +42,14 @@ def lr_multipliers(
         "a number in (0, 1]",
     )
     problems.raise_any()
-    order = freezing.groups(params)
     names = list(trees.flatten(params))
-    depths = {group: len(order) - 1 - index for index, group in enumerate(order)}
     numbers = _numbers(patterns, names)
+    if layerwise_decay == 1:
+        return trees.unflatten(numbers)
+    if boundaries is None:
+        raise InputError("layerwise_decay needs the boundaries of the network, in order")
+    order = freezing.groups(params, boundaries)
+    depths = {group: len(order) - 1 - index for index, group in enumerate(order)}
     return trees.unflatten(
         {name: numbers[name] * layerwise_decay ** depths[name.split("/", 1)[0]] for name in names}
     )

@@ -10,10 +10,11 @@ from tl_jax.porting.classes import (
 from tl_jax.porting.export import export_state_dict, save_state_dict
 from tl_jax.porting.hub import fetch
 from tl_jax.porting.load import check_source, load_pretrained
-from tl_jax.porting.naming import NAMINGS, get_naming, name_map, recognise
+from tl_jax.porting.naming import name_map
 from tl_jax.porting.port import HEAD_CHOICES, port_state_dict
 from tl_jax.porting.reading import SourceFile, read_source
 from tl_jax.porting.report import PortReport
+from tl_jax.porting.schemes import NAMINGS, get_naming, recognise
 
 __all__ = [
     "HEAD_CHOICES",

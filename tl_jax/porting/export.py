@@ -9,7 +9,8 @@ import numpy as np
 import safetensors.numpy
 
 from tl_jax import files, trees
-from tl_jax.porting.naming import get_naming, name_map, to_theirs
+from tl_jax.porting.naming import name_map, to_theirs
+from tl_jax.porting.schemes import get_naming
 
 
 def export_state_dict(
@@ -19,8 +20,8 @@ def export_state_dict(
 
     Args:
         variables: {"params": ..., "batch_stats": ...}.
-        naming: "torchvision" (also "timm"), "huggingface", "huggingface_backbone", "cifar" or
-            "tl_jax" (our own leaf names and layout).
+        naming: "torchvision", "timm", "huggingface", "huggingface_backbone" (ResNets), "cifar" (ResNets) or
+            "tl_jax" (our own leaf names and layout, of any network).
 
     The PyTorch namings also get the `num_batches_tracked` counters, 0, which `load_state_dict` with
     `strict=True` expects; they have no effect with PyTorch's default momentum.
@@ -33,8 +34,8 @@ def export_state_dict(
     Raises:
         InputError: if the naming is unknown, or has no rule for some leaf.
     """
-    scheme = get_naming(naming)
     leaves = trees.flatten(variables)
+    scheme = get_naming(naming, leaves)
     state_dict: dict[str, np.ndarray] = {}
     for name, entry in name_map(scheme, leaves).items():
         state_dict[entry.source] = to_theirs(np.asarray(leaves[name], np.float32), entry.layout)

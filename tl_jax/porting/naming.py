@@ -1,27 +1,30 @@
 """Foreign naming schemes as data: which source tensor fills which leaf, and in which layout.
 
 A naming is a table of rules over module names, not code per architecture; applied to the leaf names
-of a model it gives the name map of that model.
-
-Source: `torchvision/models/resnet.py` (timm's `timm/models/resnet.py` uses the same names);
-`transformers/models/resnet/modeling_resnet.py`; for CIFAR https://github.com/akamaster/
-pytorch_resnet_cifar10 `resnet.py` (option A, head `linear`) and https://github.com/kuangliu/
-pytorch-cifar `models/resnet.py` (projections called `shortcut`, head `linear`).
+of a model it gives the name map of that model. Each family of networks has its tables in a file of its own;
+`schemes.py` lists them.
 """
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from tl_jax.errors import InputError, unknown
+from tl_jax.errors import InputError
 
 # How a source tensor's axes are permuted to give ours.
 LAYOUTS: dict[str, tuple[int, ...]] = {
     "none": (),
     "OIHW->HWIO": (2, 3, 1, 0),
     "transpose": (1, 0),
+}
+# Dense kernels over a flattened map: theirs in the order I, H, W, ours H, W, I. Layout -> side of the map, and
+# whether theirs is flat [O, I * side * side] rather than the kernel of a convolution [O, I, side, side].
+FLATTENED: dict[str, tuple[int, bool]] = {
+    "O(I77)->(77I)O": (7, True),
+    "OI77->(77I)O": (7, False),
+    "OI11->IO": (1, False),
 }
 
 # Leaf of a module -> (last part of the source name, layout).
@@ -35,7 +38,9 @@ NORM: Leaves = {
     "var": ("running_var", "none"),
 }
 
-_BLOCK = r"stage(?P<stage>\d+)/block(?P<block>\d+)"
+COUNTERS = {
+    r"(.*\.)?num_batches_tracked": "PyTorch's counter of batches, unused with a fixed momentum"
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Rule:
     """Names the source module for every module whose name matches `module` in full.
 
     In `source`, `{stage}`, `{block}`, `{conv}` are the numbers in our module's name; `{stage0}` and
-    `{conv0}` are one less, for schemes that count from 0.
+    `{conv0}` are one less, for schemes that count from 0; `{position}` is what `Naming.positions` says.
     """
 
     module: str
@@ -53,15 +58,33 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-    """One scheme: `marker` matches in full a source name that only this scheme has.
+    """One scheme for one family of networks.
 
-    `waived` patterns name source tensors without counterpart here, each with the reason.
+    Attributes:
+        name: "torchvision" and the like; families may have a scheme of the same name each.
+        network: the family, for messages.
+        marker: matches in full a source name that only this scheme has.
+        rules: the first that matches a module names its source.
+        waived: patterns of source tensors without counterpart here, each with the reason.
+        waived_without: {group of params: (pattern, reason)}, for source tensors without counterpart in models
+            that lack the group.
+        positions: from all module names of a model to the number that `{position}` stands for, in schemes that
+            number layers across stages.
     """
 
     name: str
+    network: str
     marker: str
     rules: tuple[Rule, ...]
     waived: Mapping[str, str]
+    waived_without: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    positions: Callable[[Iterable[str]], Mapping[str, int]] | None = None
+
+    def names_all(self, leaf_names: Iterable[str]) -> bool:
+        """Returns whether there is a rule for every leaf."""
+        leaf_names = list(leaf_names)
+        positions = _positions(self, leaf_names)
+        return all(_entry(self, name, positions) is not None for name in leaf_names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,130 +95,43 @@ class Entry:
     layout: str
 
 
-def _rules(stem, norm, conv, conv_norm, projection, projection_norm, head) -> tuple[Rule, ...]:
-    return (
-        Rule(r"stem/conv", stem, CONV),
-        Rule(r"stem/bn", norm, NORM),
-        Rule(_BLOCK + r"/conv(?P<conv>\d+)", conv, CONV),
-        Rule(_BLOCK + r"/bn(?P<conv>\d+)", conv_norm, NORM),
-        Rule(_BLOCK + r"/downsample/conv", projection, CONV),
-        Rule(_BLOCK + r"/downsample/bn", projection_norm, NORM),
-        Rule(r"head", head, DENSE),
-    )
-
-
-def _layer_rules(projection: str, head: str) -> tuple[Rule, ...]:
-    block = "layer{stage}.{block}."
-    return _rules(
-        "conv1",
-        "bn1",
-        block + "conv{conv}",
-        block + "bn{conv}",
-        block + projection + ".0",
-        block + projection + ".1",
-        head,
-    )
-
-
-def _huggingface_rules(prefix: str) -> tuple[Rule, ...]:
-    block = prefix + "encoder.stages.{stage0}.layers.{block}."
-    return _rules(
-        prefix + "embedder.embedder.convolution",
-        prefix + "embedder.embedder.normalization",
-        block + "layer.{conv0}.convolution",
-        block + "layer.{conv0}.normalization",
-        block + "shortcut.convolution",
-        block + "shortcut.normalization",
-        "classifier.1",
-    )
-
-
-_COUNTERS = {
-    r"(.*\.)?num_batches_tracked": "PyTorch's counter of batches, unused with a fixed momentum"
-}
-
-# Looked at in this order: the first whose marker occurs is the naming. `conv1.weight` is last,
-# since the CIFAR scheme has it too.
-NAMINGS: tuple[Naming, ...] = (
-    Naming("tl_jax", r"params/stem/conv/kernel", (), {}),
-    Naming(
-        "huggingface",
-        r"resnet\.embedder\.embedder\.convolution\.weight",
-        _huggingface_rules("resnet."),
-        _COUNTERS,
-    ),
-    Naming(
-        "huggingface_backbone",
-        r"embedder\.embedder\.convolution\.weight",
-        _huggingface_rules(""),
-        _COUNTERS,
-    ),
-    Naming(
-        "cifar",
-        r"linear\.weight|layer\d+\.\d+\.shortcut\.0\.weight",
-        _layer_rules("shortcut", "linear"),
-        _COUNTERS,
-    ),
-    Naming("torchvision", r"conv1\.weight", _layer_rules("downsample", "fc"), _COUNTERS),
-)
-
-# Names of the same scheme under which users look for it.
-ALIASES = {"timm": "torchvision", "transformers": "huggingface"}
-
-
-def get_naming(name: str) -> Naming:
-    """Returns the naming called `name`, or that of which it is an alias.
-
-    Raises:
-        InputError: if there is none.
-    """
-    by_name = {naming.name: naming for naming in NAMINGS}
-    if ALIASES.get(name, name) not in by_name:
-        raise unknown("naming", name, [*by_name, *ALIASES])
-    return by_name[ALIASES.get(name, name)]
-
-
-def recognise(source_names: Iterable[str]) -> Naming:
-    """Returns the naming whose marker is among the source names.
-
-    Raises:
-        InputError: if no marker is; the message shows the first names and the known markers.
-    """
-    source_names = list(source_names)
-    for naming in NAMINGS:
-        if any(re.fullmatch(naming.marker, name) for name in source_names):
-            return naming
-    shown = ", ".join(repr(name) for name in sorted(source_names)[:5]) or "none"
-    known = "; ".join(f"{naming.name} (has {naming.marker})" for naming in NAMINGS)
-    raise InputError(
-        f"the naming of the {len(source_names)} source tensors is not recognised; "
-        f"they are named like {shown}; known namings: {known}"
-    )
-
-
 def name_map(naming: Naming, leaf_names: Iterable[str]) -> dict[str, Entry]:
     """Returns {leaf name: where it comes from} for leaves named `params/...` and `batch_stats/...`.
 
     Raises:
-        InputError: if the naming has no rule for some leaf; all such leaves are listed.
+        InputError: if the naming has no rule for some leaf; such leaves are listed.
     """
-    entries = {name: _entry(naming, name) for name in leaf_names}
+    leaf_names = list(leaf_names)
+    positions = _positions(naming, leaf_names)
+    entries = {name: _entry(naming, name, positions) for name in leaf_names}
     unnamed = sorted(name for name, entry in entries.items() if entry is None)
     if unnamed:
-        raise InputError(f"naming {naming.name!r} has no rule for: {', '.join(unnamed)}")
+        raise InputError(
+            f"naming {naming.name!r} of {naming.network} has no rule for: {', '.join(unnamed[:12])}"
+            + (f" and {len(unnamed) - 12} more" if unnamed[12:] else "")
+        )
     return {name: entry for name, entry in entries.items() if entry is not None}
 
 
-def _entry(naming: Naming, leaf_name: str) -> Entry | None:
+def _positions(naming: Naming, leaf_names: Iterable[str]) -> Mapping[str, int]:
+    return {} if naming.positions is None else naming.positions(map(_module, leaf_names))
+
+
+def _module(leaf_name: str) -> str:
+    """Returns the module of a leaf: "stage1/conv1" of "params/stage1/conv1/kernel"."""
+    return leaf_name.partition("/")[2].rpartition("/")[0]
+
+
+def _entry(naming: Naming, leaf_name: str, positions: Mapping[str, int]) -> Entry | None:
     if naming.name == "tl_jax":
         return Entry(leaf_name, "none")
-    _, path = leaf_name.split("/", 1)
-    module, _, leaf = path.rpartition("/")
+    module, leaf = _module(leaf_name), leaf_name.rpartition("/")[2]
     for rule in naming.rules:
         found = re.fullmatch(rule.module, module)
         if found and leaf in rule.leaves:
             last, layout = rule.leaves[leaf]
-            return Entry(f"{_fill(rule.source, found.groupdict())}.{last}", layout)
+            numbers = found.groupdict() | {"position": str(positions.get(module, 0))}
+            return Entry(f"{_fill(rule.source, numbers)}.{last}", layout)
     return None
 
 
@@ -205,12 +141,28 @@ def _fill(template: str, numbers: Mapping[str, str]) -> str:
 
 
 def to_ours(array: np.ndarray, layout: str) -> np.ndarray:
-    """Returns a source array in our layout; an array of another rank is returned as it is."""
+    """Returns a source array in our layout; an array of another rank or map is returned as it is."""
+    if layout in FLATTENED:
+        return _flattened_to_ours(array, *FLATTENED[layout])
     axes = LAYOUTS[layout]
     return array.transpose(axes) if axes and array.ndim == len(axes) else array
 
 
 def to_theirs(array: np.ndarray, layout: str) -> np.ndarray:
     """Returns one of our arrays in the source's layout, contiguous; undoes `to_ours`."""
+    if layout in FLATTENED:
+        side, flat = FLATTENED[layout]
+        maps = array.reshape(side, side, -1, array.shape[-1]).transpose(3, 2, 0, 1)
+        return np.ascontiguousarray(maps.reshape(len(maps), -1) if flat else maps)
     axes = LAYOUTS[layout]
     return np.ascontiguousarray(array.transpose(np.argsort(axes)) if axes else array)
+
+
+def _flattened_to_ours(array: np.ndarray, side: int, flat: bool) -> np.ndarray:
+    """Returns [H * W * I, O] of [O, I * H * W] (flat) or [O, I, H, W]."""
+    if flat and (array.ndim != 2 or array.shape[1] % side**2):
+        return array
+    if not flat and array.shape[2:] != (side, side):
+        return array
+    maps = array.reshape(len(array), -1, side, side)
+    return maps.transpose(2, 3, 1, 0).reshape(-1, len(array))

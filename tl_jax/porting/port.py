@@ -10,8 +10,9 @@ import numpy as np
 
 from tl_jax import trees
 from tl_jax.errors import InputError, unknown
-from tl_jax.porting.naming import Entry, Naming, get_naming, name_map, recognise, to_ours
+from tl_jax.porting.naming import Entry, Naming, name_map, to_ours
 from tl_jax.porting.report import PortReport, Row
+from tl_jax.porting.schemes import get_naming, recognise
 
 HEAD_CHOICES = ("keep", "reset")
 RESET_RULE = "head=reset: the head starts fresh"
@@ -47,8 +48,8 @@ def port_state_dict(
     """
     if head not in HEAD_CHOICES:
         raise unknown("treatment of the head", head, HEAD_CHOICES)
-    scheme = get_naming(naming) if naming else recognise(state_dict)
     leaves = trees.flatten(variables)
+    scheme = get_naming(naming, leaves) if naming else recognise(state_dict)
     entries = name_map(scheme, leaves)
     problems: list[str] = []
     rows: list[Row] = []
@@ -88,7 +89,9 @@ def port_state_dict(
             f"{len(leaves)} leaves; {len(problems)} differ:"
         )
         raise InputError("\n".join([first, *sorted(problems)]))
-    return trees.unflatten(ported), PortReport(naming=scheme.name, head=head, entries=tuple(rows))
+    # A collection without leaves has none to be ported.
+    filled = {collection: {} for collection in variables} | trees.unflatten(ported)
+    return filled, PortReport(naming=scheme.name, head=head, entries=tuple(rows))
 
 
 def _misfit(name: str, leaf: Any, entry: Entry, array: np.ndarray) -> str | None:
@@ -117,10 +120,15 @@ def _waiver(scheme: Naming, source: str, head: str, leaves: Mapping[str, Any]) -
     for pattern, reason in scheme.waived.items():
         if re.fullmatch(pattern, source):
             return reason
-    head_sources = {
-        entry.source for entry in name_map(scheme, [f"{_HEAD}kernel", f"{_HEAD}bias"]).values()
-    }
-    if source in head_sources and f"{_HEAD}kernel" not in leaves:
+    for group, (pattern, reason) in scheme.waived_without.items():
+        if re.fullmatch(pattern, source) and not any(
+            n.startswith(f"params/{group}/") for n in leaves
+        ):
+            return reason
+    own_head = [name for name in leaves if name.startswith(_HEAD)]
+    head_leaves = own_head or [f"{_HEAD}kernel", f"{_HEAD}bias"]
+    head_sources = {entry.source for entry in name_map(scheme, head_leaves).values()}
+    if source in head_sources and not own_head:
         return HEADLESS_RULE
     if source in head_sources and head == "reset":
         return RESET_RULE

@@ -22,8 +22,9 @@ SUFFIXES = SAFETENSORS_SUFFIXES + TORCH_SUFFIXES
 
 # {"model": ...} is DeiT's, {"net": ...} kuangliu's, the others are those of PyTorch's tutorials.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
-# `module.` is DataParallel's, `backbone.` and `model.` name the network inside a larger module.
-PREFIXES = ("module.", "backbone.", "model.")
+# `module.` is DataParallel's, `timm_model.` that of transformers' wrapper of timm; `backbone.` and `model.` name
+# the network inside a larger module.
+PREFIXES = ("module.", "timm_model.", "backbone.", "model.")
 
 
 @dataclasses.dataclass(frozen=True)

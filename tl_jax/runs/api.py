@@ -29,6 +29,7 @@ def finetune(
     workdir: str | os.PathLike[str],
     *,
     data: Data | None = None,
+    model: Any | None = None,
     class_names: tuple[str, ...] = (),
     objective: Any = None,
     optimizer: Any = None,
@@ -48,6 +49,9 @@ def finetune(
         data: (images, labels), of which a fifth becomes the test split; {"train": (images, labels), "test":
             ...}, optionally with "validation"; a data set's name; or a `data.Source`. None: as
             `config.data.name` says. Images are uint8 [N, H, W, 3], labels integers [N].
+        model: a network of your own, see `models.Network`: a Linen module, or a function from the number of
+            classes to one. `config.model.name` becomes `own:` and the name of its class; it must be given again
+            to resume, and its fields are not compared with those of before. None: as `config.model` says.
         class_names: of arrays; none: the numbers up to the highest label.
         objective: the main loss in place of cross-entropy: a function of `objectives.Outputs` that returns (scalar,
             metrics), or an `objectives.Own`; `config.objective` adds its terms.
@@ -61,7 +65,7 @@ def finetune(
         progress: whether what a command prints is printed.
 
     Raises:
-        InputError: before anything is compiled, if config, workdir, data or weights do not fit.
+        InputError: before anything is compiled, if config, workdir, data, network or weights do not fit.
         loops.Stopped: when interrupted, with a checkpoint saved.
         loops.NonFiniteLoss: naming step, batch and last good checkpoint.
 
@@ -72,23 +76,19 @@ def finetune(
     """
     config = config.copy_and_resolve_references()
     source = _open(config, data, class_names)
+    own_operations = augmentation.take(config, "operations", operations)
+    own_mixings = augmentation.take(config, "mixing", mixing)
+    parts = Parts(source, model, objective, optimizer, own_operations, own_mixings)
+    if model is not None:
+        config.model.name = parts.model_name
     if objective is not None:
         config.objective.name = own_name(objective)
     if optimizer is not None:
         config.optim.name = own_name(optimizer)
-    own_operations = augmentation.take(config, "operations", operations)
-    own_mixings = augmentation.take(config, "mixing", mixing)
-    parts = Parts(
-        source,
-        objective=objective,
-        optimizer=optimizer,
-        operations=own_operations,
-        mixings=own_mixings,
-    )
     path = pathlib.Path(workdir).expanduser()
     with console.verbosity("normal" if progress else "silent"), _Interrupts() as stop_requested:
         training.run(config, path, stop_requested, parts, callbacks)
-    return load_run(path)
+    return load_run(path, model=model)
 
 
 def evaluate(
@@ -96,6 +96,7 @@ def evaluate(
     workdir: str | os.PathLike[str],
     *,
     data: Data | None = None,
+    model: Any | None = None,
     class_names: tuple[str, ...] = (),
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -105,6 +106,7 @@ def evaluate(
         run: the run, or its folder.
         workdir: the folder of the evaluation.
         data: as of `finetune`; one pair of arrays is the test split. None: the data of the run.
+        model: the network, where the run is a folder and was given one.
         class_names: of arrays.
         progress: whether what a command prints is printed.
 
@@ -112,6 +114,8 @@ def evaluate(
         InputError: if the data do not fit the network's classes.
     """
     folder = run.workdir if isinstance(run, Run) else pathlib.Path(run).expanduser()
+    if model is None and isinstance(run, Run):
+        model = run.parts.model
     if isinstance(data, tuple):
         data = {"test": data}
     names = class_names or tuple(load_run(folder).class_names)
@@ -120,7 +124,7 @@ def evaluate(
     changes = [f"data.name={name}", "data.test_split=test"] if name else []
     with console.verbosity("normal" if progress else "silent"):
         return evaluation.evaluate_run(
-            folder, None, pathlib.Path(workdir).expanduser(), changes, source
+            folder, None, pathlib.Path(workdir).expanduser(), changes, Parts(source, model)
         )
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tl_jax import models
 from tl_jax.data import InMemorySplit, stream
 from tl_jax.features import ActivationSplit
 from tl_jax.models import cpu
@@ -101,7 +102,7 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
         views=order.views,
         one_by_one=cpu.slow_in_loops(
             setup.optimisation.frozen_mask,
-            grouped=setup.model.groups > 1,
+            grouped=models.own_convolutions(setup.model),
             platform=_platform(setup),
         ),
     )

@@ -19,8 +19,10 @@ from tl_jax.config import check_field, completed, set_field
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
 from tl_jax.runs import overlap, results, weights
+from tl_jax.runs.network import make_model
+from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.run_folder import RunFolder
-from tl_jax.runs.setup import check_config, make_model
+from tl_jax.runs.setup import check_config
 from tl_jax.runs.skeleton import in_folder
 from tl_jax.runs.splits import make_test_split
 from tl_jax.training.evaluator import Evaluator
@@ -34,7 +36,7 @@ def evaluate_run(
     which: str | None,
     workdir: pathlib.Path,
     changes: Sequence[str] = (),
-    source: data.Source | None = None,
+    parts: Parts = NOTHING_GIVEN,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of a run, preprocessed as the run did.
 
@@ -44,7 +46,7 @@ def evaluate_run(
             out a validation split to choose by, else the latest.
         workdir: the folder of this evaluation.
         changes: assignments to fields of the run's config, such as `data.name=folder:photos`.
-        source: of the data; None: what `data.name` says.
+        parts: objects that are given instead of by name.
 
     Raises:
         InputError: if `run` is no run folder or holds no checkpoint that verifies, a change is not to the
@@ -75,14 +77,15 @@ def evaluate_run(
         # Checkpoints hold what was averaged; the weights that the run reports on are in its export.
         exported = completed(fields)
         exported.init.weights, exported.init.head = str(run), "keep"
-        model = make_model(exported, len(names))
-        variables, step = weights.make_initial(exported, model, names).variables, averaged
+        model = make_model(exported, len(names), parts)
+        size = preprocessing["image_size"]
+        variables, step = weights.make_initial(exported, model, names, size).variables, averaged
         which = "averaged"
     initial = weights.Initial(variables, preprocessing, None)
     # The step, too: the run may have been resumed since its last evaluation.
     record = {"checkpoint": str(run), "which": which, "step": step}
     selection = f"the {which} checkpoint of {run}"
-    return _evaluate(config, initial, workdir, selection, record, names, source, run)
+    return _evaluate(config, initial, workdir, selection, record, names, parts, run)
 
 
 def _averaged(run: pathlib.Path) -> int | None:
@@ -133,7 +136,7 @@ def _evaluate(
     selection: str,
     record: dict[str, Any],
     class_names: Sequence[str],
-    source: data.Source | None = None,
+    parts: Parts = NOTHING_GIVEN,
     run: pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint, or the weights of the config where `initial` is None.
@@ -145,17 +148,18 @@ def _evaluate(
         selection: which weights these are, in words.
         record: what `config.json` is to say besides the config.
         class_names: of the checkpoint's head; empty where they are unknown.
-        source: of the data; None: what `data.name` says.
+        parts: objects that are given instead of by name.
         run: whose checkpoint it is; None where `initial` is.
     """
 
     def prepared() -> _Prepared:
-        check_config(config)
-        splits = make_test_split(config, source)
+        check_config(config, parts)
+        splits = make_test_split(config, parts.source)
         split = splits["test"]
-        model = make_model(config, len(split.class_names))
+        model = make_model(config, len(split.class_names), parts)
         if initial is None:
-            start = weights.make_initial(config, model, split.class_names)
+            size = weights.input_size(config, split.image_shape)
+            start = weights.make_initial(config, model, split.class_names, size)
         else:
             start = _with_classes(initial, class_names, split.class_names, selection)
         spec, deviations = weights.make_preprocessing(config, start, split.image_shape)

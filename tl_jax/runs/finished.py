@@ -19,6 +19,7 @@ from tl_jax.data import Split, folder, listing
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
 from tl_jax.runs import results, weights
+from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.setup import make_model
 from tl_jax.training.evaluator import Evaluator
 
@@ -33,6 +34,7 @@ class Run:
         result: `result.json`: `splits`, `selection`, `wall_seconds` and more.
         class_names: K of them, in the order of the network's outputs.
         preprocessing: of the pixels, as the network was trained with.
+        parts: objects that the run was given instead of by name.
     """
 
     workdir: pathlib.Path
@@ -40,18 +42,20 @@ class Run:
     result: dict[str, Any]
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
+    parts: Parts = NOTHING_GIVEN
 
     @functools.cached_property
     def model(self) -> Any:
         """The Linen module."""
-        return make_model(self.config, len(self.class_names))
+        return make_model(self.config, len(self.class_names), self.parts)
 
     @functools.cached_property
     def variables(self) -> dict[str, Any]:
         """{"params", "batch_stats"} that the result is about, nested dicts of float32 arrays."""
         config = self.config.copy_and_resolve_references()
         config.init.weights, config.init.head = str(self.workdir), "keep"
-        return weights.make_initial(config, self.model, self.class_names).variables
+        size = self.preprocessing.image_size
+        return weights.make_initial(config, self.model, self.class_names, size).variables
 
     def predict(self, images: np.ndarray | Sequence[str | os.PathLike[str]]) -> np.ndarray:
         """Returns the probabilities of the classes, float32 [N, K], in batches that fit the device.
@@ -101,11 +105,16 @@ class Run:
         return sharding.replicate(self._mesh, self.variables)
 
 
-def load_run(workdir: str | os.PathLike[str]) -> Run:
+def load_run(workdir: str | os.PathLike[str], *, model: Any | None = None) -> Run:
     """Returns a finished run from its folder; weights are read when first used.
 
+    Args:
+        workdir: the folder.
+        model: the network, where the run was given one; see `tl_jax.finetune`. Its result can be read without.
+
     Raises:
-        InputError: if there is no such folder, or it holds no finished run.
+        InputError: if there is no such folder, or it holds no finished run, or a network is given that the
+            run was not made with.
     """
     path = pathlib.Path(workdir).expanduser()
     names = ("config.json", "preprocessing.json", "result.json", weights.EXPORTED)
@@ -116,12 +125,18 @@ def load_run(workdir: str | os.PathLike[str]) -> Run:
             "evaluation has no weights: give the run that was evaluated)"
         )
     config, preprocessing, result = (json.loads((path / name).read_text()) for name in names[:3])
+    parts, config = Parts(model=model), completed(config)
+    if model is not None and parts.model_name != config.model.name:
+        raise InputError(
+            f"model={parts.model_name}: {path} was made with model.name={config.model.name}"
+        )
     return Run(
         path,
-        completed(config),
+        config,
         result,
         tuple(results.class_names_of(path)),
         weights.read_preprocessing(preprocessing),
+        parts,
     )
 
 

@@ -77,7 +77,8 @@ def start(setup: Setup, grid: Grid, seed: int) -> tuple[TrainState, dict[str, An
     config = copy.deepcopy(setup.config)
     config.seed = seed
     class_names = setup.splits["train"].class_names
-    variables = weights.make_initial(config, setup.model, class_names).variables
+    size = setup.preprocessing.image_size
+    variables = weights.make_initial(config, setup.model, class_names, size).variables
     params = suffix(setup, variables["params"])
     scalars = {name: jnp.float32(grid.values[name][0]) for name in grid.swept}
     state = TrainState(
@@ -95,7 +96,7 @@ def start(setup: Setup, grid: Grid, seed: int) -> tuple[TrainState, dict[str, An
 
 def suffix(setup: Setup, tree: dict[str, Any]) -> dict[str, Any]:
     """Returns the part of a tree like params that comes after the boundary."""
-    groups = setup.model.boundaries[setup.model.segment(setup.boundary, None)[0] :]
+    groups = setup.model.boundaries[models.segment(setup.model, setup.boundary, None)[0] :]
     return {group: tree[group] for group in groups if group in tree}
 
 

@@ -17,7 +17,8 @@ from tl_jax.errors import InputError, unknown
 from tl_jax.models.taps import LOGITS
 from tl_jax.objectives import Reference
 from tl_jax.runs import weights
-from tl_jax.runs.parts import OWN
+from tl_jax.runs.network import make_model
+from tl_jax.runs.parts import is_own, must_be_given
 from tl_jax.training.steps import Passes
 
 
@@ -79,11 +80,8 @@ def check_objective(config: ml_collections.ConfigDict, given: Any = None) -> Non
     """
     section = config.objective
     problems = []
-    if section.name.startswith(OWN) and given is None:
-        problems.append(
-            f"objective.name={section.name}: the object is not in the config; give it again "
-            "(tl_jax.finetune(objective=...)), or register it (tl_jax.objectives.register)"
-        )
+    if is_own(section.name) and given is None:
+        raise must_be_given("objective.name", section.name, "objective")
     if section.name != objectives.CROSS_ENTROPY and section.label_smoothing:
         problems.append(
             f"objective.label_smoothing={section.label_smoothing} is of cross_entropy and would have no effect "
@@ -124,7 +122,7 @@ def make_objective(
     section = config.objective
     smoothing = strengths.get("label_smoothing", section.label_smoothing)
     l2_sp = strengths.get("l2_sp", section.l2_sp)
-    main = given if section.name.startswith(OWN) else objectives.registered(section.name)
+    main = given if is_own(section.name) else objectives.registered(section.name)
     if section.name == objectives.CROSS_ENTROPY:
         main = objectives.CrossEntropy(smoothing)
     assert main is not None  # `check_objective` and the field's choices
@@ -194,8 +192,6 @@ def make_minimised(
 def _read_teacher(
     config: ml_collections.ConfigDict, spec: Preprocessing, class_names: Sequence[str]
 ) -> Teacher:
-    from tl_jax.runs.setup import make_model  # setup imports this file
-
     folder = pathlib.Path(config.objective.teacher).expanduser()
     names = ("config.json", "preprocessing.json", "result.json", weights.EXPORTED)
     missing = [name for name in names if not (folder / name).is_file()]
@@ -214,7 +210,7 @@ def _read_teacher(
         )
     model = make_model(theirs, len(class_names))
     try:
-        variables = weights.make_initial(theirs, model, class_names).variables
+        variables = weights.make_initial(theirs, model, class_names, seen.image_size).variables
     except InputError as error:
         raise InputError(f"objective.teacher={folder}: {error}") from error
     return Teacher(variables, models.make_forward(model), tuple(seen.mean), tuple(seen.std))

@@ -10,11 +10,11 @@ import jax
 import ml_collections
 import optax
 
-from tl_jax import freezing, optim
+from tl_jax import freezing, models, optim
 from tl_jax.config import naming_fields
 from tl_jax.errors import InputError
 from tl_jax.runs.lengths import in_steps
-from tl_jax.runs.parts import OWN
+from tl_jax.runs.parts import is_own, must_be_given
 
 # From the run's schedule to any gradient transformation, such as `optax.lion`.
 Optimizer = Callable[[optax.Schedule], optax.GradientTransformation]
@@ -41,6 +41,7 @@ class Optimisation:
 
 def make_optimisation(
     config: ml_collections.ConfigDict,
+    model: models.Network,
     params: dict[str, Any],
     steps: int,
     num_examples: int,
@@ -50,6 +51,7 @@ def make_optimisation(
 
     Args:
         config: of the run.
+        model: the network.
         params: nested dict of arrays.
         steps: updates in the run.
         num_examples: of the training split, which makes steps of epochs.
@@ -59,7 +61,7 @@ def make_optimisation(
         InputError: if a pattern matches nothing or a value is out of range.
     """
     schedule = make_schedule(config, config.optim.learning_rate, steps, num_examples)
-    return make_partition(config, params, schedule, optimizer)
+    return make_partition(config, model, params, schedule, optimizer)
 
 
 def make_schedule(
@@ -144,11 +146,8 @@ def _round_down(value: float) -> str:
 
 def check_optimizer(config: ml_collections.ConfigDict, given: Optimizer | None) -> None:
     """Raises InputError where the config names an own optimizer and none is given."""
-    if config.optim.name.startswith(OWN) and given is None:
-        raise InputError(
-            f"optim.name={config.optim.name}: the object is not in the config; give it again "
-            "(tl_jax.finetune(optimizer=...))"
-        )
+    if is_own(config.optim.name) and given is None:
+        raise must_be_given("optim.name", config.optim.name, "optimizer")
 
 
 def make_tx(
@@ -189,6 +188,7 @@ def make_tx(
 
 def make_partition(
     config: ml_collections.ConfigDict,
+    model: models.Network,
     params: dict[str, Any],
     schedule: optax.Schedule,
     optimizer: Optimizer | None = None,
@@ -197,19 +197,26 @@ def make_partition(
 
     Args:
         config: of the run.
+        model: whose boundaries say the order of its parts.
         params: nested dict of arrays or shapes.
         schedule: step -> learning rate.
         optimizer: takes the place of the rule that `config.optim` describes.
     """
     patterns = tuple(config.freeze.patterns)
     with naming_fields(config, "freeze.strategy", "freeze.patterns"):
-        frozen_mask = freezing.frozen_mask(params, config.freeze.strategy, patterns)
+        frozen_mask = freezing.frozen_mask(
+            params, config.freeze.strategy, patterns, boundaries=model.boundaries
+        )
     rates = tuple(config.optim.lr_multipliers)
     with naming_fields(config, "optim.lr_multipliers", "optim.layerwise_decay"):
-        multipliers = optim.lr_multipliers(params, rates, config.optim.layerwise_decay)
+        multipliers = optim.lr_multipliers(
+            params, rates, config.optim.layerwise_decay, boundaries=model.boundaries
+        )
     if optimizer is None:
         tx = make_tx(config, params, schedule, multipliers, frozen_mask)
     else:
         tx = optim.only_trainable(optimizer(schedule), frozen_mask)
     norms = freezing.frozen_norms(params, frozen_mask)
+    if norms:
+        norms &= frozenset(models.norm_names(model))
     return Optimisation(frozen_mask, norms, multipliers, schedule, tx)

@@ -11,11 +11,12 @@ import jax
 import ml_collections
 import numpy as np
 
-from tl_jax import console, files, porting, reporting
+from tl_jax import console, files, models, porting, reporting
 from tl_jax.data import Split
 from tl_jax.errors import InputError
 from tl_jax.reporting import intervals
 from tl_jax.runs import weights
+from tl_jax.runs.parts import is_own
 from tl_jax.runs.run_folder import Identity, RunFolder, environment_facts
 from tl_jax.runs.setup import Setup
 
@@ -159,9 +160,10 @@ def save_weights(folder: RunFolder, setup: Setup, variables: dict[str, Any]) -> 
     Its metadata says what the network is and what its input must look like.
     """
     config = setup.config
-    naming = "cifar" if config.model.name.endswith("_cifar") else "torchvision"
+    name = config.model.name
+    naming = "tl_jax" if is_own(name) else models.get_architecture(name).naming
     description = {
-        "model": config.model.name,
+        "model": name,
         "stem": config.model.stem,
         "class_names": list(setup.splits["train"].class_names),
         "preprocessing": weights.describe_preprocessing(setup.preprocessing),

@@ -19,6 +19,7 @@ from tl_jax.parallel import sharding
 from tl_jax.runs import augmentation, weights
 from tl_jax.runs.averages import make_averaging
 from tl_jax.runs.lengths import check_length, make_intervals, total_steps
+from tl_jax.runs.network import check_network, make_model
 from tl_jax.runs.objective import (
     Minimised,
     check_objective,
@@ -161,10 +162,13 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
     """
     check_fields(config)
     check_optimizer(config, parts.optimizer)
-    with naming_fields(config, "model.stem"):
-        model = make_model(config, 1)
+    model = make_model(config, 1, parts)
     weights.find(config)
-    shapes = jax.eval_shape(lambda: models.init_variables(model, jax.random.key(0)))["params"]
+    # The names alone matter here; the size of the data's images is not known yet.
+    side = config.data.image_size or 32
+    shapes = jax.eval_shape(
+        lambda: models.init_variables(model, jax.random.key(0), (1, side, side, 3))
+    )["params"]
     for number, phase in enumerate(phase_configs(config)):
         with naming_phase(config, number):
             if phase is not config:
@@ -177,26 +181,13 @@ def _check_phase(
     config: ml_collections.ConfigDict, parts: Parts, model: Any, params: dict[str, Any]
 ) -> None:
     """Looks at what a phase, or a run without phases, says of the network; `params` are shapes."""
-    boundaries = model.boundaries[: model.boundaries.index("pool") + 1]
+    boundaries = models.before_head(model)
     if config.cache.boundary not in ("", "auto", *boundaries):
         raise unknown("cache.boundary", config.cache.boundary, ("auto", *boundaries))
     check_objective(config, parts.objective)
     make_objective(config, model, parts.objective)
     schedule = optim.make_schedule("constant", config.optim.learning_rate, 1)
-    make_partition(config, params, schedule, parts.optimizer)
-
-
-def make_model(config: ml_collections.ConfigDict, num_classes: int):
-    """Returns the model that `config.model` describes."""
-    section = config.model
-    return models.create_model(
-        section.name,
-        num_classes,
-        stem=section.stem or None,
-        dtype=section.dtype,
-        zero_init_residual=section.zero_init_residual,
-        remat=section.remat,
-    )
+    make_partition(config, model, params, schedule, parts.optimizer)
 
 
 def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> Setup:
@@ -255,8 +246,11 @@ def prepare_phases(
         for phase in phases
     ]
     lengths = [total_steps(phase, len(train_split)) for phase in phases]
-    model = make_model(config, len(train_split.class_names))
-    initial = weights.make_initial(config, model, train_split.class_names)
+    num_classes = len(train_split.class_names)
+    model = make_model(config, num_classes, parts)
+    image_size = weights.input_size(config, train_split.image_shape)
+    check_network(config, model, num_classes, image_size)
+    initial = weights.make_initial(config, model, train_split.class_names, image_size)
     # What is seen of the pixels is the same in all phases, but for augmentation.
     spec, deviations = weights.make_preprocessing(config, initial, train_split.image_shape)
     evaluator = Evaluator(
@@ -305,7 +299,9 @@ def _of_phase(
     names = splits["train"].class_names
     params, batch_stats = (initial.variables[name] for name in ("params", "batch_stats"))
     length = intervals.total_steps - intervals.first_step
-    optimisation = make_optimisation(phase, params, length, len(splits["train"]), parts.optimizer)
+    optimisation = make_optimisation(
+        phase, model, params, length, len(splits["train"]), parts.optimizer
+    )
     boundary = _choose_boundary(phase, model, optimisation, spec.image_size)
     minimised = make_minimised(phase, model, spec, names, parts.objective)
     # Refuses what stored activations no longer hold.

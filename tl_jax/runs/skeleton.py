@@ -90,6 +90,7 @@ def introduce(
         setup.config.freeze.batch_norm,
         setup.optimisation.multipliers,
         state.opt_state,
+        boundaries=setup.model.boundaries,
     )
     if setup.initial.port_report is None:
         console.say("weights: random")

@@ -105,8 +105,17 @@ def _description(path: str | pathlib.Path) -> dict[str, Any]:
         return {}
 
 
+def input_size(config: ml_collections.ConfigDict, image_shape: Sequence[int]) -> int:
+    """Returns the side of the network's input in pixels: of the config, of the weights, or as stored."""
+    own = preprocessing_of(config)
+    return config.data.image_size or (own["image_size"] if own else min(image_shape[:2]))
+
+
 def make_initial(
-    config: ml_collections.ConfigDict, model: Any, class_names: Sequence[str]
+    config: ml_collections.ConfigDict,
+    model: models.Network,
+    class_names: Sequence[str],
+    image_size: int,
 ) -> Initial:
     """Returns the variables that training starts from: ported, from a run folder, or random.
 
@@ -114,6 +123,7 @@ def make_initial(
         config: of the run.
         model: its network.
         class_names: of the data. A head that is kept is put in their order, by name.
+        image_size: side of its input in pixels; a user's network may have parameters that depend on it.
 
     Raises:
         InputError: if the weights cannot be found or read, do not fit the network, or their head is to be
@@ -121,8 +131,9 @@ def make_initial(
     """
     key = jax.random.key(config.seed)
     source = find(config)
+    shape = (1, image_size, image_size, 3)
     if not source:
-        return Initial(models.init_variables(model, key), None, None)
+        return Initial(models.init_variables(model, key, shape), None, None)
     order: list[int] | None = None
     deviations: list[str] = []
     if config.init.head == "keep":
@@ -134,7 +145,9 @@ def make_initial(
             "; init.head=reset starts a fresh head, to be trained",
         )
     with naming_fields(config, "model.name", "init.weights", head="init.head"):
-        variables, report = porting.load_pretrained(source, model, head=config.init.head, key=key)
+        variables, report = porting.load_pretrained(
+            source, model, input_shape=shape, head=config.init.head, key=key
+        )
     if order is not None:
         variables = porting.reorder_head(variables, order)
         report = porting.with_matched_head(report)

@@ -1,0 +1,45 @@
+"""The network of a run, from its config or given as an object."""
+
+import ml_collections
+
+from tl_jax import models
+from tl_jax.config import FIELDS, naming_fields
+from tl_jax.errors import InputError
+from tl_jax.runs.parts import NOTHING_GIVEN, Parts, is_own, must_be_given
+
+
+def make_model(
+    config: ml_collections.ConfigDict, num_classes: int, parts: Parts = NOTHING_GIVEN
+) -> models.Network:
+    """Returns the network that `config.model` describes, or the one that is given.
+
+    Fields of the section that are not at their defaults are options of the network.
+
+    Raises:
+        InputError: if the network is unknown or has no such option, or was given as an object before and is
+            not now.
+    """
+    name = config.model.name
+    options = {
+        option: value
+        for option, value in config.model.items()
+        if option != "name" and value != FIELDS[f"model.{option}"].default
+    }
+    if is_own(name) and parts.model is None:
+        raise must_be_given("model.name", name, "model")
+    if parts.model is not None:
+        if options:
+            given = ", ".join(f"model.{option}={value!r}" for option, value in options.items())
+            raise InputError(f"{given}: {name} takes no options; expected them set in the module")
+        return parts.make_model(num_classes)
+    with naming_fields(config, *(f"model.{option}" for option in options)):
+        return models.create_model(name, num_classes, **options)
+
+
+def check_network(
+    config: ml_collections.ConfigDict, model: models.Network, num_classes: int, image_size: int
+) -> None:
+    """Compares a network of the user's with the contract, on images of the run's size."""
+    name = config.model.name
+    if is_own(name) or not models.is_built_in(name):
+        models.check_network(model, num_classes, image_size)
