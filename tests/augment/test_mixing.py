@@ -227,3 +227,28 @@ def test_registered_mixings_are_read(monkeypatch):
     np.testing.assert_array_equal(found, np.full((2, 3), 0.5))
     with pytest.raises(InputError, match=r"register_mixing\('mixup'\)"):
         mixing.register_mixing("mixup", halves)
+
+
+@pytest.mark.parametrize("names", [("mixup=0.2",), ("mixup=0.2", "cutmix=1")])
+def test_what_follows_a_mixing_stays_divided_among_the_devices(names):
+    """The partners are gathered from all devices; of the product after it each makes an eighth."""
+    mix = make_mixing([MIXINGS.read(name) for name in names], 10)
+
+    def step(key, images, labels, kernel):
+        mixed, targets = mix(key, images, labels)
+        return (mixed.reshape(len(mixed), -1) @ kernel).sum(), targets.sum()
+
+    arguments = (
+        jax.eval_shape(lambda: jax.random.key(0)),
+        jax.ShapeDtypeStruct((16, 8, 8, 3), jnp.float32),
+        jax.ShapeDtypeStruct((16,), jnp.int32),
+        jax.ShapeDtypeStruct((192, 512), jnp.float32),
+    )
+    flops = {}
+    for devices in (1, 8):
+        mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
+        whole = NamedSharding(mesh, PartitionSpec())
+        split = NamedSharding(mesh, PartitionSpec("data"))
+        program = jax.jit(step, in_shardings=(whole, split, split, whole), out_shardings=whole)
+        flops[devices] = program.lower(*arguments).compile().cost_analysis()["flops"]
+    assert flops[8] < 0.15 * flops[1], flops

@@ -101,15 +101,15 @@ def test_factors_are_pillows(name, factor):
 
 
 @pytest.mark.parametrize("factors", [(0.6, 1.3, 0.5, 0.0), (1.4, 0.6, 1.4, 0.1), (1, 1, 1, -0.23)])
-def test_colours_are_torchvisions_on_float_images(factors):
+def test_colours_are_torchvisions_on_float_images(transforms, factors):
     """Its red weighs 0.2989, ours 0.299: 0.03 levels, more where saturation is raised."""
-    torch = pytest.importorskip("torch")
-    functional = pytest.importorskip("torchvision.transforms.functional")
+    import torch
+
     image = noise(24, 24, 3, seed=1)
     theirs = torch.from_numpy(np.moveaxis(image, 2, 0).copy() / 255)
     changes = ("adjust_brightness", "adjust_contrast", "adjust_saturation", "adjust_hue")
     for change, factor in zip(changes, factors, strict=True):
-        theirs = getattr(functional, change)(theirs, factor)
+        theirs = getattr(transforms.functional, change)(theirs, factor)
     found = np.asarray(color.adjust(image, *factors))
     np.testing.assert_allclose(found, np.moveaxis(theirs.numpy(), 0, 2) * 255, atol=0.1, rtol=0)
 
@@ -175,12 +175,12 @@ def test_factors_are_uniform_and_independent():
     assert np.abs(correlations).max() < 0.06  # 4 standard deviations
 
 
-def torchvision_boxes(make, count=COUNT):
-    torch = pytest.importorskip("torch")
-    transforms = pytest.importorskip("torchvision.transforms")
-    image = torch.zeros(3, 64, 64)
+def torchvision_boxes(make):
+    import torch
+
     torch.manual_seed(0)
-    return np.array([make(transforms, image) for _ in range(count)])
+    image = torch.zeros(3, 64, 64)
+    return np.array([make(image) for _ in range(COUNT)])
 
 
 def assert_same_distribution(ours, theirs):
@@ -194,12 +194,10 @@ def assert_same_distribution(ours, theirs):
         assert np.abs(shares[0] - shares[1]).max() < 0.045, column
 
 
-def test_crops_are_drawn_as_torchvisions():
+def test_crops_are_drawn_as_torchvisions(transforms):
     ours = draws(geometry.draw_crop, 64, 64, 0.08)
     theirs = torchvision_boxes(
-        lambda transforms, image: transforms.RandomResizedCrop.get_params(
-            image, (0.08, 1.0), (3 / 4, 4 / 3)
-        )
+        lambda image: transforms.RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3))
     )
     assert_same_distribution(ours, theirs)
     assert (ours[:, :2] >= 0).all() and (ours[:, :2] + ours[:, 2:] <= 64).all()
@@ -207,12 +205,12 @@ def test_crops_are_drawn_as_torchvisions():
     assert (ours[:, 2] * ours[:, 3] / 64**2).min() > 0.08 - 0.01
 
 
-def test_boxes_are_drawn_as_torchvisions():
+def test_boxes_are_drawn_as_torchvisions(transforms):
     ours = draws(erasing.draw_box, 64, 64, 1.0)
     theirs = torchvision_boxes(
-        lambda transforms, image: transforms.RandomErasing.get_params(
-            image, (0.02, 0.33), (0.3, 3.3), [0.0]
-        )[:4]
+        lambda image: transforms.RandomErasing.get_params(image, (0.02, 0.33), (0.3, 3.3), [0.0])[
+            :4
+        ]
     )
     assert_same_distribution(ours, theirs)
     assert (ours[:, :2] + ours[:, 2:] <= 64).all()

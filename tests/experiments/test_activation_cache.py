@@ -155,10 +155,13 @@ def test_without_a_folder_nothing_is_kept(tmp_path):
     [
         (
             {"augment__flip": True},
-            "cache.views=1 stores every image as it is, but augment.flip=True and "
-            "augment.crop_padding=0 change it at every update; expected",
+            "cache.views=1 stores every image as it is, but augment.flip=True, "
+            "augment.crop_padding=0 and augment.operations=() change it at every update; expected",
         ),
-        ({"cache__views": 2}, "cache.views=2: without augment.flip and augment.crop_padding"),
+        (
+            {"cache__views": 2},
+            "cache.views=2: without augment.flip, augment.crop_padding and augment.operations",
+        ),
         ({"freeze__strategy": "none"}, "cache.boundary=auto would not be exact: stem/bn/bias"),
         (
             {"freeze__batch_norm": "update"},

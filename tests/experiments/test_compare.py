@@ -154,6 +154,7 @@ def test_an_unknown_method(compared):
         ("optim.learning_rate=fast", "optim.learning_rate=fast: expected a number"),
         ("train.steps=1.5", "train.steps=1.5: expected an integer"),
         ("augment.flip=maybe", "augment.flip=maybe: expected true or false"),
+        ("augment.operations=rotaton=15", "unknown operation 'rotaton'; nearest: rotation"),
     ],
 )
 def test_a_method_that_sets_what_is_not_there(compared, tmp_path, assignment, message):
