@@ -415,8 +415,8 @@ OTHERS = [
     Mutant(
         "run-order-of-another-seed",
         SETUP,
-        "examples = order.Order(\n        config.seed,",
-        "examples = order.Order(\n        config.data.seed,",
+        "order.Order(\n            phase.seed,",
+        "order.Order(\n            phase.data.seed,",
         field("seed=1", "data.seed=1"),
     ),
     Mutant(
