@@ -152,8 +152,7 @@ def test_an_empty_text_is_an_empty_tuple(name):
     config = tl_jax.default_config()
     for text in ("", " ", "()", "[]"):
         configs.set_field(config, f"{name}={text}")
-        section, field = name.split(".")
-        assert config[section][field] == ()
+        assert configs.flat(config)[name] == ()
     if FIELDS[name].element is not str:
         with pytest.raises(InputError, match="expected a tuple of"):
             tl_jax.default_config(**{name.replace(".", "__"): ("",)})

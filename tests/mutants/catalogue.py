@@ -71,8 +71,8 @@ SURVIVORS = [
     Mutant(
         "assembly-layerwise-decay-not-passed",
         OPTIMISATION,
-        "rates, config.optim.layerwise_decay)",
-        "rates, 1.0)",
+        "rates, config.optim.layerwise_decay, boundaries",
+        "rates, 1.0, boundaries",
         field("optim.layerwise_decay=0.5"),
     ),
     Mutant(
@@ -121,8 +121,8 @@ SURVIVORS = [
     Mutant(
         "run-same-head-for-every-seed",
         "tl_jax/runs/weights.py",
-        ", key=key)",
-        ")",
+        "head=config.init.head, key=key",
+        "head=config.init.head",
         field("seed=1-1"),
     ),
     Mutant(
@@ -864,8 +864,8 @@ OTHERS = [
     Mutant(
         "exact-nothing-stored-after-pooling",
         "tl_jax/features/exact.py",
-        'index("pool") + 1]',
-        'index("pool")]',
+        "choices = models.before_head(model)",
+        "choices = models.before_head(model)[:-1]",
         ("tests/wiring/test_cache.py",),
     ),
     Mutant(
@@ -1562,8 +1562,8 @@ OTHERS = [
     Mutant(
         "phase-schedule-of-the-whole-run",
         "tl_jax/runs/setup.py",
-        "make_optimisation(phase, params, length, len(splits",
-        "make_optimisation(phase, params, intervals.total_steps, len(splits",
+        "phase, model, params, length, len(splits",
+        "phase, model, params, intervals.total_steps, len(splits",
         ("tests/runs/test_phases.py::test_a_phase_is_a_run_from_the_weights_of_the_one_before_it",),
     ),
     Mutant(
