@@ -14,6 +14,8 @@ EXAMPLES = re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```", TEX
 ARGUMENTS = {"A command": ["--config=configs/quickstart.py"]}
 OUTPUT = {
     "A data set": "{'train': 24, 'test': 8, 'validation': 8}",
+    "A network": "{'conv': ['bias', 'kernel'], 'head': ['bias', 'kernel']}",
+    "An objective": "{'distance': 1.0}",
     "An operation": "[[[100.  55.   0.]]]",
     "A mixing": "[1. 1.] [0 1]",
     "A command": "train 20\n",
