@@ -13,6 +13,7 @@ TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```", TEXT, re.S | re.M)
 ARGUMENTS = {"A command": ["--config=configs/quickstart.py"]}
 OUTPUT = {
+    "A network": "True",
     "A data set": "{'train': 24, 'test': 8, 'validation': 8}",
     "A command": "train 20\n",
 }
