@@ -67,7 +67,7 @@ def test_a_network_without_statistics_is_a_function_of_plain_trees():
 
 def test_what_needs_a_field_is_refused():
     with pytest.raises(
-        InputError, match="'body' is no BatchNorm of the model(.|\n)*the model has none"
+        InputError, match=r"'body' is no BatchNorm of the model(.|\n)*the model has none"
     ):
         models.make_forward(Bare(), frozen_norms={"body"})
     with pytest.raises(InputError, match="unknown boundary 'pool'"):

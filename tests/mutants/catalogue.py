@@ -68,8 +68,8 @@ SURVIVORS = [
     Mutant(
         "assembly-layerwise-decay-not-passed",
         OPTIMISATION,
-        "rates, config.optim.layerwise_decay)",
-        "rates, 1.0)",
+        "rates, config.optim.layerwise_decay, boundaries",
+        "rates, 1.0, boundaries",
         field("optim.layerwise_decay=0.5"),
     ),
     Mutant(
@@ -118,8 +118,8 @@ SURVIVORS = [
     Mutant(
         "run-same-head-for-every-seed",
         "tl_jax/runs/weights.py",
-        ", key=key)",
-        ")",
+        "head=config.init.head, key=key",
+        "head=config.init.head",
         field("seed=1-1"),
     ),
     Mutant(
@@ -1326,8 +1326,8 @@ OTHERS = [
     Mutant(
         "vgg-dropout-in-evaluation",
         VGG,
-        "if self.dropout:\n                x = nn.Dropout(self.dropout)(x, deterministic=not train)\n        return x",
-        "if self.dropout:\n                x = nn.Dropout(self.dropout)(x, deterministic=False)\n        return x",
+        "x = nn.Dropout(self.dropout)(x, deterministic=not train)\n        return x",
+        "x = nn.Dropout(self.dropout)(x, deterministic=False)\n        return x",
         TEST_VGG,
     ),
     Mutant(
