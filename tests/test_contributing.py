@@ -13,8 +13,8 @@ TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```", TEXT, re.S | re.M)
 ARGUMENTS = {"A command": ["--config=configs/quickstart.py"]}
 OUTPUT = {
+    "A network": "True",
     "A data set": "{'train': 24, 'test': 8, 'validation': 8}",
-    "A network": "{'conv': ['bias', 'kernel'], 'head': ['bias', 'kernel']}",
     "An objective": "{'distance': 1.0}",
     "An operation": "[[[100.  55.   0.]]]",
     "A mixing": "[1. 1.] [0 1]",

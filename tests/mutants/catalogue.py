@@ -23,6 +23,8 @@ TRANSFORMS = "tl_jax/optim/transforms.py"
 SCHEDULES = "tl_jax/optim/schedules.py"
 BATCH_NORM = "tl_jax/models/batch_norm.py"
 BLOCKS = "tl_jax/models/blocks.py"
+NETWORK = "tl_jax/models/network.py"
+VGG = "tl_jax/models/vgg.py"
 STEPS = "tl_jax/training/steps.py"
 OBJECTIVE = "tl_jax/runs/objective.py"
 TERMS = "tl_jax/objectives/terms.py"
@@ -40,6 +42,9 @@ TEST_TERMS = ("tests/objectives/test_terms.py",)
 TEST_OBJECTIVES = ("tests/runs/test_objectives.py",)
 TEST_AVERAGING = ("tests/training/test_averaging.py",)
 TEST_API = ("tests/runs/test_api.py",)
+TEST_OWN_MODEL = ("tests/runs/test_own_model.py",)
+TEST_VGG = ("tests/models/test_vgg.py",)
+TEST_VGG_RUNS = ("tests/runs/test_vgg.py",)
 TEST_CONFIG = ("tests/config/test_table.py",)
 TEST_AUGMENTATION = "tests/augment/test_augmentation.py"
 TEST_OPERATIONS = "tests/augment/test_operations.py"
@@ -863,9 +868,9 @@ OTHERS = [
     ),
     Mutant(
         "exact-nothing-stored-after-pooling",
-        "tl_jax/features/exact.py",
-        "choices = models.before_head(model)",
-        "choices = models.before_head(model)[:-1]",
+        NETWORK,
+        "for name in model.boundaries if name != HEAD)",
+        'for name in model.boundaries if name not in (HEAD, "pool"))',
         ("tests/wiring/test_cache.py",),
     ),
     Mutant(
@@ -1747,6 +1752,91 @@ OTHERS = [
         '    overlap.record(folder.path, setup.splits["train"])\n',
         "",
         ("tests/runs/test_api.py::test_an_evaluation_on_what_the_run_was_trained_on_says_so",),
+    ),
+    # VGG and the contract of networks.
+    Mutant(
+        "vgg-regions-do-not-overlap",
+        VGG,
+        "-(-(i + 1) * length // side)",
+        "max(i * length // side + 1, (i + 1) * length // side)",
+        TEST_VGG,
+    ),
+    Mutant(
+        "vgg-dropout-in-evaluation",
+        VGG,
+        "x = nn.Dropout(self.dropout)(x, deterministic=not train)\n        return x",
+        "x = nn.Dropout(self.dropout)(x, deterministic=False)\n        return x",
+        TEST_VGG,
+    ),
+    Mutant(
+        "vgg-pooled-head-drops-nothing",
+        VGG,
+        'if self.classifier == "pooled" and self.dropout:',
+        "if False:",
+        TEST_VGG,
+    ),
+    Mutant(
+        "vgg-fifth-stage-doubles-again",
+        VGG,
+        "- 1), 8)",
+        "- 1), 16)",
+        (*TEST_VGG, "tests/models/test_model_registry.py"),
+    ),
+    Mutant(
+        "vgg-max-pool-not-counted",
+        "tl_jax/porting/vgg_names.py",
+        "position += 1  # the max-pool",
+        "position += 0",
+        ("tests/porting/test_naming.py",),
+    ),
+    Mutant(
+        "naming-flattened-by-channel",
+        "tl_jax/porting/naming.py",
+        "maps.transpose(2, 3, 1, 0).reshape(-1, len(array))",
+        "maps.transpose(1, 2, 3, 0).reshape(-1, len(array))",
+        ("tests/porting/test_naming.py",),
+    ),
+    Mutant(
+        "freezing-groups-in-the-order-of-params",
+        "tl_jax/freezing.py",
+        "tuple(name for name in boundaries if name in params)",
+        "tuple(sorted(params))",
+        TEST_FREEZING,
+    ),
+    Mutant(
+        "exact-dropout-is-stored",
+        "tl_jax/models/forward.py",
+        "except (InvalidRngError, ModifyScopeVariableError):\n        return False",
+        "except (InvalidRngError, ModifyScopeVariableError):\n        return True",
+        ("tests/features/test_exact.py",),
+    ),
+    Mutant(
+        "own-model-other-classes-not-noticed",
+        NETWORK,
+        "if logits.shape != (1, num_classes):",
+        "if False:",
+        TEST_OWN_MODEL,
+    ),
+    Mutant(
+        "own-model-convolutions-in-loops",
+        NETWORK,
+        'getattr(model, "groups", None) != 1',
+        'getattr(model, "groups", 1) != 1',
+        ("tests/models/test_network.py",),
+    ),
+    Mutant(
+        "own-model-not-told-of-frozen-norms",
+        NETWORK,
+        "for name, value in values.items() if has_field(model, name)",
+        "for name, value in values.items() if False",
+        TEST_OWN_MODEL,
+    ),
+    Mutant(
+        "probe-with-dropout",
+        PROBE,
+        "plain.model.dropout = 0.0",
+        "pass",
+        TEST_VGG_RUNS,
     ),
 ]
 

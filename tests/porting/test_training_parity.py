@@ -8,9 +8,9 @@ training_parity = pytest.importorskip("training_parity")
 TOLERANCE = 1e-4
 
 
-@pytest.mark.parametrize("name", ["resnet20_cifar", "resnet18"])
+@pytest.mark.parametrize("name", ["resnet20_cifar", "resnet18", "vgg16", "vgg16_bn"])
 def test_twenty_steps_of_sgd(name, require):
-    if name == "resnet18":
+    if name != "resnet20_cifar":
         require("torchvision")
     result = training_parity.measure(name)
     assert len(result["losses"]) == 20

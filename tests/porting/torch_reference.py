@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import itertools
 
 import torch
 from torch import nn
@@ -213,9 +214,17 @@ def torchvision_resnet(name, num_classes, stem="imagenet"):
     return net
 
 
-def torchvision_vgg(name, num_classes, classifier="hidden"):
-    """Returns torchvision's network; classifier "pooled" is one dense layer on globally pooled features."""
+def torchvision_vgg(name, num_classes, classifier="hidden", hidden_width=0):
+    """Returns torchvision's network; classifier "pooled" is one dense layer on globally pooled features.
+
+    With `hidden_width` its hidden layers have that many features, and no dropout.
+    """
     net = getattr(torchvision_models(), name)(num_classes=num_classes)
+    if hidden_width:
+        widths = [512 * 49, hidden_width, hidden_width, num_classes]
+        for layer, (inputs, outputs) in zip((0, 3, 6), itertools.pairwise(widths), strict=True):
+            net.classifier[layer] = nn.Linear(inputs, outputs)
+        net.classifier[2].p = net.classifier[5].p = 0.0
     if classifier == "pooled":
         net.avgpool = nn.AdaptiveAvgPool2d(1)
         head = nn.Linear(512, num_classes)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch_reference
 from fabricate import random_variables, relative_error
-from sgd import MOMENTUM, NUM_CLASSES, VGGS, batches, train_ours
+from sgd import HIDDEN_WIDTH, MOMENTUM, NUM_CLASSES, VGGS, batches, make_vgg, train_ours
 from torch.nn import functional as F
 
 from tl_jax import models, porting, trees
@@ -50,11 +50,7 @@ def _resnet18():
 
 def _vgg(name):
     def make():
-        net = torch_reference.torchvision_vgg(name, NUM_CLASSES)
-        for module in net.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        return net
+        return torch_reference.torchvision_vgg(name, NUM_CLASSES, hidden_width=HIDDEN_WIDTH)
 
     return make
 
@@ -62,7 +58,7 @@ def _vgg(name):
 NETWORKS = {
     "resnet20_cifar": Network(_resnet20, {}, 32, 0.0005, 0.1),
     "resnet18": Network(_resnet18, {"stem": "cifar"}, 16, 0.00005, 1.0),
-    **{name: Network(_vgg(name), {"dropout": 0.0}, *run) for name, run in VGGS.items()},
+    **{name: Network(_vgg(name), {}, *run) for name, run in VGGS.items()},
 }
 
 
@@ -92,11 +88,12 @@ def measure(name):
     network = NETWORKS[name]
     size, rates = network.size, (network.learning_rate, network.weight_decay)
     torch.manual_seed(0)
-    model = models.create_model(name, NUM_CLASSES, **network.options)
+    vgg = name in VGGS
+    model = make_vgg(name) if vgg else models.create_model(name, NUM_CLASSES, **network.options)
     template = jax.eval_shape(
         lambda key: models.init_variables(model, key, (1, size, size, 3)), jax.random.key(0)
     )
-    if name in VGGS:
+    if vgg:
         variables = random_variables(model)
         net = torch_reference.load(network.make, porting.export_state_dict(variables))
     else:
