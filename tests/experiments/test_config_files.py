@@ -70,7 +70,16 @@ FILES = {
     "a dict": ("return {'seed': 1}", ", line 3: get_config() returned dict, expected an ml_coll"),
     "no fields": (
         "config = ml_collections.ConfigDict()",
-        ": the config lacks seed, model.name, ",
+        ": the config lacks seed, phases, model.name, ",
+    ),
+    "a phase that sets what is of the whole run": (
+        'config.phases = (("seed=1",), ("optim.lr=1",))',
+        ", line 5: phase 1: seed=1: seed is of the whole run; a phase may set fields of freeze, optim, train, cache, "
+        "augment, objective; phase 2: unknown config field 'optim.lr'",
+    ),
+    "phases that are no tuples": (
+        'config.phases = ("train.steps=1",)',
+        ", line 5: phases=('train.steps=1',): expected a tuple of tuples of assignments",
     ),
 }
 
