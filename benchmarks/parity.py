@@ -17,6 +17,7 @@ from benchmarks import record
 
 sys.path.insert(0, str(record.REPOSITORY / "tests" / "porting"))
 import parity
+import sgd
 import training_parity
 
 
@@ -39,14 +40,13 @@ def main() -> None:
             line = f"{case.id:28} {reference:12} {found[worst]:.2e} at {worst} ({seconds:.0f} s)"
             print(line, file=sys.stderr, flush=True)
     for name, settings in training_parity.NETWORKS.items() if not args.only else ():
-        _, stem, size, learning_rate, weight_decay = settings
         training[name] = {
-            "stem": stem,
-            "image_size": size,
-            "steps": training_parity.NUM_STEPS,
-            "batch_size": training_parity.BATCH_SIZE,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
+            "stem": settings.options.get("stem"),
+            "image_size": settings.size,
+            "steps": sgd.NUM_STEPS,
+            "batch_size": settings.batch_size,
+            "learning_rate": settings.learning_rate,
+            "weight_decay": settings.weight_decay,
             **training_parity.measure(name),
         }
         print(f"{name}: losses {training[name]['loss_error']:.1e}", file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ from tl_jax.objectives import losses
 NUM_STEPS, NUM_CLASSES = 20, 10
 MOMENTUM = 0.9
 # name: (image size, learning rate, weight decay, batch size); dropout is off.
-VGGS = {"vgg16": (32, 1e-5, 1.0, 4), "vgg16_bn": (32, 1e-5, 1.0, 4)}
+VGGS = {"vgg16": (32, 1e-5, 1.0, 4), "vgg16_bn": (32, 1e-6, 10.0, 4)}
 # Of both hidden layers, instead of 4096: with these a step is mostly the reading of 500 MB of weights.
 HIDDEN_WIDTH = 64
 

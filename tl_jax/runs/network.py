@@ -32,7 +32,8 @@ def make_model(
             given = ", ".join(f"model.{option}={value!r}" for option, value in options.items())
             raise InputError(f"{given}: {name} takes no options; expected them set in the module")
         return parts.make_model(num_classes)
-    with naming_fields(config, *(f"model.{option}" for option in options)):
+    named = [f"model.{option}" for option in options] or ["model.name"]
+    with naming_fields(config, *named):
         return models.create_model(name, num_classes, **options)
 
 
