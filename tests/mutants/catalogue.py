@@ -1538,7 +1538,7 @@ OTHERS = [
     ),
     Mutant(
         "average-start-not-passed",
-        "tl_jax/runs/averages.py",
+        OPTIMISATION,
         "round(section.start * length)",
         "round(0.75 * length)",
         field("average.start=0.5"),

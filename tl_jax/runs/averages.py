@@ -1,57 +1,24 @@
-"""The averaged weights of a run: what is averaged, and the variables to evaluate."""
+"""The averaged weights of a run, ready to be evaluated."""
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
-import ml_collections
 
 from tl_jax import models
 from tl_jax.augment import preprocessing
-from tl_jax.config import naming_fields
 from tl_jax.data import stream
 from tl_jax.parallel import sharding
-from tl_jax.runs.lengths import in_steps
-from tl_jax.runs.optimisation import Optimisation
+from tl_jax.runs.setup import Setup
 from tl_jax.training import averaging, norm_statistics
-from tl_jax.training.averaging import Averaging
-from tl_jax.training.loops import Intervals
 from tl_jax.training.state import TrainState
-
-if TYPE_CHECKING:
-    from tl_jax.runs.setup import Setup
 
 # Batches from which running statistics are estimated, at most.
 _MOST_BATCHES = 100
 
 
-def make_averaging(
-    config: ml_collections.ConfigDict,
-    optimisation: Optimisation,
-    batch_stats: dict[str, Any],
-    intervals: Intervals,
-    num_examples: int,
-) -> Averaging | None:
-    """Returns what `config.average` asks for; None for no average.
-
-    Raises:
-        InputError: if a value is out of range.
-    """
-    section = config.average
-    if not section.name:
-        return None
-    length = intervals.total_steps - intervals.first_step
-    first = intervals.first_step + max(1, round(section.start * length))
-    every = section.every_steps or max(1, in_steps(config, 1.0, num_examples))
-    averaged = averaging.averaged_leaves(
-        optimisation.frozen_mask, batch_stats, optimisation.frozen_norms, config.freeze.batch_norm
-    )
-    with naming_fields(config, "average.decay"):
-        return Averaging(section.name, averaged, section.decay, first, every)
-
-
-def make_candidate(setup: "Setup") -> Callable[[TrainState], dict[str, Any] | None]:
+def make_candidate(setup: Setup) -> Callable[[TrainState], dict[str, Any] | None]:
     """Returns `candidate(state)`: the averaged variables of a run's state, ready to be evaluated.
 
     It is None where the run has no average, or its first sample is still to come. Where running statistics

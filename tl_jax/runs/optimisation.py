@@ -1,4 +1,4 @@
-"""What of a network is trained, and how it moves."""
+"""What of a network is trained, how it moves, and which average of it is kept."""
 
 import dataclasses
 import decimal
@@ -15,6 +15,9 @@ from tl_jax.config import naming_fields
 from tl_jax.errors import InputError
 from tl_jax.runs.lengths import in_steps
 from tl_jax.runs.parts import is_own, must_be_given
+from tl_jax.training import averaging
+from tl_jax.training.averaging import Averaging
+from tl_jax.training.loops import Intervals
 
 # From the run's schedule to any gradient transformation, such as `optax.lion`.
 Optimizer = Callable[[optax.Schedule], optax.GradientTransformation]
@@ -220,3 +223,28 @@ def make_partition(
     if norms:
         norms &= frozenset(models.norm_names(model))
     return Optimisation(frozen_mask, norms, multipliers, schedule, tx)
+
+
+def make_averaging(
+    config: ml_collections.ConfigDict,
+    optimisation: Optimisation,
+    batch_stats: dict[str, Any],
+    intervals: Intervals,
+    num_examples: int,
+) -> Averaging | None:
+    """Returns what `config.average` asks for; None for no average.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+    section = config.average
+    if not section.name:
+        return None
+    length = intervals.total_steps - intervals.first_step
+    first = intervals.first_step + max(1, round(section.start * length))
+    every = section.every_steps or max(1, in_steps(config, 1.0, num_examples))
+    averaged = averaging.averaged_leaves(
+        optimisation.frozen_mask, batch_stats, optimisation.frozen_norms, config.freeze.batch_norm
+    )
+    with naming_fields(config, "average.decay"):
+        return Averaging(section.name, averaged, section.decay, first, every)

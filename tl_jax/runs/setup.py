@@ -17,7 +17,6 @@ from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
 from tl_jax.parallel import sharding
 from tl_jax.runs import augmentation, weights
-from tl_jax.runs.averages import make_averaging
 from tl_jax.runs.lengths import check_length, make_intervals, total_steps
 from tl_jax.runs.network import check_network, make_model
 from tl_jax.runs.objective import (
@@ -32,6 +31,7 @@ from tl_jax.runs.objective import (
 from tl_jax.runs.optimisation import (
     Optimisation,
     check_optimizer,
+    make_averaging,
     make_optimisation,
     make_partition,
 )

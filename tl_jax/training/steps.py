@@ -151,10 +151,12 @@ def make_train_step(
         if mixing is not None:
             mixed, targets = mixing(jax.random.fold_in(key, _MIXING), images, batch["label"])
             rows = {"image": mixed, "target": targets}
+        dropout = jax.random.fold_in(key, _DROPOUT)
+        if axis_name is not None:
+            # Each device sees its rows alone, and would drop the same units of all of them.
+            dropout = jax.random.fold_in(dropout, jax.lax.axis_index(axis_name))
         compute = gradients if accumulation == 1 else accumulated
-        grads, batch_stats, measured = compute(
-            state, state.batch_stats, rows, jax.random.fold_in(key, _DROPOUT)
-        )
+        grads, batch_stats, measured = compute(state, state.batch_stats, rows, dropout)
         if axis_name is not None:
             grads, measured = jax.lax.pmean((grads, measured), axis_name)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
