@@ -58,7 +58,7 @@ def make_optimisation(
         params: nested dict of arrays.
         steps: updates in the run.
         num_examples: of the training split, which makes steps of epochs.
-        optimizer: takes the place of the rule that `config.optim` describes.
+        optimizer: takes the place of the rule where `config.optim.name` says `own:NAME`.
 
     Raises:
         InputError: if a pattern matches nothing or a value is out of range.
@@ -203,7 +203,7 @@ def make_partition(
         model: whose boundaries say the order of its parts.
         params: nested dict of arrays or shapes.
         schedule: step -> learning rate.
-        optimizer: takes the place of the rule that `config.optim` describes.
+        optimizer: takes the place of the rule where `config.optim.name` says `own:NAME`.
     """
     patterns = tuple(config.freeze.patterns)
     with naming_fields(config, "freeze.strategy", "freeze.patterns"):
@@ -215,7 +215,8 @@ def make_partition(
         multipliers = optim.lr_multipliers(
             params, rates, config.optim.layerwise_decay, boundaries=model.boundaries
         )
-    if optimizer is None:
+    # A phase may name another rule than the one that was given.
+    if optimizer is None or not is_own(config.optim.name):
         tx = make_tx(config, params, schedule, multipliers, frozen_mask)
     else:
         tx = optim.only_trainable(optimizer(schedule), frozen_mask)
