@@ -1417,7 +1417,7 @@ OTHERS = [
         TEST_TRANSFORMS,
     ),
     Mutant(
-        "optim-own-transformation-sees-frozen-leaves",
+        "optim-frozen-leaves-seen",
         TRANSFORMS,
         "optax.transforms.selective_transform(tx, freeze_mask=frozen_mask)",
         "tx",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tl_jax import freezing, models
+from tl_jax import freezing, models, trees
 from tl_jax.errors import InputError
 from tl_jax.training import averaging, norm_statistics
 from tl_jax.training.averaging import Averaging
@@ -107,6 +107,10 @@ def test_averaged_variables_keep_the_other_leaves():
     assert jax.tree.structure(found["batch_stats"]) == jax.tree.structure(state.batch_stats)
 
 
+def moving_of(variables):
+    return set(trees.flatten(variables["batch_stats"]))
+
+
 def batches(count=3, size=8):
     rng = np.random.default_rng(1)
     return [
@@ -119,7 +123,9 @@ def test_statistics_are_the_means_of_those_of_the_batches():
     """The stem's are worked out in NumPy from the convolution's output."""
     variables = small_variables()
     step = jax.jit(
-        norm_statistics.make_statistics_step(models.make_forward(SMALL), lambda images: images)
+        norm_statistics.make_statistics_step(
+            models.make_forward(SMALL), lambda images: images, moving_of(small_variables())
+        )
     )
     found = norm_statistics.estimate(step, variables["params"], variables["batch_stats"], batches())
     kernel = variables["params"]["stem"]["conv"]["kernel"]
@@ -140,9 +146,19 @@ def test_frozen_statistics_come_back_as_they_are():
     moved = jax.tree.map(lambda leaf: leaf + 0.3, variables["batch_stats"])
     frozen = {"stem/bn", "stage1/block0/bn1"}
     forward = models.make_forward(SMALL, frozen_norms=frozen)
-    step = jax.jit(norm_statistics.make_statistics_step(forward, lambda images: images))
+    moving = {name for name in moving_of(variables) if name.rpartition("/")[0] not in frozen}
+    step = jax.jit(norm_statistics.make_statistics_step(forward, lambda images: images, moving))
     found = norm_statistics.estimate(step, variables["params"], moved, batches(1))
     np.testing.assert_array_equal(found["stem"]["bn"]["mean"], moved["stem"]["bn"]["mean"])
+    # Behind frozen modules, too, the estimate is that of the batch: that of a network without averages.
+    _, after = forward(variables["params"], moved, batches(1)[0]["image"], train=True)
+    for name, leaf in trees.flatten(after).items():
+        if name in moving:
+            old = trees.flatten(moved)[name]
+            of_batch = (np.asarray(leaf, np.float64) - 0.9 * np.asarray(old, np.float64)) / 0.1
+            np.testing.assert_allclose(
+                trees.flatten(found)[name], of_batch, rtol=2e-5, atol=2e-5, err_msg=name
+            )
     assert np.any(
         found["stage1"]["block0"]["bn2"]["mean"] != moved["stage1"]["block0"]["bn2"]["mean"]
     )
@@ -168,7 +184,9 @@ def test_statistics_equal_pytorch():
         net.conv.weight.copy_(torch.tensor(kernel))
     update_bn([torch.tensor(batch["image"].transpose(0, 3, 1, 2)) for batch in batches()], net)
     step = jax.jit(
-        norm_statistics.make_statistics_step(models.make_forward(SMALL), lambda images: images)
+        norm_statistics.make_statistics_step(
+            models.make_forward(SMALL), lambda images: images, moving_of(small_variables())
+        )
     )
     found = norm_statistics.estimate(
         step, variables["params"], variables["batch_stats"], batches()

@@ -50,6 +50,10 @@ def identity_of(config: ml_collections.ConfigDict, command: str = "") -> Identit
             f"optim.schedule={schedule} depends on the number of updates, so a longer run would have had "
             "other learning rates from the start"
         )
+    if config.average.name == "swa":
+        reason = (
+            "average.start is a share of the run, so a longer run would have taken other samples"
+        )
     if config.phases:
         reason = "it has phases, which begin and end at fixed updates"
     return Identity(

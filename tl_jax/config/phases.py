@@ -86,6 +86,7 @@ def gradual_unfreezing(boundaries: Sequence[str], assignments: Sequence[str] = (
         freeze.strategy=up_to:stem train.steps=10
         freeze.strategy=none train.steps=10
     """
+    _check_assignments(boundaries=boundaries, assignments=assignments)
     names = list(boundaries)
     if not names or "head" in names or len(set(names)) < len(names):
         raise InputError(
@@ -109,11 +110,22 @@ def lp_ft(probe: Sequence[str] = (), finetune: Sequence[str] = ()) -> Phases:
         >>> lp_ft(("train.steps=20",), ("train.steps=30",))[1]
         ('freeze.strategy=none', 'train.steps=30')
     """
+    _check_assignments(probe=probe, finetune=finetune)
     on_features = ("cache.boundary=auto", "augment.flip=False", "augment.crop_padding=0")
+    on_features += ("augment.operations=",)
     return ("freeze.strategy=backbone", *on_features, *probe), ("freeze.strategy=none", *finetune)
 
 
+def _check_assignments(**arguments: Sequence[str]) -> None:
+    """Raises InputError where a text is given for a tuple of texts: its letters would be taken one by one."""
+    for name, value in arguments.items():
+        if isinstance(value, str):
+            raise InputError(f"{name}={value!r}: expected a tuple, such as ({value!r},)")
+
+
 def _given(phases: Sequence[Any]) -> list[tuple[str, ...]]:
+    for number, assignments in enumerate(phases, 1):
+        _check_assignments(**{f"phase {number}": assignments})
     return [tuple(assignments) for assignments in phases]
 
 

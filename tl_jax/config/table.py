@@ -61,7 +61,7 @@ _FIELDS = (
         "phases",
         (),
         "one after the other, each a tuple of assignments to fields of "
-        "freeze, optim, train, cache, augment or objective; empty: one phase",
+        "freeze, optim, train, cache, augment, objective or average; empty: one phase",
         element=tuple,
     ),
     # model

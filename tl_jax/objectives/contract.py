@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from tl_jax.errors import InputError, unknown
 from tl_jax.objectives.outputs import Outputs
@@ -88,7 +89,7 @@ class Sum:
         total: jax.Array | None = None
         metrics: Metrics = {}
         for weight, term in self.terms:
-            value, more = term(outputs)
+            value, more = evaluate(term, outputs)
             metrics |= more
             if len(self.terms) > 1:
                 metrics[name_of(term)] = value
@@ -121,6 +122,39 @@ def needs_of(objective: Any) -> tuple[str, ...]:
 def boundaries_of(objective: Any) -> tuple[str, ...]:
     """Returns the boundaries whose features an objective looks at."""
     return tuple(getattr(objective, "boundaries", ()))
+
+
+# What a step measures itself, and the log adds.
+RESERVED = ("loss", "top1_accuracy", "grad_norm", "learning_rate", "seconds", "step", "split")
+
+
+def evaluate(objective: Objective, outputs: Outputs) -> tuple[jax.Array, Metrics]:
+    """Returns the value of an objective and its metrics, having compared them with the contract.
+
+    Raises:
+        InputError: if it returns anything but a scalar and a dict of scalars of names that are free.
+    """
+    returned = objective(outputs)
+    name = f"objective {name_of(objective)!r}"
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)):
+        raise InputError(f"{name} returns {_kind(returned)}, expected (scalar, dict of scalars)")
+    value, metrics = returned
+    for what, found in {"value": value, **metrics}.items():
+        if jnp.shape(found) != ():
+            raise InputError(
+                f"{name}: {what} has shape {list(jnp.shape(found))}, expected a scalar, such as its mean"
+            )
+    taken = [metric for metric in metrics if metric in RESERVED]
+    if taken:
+        raise InputError(
+            f"{name}: {', '.join(taken)} is measured already; expected another name for the metric"
+        )
+    return value, metrics
+
+
+def _kind(returned: Any) -> str:
+    shape = getattr(returned, "shape", None)
+    return type(returned).__name__ if shape is None else f"an array of shape {list(shape)}"
 
 
 _REGISTERED: dict[str, Any] = {}

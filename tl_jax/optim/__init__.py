@@ -2,7 +2,7 @@
 
 from tl_jax.optim.multipliers import lr_multipliers
 from tl_jax.optim.schedules import SCHEDULES, make_schedule
-from tl_jax.optim.transforms import OPTIMIZERS, Rule, make_optimizer, only_trainable
+from tl_jax.optim.transforms import OPTIMIZERS, Rule, make_optimizer, wrap_optimizer
 
 __all__ = [
     "OPTIMIZERS",
@@ -11,5 +11,5 @@ __all__ = [
     "lr_multipliers",
     "make_optimizer",
     "make_schedule",
-    "only_trainable",
+    "wrap_optimizer",
 ]

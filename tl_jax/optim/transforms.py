@@ -140,18 +140,36 @@ def make_optimizer(
         _scale_leaves(trainable(scales)),
         optax.scale_by_learning_rate(schedule),
     )
-    return only_trainable(tx, trees.unflatten(frozen))
+    return _only_trainable(tx, trees.unflatten(frozen))
 
 
-def only_trainable(
-    tx: optax.GradientTransformation, frozen_mask: trees.Tree
+def wrap_optimizer(
+    tx: optax.GradientTransformation,
+    *,
+    multipliers: trees.Tree,
+    frozen_mask: trees.Tree,
+    clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Returns any gradient transformation, made to see nothing but what is trained.
+    """Returns any transformation of gradients into updates, on what is trained, clipped and scaled.
 
     Args:
-        tx: from `make_optimizer`'s parts or from optax.
+        tx: such as `optax.lion(schedule)`.
+        multipliers: tree of positive floats like params, of the updates.
         frozen_mask: tree of Python bools like params, True where frozen.
+        clip_norm: the largest global norm of the trainable gradient; 0 for no clipping.
     """
+    frozen, scales = trees.flatten(frozen_mask), trees.flatten(multipliers)
+    trained = {
+        leaf: optax.MaskedNode() if frozen[leaf] else scale for leaf, scale in scales.items()
+    }
+    chained = optax.chain(_clip(clip_norm), tx, _scale_leaves(trees.unflatten(trained)))
+    return _only_trainable(chained, frozen_mask)
+
+
+def _only_trainable(
+    tx: optax.GradientTransformation, frozen_mask: trees.Tree
+) -> optax.GradientTransformation:
+    """Returns a transformation that sees nothing but what is trained."""
     return optax.transforms.selective_transform(tx, freeze_mask=frozen_mask)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from tl_jax import console
 from tl_jax import data as data_sets
 from tl_jax.augment import Mixing, Operation
+from tl_jax.errors import InputError
 from tl_jax.runs import augmentation, training
 from tl_jax.runs import evaluate as evaluation
 from tl_jax.runs.finished import Run, load_run
@@ -81,6 +82,11 @@ def finetune(
     parts = Parts(source, model, objective, optimizer, own_operations, own_mixings)
     if model is not None:
         config.model.name = parts.model_name
+    if objective is not None and not callable(objective):
+        raise InputError(
+            f"objective is {objective!r}, expected a function of objectives.Outputs or an objectives.Own; names are for "
+            "config.objective.name"
+        )
     if objective is not None:
         config.objective.name = own_name(objective)
     if optimizer is not None:
@@ -116,8 +122,12 @@ def evaluate(
     folder = run.workdir if isinstance(run, Run) else pathlib.Path(run).expanduser()
     if model is None and isinstance(run, Run):
         model = run.parts.model
-    if isinstance(data, tuple):
-        data = {"test": data}
+    if isinstance(data, tuple | list) and len(data) == 2:
+        data = {"test": (data[0], data[1])}
+    if data is None and load_run(folder).config.data.name.startswith("arrays:"):
+        raise InputError(
+            f"{folder} was trained on arrays, which its folder does not hold; expected data=(images, labels)"
+        )
     names = class_names or tuple(load_run(folder).class_names)
     source = None if data is None or isinstance(data, str) else _source(data, names)
     name = data if isinstance(data, str) else source and source.name
@@ -145,11 +155,16 @@ def _open(
 
 
 def _source(given: Any, class_names: tuple[str, ...]) -> data_sets.Source:
-    if isinstance(given, tuple):
+    if isinstance(given, tuple | list) and len(given) == 2:
         images, labels = given
         return data_sets.Arrays.split_off_test(images, labels, class_names)
     if isinstance(given, Mapping):
         return data_sets.Arrays(given, class_names)
+    if not hasattr(given, "split") or not hasattr(given, "split_names"):
+        raise InputError(
+            f"data is {type(given).__name__}, expected (images, labels), a dict of such pairs, the name of a data set, or "
+            "a source with name, split_names and split (tl_jax.data.Source)"
+        )
     return given
 
 

@@ -31,7 +31,7 @@ def make_candidate(setup: Setup) -> Callable[[TrainState], dict[str, Any] | None
     averages = setup.averaging
 
     @functools.cache
-    def step():
+    def step(moving: frozenset[str]):
         start = setup.boundary if setup.cache is not None else None
         forward = models.make_forward(
             setup.model,
@@ -45,7 +45,8 @@ def make_candidate(setup: Setup) -> Callable[[TrainState], dict[str, Any] | None
             else lambda stored: stored.astype(jnp.float32)
         )
         return sharding.compile_eval_step(
-            norm_statistics.make_statistics_step(forward, transform), setup.mesh
+            norm_statistics.make_statistics_step(forward, transform, moving),
+            setup.mesh,
         )
 
     def batches():
@@ -61,7 +62,7 @@ def make_candidate(setup: Setup) -> Callable[[TrainState], dict[str, Any] | None
         variables = averaging.averaged_variables(state)
         if averages.needs_statistics:
             batch_stats = norm_statistics.estimate(
-                step(), variables["params"], variables["batch_stats"], batches()
+                step(averages.statistics), variables["params"], variables["batch_stats"], batches()
             )
             variables["batch_stats"] = sharding.replicate(setup.mesh, batch_stats)
         return variables

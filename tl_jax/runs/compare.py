@@ -80,13 +80,15 @@ def run_cells(
         raise InputError(f"compare.seeds={seeds}: a seed is there twice")
     # All of them before the first one trains. The cells of a method differ in their seeds alone.
     for _, _, cell in cells[: len(methods)]:
-        check_config(cell)
+        with _naming_method(method):
+            check_config(cell)
         augmentation.check_names(cell)
     rows, notes = [], []
     with reporting.RunTable(title(config), methods, seeds) as table:
         for method, seed, cell in cells:
             folder = workdir / method / f"seed{seed}"
-            updates = sum(phase.train.steps for phase in phase_configs(cell))
+            lengths = [phase.train.steps for phase in phase_configs(cell)]
+            updates = sum(lengths) if all(lengths) else 0  # unknown where a length is in epochs
             with table.run(method, seed, updates) as shown, _alone(method, seed):
                 result = training.run(cell, folder, stop_requested, callbacks=[shown.logged])
                 shown.finished(result)
@@ -97,6 +99,14 @@ def run_cells(
     for line in dict.fromkeys(notes) if not console.shows("verbose") else ():
         console.note(line)
     return rows
+
+
+@contextlib.contextmanager
+def _naming_method(method: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"compare.methods.{method}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import ml_collections
 
 from tl_jax import checkpointing, console, data, models, porting
 from tl_jax.augment.preprocessing import Preprocessing, make_eval_transform
-from tl_jax.config import check_field, completed, set_field
+from tl_jax.config import check_field, completed, default_config, set_field
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
 from tl_jax.runs import overlap, results, weights
@@ -63,8 +63,9 @@ def evaluate_run(
     held_out = config.data.validation_fraction or config.data.validation_split
     reported = which is None
     which = which or ("best" if held_out else "latest")
-    # The run's own checkpoint and preprocessing: where it started from may be gone.
+    # The run's own checkpoint and preprocessing: where it started from may be gone, and so may its teacher.
     config.init.weights = ""
+    config.objective, config.optim = default_config().objective, default_config().optim
     config.data.image_size = preprocessing["image_size"]
     config.preprocess.resize = preprocessing["resize"]
     config.preprocess.interpolation = preprocessing["interpolation"]
@@ -84,7 +85,8 @@ def evaluate_run(
     initial = weights.Initial(variables, preprocessing, None)
     # The step, too: the run may have been resumed since its last evaluation.
     record = {"checkpoint": str(run), "which": which, "step": step}
-    selection = f"the {which} checkpoint of {run}"
+    live = "the live weights of " if config.average.name and averaged is None else ""
+    selection = f"{live}the {which} checkpoint of {run}"
     return _evaluate(config, initial, workdir, selection, record, names, parts, run)
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from tl_jax import features, models, objectives
+from tl_jax import features, files, models, objectives
 from tl_jax.augment.preprocessing import Preprocessing
 from tl_jax.config import completed, naming_fields
 from tl_jax.errors import InputError, unknown
@@ -31,12 +31,16 @@ class Teacher:
         forward: from `models.make_forward`.
         mean: of its input, per channel.
         std: likewise.
+        digest: of its weights, so that a run that goes on notices another teacher.
+        deviations: what is assumed of its classes, a line each.
     """
 
     variables: dict[str, Any]
     forward: Callable[..., tuple[jax.Array, Any]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    digest: str
+    deviations: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +93,14 @@ def check_objective(config: ml_collections.ConfigDict, given: Any = None) -> Non
         )
     if not (section.weight or section.delta or section.distillation):
         problems.append("objective.weight=0 without delta or distillation: nothing to learn from")
-    if bool(section.distillation) != bool(section.teacher):
+    if section.distillation and not section.teacher:
         problems.append(
-            f"objective.distillation={section.distillation}, objective.teacher={section.teacher!r}: expected both "
-            "a weight above 0 and the folder of a finished run, or neither"
+            f"objective.distillation={section.distillation} without objective.teacher: expected the folder of a "
+            "finished run"
+        )
+    if len(set(section.delta_boundaries)) < len(section.delta_boundaries):
+        problems.append(
+            f"objective.delta_boundaries={tuple(section.delta_boundaries)}: one is there twice"
         )
     if section.delta_boundaries and not section.delta:
         problems.append(
@@ -100,6 +108,8 @@ def check_objective(config: ml_collections.ConfigDict, given: Any = None) -> Non
         )
     if problems:
         raise InputError("\n".join(problems))
+    if section.distillation:
+        _check_teacher(pathlib.Path(section.teacher).expanduser())
 
 
 def make_objective(
@@ -193,13 +203,7 @@ def _read_teacher(
     config: ml_collections.ConfigDict, spec: Preprocessing, class_names: Sequence[str]
 ) -> Teacher:
     folder = pathlib.Path(config.objective.teacher).expanduser()
-    names = ("config.json", "preprocessing.json", "result.json", weights.EXPORTED)
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise InputError(
-            f"objective.teacher={folder}: no {' and no '.join(missing)} there; expected the folder of a "
-            "finished run"
-        )
+    _check_teacher(folder)
     theirs = completed(json.loads((folder / "config.json").read_text()))
     theirs.init.weights, theirs.init.head = str(folder), "keep"
     seen = weights.read_preprocessing(json.loads((folder / "preprocessing.json").read_text()))
@@ -208,12 +212,38 @@ def _read_teacher(
             f"objective.teacher={folder} sees images of {seen.image_size} pixels, this run of "
             f"{spec.image_size}; expected data.image_size={seen.image_size}"
         )
+    if is_own(theirs.model.name):
+        raise InputError(
+            f"objective.teacher={folder}: its network, {theirs.model.name}, was given in Python; expected a run of a "
+            "registered one (tl_jax.models.register)"
+        )
+    names = weights.class_names_of_weights(str(folder / weights.EXPORTED))
+    hint = "; expected a teacher of these classes"
+    _, deviations = weights.match_head(names, class_names, f"objective.teacher={folder}", hint)
     model = make_model(theirs, len(class_names))
     try:
-        variables = weights.make_initial(theirs, model, class_names, seen.image_size).variables
+        initial = weights.make_initial(theirs, model, class_names, seen.image_size)
     except InputError as error:
-        raise InputError(f"objective.teacher={folder}: {error}") from error
-    return Teacher(variables, models.make_forward(model), tuple(seen.mean), tuple(seen.std))
+        raise InputError(f"objective.teacher={folder} does not fit: {error}") from error
+    return Teacher(
+        initial.variables,
+        models.make_forward(model),
+        tuple(seen.mean),
+        tuple(seen.std),
+        files.digest(folder / weights.EXPORTED, "sha256"),
+        tuple(deviations),
+    )
+
+
+def _check_teacher(folder: pathlib.Path) -> None:
+    """Raises InputError unless a folder holds a finished run."""
+    names = ("config.json", "preprocessing.json", "result.json", weights.EXPORTED)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"objective.teacher={folder}: no {' and no '.join(missing)} there; expected the folder of a "
+            "finished run"
+        )
 
 
 def reference_variables(

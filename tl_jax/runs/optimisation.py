@@ -11,7 +11,7 @@ import ml_collections
 import optax
 
 from tl_jax import freezing, models, optim
-from tl_jax.config import naming_fields
+from tl_jax.config import FIELDS, naming_fields
 from tl_jax.errors import InputError
 from tl_jax.runs.lengths import in_steps
 from tl_jax.runs.parts import is_own, must_be_given
@@ -148,9 +148,35 @@ def _round_down(value: float) -> str:
 
 
 def check_optimizer(config: ml_collections.ConfigDict, given: Optimizer | None) -> None:
-    """Raises InputError where the config names an own optimizer and none is given."""
-    if is_own(config.optim.name) and given is None:
+    """Looks at an own optimizer.
+
+    Raises:
+        InputError: if the config names one and none is given, or has fields that it does not read.
+    """
+    if not is_own(config.optim.name):
+        return
+    if given is None:
         raise must_be_given("optim.name", config.optim.name, "optimizer")
+    read = ("name", "clip_norm")
+    fields = [f.name for f in dataclasses.fields(optim.Rule) if f.name not in read]
+    values = {f"optim.{name}": config.optim[name] for name in fields}
+    changed = [f"{name}={value}" for name, value in values.items() if value != FIELDS[name].default]
+    if changed:
+        raise InputError(
+            f"{', '.join(changed)}: of sgd and adamw, and without effect on optim.name={config.optim.name}; expected "
+            "the defaults here, and these numbers in the optimizer"
+        )
+
+
+def _transformation(optimizer: Optimizer, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Returns the transformation that an own optimizer makes of the run's schedule."""
+    made = optimizer(schedule) if callable(optimizer) else optimizer
+    if callable(optimizer) and hasattr(made, "init") and hasattr(made, "update"):
+        return made
+    raise InputError(
+        f"optimizer is {type(optimizer).__name__}, expected a function from the schedule to an optax "
+        "transformation, such as optax.lion or lambda schedule: optax.adam(schedule, b1=0.8)"
+    )
 
 
 def make_tx(
@@ -219,7 +245,12 @@ def make_partition(
     if optimizer is None or not is_own(config.optim.name):
         tx = make_tx(config, params, schedule, multipliers, frozen_mask)
     else:
-        tx = optim.only_trainable(optimizer(schedule), frozen_mask)
+        tx = optim.wrap_optimizer(
+            _transformation(optimizer, schedule),
+            multipliers=multipliers,
+            frozen_mask=frozen_mask,
+            clip_norm=config.optim.clip_norm,
+        )
     norms = freezing.frozen_norms(params, frozen_mask)
     if norms:
         norms &= frozenset(models.norm_names(model))

@@ -98,11 +98,13 @@ class Recording:
         measured = {**measured, **self._of_average(state, measured["top1_accuracy"])}
         step = int(state.step)
         self._record(step, "validation", measured)
-        if self._progress is not None:
-            self._progress.validation(step, measured["top1_accuracy"], int(measured["examples"]))
+        # The better of live and averaged weights is the candidate of this step.
+        candidate = dict(measured)
         if measured.get(AVERAGED):
-            return {**measured, "top1_accuracy": measured["average_top1_accuracy"]}
-        return measured
+            candidate["top1_accuracy"] = measured["average_top1_accuracy"]
+        if self._progress is not None:
+            self._progress.validation(step, candidate["top1_accuracy"], int(measured["examples"]))
+        return candidate
 
     def _of_average(self, state: TrainState, live: float) -> dict[str, float]:
         """Returns the metrics of the averaged weights, and whether they are better than the live ones."""

@@ -169,7 +169,13 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
     shapes = jax.eval_shape(
         lambda: models.init_variables(model, jax.random.key(0), (1, side, side, 3))
     )["params"]
-    for number, phase in enumerate(phase_configs(config)):
+    phases = phase_configs(config)
+    if config.objective.teacher and not any(phase.objective.distillation for phase in phases):
+        raise InputError(
+            f"objective.teacher={config.objective.teacher!r} without objective.distillation has no effect; "
+            "expected a weight above 0, or no teacher"
+        )
+    for number, phase in enumerate(phases):
         with naming_phase(config, number):
             if phase is not config:
                 check_fields(phase)
@@ -185,6 +191,7 @@ def _check_phase(
     if config.cache.boundary not in ("", "auto", *boundaries):
         raise unknown("cache.boundary", config.cache.boundary, ("auto", *boundaries))
     check_objective(config, parts.objective)
+    _check_views(config)
     make_objective(config, model, parts.objective)
     schedule = optim.make_schedule("constant", config.optim.learning_rate, 1)
     make_partition(config, model, params, schedule, parts.optimizer)
@@ -226,11 +233,9 @@ def prepare_phases(
     sharding.local_rows(mesh, config.data.batch_size)
     phases = phase_configs(config)
     for number, phase in enumerate(phases):
-        with (
-            naming_phase(config, number),
-            naming_fields(phase, "optim.accumulation", "data.batch_size"),
-        ):
-            steps.check_accumulation(phase.data.batch_size, phase.optim.accumulation, mesh.size)
+        with naming_phase(config, number):
+            with naming_fields(phase, "optim.accumulation", "data.batch_size"):
+                steps.check_accumulation(phase.data.batch_size, phase.optim.accumulation, mesh.size)
             augmentation.make_augmentation(phase, parts)
             augmentation.make_mixings(phase, parts)
     splits = make_splits(config, parts.source)
@@ -252,7 +257,8 @@ def prepare_phases(
     check_network(config, model, num_classes, image_size)
     initial = weights.make_initial(config, model, train_split.class_names, image_size)
     # What is seen of the pixels is the same in all phases, but for augmentation.
-    spec, deviations = weights.make_preprocessing(config, initial, train_split.image_shape)
+    seen = weights.make_preprocessing(config, initial, train_split.image_shape)
+    spec = seen[0]
     evaluator = Evaluator(
         models.make_forward(model),
         preprocessing.make_eval_transform(spec),
@@ -273,13 +279,12 @@ def prepare_phases(
                     model=model,
                     initial=initial,
                     preprocessing=spec,
-                    deviations=deviations,
                     evaluator=evaluator,
                     mesh=mesh,
                     intervals=intervals,
                     order=orders[number],
                     inputs=splits,
-                    **_of_phase(phase, parts, model, initial, spec, intervals, splits, mesh),
+                    **_of_phase(phase, parts, model, initial, seen, intervals, splits, mesh),
                 )
             )
     return tuple(setups)
@@ -290,13 +295,14 @@ def _of_phase(
     parts: Parts,
     model: Any,
     initial: weights.Initial,
-    spec: preprocessing.Preprocessing,
+    seen: tuple[preprocessing.Preprocessing, list[str]],
     intervals: loops.Intervals,
     splits: data.Splits,
     mesh: jax.sharding.Mesh,
 ) -> dict[str, Any]:
     """Returns the fields of `Setup` that one phase may have otherwise than the next."""
     names = splits["train"].class_names
+    spec, deviations = seen
     params, batch_stats = (initial.variables[name] for name in ("params", "batch_stats"))
     length = intervals.total_steps - intervals.first_step
     optimisation = make_optimisation(
@@ -316,7 +322,9 @@ def _of_phase(
     augmentation.check_operations(phase, augmented.operations, spec.image_size)
     shape = augmentation.input_shape(model, boundary, spec.image_size) if mixings else ()
     augmentation.check_mixings(phase, mixings, mesh.size, shape, len(names))
+    taught = [] if minimised.teacher is None else list(minimised.teacher.deviations)
     return {
+        "deviations": [*deviations, *taught],
         "optimisation": optimisation,
         "boundary": boundary,
         "minimised": minimised,
@@ -384,9 +392,23 @@ def _choose_boundary(
     Raises:
         InputError: if training on what is stored there would not be what the config says.
     """
+    if not config.cache.boundary:
+        return None
+    return features.choose_boundary(
+        model,
+        config.cache.boundary,
+        frozen_mask=optimisation.frozen_mask,
+        frozen_norms=optimisation.frozen_norms,
+        norm_policy=config.freeze.batch_norm,
+        image_size=image_size,
+    )
+
+
+def _check_views(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError unless a cache holds what training would see."""
     section = config.cache
     if not section.boundary:
-        return None
+        return
     augments = (
         config.augment.flip or config.augment.crop_padding or augmentation.operations_of(config)
     )
@@ -403,11 +425,3 @@ def _choose_boundary(
             f"cache.views={section.views}: without augment.flip, augment.crop_padding and augment.operations "
             "all views are the same; expected cache.views=1, or one of them"
         )
-    return features.choose_boundary(
-        model,
-        section.boundary,
-        frozen_mask=optimisation.frozen_mask,
-        frozen_norms=optimisation.frozen_norms,
-        norm_policy=config.freeze.batch_norm,
-        image_size=image_size,
-    )

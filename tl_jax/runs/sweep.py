@@ -114,6 +114,11 @@ def read_grid(config: ml_collections.ConfigDict) -> Grid:
 
 def _run_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Returns the config of an ordinary run on activations, on one device: what runs at once is members."""
+    if config.objective.distillation:
+        raise InputError(
+            f"objective.distillation={config.objective.distillation}: a sweep trains on stored activations, and a "
+            "teacher looks at the images; expected 0"
+        )
     plain = copy.deepcopy(config)
     plain.cache.boundary = plain.cache.boundary or "auto"
     plain.parallel.devices = 1

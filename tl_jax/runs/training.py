@@ -32,6 +32,9 @@ from tl_jax.training import loops
 from tl_jax.training.averaging import Averaging
 from tl_jax.training.state import TrainState
 
+# In the folder of a run that distils: digests of its teachers' weights.
+_TEACHERS = "teachers.json"
+
 
 def run(
     config: ml_collections.ConfigDict,
@@ -106,6 +109,7 @@ class Prepared:
 
 def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path, parts: Parts) -> Prepared:
     phases = prepare_phases(config, parts)
+    _check_teachers(phases, workdir)
     if not config.phases:  # a run in phases is never extended
         _check_extension(phases[0], workdir)
     first = number_at(phases, newest_step(workdir / "checkpoints") + 1)
@@ -119,8 +123,26 @@ def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path, parts: Pa
     return Prepared(config, phases, dispatches)
 
 
+def _teachers(phases: Sequence[Setup]) -> list[str]:
+    """Returns the digests of the teachers' weights."""
+    teachers = (setup.minimised.teacher for setup in phases)
+    return [teacher.digest for teacher in teachers if teacher is not None]
+
+
+def _check_teachers(phases: Sequence[Setup], workdir: pathlib.Path) -> None:
+    """Raises InputError where a run goes on with a teacher whose weights are others than at its start."""
+    path = workdir / _TEACHERS
+    if path.is_file() and json.loads(path.read_text()) != _teachers(phases):
+        raise InputError(
+            f"--workdir {workdir} holds a run with other weights of its teacher than "
+            f"objective.teacher={phases[-1].config.objective.teacher} has now; put them back, or give a new --workdir"
+        )
+
+
 def _introduce(prepared: Prepared, folder: RunFolder) -> list[dict[str, Any]]:
     phases = prepared.phases
+    if _teachers(phases):
+        folder.write_json(_TEACHERS, _teachers(phases))
     return introduce(
         max(phases, key=trainable_parameters), folder, phases if len(phases) > 1 else ()
     )

@@ -99,9 +99,15 @@ class Averaging:
         return averaged_step
 
     @property
+    def statistics(self) -> frozenset[str]:
+        """The names of the running statistics among the leaves, without "batch_stats/"."""
+        found = (name.partition("/") for name in self.leaves)
+        return frozenset(name for collection, _, name in found if collection == "batch_stats")
+
+    @property
     def needs_statistics(self) -> bool:
         """Whether running statistics of BatchNorm must be estimated again before the average is used."""
-        return self.name == "swa" and any(name.startswith("batch_stats/") for name in self.leaves)
+        return self.name == "swa" and bool(self.statistics)
 
 
 def averaged_leaves(

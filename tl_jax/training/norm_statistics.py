@@ -1,27 +1,33 @@
 """Running statistics of BatchNorm, estimated again for weights that were never trained with, such as averages."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tl_jax import trees
+
 Tree = dict[str, Any]
 
 
 def make_statistics_step(
-    forward: Callable[..., tuple[Any, Tree]], transform: Callable[[jax.Array], jax.Array]
+    forward: Callable[..., tuple[Any, Tree]],
+    transform: Callable[[jax.Array], jax.Array],
+    moving: Collection[str],
 ) -> Callable[[Tree, Tree, dict[str, jax.Array]], tuple[Tree, Tree]]:
     """Returns the pure `step(params, batch_stats, batch) -> (updated, share)`.
 
     `updated` are the running statistics after the batch. `share` is the weight that each module gives to the
     old ones (its momentum), found from a second pass that starts at statistics larger by one: whatever
-    the module, `updated = share * old + (1 - share) * of the batch`.
+    the module, `updated = share * old + (1 - share) * of the batch`. Only what moves is made larger: a
+    frozen module normalises by its statistics, and all later layers would see another input.
 
     Args:
         forward: in training; see `models.make_forward`.
         transform: from what a batch holds to what `forward` takes.
+        moving: names of the statistics that training moves, such as "stage1/block0/bn1/mean".
     """
 
     def step(params, batch_stats, batch):
@@ -32,8 +38,16 @@ def make_statistics_step(
             return forward(params, statistics, inputs, train=True, key=key)[1]
 
         first = updated(batch_stats)
-        second = updated(jax.tree.map(lambda leaf: leaf + 1, batch_stats))
-        return first, jax.tree.map(jnp.subtract, second, first)
+        larger = {
+            name: leaf + 1 if name in moving else leaf
+            for name, leaf in trees.flatten(batch_stats).items()
+        }
+        second = updated(trees.unflatten(larger))
+        share = {
+            name: leaf - trees.flatten(first)[name] if name in moving else jnp.ones_like(leaf)
+            for name, leaf in trees.flatten(second).items()
+        }
+        return first, trees.unflatten(share)
 
     return step
 

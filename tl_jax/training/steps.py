@@ -110,7 +110,7 @@ def make_train_step(
             source=references.get("source"),
             teacher=references.get("teacher"),
         )
-        loss, measured = minimised(outputs)
+        loss, measured = objectives.evaluate(minimised, outputs)
         measured = {**measured, "loss": loss, "top1_accuracy": outputs.accuracy()}
         return loss, (batch_stats, measured)
 
