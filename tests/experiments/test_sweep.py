@@ -169,7 +169,11 @@ def test_a_member_is_the_run_that_finetune_makes(make_config, section, fields, s
     for (row, column), own in some.items():
         given = {"learning_rate": 0.1, "weight_decay": 0.0} | own
         alone = make_config(
-            **(fields | {"seed": SEEDS[row]} | {f"optim__{name}": v for name, v in given.items()})
+            **(
+                fields
+                | {"seed": SEEDS[row]}
+                | {members.FIELDS[name].replace(".", "__"): v for name, v in given.items()}
+            )
         )
         workdir = tmp_path / f"{row}{column}"
         result = training.run(alone, workdir)

@@ -35,11 +35,9 @@ def train_ours(model, variables, images, labels, learning_rate, weight_decay):
     tx = optim.make_optimizer(
         variables["params"],
         optim.make_schedule("constant", learning_rate, NUM_STEPS),
-        name="sgd",
-        momentum=MOMENTUM,
-        weight_decay=weight_decay,
-        # PyTorch's SGD decays every parameter.
-        decay_bias_and_norm=True,
+        optim.Rule(
+            name="sgd", momentum=MOMENTUM, weight_decay=weight_decay, decay_bias_and_norm=True
+        ),
     )
 
     @jax.jit

@@ -173,8 +173,8 @@ def test_a_teacher_is_normalised_as_it_was_trained_with(plain, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"objective__distillation": 1.0}, "objective.distillation=1.0, objective.teacher=''"),
-        ({"objective__teacher": "nowhere"}, "expected both a weight above 0 and the folder"),
+        ({"objective__distillation": 1.0}, "objective.distillation=1.0 without objective.teacher"),
+        ({"objective__teacher": "nowhere"}, "without objective.distillation has no effect"),
         (
             {"objective__teacher": "nowhere", "objective__distillation": 1.0},
             "objective.teacher=nowhere: no config.json and no .* expected the folder of a finished run",
@@ -188,9 +188,9 @@ def test_a_teacher_is_normalised_as_it_was_trained_with(plain, tmp_path):
         ({"objective__name": "cross"}, "unknown objective.name 'cross'.*cross_entropy"),
         (
             {"objective__name": "own:mine"},
-            "objective.name=own:mine: the object is not in the config",
+            "objective.name=own:mine: this run was made with mine, an object given in Python",
         ),
-        ({"optim__name": "own:lion"}, "optim.name=own:lion: the object is not in the config"),
+        ({"optim__name": "own:lion"}, "optim.name=own:lion: this run was made with lion"),
         ({"average__name": "swa", "average__decay": 1.0}, "average.decay=1.0: expected"),
         ({"average__name": "emma"}, "unknown average.name 'emma'"),
     ],

@@ -227,6 +227,7 @@ def test_a_run_starts_from_another_ones_weights(made, tmp_path):
 def test_resumed_with_the_network_and_refused_without(tmp_path):
     """Dropout draws the same again; the folder of an interrupted run says what is missing."""
     config = tiny_config(**OWN | {"train__steps": 8, "train__updates_per_dispatch": 1})
+    config.train.checkpoint_every_steps = 2
     data = digits("train", 100)
 
     def interrupt(step, split, metrics):

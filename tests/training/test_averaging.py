@@ -78,7 +78,7 @@ def small_variables():
 )
 def test_what_is_averaged(strategy, policy, statistics):
     variables = small_variables()
-    mask = freezing.frozen_mask(variables["params"], strategy)
+    mask = freezing.frozen_mask(variables["params"], strategy, boundaries=SMALL.boundaries)
     norms = freezing.frozen_norms(variables["params"], mask)
     names = averaging.averaged_leaves(mask, variables["batch_stats"], norms, policy)
     assert len([name for name in names if name.startswith("batch_stats/")]) == statistics

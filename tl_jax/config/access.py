@@ -63,12 +63,15 @@ def of_command(config: ml_collections.ConfigDict, command: str = "") -> dict[str
     }
 
 
-def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
+def upgraded(recorded: Any) -> Any:
     """Returns a config.json of an earlier version as this one writes it.
 
-    Fields have the names of today, and an empty tuple is empty: it may be `[""]` there.
+    Fields have the names of today, and an empty tuple is empty: it may be `[""]` there. Anything but a
+    JSON object comes back as it is.
     """
     found = _with_empty_tuples(recorded)
+    if not isinstance(found, dict):
+        return found  # not ours
     for old, new in RENAMED.items():
         (section, last), (new_section, new_last) = old.split("."), new.split(".")
         if last in found.get(section, {}):

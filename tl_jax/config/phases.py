@@ -111,9 +111,9 @@ def lp_ft(probe: Sequence[str] = (), finetune: Sequence[str] = ()) -> Phases:
         ('freeze.strategy=none', 'train.steps=30')
     """
     _check_assignments(probe=probe, finetune=finetune)
-    on_features = ("cache.boundary=auto", "augment.flip=False", "augment.crop_padding=0")
-    on_features += ("augment.operations=",)
-    return ("freeze.strategy=backbone", *on_features, *probe), ("freeze.strategy=none", *finetune)
+    plain = ("augment.flip=False", "augment.crop_padding=0", "augment.operations=")
+    on_features = ("freeze.strategy=backbone", "cache.boundary=auto", *plain)
+    return (*on_features, *probe), ("freeze.strategy=none", *finetune)
 
 
 def _check_assignments(**arguments: Sequence[str]) -> None:

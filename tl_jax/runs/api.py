@@ -84,8 +84,8 @@ def finetune(
         config.model.name = parts.model_name
     if objective is not None and not callable(objective):
         raise InputError(
-            f"objective is {objective!r}, expected a function of objectives.Outputs or an objectives.Own; names are for "
-            "config.objective.name"
+            f"objective is {objective!r}, expected a function of objectives.Outputs or an objectives.Own; names "
+            "are for config.objective.name"
         )
     if objective is not None:
         config.objective.name = own_name(objective)
@@ -162,8 +162,8 @@ def _source(given: Any, class_names: tuple[str, ...]) -> data_sets.Source:
         return data_sets.Arrays(given, class_names)
     if not hasattr(given, "split") or not hasattr(given, "split_names"):
         raise InputError(
-            f"data is {type(given).__name__}, expected (images, labels), a dict of such pairs, the name of a data set, or "
-            "a source with name, split_names and split (tl_jax.data.Source)"
+            f"data is {type(given).__name__}, expected (images, labels), a dict of such pairs, the name of a data "
+            "set, or a source with name, split_names and split (tl_jax.data.Source)"
         )
     return given
 

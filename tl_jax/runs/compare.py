@@ -79,7 +79,7 @@ def run_cells(
     if len(set(seeds)) < len(seeds):
         raise InputError(f"compare.seeds={seeds}: a seed is there twice")
     # All of them before the first one trains. The cells of a method differ in their seeds alone.
-    for _, _, cell in cells[: len(methods)]:
+    for method, _, cell in cells[: len(methods)]:
         with _naming_method(method):
             check_config(cell)
         augmentation.check_names(cell)

@@ -73,8 +73,9 @@ def must_be_given(field: str, name: str, argument: str) -> InputError:
         name: its value, such as "own:MyNet".
         argument: by which it is given, such as "model".
     """
+    functions = ("finetune", "load_run", "evaluate") if argument == "model" else ("finetune",)
+    calls = " or ".join(f"tl_jax.{function}(..., {argument}=...)" for function in functions)
     return InputError(
         f"{field}={name}: this run was made with {name.removeprefix(OWN)}, an object given in Python; expected "
-        f"it again, as tl_jax.finetune(..., {argument}=...), tl_jax.load_run(..., {argument}=...) or "
-        f"tl_jax.evaluate(..., {argument}=...)"
+        f"it again, as {calls}"
     )
