@@ -75,7 +75,7 @@ FILES = {
     "a phase that sets what is of the whole run": (
         'config.phases = (("seed=1",), ("optim.lr=1",))',
         ", line 5: phase 1: seed=1: seed is of the whole run; a phase may set fields of freeze, optim, train, cache, "
-        "augment, objective; phase 2: unknown config field 'optim.lr'",
+        "augment, objective, average; phase 2: unknown config field 'optim.lr'",
     ),
     "phases that are no tuples": (
         'config.phases = ("train.steps=1",)',

@@ -1462,8 +1462,8 @@ OTHERS = [
     Mutant(
         "objective-delta-boundaries-ignored",
         OBJECTIVE,
-        "return given or tuple(known[:-1])",
-        "return tuple(known[:-1])",
+        "return given or tuple(name",
+        "return tuple(name",
         field("objective.delta_boundaries=('stage1',)"),
     ),
     Mutant(

@@ -32,13 +32,10 @@ def batches(size, batch_size):
 def train_ours(model, variables, images, labels, learning_rate, weight_decay):
     """Returns the loss of each step and the variables after the last."""
     forward = models.make_forward(model)
-    tx = optim.make_optimizer(
-        variables["params"],
-        optim.make_schedule("constant", learning_rate, NUM_STEPS),
-        optim.Rule(
-            name="sgd", momentum=MOMENTUM, weight_decay=weight_decay, decay_bias_and_norm=True
-        ),
-    )
+    # PyTorch's SGD decays every parameter.
+    rule = optim.Rule(momentum=MOMENTUM, weight_decay=weight_decay, decay_bias_and_norm=True)
+    schedule = optim.make_schedule("constant", learning_rate, NUM_STEPS)
+    tx = optim.make_optimizer(variables["params"], schedule, rule)
 
     @jax.jit
     def step(params, batch_stats, opt_state, x, y):

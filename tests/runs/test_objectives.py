@@ -354,6 +354,9 @@ def test_killed_and_resumed_with_every_kind_of_state(plain, tmp_path):
     subprocess.run([*command, str(killed)], env=environment, check=True, timeout=300)
     subprocess.run([*command, str(tmp_path / "whole")], env=environment, check=True, timeout=300)
     assert json.loads((killed / "result.json").read_text())["resumed_at_step"] > 0
+    # The average, too, went through the checkpoint.
+    lines = [metrics_of(run, "validation")[-1] for run in (killed, tmp_path / "whole")]
+    assert lines[0]["average_loss"] == lines[1]["average_loss"]
     resumed, whole = weights_of(killed), weights_of(tmp_path / "whole")
     for name, leaf in whole.items():
         np.testing.assert_array_equal(resumed[name], leaf, err_msg=name)

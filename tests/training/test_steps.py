@@ -361,3 +361,18 @@ def test_head_only_training_costs_the_forward_pass(record_property):
     record_property("head_only_flops_over_forward", ratio)
     print(f"head-only step: {trained / 1e6:.1f} MFLOP, {ratio:.4f} of the forward pass")
     assert 0.95 < ratio < 1.05, ratio
+
+
+def test_every_microbatch_drops_by_its_own_key():
+    def noisy(params, batch_stats, images, *, train, key):
+        logits, batch_stats = linear(params, batch_stats, images, train=train)
+        return logits + jax.random.uniform(key), batch_stats
+
+    def noise(outputs):
+        return CrossEntropy()(outputs)[0], {"noise": outputs.logits.mean()}
+
+    step, state = make(zero_head(), forward=noisy, objective=noise, accumulation=2)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 2**31 - 1)
+    expected = np.mean([jax.random.uniform(each) for each in jax.random.split(key, 2)])
+    _, metrics = jax.jit(step)(state, batch_of())
+    np.testing.assert_allclose(metrics["noise"], expected, rtol=1e-6)

@@ -26,8 +26,9 @@ from tl_jax.training.state import TrainState
 if TYPE_CHECKING:
     from tl_jax.checkpointing.storage import Storage
 
-# What optimizer states of earlier versions held besides: the norm of the last gradient, the start of L2-SP.
-_RETIRED = re.compile(r"opt_state/(.*/)?(norm|start/.*)")
+# What optimizer states of earlier versions held besides: the norm of the last gradient. Where they held the start of
+# L2-SP, a run does not go on: its pull was no part of the gradient that is clipped and scaled.
+_RETIRED = re.compile(r"opt_state/(.*/)?norm")
 
 _log = logging.getLogger(__name__)
 

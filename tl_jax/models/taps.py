@@ -33,7 +33,7 @@ def make_tapped_forward(
     Returns:
         forward(params, batch_stats, inputs, *, train, key=None) -> ({boundary: float32 features, "logits":
         float32 [B, K]}, new batch_stats); with `stop`, its features under its name take the place of the
-        logits.
+        logits. Dropout draws other units than in a pass without taps.
 
     Raises:
         InputError: if a tap is no boundary between `start` and `stop`.
@@ -60,8 +60,10 @@ def make_tapped_forward(
         key: jax.Array | None = None,
     ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
         features = {} if start is None else {start: inputs}
-        for part, name in zip(parts, edges[1:], strict=True):
-            inputs, batch_stats = part(params, batch_stats, inputs, train=train, key=key)
+        for number, (part, name) in enumerate(zip(parts, edges[1:], strict=True)):
+            # Flax counts unnamed dropout modules anew in every part: the same key would drop the same units.
+            own = key if key is None or not number else jax.random.fold_in(key, number)
+            inputs, batch_stats = part(params, batch_stats, inputs, train=train, key=own)
             features[name] = inputs
         outputs = {tap: jnp.asarray(features[tap], jnp.float32) for tap in taps}
         last = order[-1] if stop else LOGITS

@@ -92,6 +92,10 @@ class Sum:
             value, more = evaluate(term, outputs)
             metrics |= more
             if len(self.terms) > 1:
+                if name_of(term) in metrics:
+                    raise InputError(
+                        f"two metrics are called {name_of(term)!r}; expected another name for an own objective"
+                    )
                 metrics[name_of(term)] = value
             if isinstance(weight, jax.Array) or weight != 1:
                 value = weight * value

@@ -17,6 +17,7 @@ from tl_jax.errors import InputError, unknown
 from tl_jax.models.taps import LOGITS
 from tl_jax.objectives import Reference
 from tl_jax.runs import weights
+from tl_jax.runs.augmentation import input_shape
 from tl_jax.runs.network import make_model
 from tl_jax.runs.parts import is_own, must_be_given
 from tl_jax.training.steps import Passes
@@ -102,6 +103,10 @@ def check_objective(config: ml_collections.ConfigDict, given: Any = None) -> Non
         problems.append(
             f"objective.delta_boundaries={tuple(section.delta_boundaries)}: one is there twice"
         )
+    if not section.weight and section.label_smoothing:
+        problems.append(
+            f"objective.label_smoothing={section.label_smoothing} with objective.weight=0: no effect"
+        )
     if section.delta_boundaries and not section.delta:
         problems.append(
             f"objective.delta_boundaries={tuple(section.delta_boundaries)} without objective.delta: no effect"
@@ -156,11 +161,13 @@ def make_objective(
 def _delta_boundaries(config: ml_collections.ConfigDict, model: Any) -> tuple[str, ...]:
     """Returns whose features DELTA compares: those of the config, or every map with height and width."""
     given = tuple(config.objective.delta_boundaries)
-    known = [name for name in model.boundaries if name != "head"]
+    known = models.before_head(model)
     for name in given:
         if name not in known:
             raise unknown("objective.delta_boundaries", name, known)
-    return given or tuple(known[:-1])
+    # The number of axes alone matters; the size of the data's images is not known yet.
+    size = config.data.image_size or 32
+    return given or tuple(name for name in known if len(input_shape(model, name, size)) == 3)
 
 
 def make_minimised(
@@ -347,7 +354,8 @@ def make_passes(
             found["teacher"] = Reference(logits)
         return found
 
-    return Passes(forward, shared, references)
+    groups = order if start is None else order[order.index(start) + 1 :]
+    return Passes(forward, shared, references, frozenset(groups))
 
 
 def _renormalised(images: jax.Array, spec: Preprocessing, teacher: Teacher) -> jax.Array:

@@ -52,11 +52,13 @@ class Passes:
             objectives look at; None where `forward` takes the images.
         references: `(variables, images, inputs, features) -> {"source": Reference, "teacher": Reference}`,
             each where it is needed; variables are `state.references`, the others as `shared` gives them.
+        groups: of params that `forward` reads, which objectives see; None for all.
     """
 
     forward: Forward
     shared: Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]] | None = None
     references: Callable[..., dict[str, Reference]] = lambda *_: {}
+    groups: frozenset[str] | None = None
 
 
 def make_train_step(
@@ -106,7 +108,7 @@ def make_train_step(
             labels=rows.get("label"),
             soft_targets=rows.get("target"),
             features=features,
-            params=params,
+            params=_visible(params, passes.groups),
             source=references.get("source"),
             teacher=references.get("teacher"),
         )
@@ -172,6 +174,12 @@ def make_train_step(
         return new, {**measured, "grad_norm": _norm_of_trainable(grads, frozen_mask)}
 
     return train_step
+
+
+def _visible(params: dict[str, Any], groups: frozenset[str] | None) -> dict[str, Any]:
+    if groups is None:
+        return params
+    return {group: tree for group, tree in params.items() if group in groups}
 
 
 def _norm_of_trainable(grads: dict[str, Any], frozen_mask: dict[str, Any]) -> jax.Array:
