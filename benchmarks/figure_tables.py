@@ -53,12 +53,6 @@ def cifar10_compare(results: pathlib.Path) -> str:
 
 
 @table
-def cifar10_lpft(results: pathlib.Path) -> str:
-    """Linear probe, full fine-tuning and LP-FT at equal updates."""
-    return _comparison(_read(results / "cifar10_lpft.json"))
-
-
-@table
 def model_card(results: pathlib.Path) -> str:
     """How the packaged weights were chosen and what they score."""
     run = _read(results / "tinyimagenet32_pretrain.json")

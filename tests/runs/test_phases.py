@@ -593,5 +593,5 @@ def test_lp_ft_as_a_method_of_a_comparison(tmp_path):
     assert [row["last_step"] for row in result["phases"]] == [4, 10]
     given.compare.methods = {"lp_ft": (f"phases={(('model.name=x',),)}",)}
     given.compare.baseline = "lp_ft"
-    with pytest.raises(InputError, match=r"^phase 1: model\.name=x"):
+    with pytest.raises(InputError, match=r"compare\.methods\.lp_ft: phase 1: model\.name=x"):
         compare.run_cells(given, tmp_path / "other")
