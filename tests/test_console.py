@@ -1,4 +1,4 @@
-"""How much is told."""
+"""How much is printed."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The registered models: their parameter counts, and what a wrong argument is told."""
+"""The registered models: their parameter counts, and the messages about wrong arguments."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The strict merge: what is used, waived, reset, and how each misfit is told."""
+"""The strict merge: what is used, waived, reset, and the message about each misfit."""
 
 import json
 

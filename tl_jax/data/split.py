@@ -190,7 +190,7 @@ class InMemorySplit:
     def of(
         cls, pixels: Pixels, labels: np.ndarray, class_names: Sequence[str], name: str
     ) -> "InMemorySplit":
-        """Returns the split of images that may still be on their way; only `labels` are checked.
+        """Returns the split of images that may still be decoding; only `labels` are checked.
 
         Raises:
             InputError: if the labels are out of range.

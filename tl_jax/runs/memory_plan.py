@@ -50,7 +50,7 @@ def checked_items(setup: Setup, dispatch: "Dispatch") -> tuple[list[memory.Item]
 
 
 def bytes_of_run(plan: Sequence[dict[str, Any]]) -> int:
-    """Returns the bytes that the rows of a plan count besides the process itself, which grows by and by."""
+    """Returns the bytes that the rows of a plan count besides the process itself, which grows over time."""
     return sum(row["bytes"] for row in plan if row["what"] not in (_PROCESS, *memory.TOTALS))
 
 

@@ -85,7 +85,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of every member; arrays of the host.
+    """The result of every member; arrays of the host.
 
     Attributes:
         params: leaves [S, K, ...], of the evaluation with the best validation top-1, the first of equals.
@@ -210,7 +210,7 @@ def train(
         stop_requested: asked after each evaluation.
 
     Returns:
-        What became of the members, or None if stopped on request.
+        The results of the members, or None if stopped on request.
     """
     names = sorted(hyperparameters)
     num_seeds, num_combinations = len(states), len(hyperparameters[names[0]])
