@@ -19,6 +19,7 @@ _METHODS = {
     "random_init": "random initialisation",
     "linear_probe": "linear probe",
     "full_finetune": "full fine-tuning",
+    "lp_ft": "LP-FT",
 }
 _MODES = {
     "full": "full step",
@@ -50,6 +51,12 @@ def quickstart(results: pathlib.Path) -> str:
 def cifar10_compare(results: pathlib.Path) -> str:
     """Three methods on few images of CIFAR-10."""
     return _comparison(_read(results / "cifar10_compare.json"))
+
+
+@table
+def cifar10_lpft(results: pathlib.Path) -> str:
+    """Linear probe, full fine-tuning and LP-FT in equally many updates."""
+    return _comparison(_read(results / "cifar10_lpft.json"))
 
 
 @table

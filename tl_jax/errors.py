@@ -36,6 +36,25 @@ def unknown(kind: str, given: object, choices: Iterable[str]) -> InputError:
     return InputError("; ".join(parts))
 
 
+def taken(kind: str, name: str, *, ours: bool = False) -> InputError:
+    """Returns the error for a name that is registered already.
+
+    Args:
+        kind: what it names, such as "network".
+        name: that was given.
+        ours: whether it came with this library, and thus stays.
+
+    Example:
+        >>> str(taken("network", "my_net"))
+        "a network 'my_net' is registered already; expected another name, or replace=True to take its place"
+    """
+    instead = "" if ours else ", or replace=True to take its place"
+    article = "an" if kind[0] in "aeiou" else "a"
+    return InputError(
+        f"{article} {kind} {name!r} is registered already; expected another name{instead}"
+    )
+
+
 def is_inside(value: float, interval: str) -> bool:
     """Returns whether a number is in an interval such as "[0, 1)"; NaN is in none."""
     low, high = (float(bound) for bound in interval[1:-1].split(","))

@@ -227,6 +227,13 @@ def test_registered_mixings_are_read(monkeypatch):
     np.testing.assert_array_equal(found, np.full((2, 3), 0.5))
     with pytest.raises(InputError, match=r"register_mixing\('mixup'\)"):
         mixing.register_mixing("mixup", halves)
+    with pytest.raises(InputError, match="a mixing 'halves' is registered already"):
+        mixing.register_mixing("halves", lambda *given: halves(*given))
+    mixing.register_mixing(
+        "halves", lambda key, images, targets, s: (images, targets), replace=True
+    )
+    unchanged, _ = MIXINGS.read("halves=0.5")(jax.random.key(0), jnp.ones((2, 3)), jnp.ones((2, 2)))
+    np.testing.assert_array_equal(unchanged, np.ones((2, 3)))
 
 
 @pytest.mark.parametrize("names", [("mixup=0.2",), ("mixup=0.2", "cutmix=1")])

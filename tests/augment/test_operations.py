@@ -285,11 +285,24 @@ def test_registered_operations_are_read(table):
         table.read("darken=2")
 
 
-@pytest.mark.parametrize("name", ["rotation", "", "a=b", "own:a", "darken"])
+@pytest.mark.parametrize("name", ["rotation", "", "a=b", "own:a"])
 def test_names_that_cannot_be_registered(table, name):
-    operations.register_operation("darken", darken)
     with pytest.raises(InputError, match="expected a name without"):
-        operations.register_operation(name, lambda key, image, strength: image)
+        operations.register_operation(name, darken, replace=True)
+
+
+def test_another_operation_takes_a_name_when_asked(table):
+    def half(key, image, strength):
+        return image / 2
+
+    operations.register_operation("darken", darken)
+    with pytest.raises(
+        InputError, match=r"an operation 'darken' is registered already.*replace=True"
+    ):
+        operations.register_operation("darken", half)
+    assert table.read("darken=1").function is darken
+    operations.register_operation("darken", half, replace=True)
+    assert table.read("darken=1").function is half
 
 
 @pytest.mark.parametrize(

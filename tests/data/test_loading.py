@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from tl_jax.data import Selection, load_splits
+from tl_jax import data
+from tl_jax.data import Selection, load_splits, loading
 from tl_jax.errors import InputError
 
 
@@ -120,3 +121,21 @@ def test_no_train_split_need_exist_where_none_is_wanted(tmp_path):
 def test_unknown_names_say_what_there_is(name):
     with pytest.raises(InputError, match=r"unknown data set .*known: digits, folder:PATH"):
         load_splits(name)
+
+
+def test_kinds_of_data_sets_are_registered(monkeypatch, npz):
+    monkeypatch.setattr(loading, "_REGISTERED", {})
+
+    def toy(rest):
+        return loading.open_source(f"npz:{rest}.npz", data_dir=npz)
+
+    data.register("toy", toy)
+    data.register("toy", toy)  # the same one again
+    assert len(load_splits("toy:toy", Selection(test="val"))["train"]) == 20
+    with pytest.raises(InputError, match=r"a kind of data set 'toy' is registered .*replace"):
+        data.register("toy", lambda rest: toy(rest))
+    data.register("toy", lambda rest: toy("toy"), replace=True)
+    assert len(load_splits("toy:other", Selection(test="val"))["train"]) == 20
+    for kind in ("npz", "a:b", ""):
+        with pytest.raises(InputError, match="expected a name without a colon"):
+            data.register(kind, toy, replace=True)

@@ -904,7 +904,7 @@ OTHERS = [
     Mutant(
         "optim-l2-sp-pulls-the-head",
         TERMS,
-        'if name.split("/")[0] != "head"',
+        "if self.pulls(name)",
         "if True",
         TEST_TERMS,
     ),
@@ -1411,9 +1411,9 @@ OTHERS = [
     ),
     Mutant(
         "optim-head-loses-its-decay-beside-l2-sp",
-        TRANSFORMS,
-        'if leaf.split("/", 1)[0] == "head":',
-        "if False:",
+        TERMS,
+        "weight > 0 if cls.pulls(leaf) else False",
+        "weight > 0",
         TEST_TRANSFORMS,
     ),
     Mutant(
@@ -1462,8 +1462,8 @@ OTHERS = [
     Mutant(
         "objective-delta-boundaries-ignored",
         OBJECTIVE,
-        "return given or tuple(name",
-        "return tuple(name",
+        "    if given:\n        return given\n    # The number",
+        "    # The number",
         field("objective.delta_boundaries=('stage1',)"),
     ),
     Mutant(
@@ -1490,9 +1490,83 @@ OTHERS = [
     Mutant(
         "objective-source-in-training-mode",
         OBJECTIVE,
-        'source(own["params"], own["batch_stats"], inputs, train=False)',
-        'source(own["params"], own["batch_stats"], inputs, train=True)',
+        'variables["source"]["batch_stats"], inputs, train=False)',
+        'variables["source"]["batch_stats"], inputs, train=True)',
         TEST_OBJECTIVES,
+    ),
+    Mutant(
+        "objective-stored-features-not-checked",
+        OBJECTIVE,
+        "order.index(tap) < order.index(start)]",
+        "order.index(tap) < 0]",
+        ("tests/runs/test_objectives.py::test_activations_serve_objectives_that_look_behind_them",),
+    ),
+    Mutant(
+        "optim-undecayed-not-passed-on",
+        "tl_jax/runs/optimisation.py",
+        'params, regularisation.get("l2_sp", config.objective.l2_sp)',
+        "params, 0.0",
+        ("tests/runs/test_objectives.py::test_l2_sp_equals_the_gradient_of_its_formula",),
+    ),
+    Mutant(
+        "average-statistics-share-of-small-ones",
+        "tl_jax/training/norm_statistics.py",
+        "1 + jnp.abs(old[name]) + jnp.abs(first[name])",
+        "1 + 0 * jnp.abs(old[name])",
+        ("tests/training/test_averaging.py",),
+    ),
+    Mutant(
+        "phase-frozen-leaves-counted-twice",
+        "tl_jax/runs/phases.py",
+        "names = {name for row in rows for name in row[_DIGESTS]}",
+        "names = [name for row in rows for name in row[_DIGESTS]]",
+        (
+            "tests/runs/test_phases.py::test_gradual_unfreezing_moves_one_boundary_more_in_each_phase",
+        ),
+    ),
+    Mutant(
+        "phase-time-without-the-cache",
+        "tl_jax/runs/training.py",
+        "trained.seconds + trained.phases.cache_seconds",
+        "trained.seconds",
+        ("tests/runs/test_phases.py::test_what_a_result_says_of_its_phases",),
+    ),
+    Mutant(
+        "compare-operations-of-phases-unchecked",
+        "tl_jax/runs/setup.py",
+        "    augmentation.make_augmentation(config, parts)\n    augmentation.make_mixings(config, parts)\n",
+        "",
+        (
+            "tests/runs/test_augmentation.py::test_a_misspelt_operation_of_a_method_stops_a_comparison_before_its_first_run",
+        ),
+    ),
+    Mutant(
+        "evaluate-needs-own-operations",
+        "tl_jax/runs/evaluate.py",
+        'for section in ("objective", "optim", "augment", "cache"):',
+        'for section in ("objective", "optim", "cache"):',
+        ("tests/runs/test_augmentation.py::test_objects_are_recorded_by_name_and_given_again",),
+    ),
+    Mutant(
+        "augment-operations-in-another-order",
+        "tl_jax/runs/augmentation.py",
+        "for name in config.augment[field]:",
+        "for name in sorted(config.augment[field]):",
+        ("tests/runs/test_augmentation.py::test_operations_come_in_the_order_of_the_config",),
+    ),
+    Mutant(
+        "registered-replaced-without-being-asked",
+        "tl_jax/augment/table.py",
+        "is not function and not replace",
+        "is not function and replace",
+        ("tests/augment/test_operations.py",),
+    ),
+    Mutant(
+        "port-every-difference-listed",
+        "tl_jax/porting/port.py",
+        "sorted(problems)[:_SHOWN]",
+        "sorted(problems)",
+        ("tests/porting/test_port.py",),
     ),
     Mutant(
         "average-never-updated",
@@ -1567,8 +1641,8 @@ OTHERS = [
     Mutant(
         "phase-schedule-of-the-whole-run",
         "tl_jax/runs/setup.py",
-        "phase, model, params, length, len(splits",
-        "phase, model, params, intervals.total_steps, len(splits",
+        "phase, model, params, length, len(train",
+        "phase, model, params, intervals.total_steps, len(train",
         ("tests/runs/test_phases.py::test_a_phase_is_a_run_from_the_weights_of_the_one_before_it",),
     ),
     Mutant(

@@ -182,9 +182,15 @@ def test_registered_objectives_and_bad_ones(monkeypatch):
     objectives.register("margin", margin)
     assert objectives.registered("margin") is margin
     assert objectives.list_objectives() == ["cross_entropy", "margin"]
-    for name in ("margin", "cross_entropy"):
-        with pytest.raises(InputError, match=f"objective '{name}' is registered already"):
-            objectives.register(name, margin)
+    objectives.register("margin", margin)  # the same one again
+    other = objectives.Own(margin)
+    with pytest.raises(InputError, match=r"an objective 'margin' is registered already.*replace=T"):
+        objectives.register("margin", other)
+    objectives.register("margin", other, replace=True)
+    assert objectives.registered("margin") is other
+    for replace in (False, True):
+        with pytest.raises(InputError, match="an objective 'cross_entropy' is registered already"):
+            objectives.register("cross_entropy", margin, replace=replace)
     with pytest.raises(
         InputError, match=r"need of objective 'bad' 'source.weights'.*source\.params"
     ):

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from tl_jax import freezing, optim, trees
+from tl_jax import freezing, objectives, optim, trees
 from tl_jax.errors import InputError
 
 BOUNDARIES = ("stem", "stage1", "stage2", "pool", "head")
@@ -163,7 +163,9 @@ def test_weight_decay_beside_l2_sp(pulled, expected, as_data):
 
     def decays(pulled):
         rule = optim.Rule(momentum=0.0, weight_decay=0.2)
-        tx = optim.make_optimizer(params, lambda step: 1.0, rule, pulled=pulled)
+        tx = optim.make_optimizer(
+            params, lambda step: 1.0, rule, undecayed=objectives.L2SP.pulled(params, pulled)
+        )
         return tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)[0]
 
     found = jax.jit(decays)(pulled) if as_data else decays(pulled)
@@ -176,10 +178,11 @@ def test_weight_decay_beside_l2_sp(pulled, expected, as_data):
 def test_numbers_and_data_give_the_same_updates(name):
     params = make_params()
     grads = jax.tree.map(lambda w: 0.3 * w + 0.1, params)
-    given = {"learning_rate": 0.3, "weight_decay": 0.01, "pulled": 0.05}
+    given = {"learning_rate": 0.3, "weight_decay": 0.01, "l2_sp": 0.05}
 
     def twice(given):
         given = dict(given)
+        given["undecayed"] = objectives.L2SP.pulled(params, given.pop("l2_sp"))
         schedule = optim.make_schedule("cosine", given.pop("learning_rate"), 4, warmup_steps=1)
         tx = make_optimizer(params, schedule, name=name, **given)
         opt_state, after = tx.init(params), params

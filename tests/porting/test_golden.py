@@ -1,5 +1,6 @@
 """Networks against numbers that PyTorch gave for the same weights (`record_golden.py`)."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def test_features_and_logits(name):
     assert relative_error(features["head"], np.array(golden["logits"], np.float32)) < TOLERANCE
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch") is not None, reason="live, in test_training_parity.py"
+)
 @pytest.mark.parametrize("name", VGGS)
 def test_twenty_steps_of_sgd(name):
     """Losses that PyTorch had from the same weights on the same batches."""

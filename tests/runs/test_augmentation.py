@@ -1,5 +1,7 @@
 """Operations and mixings in whole runs: by name and as objects, resumed, on one device and eight."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,8 @@ from running import assert_same_bits, metric_lines, tiny_config
 import tl_jax
 from tl_jax import augment
 from tl_jax.errors import InputError
-from tl_jax.runs import training
+from tl_jax.runs import compare, training
+from tl_jax.runs.setup import prepare
 from tl_jax.training.loops import Stopped
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -63,7 +66,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
 def test_eight_devices_train_as_one(tmp_path):
     losses = {}
     for devices in (1, 8):
-        config = made(**NAMES, parallel__devices=devices, data__batch_size=16, train__steps=4)
+        # What each operation does on eight devices: tests/augment/test_augmentation.py.
+        fields = {**NAMES, "augment__operations": ("rotation=20",), "data__batch_size": 16}
+        config = made(**fields, parallel__devices=devices, train__steps=4)
         training.run(config, tmp_path / str(devices))
         lines = metric_lines(tmp_path / str(devices))
         losses[devices] = [line["loss"] for line in lines if line["split"] == "train"]
@@ -88,6 +93,27 @@ def test_objects_are_recorded_by_name_and_given_again(tmp_path):
         tl_jax.finetune(longer, tmp_path / "other")
     images = np.zeros((2, 8, 8, 3), np.uint8)
     assert tl_jax.load_run(tmp_path / "run").predict(images).shape == (2, 10)
+    evaluated = tl_jax.evaluate(tmp_path / "run", tmp_path / "evaluated")  # changes no image
+    assert evaluated["splits"]["test"]["loss"] == run.result["splits"]["test"]["loss"]
+
+
+def test_operations_come_in_the_order_of_the_config():
+    names = ("rotation=5", "random_erasing=0.5", "color_jitter=0.2")
+    for given in itertools.permutations(names):
+        operations = prepare(made(augment__operations=given)).augmentation.operations
+        assert tuple(map(str, operations)) == given
+
+
+def test_a_misspelt_operation_of_a_method_stops_a_comparison_before_its_first_run(tmp_path):
+    config = made(train__steps=2)
+    config.compare.seeds, config.compare.baseline = (0,), "plain"
+    config.compare.methods.plain = ()
+    config.compare.methods.phased = ("phases=[('train.steps=1', 'augment.operations=rotaton=5')]",)
+    with pytest.raises(
+        InputError, match=r"compare\.methods\.phased: phase 1: .*'rotaton'.*rotation"
+    ):
+        compare.run(config, tmp_path / "compared")
+    assert not list(tmp_path.rglob("metrics.jsonl"))
 
 
 def test_what_objects_do_reaches_the_updates(tmp_path):

@@ -321,7 +321,7 @@ tl_jax.finetune(tl_jax.default_config(**json.loads(sys.argv[1])), sys.argv[2])
 """
 
 
-def test_killed_and_resumed_with_every_kind_of_state(plain, tmp_path):
+def test_killed_and_resumed_with_every_kind_of_state(plain, tmp_path, compiled_programs):
     """Averages, source and teacher: the same bits as without the kill."""
     fields = {
         **QUIET,
@@ -342,7 +342,12 @@ def test_killed_and_resumed_with_every_kind_of_state(plain, tmp_path):
         "objective__teacher": str(plain),
     }
     command = [sys.executable, "-c", _KILLED, json.dumps(fields)]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(compiled_programs),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
     killed = tmp_path / "killed"
     with subprocess.Popen([*command, str(killed)], env=environment) as process:
         limit = time.monotonic() + 300

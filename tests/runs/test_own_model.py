@@ -307,7 +307,10 @@ def test_a_registered_network(registered, tmp_path):
     ("name", "message"),
     [
         ("vgg16", "a network 'vgg16' is registered already; expected another"),
-        ("plain", "a network 'plain' is registered already; replace=True takes its place"),
+        (
+            "plain",
+            "a network 'plain' is registered already; expected another name, or replace=True",
+        ),
         ("own:plain", "name of a network 'own:plain': expected letters, digits"),
         ("", "name of a network '': expected"),
     ],

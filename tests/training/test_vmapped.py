@@ -63,7 +63,7 @@ class Case:
             params,
             schedule,
             optim.Rule(name=self.name, eps=self.eps, weight_decay=scalars["weight_decay"]),
-            pulled=scalars["l2_sp"],
+            undecayed=objectives.L2SP.pulled(params, scalars["l2_sp"]),
             frozen_mask=mask,
         )
         step = steps.make_train_step(

@@ -77,7 +77,7 @@ def parts_of_sweep(config, workdir, patch):
             for tree in (states[0].params, states[0].batch_stats)
         )
         history = np.zeros((1, *shape))
-        return vmapped.Outcome(
+        return vmapped.Results(
             params=params,
             batch_stats=batch_stats,
             best_step=np.ones(shape, int),

@@ -78,7 +78,12 @@ MIXINGS = Table(
 
 
 def register_mixing(
-    name: str, function: Function, strength: str = "", within: str = "[0, inf)"
+    name: str,
+    function: Function,
+    strength: str = "",
+    within: str = "[0, inf)",
+    *,
+    replace: bool = False,
 ) -> None:
     """Makes `NAME=STRENGTH` a mixing of `augment.mixing` in a config.
 
@@ -87,11 +92,12 @@ def register_mixing(
         function: `(key, images, targets, strength) -> (images, targets)`; see the top of this file.
         strength: what the strength means, in one line.
         within: the interval of the strength, such as "(0, inf)".
+        replace: whether it takes the place of another mixing of that name, registered before.
 
     Raises:
         InputError: if the name is taken or cannot be written in a config.
     """
-    MIXINGS.register(name, function, strength, within)
+    MIXINGS.register(name, function, strength, within, replace=replace)
 
 
 def make_mixing(

@@ -51,7 +51,12 @@ OPERATIONS = Table(
 
 
 def register_operation(
-    name: str, function: Function, strength: str = "", within: str = "[0, inf)"
+    name: str,
+    function: Function,
+    strength: str = "",
+    within: str = "[0, inf)",
+    *,
+    replace: bool = False,
 ) -> None:
     """Makes `NAME=STRENGTH` an operation of `augment.operations` in a config.
 
@@ -60,11 +65,12 @@ def register_operation(
         function: `(key, image, strength) -> image`; see the top of this file.
         strength: what the strength means, in one line.
         within: the interval of the strength, such as "[0, 1]".
+        replace: whether it takes the place of another operation of that name, registered before.
 
     Raises:
         InputError: if the name is taken or cannot be written in a config.
     """
-    OPERATIONS.register(name, function, strength, within)
+    OPERATIONS.register(name, function, strength, within, replace=replace)
 
 
 def apply(operations: Sequence[Operation], keys: jax.Array, images: jax.Array) -> jax.Array:

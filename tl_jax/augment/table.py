@@ -63,29 +63,33 @@ class Table(Generic[N]):
         self.entries = dict(entries)
 
     def register(
-        self, name: str, function: Callable[..., Any], strength: str = "", within: str = "[0, inf)"
+        self,
+        name: str,
+        function: Callable[..., Any],
+        strength: str = "",
+        within: str = "[0, inf)",
+        *,
+        replace: bool = False,
     ) -> None:
         """Makes `NAME=STRENGTH` a name of `function` in configs.
-
-        Registered again under its name, a function of the same name replaces the one before: a cell of a
-        notebook may be run twice.
 
         Args:
             name: without "=" and ":", and none of ours.
             function: takes the strength as its last argument.
             strength: what the strength means, in one line.
             within: the interval of the strength.
+            replace: whether it takes the place of another one of that name, registered before.
 
         Raises:
             InputError: if the name is taken or cannot be written in a config.
         """
-        before = self.entries.get(name)
-        taken = before is not None and _full_name(before.function) != _full_name(function)
-        if not name or set(name) & set("=: ,") or name in self._ours or taken:
+        if not name or set(name) & set("=: ,") or name in self._ours:
             raise InputError(
                 f"register_{self._word}({name!r}): expected a name without '=', ':', ',' and spaces that is "
                 f"none of {', '.join(self.entries)}"
             )
+        if name in self.entries and self.entries[name].function is not function and not replace:
+            raise errors.taken(self._word, name)
         self.entries[name] = Entry(function, strength, within)
 
     def read(self, text: str) -> N:
@@ -110,7 +114,3 @@ class Table(Generic[N]):
     @property
     def _word(self) -> str:
         return self._kind.__name__.lower()
-
-
-def _full_name(function: Callable[..., Any]) -> str:
-    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', function)}"

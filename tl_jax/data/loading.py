@@ -25,7 +25,7 @@ from tl_jax.data import (
 from tl_jax.data.decoded import DecodedCache
 from tl_jax.data.selection import Selection, few_shot, hold_out
 from tl_jax.data.split import InMemorySplit, Split
-from tl_jax.errors import InputError
+from tl_jax.errors import InputError, taken
 
 FORMS = ("digits", "folder:PATH", "npz:PATH", "tfds:NAME", "tfds:NAME/CONFIG")
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"
@@ -199,22 +199,25 @@ def open_source(
     raise errors.unknown("data set", name, (*FORMS, *(f"{own}:..." for own in _REGISTERED)))
 
 
-def register(kind: str, open_named: Callable[[str], Source]) -> None:
+def register(kind: str, open_named: Callable[[str], Source], *, replace: bool = False) -> None:
     """Makes `KIND:REST` a name of data sets, for `data.name` in a config.
 
     Args:
         kind: without a colon, and none of ours.
         open_named: from REST to the source; see `Source`.
+        replace: whether it takes the place of another kind of that name, registered before.
 
     Raises:
         InputError: if the kind is taken, or has a colon.
     """
     ours = {form.partition(":")[0] for form in FORMS}
-    if not kind or ":" in kind or kind in ours or _REGISTERED.get(kind, open_named) != open_named:
+    if not kind or ":" in kind or kind in ours:
         raise InputError(
             f"data.register({kind!r}): expected a name without a colon that is none of "
             f"{', '.join(sorted({*ours, *_REGISTERED}))}"
         )
+    if _REGISTERED.get(kind, open_named) is not open_named and not replace:
+        raise taken("kind of data set", kind)
     _REGISTERED[kind] = open_named
 
 

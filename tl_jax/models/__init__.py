@@ -26,7 +26,7 @@ from tl_jax.models.registry import (
     register,
 )
 from tl_jax.models.resnet import ResNet
-from tl_jax.models.taps import make_tapped_forward
+from tl_jax.models.taps import boundary_shapes, make_tapped_forward
 from tl_jax.models.vgg import VGG
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "PretrainedWeights",
     "ResNet",
     "before_head",
+    "boundary_shapes",
     "check_module",
     "check_network",
     "create_model",

@@ -134,14 +134,8 @@ def same_in_training(
 @functools.lru_cache(maxsize=32)
 def norm_names(model: Network) -> tuple[str, ...]:
     """Returns the names of the modules that have running statistics, in alphabetical order."""
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    shapes = jax.eval_shape(
-        lambda key, x: model.init(key, x, train=False, start=None, stop=None),
-        jax.random.key(0),
-        images,
-    )
-    statistics = shapes.get("batch_stats", {})
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(statistics)]
+    shapes = jax.eval_shape(lambda: init_variables(model, jax.random.key(0)))
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shapes["batch_stats"])]
     return tuple(sorted({"/".join(part.key for part in path[:-1]) for path in paths}))
 
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import jax.numpy as jnp
 
-from tl_jax.errors import InputError, unknown
+from tl_jax.errors import InputError, taken, unknown
 from tl_jax.models import resnet, vgg
 from tl_jax.models.network import Network, check_module
 
@@ -56,8 +56,7 @@ def register(
         name: letters, digits, "_", "-" and ".", such as "my_net".
         make: `make(num_classes, **options) -> Network`, see `models.Network`.
         options: the fields of `config.model` that `make` takes; those at their defaults are not passed.
-        replace: whether a network of that name, registered before, is replaced, as when a cell of a
-            notebook runs again; built-in ones never are.
+        replace: whether it takes the place of another network of that name, registered before.
 
     Raises:
         InputError: if the name is taken or malformed.
@@ -71,10 +70,10 @@ def register(
         raise InputError(
             f"name of a network {name!r}: expected letters, digits, '_', '-' and '.', such as 'my_net'"
         )
-    known = ARCHITECTURES.get(name)
-    if known is not None and not (replace and isinstance(known, _Registered)):
-        hint = "; replace=True takes its place" if isinstance(known, _Registered) else ""
-        raise InputError(f"a network {name!r} is registered already{hint}; expected another name")
+    if name in ARCHITECTURES and is_built_in(name):
+        raise taken("network", name, ours=True)
+    if name in ARCHITECTURES and not replace:
+        raise taken("network", name)
     ARCHITECTURES[name] = _Registered(make, dict.fromkeys(options, ()))
 
 

@@ -1,5 +1,6 @@
 """Features at several boundaries of a network, from one forward pass."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from tl_jax.errors import unknown
-from tl_jax.models.forward import make_forward
+from tl_jax.models.forward import init_variables, make_forward
+from tl_jax.models.network import Network, before_head
 
 LOGITS = "logits"
 
@@ -70,3 +72,19 @@ def make_tapped_forward(
         return {**outputs, last: jnp.asarray(features[order[-1]], jnp.float32)}, batch_stats
 
     return forward
+
+
+@functools.lru_cache(maxsize=32)
+def boundary_shapes(model: Network, image_size: int) -> dict[str, tuple[int, ...]]:
+    """Returns {boundary before the head: shape of what it makes of one image}; nothing is computed."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    variables = jax.eval_shape(lambda: init_variables(model, jax.random.key(0), images.shape))
+    boundaries = before_head(model)
+    forward = make_tapped_forward(model, boundaries)
+    made, _ = jax.eval_shape(
+        functools.partial(forward, train=False),
+        variables["params"],
+        variables["batch_stats"],
+        images,
+    )
+    return {name: made[name].shape[1:] for name in boundaries}

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from tl_jax.errors import InputError, unknown
+from tl_jax.errors import InputError, taken, unknown
 from tl_jax.objectives.outputs import Outputs
 
 Metrics = dict[str, jax.Array]
@@ -148,10 +148,10 @@ def evaluate(objective: Objective, outputs: Outputs) -> tuple[jax.Array, Metrics
             raise InputError(
                 f"{name}: {what} has shape {list(jnp.shape(found))}, expected a scalar, such as its mean"
             )
-    taken = [metric for metric in metrics if metric in RESERVED]
-    if taken:
+    reserved = [metric for metric in metrics if metric in RESERVED]
+    if reserved:
         raise InputError(
-            f"{name}: {', '.join(taken)} is measured already; expected another name for the metric"
+            f"{name}: {', '.join(reserved)} is measured already; expected another name for the metric"
         )
     return value, metrics
 
@@ -164,18 +164,21 @@ def _kind(returned: Any) -> str:
 _REGISTERED: dict[str, Any] = {}
 
 
-def register(name: str, objective: Objective) -> None:
+def register(name: str, objective: Objective, *, replace: bool = False) -> None:
     """Makes an objective available to configs as `objective.name`.
 
     Args:
         name: by which a config names it.
         objective: a function or object as `Objective` describes.
+        replace: whether it takes the place of another one of that name, registered before.
 
     Raises:
         InputError: if the name is taken, or the objective needs what does not exist.
     """
-    if name in list_objectives():
-        raise InputError(f"objective {name!r} is registered already; choose another name")
+    if name == CROSS_ENTROPY:
+        raise taken("objective", name, ours=True)
+    if _REGISTERED.get(name, objective) is not objective and not replace:
+        raise taken("objective", name)
     needs_of(objective)
     _REGISTERED[name] = objective
 

@@ -41,8 +41,8 @@ class CrossEntropy:
 class L2SP:
     """Half the squared distance of the backbone's parameters to the source's: sum of (w - w0)^2 / 2.
 
-    Every parameter outside the head counts, biases and BatchNorm included. The head, which has no
-    pretrained values to stay near, keeps its weight decay, which the others lose (`make_optimizer`).
+    Every parameter outside the head counts, biases and BatchNorm included; see `pulls`. The head, which has
+    no pretrained values to stay near, keeps its weight decay, which the others lose.
 
     Source: Li, Grandvalet and Davoine 2018 (arXiv:1802.01483), equation 3, whose beta is the head's weight decay.
     """
@@ -58,9 +58,20 @@ class L2SP:
         distances = [
             jnp.sum(jnp.square(params[name] - leaf))
             for name, leaf in trees.flatten(outputs.source.params).items()
-            if name.split("/")[0] != "head"
+            if self.pulls(name)
         ]
         return 0.5 * sum(distances, jnp.float32(0)), {}
+
+    @staticmethod
+    def pulls(leaf: str) -> bool:
+        """Returns whether a leaf of params, such as "stage1/conv1/kernel", is pulled to the source."""
+        return leaf.split("/", 1)[0] != "head"
+
+    @classmethod
+    def pulled(cls, params: trees.Tree, weight: float | jax.Array) -> trees.Tree:
+        """Returns a tree of bools like params, True where a leaf is pulled; of a traced weight, traced ones."""
+        leaves = trees.flatten(params)
+        return trees.unflatten({leaf: weight > 0 if cls.pulls(leaf) else False for leaf in leaves})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -97,7 +97,7 @@ def make_optimizer(
     *,
     multipliers: trees.Tree | None = None,
     frozen_mask: trees.Tree | None = None,
-    pulled: float | jax.Array = 0.0,
+    undecayed: trees.Tree | None = None,
 ) -> optax.GradientTransformation:
     """Returns the transformation of gradients into updates.
 
@@ -110,16 +110,17 @@ def make_optimizer(
         rule: of the updates.
         multipliers: tree of positive floats like `params`, see `lr_multipliers`; None for 1.
         frozen_mask: tree of Python bools like `params`, True where frozen; None freezes nothing.
-        pulled: the weight of L2-SP (`objectives.L2SP`) in what is minimised. Above 0, its pull to the start
-            takes the place of weight decay in every leaf outside the head; an array decides by its value.
+        undecayed: tree of bools like `params`, True where weight decay does not act, whatever the rule says;
+            an array, such as a traced scalar, decides by its value. None for none.
 
     Raises:
-        InputError: if `multipliers` or `frozen_mask` are of another tree.
+        InputError: if `multipliers`, `frozen_mask` or `undecayed` are of another tree.
     """
     names = list(trees.flatten(params))
     frozen = _aligned("frozen_mask", frozen_mask, names, False)
     scales = _aligned("multipliers", multipliers, names, 1.0)
-    decays = {leaf: _decay_of(leaf, rule, pulled) for leaf in names}
+    spared = _aligned("undecayed", undecayed, names, False)
+    decays = {leaf: _decay_of(leaf, rule, spared[leaf]) for leaf in names}
 
     def trainable(flat: dict[str, Any]) -> Any:
         return trees.unflatten(
@@ -173,15 +174,13 @@ def _only_trainable(
     return optax.transforms.selective_transform(tx, freeze_mask=frozen_mask)
 
 
-def _decay_of(leaf: str, rule: Rule, pulled: float | jax.Array) -> float | jax.Array:
+def _decay_of(leaf: str, rule: Rule, spared: bool | jax.Array) -> float | jax.Array:
     """Returns the weight decay of a leaf."""
     if not (rule.decay_bias_and_norm or _is_kernel(leaf)):
         return 0.0
-    if leaf.split("/", 1)[0] == "head":
-        return rule.weight_decay
-    if is_data(pulled):
-        return jnp.where(pulled > 0, 0.0, rule.weight_decay)
-    return 0.0 if pulled else rule.weight_decay
+    if is_data(spared):
+        return jnp.where(spared, 0.0, rule.weight_decay)
+    return 0.0 if spared else rule.weight_decay
 
 
 def _clip(clip_norm: float) -> optax.GradientTransformation:

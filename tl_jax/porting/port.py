@@ -20,6 +20,7 @@ HEADLESS_RULE = "the model has no head (num_classes=0)"
 _HEAD = "params/head/"
 # The float types that are read; each becomes the leaf's own type.
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
+_SHOWN = 20  # differences: those of a network of another depth fill pages
 
 
 def port_state_dict(
@@ -88,7 +89,11 @@ def port_state_dict(
             f"the {len(state_dict)} source tensors ({scheme.name} naming) do not fit the model's "
             f"{len(leaves)} leaves; {len(problems)} differ:"
         )
-        raise InputError("\n".join([first, *sorted(problems)]))
+        shown = sorted(problems)[:_SHOWN]
+        if len(problems) > _SHOWN:
+            more = len(problems) - _SHOWN
+            shown.append(f"and {more} more; expected weights of this network, of the same depth")
+        raise InputError("\n".join([first, *shown]))
     # A collection without leaves has none to be ported.
     filled = {collection: {} for collection in variables} | trees.unflatten(ported)
     return filled, PortReport(naming=scheme.name, head=head, entries=tuple(rows))

@@ -159,11 +159,11 @@ def _phases(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _placement(result: Mapping[str, Any]) -> str:
-    how = result.get("dispatch")
-    if not how:
+    dispatched = result.get("dispatch")
+    if not dispatched:
         return ""
-    count = how["updates_per_dispatch"]
-    return how["data"] + (f", up to {count} updates a dispatch" if count > 1 else "")
+    count = dispatched["updates_per_dispatch"]
+    return dispatched["data"] + (f", up to {count} updates a dispatch" if count > 1 else "")
 
 
 def _stored(cache: Mapping[str, Any] | None) -> str:

@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 
-from tl_jax import models
 from tl_jax.augment import MIXINGS, OPERATIONS, Augmentation, Mixing, Operation
 from tl_jax.augment.mixing import check_mixing
 from tl_jax.augment.operations import check_operation
 from tl_jax.config import naming_fields
 from tl_jax.errors import InputError
-from tl_jax.runs.parts import NOTHING_GIVEN, OWN, Parts
+from tl_jax.runs.parts import OWN, Parts
 
 
 def take(
@@ -122,7 +119,7 @@ def check_mixings(
         config: of the run.
         mixings: of the training batches.
         num_devices: of the run.
-        shape: of one image, or of one stored activation; see `input_shape`.
+        shape: of one image, or of one stored activation.
         num_classes: K.
 
     Raises:
@@ -144,31 +141,3 @@ def check_mixings(
     with naming_fields(config, "augment.mixing", "cache.boundary"):
         for mixing in mixings:
             check_mixing(mixing, config.data.batch_size, shape, num_classes)
-
-
-def input_shape(model: Any, boundary: str | None, image_size: int) -> tuple[int, ...]:
-    """Returns the shape of what one example is in a step: an image, or its activation after a boundary."""
-    shape = (image_size, image_size, 3)
-    return shape if boundary is None else _activation_shape(model, boundary, shape)
-
-
-def check_names(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError if there is no such operation or mixing, or a strength is out of range."""
-    make_augmentation(config, NOTHING_GIVEN)
-    make_mixings(config, NOTHING_GIVEN)
-
-
-def _activation_shape(model: Any, boundary: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape of the activation of one image after a boundary."""
-    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    variables = jax.eval_shape(
-        lambda key: models.init_variables(model, key, images.shape), jax.random.key(0)
-    )
-    forward = models.make_forward(model, stop=boundary)
-    made, _ = jax.eval_shape(
-        lambda params, stats, x: forward(params, stats, x, train=False),
-        variables["params"],
-        variables["batch_stats"],
-        images,
-    )
-    return made.shape[1:]

@@ -18,7 +18,7 @@ import ml_collections
 from tl_jax import console, reporting
 from tl_jax.config import check, phase_configs, set_field
 from tl_jax.errors import InputError, unknown
-from tl_jax.runs import augmentation, training
+from tl_jax.runs import training
 from tl_jax.runs.setup import check_config
 from tl_jax.training.loops import Stopped
 
@@ -82,7 +82,6 @@ def run_cells(
     for method, _, cell in cells[: len(methods)]:
         with _naming_method(method):
             check_config(cell)
-        augmentation.check_names(cell)
     rows, notes = [], []
     with reporting.RunTable(title(config), methods, seeds) as table:
         for method, seed, cell in cells:

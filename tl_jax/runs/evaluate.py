@@ -63,9 +63,12 @@ def evaluate_run(
     held_out = config.data.validation_fraction or config.data.validation_split
     reported = which is None
     which = which or ("best" if held_out else "latest")
-    # The run's own checkpoint and preprocessing: where it started from may be gone, and so may its teacher.
+    # The run's own checkpoint and preprocessing: where it started from may be gone, and so may what it
+    # trained with.
     config.init.weights = ""
-    config.objective, config.optim = default_config().objective, default_config().optim
+    config.phases = ()
+    for section in ("objective", "optim", "augment", "cache"):
+        config[section] = default_config()[section]
     config.data.image_size = preprocessing["image_size"]
     config.preprocess.resize = preprocessing["resize"]
     config.preprocess.interpolation = preprocessing["interpolation"]

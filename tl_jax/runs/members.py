@@ -107,7 +107,7 @@ def train(
     *,
     show: Callable[[int, int, int], None] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
-) -> vmapped.Outcome | None:
+) -> vmapped.Results | None:
     """Trains all members on the activations of `setup`; None if stopped on request.
 
     Args:

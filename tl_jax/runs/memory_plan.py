@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 
@@ -12,16 +12,37 @@ from tl_jax.errors import InputError
 from tl_jax.parallel import memory, sharding
 from tl_jax.runs.setup import Setup
 
-if TYPE_CHECKING:
-    from tl_jax.runs.dispatch import Dispatch
-
 # What a run holds besides, from its first update to its report: checkpoints, metrics, plots. Measured on small
 # networks, above what the process held when the plan was made: 110 MB without a report, 280 MB with one.
 _OTHER_BYTES = 256 << 20
 _PROCESS = "Python, JAX and compiled programs"
 
 
-def checked_items(setup: Setup, dispatch: "Dispatch") -> tuple[list[memory.Item], dict[str, int]]:
+class Dispatch(Protocol):
+    """What is asked of a `dispatch.Dispatch`."""
+
+    @property
+    def data(self) -> str:
+        """Where the training split is stored."""
+
+    @property
+    def data_bytes(self) -> int:
+        """That it takes on each device; 0 on the host."""
+
+    @property
+    def program(self) -> memory.Compiled:
+        """The compiled step."""
+
+    @property
+    def batch_bytes(self) -> int:
+        """Of a training batch that comes from the host; 0 where the data are on the device."""
+
+    @property
+    def batches_ahead(self) -> int:
+        """Of these, how many are copied to the devices before they are needed."""
+
+
+def checked_items(setup: Setup, dispatch: Dispatch) -> tuple[list[memory.Item], dict[str, int]]:
     """Returns the items of the memory plan and what each place has for them; InputError if it is too little."""
     decoded = setup.decoded_splits
     held = memory.host_in_use()
@@ -55,7 +76,7 @@ def bytes_of_run(plan: Sequence[dict[str, Any]]) -> int:
 
 
 def _lasting_items(
-    setup: Setup, dispatch: "Dispatch", decoded: list[InMemorySplit], here: int
+    setup: Setup, dispatch: Dispatch, decoded: list[InMemorySplit], here: int
 ) -> list[memory.Item]:
     """Returns what is there during the whole run, and while images are decoded and placed."""
     state = setup.state_shapes
@@ -89,7 +110,7 @@ def _lasting_items(
     return items
 
 
-def _training_items(setup: Setup, dispatch: "Dispatch") -> list[memory.Item]:
+def _training_items(setup: Setup, dispatch: Dispatch) -> list[memory.Item]:
     state = setup.state_shapes
     mask = setup.optimisation.frozen_mask
     step = memory.step_items(dispatch.program, state.params, mask)

@@ -1,6 +1,7 @@
 """What a run minimises, from its config, and the frozen networks that its objectives look at."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -17,7 +18,6 @@ from tl_jax.errors import InputError, unknown
 from tl_jax.models.taps import LOGITS
 from tl_jax.objectives import Reference
 from tl_jax.runs import weights
-from tl_jax.runs.augmentation import input_shape
 from tl_jax.runs.network import make_model
 from tl_jax.runs.parts import is_own, must_be_given
 from tl_jax.training.steps import Passes
@@ -165,9 +165,11 @@ def _delta_boundaries(config: ml_collections.ConfigDict, model: Any) -> tuple[st
     for name in given:
         if name not in known:
             raise unknown("objective.delta_boundaries", name, known)
+    if given:
+        return given
     # The number of axes alone matters; the size of the data's images is not known yet.
-    size = config.data.image_size or 32
-    return given or tuple(name for name in known if len(input_shape(model, name, size)) == 3)
+    shapes = models.boundary_shapes(model, config.data.image_size or 32)
+    return tuple(name for name, shape in shapes.items() if len(shape) == 3)
 
 
 def make_minimised(
@@ -277,6 +279,33 @@ def reference_variables(
     return references
 
 
+def check_stored(minimised: Minimised, model: Any, start: str | None) -> None:
+    """Looks at whether an objective can be computed from stored activations.
+
+    Args:
+        minimised: what the run minimises.
+        model: the Linen module.
+        start: the boundary whose features are stored; None for images.
+
+    Raises:
+        InputError: if it looks at what they no longer hold.
+    """
+    if start is None:
+        return
+    order = list(model.boundaries)
+    early = [tap for tap in minimised.boundaries if order.index(tap) < order.index(start)]
+    if early:
+        raise InputError(
+            f"cache.boundary={start}: objective {objectives.name_of(minimised.objective)} looks at features "
+            f"of {', '.join(early)}, before it; expected a boundary up to {early[0]}, or no cache"
+        )
+    if minimised.teacher is not None:
+        raise InputError(
+            f"cache.boundary={start}: a teacher looks at the images, of which only activations are stored; "
+            "expected no cache (--config.cache.boundary=)"
+        )
+
+
 def make_passes(
     minimised: Minimised,
     model: Any,
@@ -289,73 +318,79 @@ def make_passes(
     """Returns the networks of a run's training step.
 
     Args:
-        minimised: what the run minimises.
+        minimised: what the run minimises; see `check_stored`.
         model: the Linen module.
         spec: preprocessing of the run, for the teacher.
         start: the boundary whose features a batch holds; None for images.
         prefix: the boundary up to which the trained network is frozen and equal to its source; None for none.
         **options: `frozen_norms`, `norm_policy`, `axis_name`; see `models.make_forward`.
-
-    Raises:
-        InputError: if an objective looks at what the stored activations no longer hold.
     """
-    taps = minimised.boundaries
     order = list(model.boundaries)
-    early = [tap for tap in taps if start is not None and order.index(tap) < order.index(start)]
-    if early:
-        raise InputError(
-            f"cache.boundary={start}: objective {objectives.name_of(minimised.objective)} looks at features "
-            f"of {', '.join(early)}, before it; expected a boundary up to {early[0]}, or no cache"
-        )
-    if start is not None and minimised.teacher is not None:
-        raise InputError(
-            f"cache.boundary={start}: a teacher looks at the images, of which only activations are stored; "
-            "expected no cache (--config.cache.boundary=)"
-        )
-    begin, shared = start, None
-    if prefix is not None and start is not None and order.index(prefix) <= order.index(start):
-        prefix = None
-    if minimised.passes_source and prefix is not None:
-        begin = last = prefix
-        inside = [tap for tap in taps if order.index(tap) <= order.index(prefix)]
+    place = order.index
+    taps, begin, shared = minimised.boundaries, start, None
+    behind = prefix is not None and (start is None or place(start) < place(prefix))
+    if prefix is not None and behind and minimised.passes_source:
+        inside = tuple(tap for tap in taps if place(tap) <= place(prefix))
         taps = tuple(tap for tap in taps if tap not in inside)
-        frozen = models.make_tapped_forward(model, inside, start=start, stop=prefix)
-
-        def shared(params, batch_stats, images):
-            features, _ = frozen(params, batch_stats, images, train=False)
-            return features[last], {tap: features[tap] for tap in inside}
-
-    forward: Callable[..., Any]
-    source: Callable[..., Any]
-    if taps:
-        forward = models.make_tapped_forward(model, taps, start=begin, **options)
-        source = models.make_tapped_forward(model, taps, start=begin)
-    else:
-        forward = models.make_forward(model, start=begin, **options)
-        source = models.make_forward(model, start=begin)
-
-    def references(variables, images, inputs, features):
-        found = {}
-        if minimised.needs_source:
-            own = variables["source"]
-            logits, taken = None, {}
-            if minimised.passes_source:
-                outputs, _ = source(own["params"], own["batch_stats"], inputs, train=False)
-                taken = dict(outputs) if isinstance(outputs, dict) else {LOGITS: outputs}
-                logits = taken.pop(LOGITS)
-                taken |= features
-            found["source"] = Reference(logits, taken, own["params"])
-        if minimised.teacher is not None:
-            theirs, teacher = variables["teacher"], minimised.teacher
-            pixels = _renormalised(images, spec, teacher)
-            logits, _ = teacher.forward(
-                theirs["params"], theirs["batch_stats"], pixels, train=False
-            )
-            found["teacher"] = Reference(logits)
-        return found
-
-    groups = order if start is None else order[order.index(start) + 1 :]
+        begin, shared = prefix, _shared_pass(model, inside, start, prefix)
+    make = functools.partial(models.make_tapped_forward, taps=taps) if taps else models.make_forward
+    forward = make(model, start=begin, **options)
+    references = functools.partial(
+        _references, minimised, spec, make(model, start=begin) if minimised.passes_source else None
+    )
+    groups = order if start is None else order[place(start) + 1 :]
     return Passes(forward, shared, references, frozenset(groups))
+
+
+def _shared_pass(
+    model: Any, taps: Sequence[str], start: str | None, stop: str
+) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+    """Returns what computes the part that a network and its source have in common, with features on the way."""
+    frozen = models.make_tapped_forward(model, taps, start=start, stop=stop)
+
+    def shared(params, batch_stats, images):
+        features, _ = frozen(params, batch_stats, images, train=False)
+        return features[stop], {tap: features[tap] for tap in taps}
+
+    return shared
+
+
+def _references(
+    minimised: Minimised,
+    spec: Preprocessing,
+    source: Callable[..., Any] | None,
+    variables: dict[str, Any],
+    images: jax.Array,
+    inputs: jax.Array,
+    features: dict[str, jax.Array],
+) -> dict[str, Reference]:
+    """Returns what the frozen networks make of a batch.
+
+    Args:
+        minimised: what the run minimises.
+        spec: preprocessing of the run.
+        source: forward pass of the network that the run started from; None where no objective asks for one.
+        variables: `state.references`.
+        images: as the network sees them, for the teacher.
+        inputs: of `source`.
+        features: of the part before `source`.
+    """
+    made = {}
+    if minimised.needs_source:
+        params = variables["source"]["params"]
+        logits, seen = None, {}
+        if source is not None:
+            outputs, _ = source(params, variables["source"]["batch_stats"], inputs, train=False)
+            seen = dict(outputs) if isinstance(outputs, dict) else {LOGITS: outputs}
+            logits = seen.pop(LOGITS)
+            seen |= features
+        made["source"] = Reference(logits, seen, params)
+    if minimised.teacher is not None:
+        theirs, teacher = variables["teacher"], minimised.teacher
+        pixels = _renormalised(images, spec, teacher)
+        logits, _ = teacher.forward(theirs["params"], theirs["batch_stats"], pixels, train=False)
+        made["teacher"] = Reference(logits)
+    return made
 
 
 def _renormalised(images: jax.Array, spec: Preprocessing, teacher: Teacher) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import optax
 
-from tl_jax import freezing, models, optim
+from tl_jax import freezing, models, objectives, optim
 from tl_jax.config import FIELDS, naming_fields
 from tl_jax.errors import InputError
 from tl_jax.runs.lengths import in_steps
@@ -211,7 +211,9 @@ def make_tx(
         rule,
         multipliers=multipliers,
         frozen_mask=frozen_mask,
-        pulled=regularisation.get("l2_sp", config.objective.l2_sp),
+        undecayed=objectives.L2SP.pulled(
+            params, regularisation.get("l2_sp", config.objective.l2_sp)
+        ),
     )
 
 

@@ -79,13 +79,18 @@ class PhaseRecords:
         """Returns the seconds that the phases before a phase took."""
         return sum(row.get("seconds", 0.0) for row in self._rows[:number])
 
-    def begin(self, number: int, setup: Setup, how: Dispatch) -> None:
+    @property
+    def cache_seconds(self) -> float:
+        """The seconds in which activations were computed and stored."""
+        return sum(row["cache"]["seconds"] for row in self._rows if row["cache"])
+
+    def begin(self, number: int, setup: Setup, dispatched: Dispatch) -> None:
         """Notes the start of a phase, before its first update.
 
         Args:
             number: of the phase, from 0.
             setup: of the phase, with the variables at its start.
-            how: its updates are dispatched.
+            dispatched: how its updates are.
         """
         cache = setup.cache
         row = {
@@ -95,7 +100,7 @@ class PhaseRecords:
             "last_step": setup.total_steps,
             "trainable": trainable_parameters(setup),
             "cache": cache and {name: cache[name] for name in ("boundary", "storage", "seconds")},
-            "dispatch": how.facts(),
+            "dispatch": dispatched.facts(),
             _DIGESTS: freezing.digests(
                 setup.variables,
                 setup.optimisation.frozen_mask,
@@ -134,6 +139,9 @@ class PhaseRecords:
         Args:
             step: completed updates of that state.
             variables: its params and batch_stats.
+
+        Returns:
+            `changed`, and how many leaves and statistics were frozen in a phase or more.
         """
         chosen = number_at(self._phases, step)
         found = [(number, row["frozen"]) for number, row in enumerate(self._rows)]
@@ -144,10 +152,15 @@ class PhaseRecords:
             for number, frozen in found
             for name in frozen["changed"]
         }
-        counts = ("frozen_leaves", "frozen_statistics")
-        totals = {name: sum(row["frozen"][name] for row in self._rows) for name in counts}
-        return {**totals, "changed": sorted(changed)}
+        return {**_counted(self._rows), "changed": sorted(changed)}
 
     def _write(self) -> None:
         if len(self._phases) > 1:
             self._folder.write_json(PHASES_FILE, self._rows)
+
+
+def _counted(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Returns how many leaves and statistics were frozen in any of these phases."""
+    names = {name for row in rows for name in row[_DIGESTS]}
+    leaves = sum(name.startswith("params/") for name in names)
+    return {"frozen_leaves": leaves, "frozen_statistics": len(names) - leaves}

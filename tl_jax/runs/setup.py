@@ -22,6 +22,7 @@ from tl_jax.runs.network import check_network, make_model
 from tl_jax.runs.objective import (
     Minimised,
     check_objective,
+    check_stored,
     exact_prefix,
     make_minimised,
     make_objective,
@@ -190,6 +191,8 @@ def _check_phase(
     boundaries = models.before_head(model)
     if config.cache.boundary not in ("", "auto", *boundaries):
         raise unknown("cache.boundary", config.cache.boundary, ("auto", *boundaries))
+    augmentation.make_augmentation(config, parts)
+    augmentation.make_mixings(config, parts)
     check_objective(config, parts.objective)
     _check_views(config)
     make_objective(config, model, parts.objective)
@@ -233,11 +236,11 @@ def prepare_phases(
     sharding.local_rows(mesh, config.data.batch_size)
     phases = phase_configs(config)
     for number, phase in enumerate(phases):
-        with naming_phase(config, number):
-            with naming_fields(phase, "optim.accumulation", "data.batch_size"):
-                steps.check_accumulation(phase.data.batch_size, phase.optim.accumulation, mesh.size)
-            augmentation.make_augmentation(phase, parts)
-            augmentation.make_mixings(phase, parts)
+        with (
+            naming_phase(config, number),
+            naming_fields(phase, "optim.accumulation", "data.batch_size"),
+        ):
+            steps.check_accumulation(phase.data.batch_size, phase.optim.accumulation, mesh.size)
     splits = make_splits(config, parts.source)
     train_split = splits["train"]
     orders = [
@@ -257,8 +260,7 @@ def prepare_phases(
     check_network(config, model, num_classes, image_size)
     initial = weights.make_initial(config, model, train_split.class_names, image_size)
     # What is seen of the pixels is the same in all phases, but for augmentation.
-    seen = weights.make_preprocessing(config, initial, train_split.image_shape)
-    spec = seen[0]
+    spec, deviations = weights.make_preprocessing(config, initial, train_split.image_shape)
     evaluator = Evaluator(
         models.make_forward(model),
         preprocessing.make_eval_transform(spec),
@@ -266,52 +268,48 @@ def prepare_phases(
         config.data.eval_batch_size,
         config.data.workers,
     )
+    shared = _Shared(parts, splits, model, initial, spec, deviations, evaluator, mesh)
     setups: list[Setup] = []
     for number, (phase, length) in enumerate(zip(phases, lengths, strict=True)):
         intervals = make_intervals(
             phase, splits, length, sum(lengths[:number]), number + 1 < len(phases)
         )
         with naming_phase(config, number):
-            setups.append(
-                Setup(
-                    config=phase,
-                    splits=splits,
-                    model=model,
-                    initial=initial,
-                    preprocessing=spec,
-                    evaluator=evaluator,
-                    mesh=mesh,
-                    intervals=intervals,
-                    order=orders[number],
-                    inputs=splits,
-                    **_of_phase(phase, parts, model, initial, seen, intervals, splits, mesh),
-                )
-            )
+            setups.append(_make_phase(shared, phase, intervals, orders[number]))
     return tuple(setups)
 
 
-def _of_phase(
+@dataclasses.dataclass(frozen=True)
+class _Shared:
+    """What the phases of a run have in common; see `Setup`."""
+
+    parts: Parts
+    splits: data.Splits
+    model: Any
+    initial: weights.Initial
+    preprocessing: preprocessing.Preprocessing
+    deviations: list[str]
+    evaluator: Evaluator
+    mesh: jax.sharding.Mesh
+
+
+def _make_phase(
+    shared: _Shared,
     phase: ml_collections.ConfigDict,
-    parts: Parts,
-    model: Any,
-    initial: weights.Initial,
-    seen: tuple[preprocessing.Preprocessing, list[str]],
     intervals: loops.Intervals,
-    splits: data.Splits,
-    mesh: jax.sharding.Mesh,
-) -> dict[str, Any]:
-    """Returns the fields of `Setup` that one phase may have otherwise than the next."""
-    names = splits["train"].class_names
-    spec, deviations = seen
-    params, batch_stats = (initial.variables[name] for name in ("params", "batch_stats"))
+    examples: order.Order,
+) -> Setup:
+    """Returns one phase of a run, checked to fit together."""
+    parts, model, spec = shared.parts, shared.model, shared.preprocessing
+    params, batch_stats = (shared.initial.variables[name] for name in ("params", "batch_stats"))
+    train_split = shared.splits["train"]
     length = intervals.total_steps - intervals.first_step
     optimisation = make_optimisation(
-        phase, model, params, length, len(splits["train"]), parts.optimizer
+        phase, model, params, length, len(train_split), parts.optimizer
     )
     boundary = _choose_boundary(phase, model, optimisation, spec.image_size)
-    minimised = make_minimised(phase, model, spec, names, parts.objective)
-    # Refuses what stored activations no longer hold.
-    make_passes(minimised, model, spec, start=boundary, prefix=None)
+    minimised = make_minimised(phase, model, spec, train_split.class_names, parts.objective)
+    check_stored(minimised, model, boundary)
     if boundary is not None and minimised.passes_source and intervals.first_step:
         raise InputError(
             f"cache.boundary={phase.cache.boundary}: an objective looks at features of the network at the start of "
@@ -320,20 +318,31 @@ def _of_phase(
     augmented = augmentation.make_augmentation(phase, parts)
     mixings = augmentation.make_mixings(phase, parts)
     augmentation.check_operations(phase, augmented.operations, spec.image_size)
-    shape = augmentation.input_shape(model, boundary, spec.image_size) if mixings else ()
-    augmentation.check_mixings(phase, mixings, mesh.size, shape, len(names))
-    taught = [] if minimised.teacher is None else list(minimised.teacher.deviations)
-    return {
-        "deviations": [*deviations, *taught],
-        "optimisation": optimisation,
-        "boundary": boundary,
-        "minimised": minimised,
-        "averaging": make_averaging(
-            phase, optimisation, batch_stats, intervals, len(splits["train"])
-        ),
-        "augmentation": augmented,
-        "mixings": mixings,
-    }
+    shape: tuple[int, ...] = (spec.image_size, spec.image_size, 3)
+    if mixings and boundary is not None:
+        shape = models.boundary_shapes(model, spec.image_size)[boundary]
+    num_classes = len(train_split.class_names)
+    augmentation.check_mixings(phase, mixings, shared.mesh.size, shape, num_classes)
+    taught = () if minimised.teacher is None else minimised.teacher.deviations
+    return Setup(
+        config=phase,
+        splits=shared.splits,
+        model=model,
+        initial=shared.initial,
+        preprocessing=spec,
+        deviations=[*shared.deviations, *taught],
+        augmentation=augmented,
+        mixings=mixings,
+        optimisation=optimisation,
+        minimised=minimised,
+        averaging=make_averaging(phase, optimisation, batch_stats, intervals, len(train_split)),
+        evaluator=shared.evaluator,
+        mesh=shared.mesh,
+        intervals=intervals,
+        order=examples,
+        boundary=boundary,
+        inputs=shared.splits,
+    )
 
 
 def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[..., Callable]:

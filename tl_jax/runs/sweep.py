@@ -169,7 +169,7 @@ def _conclude(
     setup: Setup,
     grid: Grid,
     folder: RunFolder,
-    found: vmapped.Outcome,
+    found: vmapped.Results,
     initial: list[dict[str, Any]],
     seconds: dict[str, float],
     parameters: list[dict[str, Any]],
@@ -284,7 +284,7 @@ def choose(top1: np.ndarray) -> tuple[int, int]:
     return int(top1[:, combination].argmax()), combination
 
 
-def _rows(grid: Grid, found: vmapped.Outcome) -> list[dict[str, Any]]:
+def _rows(grid: Grid, found: vmapped.Results) -> list[dict[str, Any]]:
     return [
         {
             **grid.combinations[column],
@@ -298,7 +298,7 @@ def _rows(grid: Grid, found: vmapped.Outcome) -> list[dict[str, Any]]:
     ]
 
 
-def _write_curve(folder: RunFolder, found: vmapped.Outcome, chosen: tuple[int, int]) -> None:
+def _write_curve(folder: RunFolder, found: vmapped.Results, chosen: tuple[int, int]) -> None:
     """Writes the chosen member's metrics, as an ordinary run does."""
     with reporting.MetricWriter(folder.path, tensorboard=False) as writer:
         for turn, step in enumerate(found.steps):

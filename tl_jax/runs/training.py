@@ -261,7 +261,7 @@ def conclude(
         "averaged": trained.averaging is not None,
         "resumed_at_step": trained.resumed_at_step,
         "train_examples": len(setup.splits["train"]),
-        "wall_seconds": trained.seconds,
+        "wall_seconds": trained.seconds + trained.phases.cache_seconds,
         "images_per_second": total * setup.config.data.batch_size / trained.seconds,
         "waiting_share": trained.waiting_share,
         "dispatch": trained.dispatch,
@@ -296,7 +296,7 @@ def train(
     phases, run_steps = prepared.phases, prepared.phases[-1].total_steps
     template = functools.partial(template_at, phases)
     records = PhaseRecords(prepared.config, phases, folder)
-    plans = {number: how.memory for number, how in prepared.dispatches.items()}
+    plans = {number: dispatched.memory for number, dispatched in prepared.dispatches.items()}
     updating = waiting = 0.0
     with Checkpointer(folder.checkpoints) as checkpointer:
         job = _Job(folder, checkpointer, stop_requested, callbacks, run_steps)
@@ -316,15 +316,15 @@ def train(
             if step < setup.total_steps or is_last:
                 with naming_phase(prepared.config, number):
                     setup = activation_cache.use(setup, stop_requested)
-                    how = prepared.dispatches.pop(number, None) or dispatch.make(setup)
-                plans[number] = how.memory
-                _tell_memory(folder, how.memory, list(plans.values()))
+                    dispatched = prepared.dispatches.pop(number, None) or dispatch.make(setup)
+                plans[number] = dispatched.memory
+                _tell_memory(folder, dispatched.memory, list(plans.values()))
                 if state is None or len(phases) == 1:
-                    records.begin(number, setup, how)
+                    records.begin(number, setup, dispatched)
                 records.check_begun(number)
-                state, seconds, times = _train_phase(job, setup, how, state, seconds)
-                dispatched = how.facts()
-                del how  # its data leave the devices before those of the next phase come
+                state, seconds, times = _train_phase(job, setup, dispatched, state, seconds)
+                facts = dispatched.facts()
+                del dispatched  # its data leave the devices before those of the next phase come
                 step = int(state.step)
                 updating, waiting = updating + times[0], waiting + times[1]
             assert state is not None
@@ -355,7 +355,7 @@ def train(
         records,
         seconds,
         share,
-        dispatched,
+        facts,
         resumed_at,
         None if candidate is None else making.averaging,
     )
@@ -373,7 +373,7 @@ class _Job:
 
 
 def _train_phase(
-    job: _Job, setup: Setup, how: dispatch.Dispatch, state: TrainState | None, seconds: float
+    job: _Job, setup: Setup, dispatched: dispatch.Dispatch, state: TrainState | None, seconds: float
 ) -> tuple[TrainState, float, tuple[float, float]]:
     """Makes the updates of a phase from `state`, None for its start; `seconds` is what those before took.
 
@@ -382,8 +382,8 @@ def _train_phase(
         the seconds in which updates were made, and in which the devices waited for their input.
     """
     config = setup.config
-    intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=how.updates)
-    how.place()
+    intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=dispatched.updates)
+    dispatched.place()
     if state is None:
         state = setup.initial_state()
     elif not state.references:
@@ -407,8 +407,8 @@ def _train_phase(
             stop_requested=requests.stop,
             batch_indices=setup.order.examples,
         )
-        feed = closing.enter_context(how.open_feed(start, setup.total_steps))
-        state = loops.train(state, how.step, feed, intervals, hooks, config.data.batch_size)
+        feed = closing.enter_context(dispatched.open_feed(start, setup.total_steps))
+        state = loops.train(state, dispatched.step, feed, intervals, hooks, config.data.batch_size)
         times = recording.updating_seconds, recording.waiting_seconds
         return state, recording.seconds, times
 

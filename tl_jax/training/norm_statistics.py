@@ -20,9 +20,9 @@ def make_statistics_step(
     """Returns the pure `step(params, batch_stats, batch) -> (updated, share)`.
 
     `updated` are the running statistics after the batch. `share` is the weight that each module gives to the
-    old ones (its momentum), found from a second pass that starts at statistics larger by one: whatever
-    the module, `updated = share * old + (1 - share) * of the batch`. Only what moves is made larger: a
-    frozen module normalises by its statistics, and all later layers would see another input.
+    old ones (its momentum), found from a second pass that starts at larger statistics: whatever the module,
+    `updated = share * old + (1 - share) * of the batch`. Only what moves is made larger: a frozen module
+    normalises by its statistics, and all later layers would see another input.
 
     Args:
         forward: in training; see `models.make_forward`.
@@ -37,17 +37,17 @@ def make_statistics_step(
         def updated(statistics):
             return forward(params, statistics, inputs, train=True, key=key)[1]
 
-        first = updated(batch_stats)
-        larger = {
-            name: leaf + 1 if name in moving else leaf
-            for name, leaf in trees.flatten(batch_stats).items()
-        }
-        second = updated(trees.unflatten(larger))
+        old = trees.flatten(batch_stats)
+        first = trees.flatten(updated(batch_stats))
+        # Larger by as much as they are, or float32 would lose the difference.
+        more = {name: 1 + jnp.abs(old[name]) + jnp.abs(first[name]) for name in moving}
+        larger = {name: leaf + more[name] if name in more else leaf for name, leaf in old.items()}
+        second = trees.flatten(updated(trees.unflatten(larger)))
         share = {
-            name: leaf - trees.flatten(first)[name] if name in moving else jnp.ones_like(leaf)
-            for name, leaf in trees.flatten(second).items()
+            name: (leaf - first[name]) / more[name] if name in more else jnp.ones_like(leaf)
+            for name, leaf in second.items()
         }
-        return first, trees.unflatten(share)
+        return trees.unflatten(first), trees.unflatten(share)
 
     return step
 

@@ -84,7 +84,7 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class Results:
     """The result of every member; arrays of the host.
 
     Attributes:
@@ -190,7 +190,7 @@ def train(
     *,
     show: Callable[[int, int, int], None] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
-) -> Outcome | None:
+) -> Results | None:
     """Trains every combination from every seed; each member as if it ran alone.
 
     Equal up to float32 rounding: the layers of several members are one product or one grouped convolution,
@@ -439,7 +439,7 @@ def _without_padding(
 
 def _assemble(
     found: dict[tuple[int, int], dict[str, Any]], schedule: Schedule, examples: int
-) -> Outcome:
+) -> Results:
     """Returns the groups, put together by the place of their first member."""
 
     def together(parts: dict[tuple[int, int], np.ndarray], axis: int) -> np.ndarray:
@@ -472,7 +472,7 @@ def _assemble(
         return together(parts, 1)
 
     correct = of_members(lambda members: members.best_correct)
-    return Outcome(
+    return Results(
         params=of_members(lambda members: members.best["params"]),
         batch_stats=of_members(lambda members: members.best["batch_stats"]),
         best_step=of_members(lambda members: members.best_step),
