@@ -3,8 +3,8 @@
     python -m benchmarks.compare --config=configs/quickstart.py --out=results/quickstart.json
     python -m benchmarks.compare --config=configs/cifar10_compare.py --data_dir=DIR --out=results/cifar10_compare.json
 
-The comparison runs in a separate process and folder; decoded images may be there before, compiled programs as
-well, as for anybody who runs the command twice.
+The comparison runs in a separate process and folder. Decoded images may be there before, compiled programs as
+well, as for anybody who runs the command twice; stored activations are computed by the first run that needs them.
 """
 
 import argparse
@@ -35,12 +35,13 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, workdir: pathlib.Path) -> dict:
     """Returns what `comparison.json` says, and the seconds of the command."""
-    fields = [f"data.data_dir={args.data_dir}"] if args.data_dir else []
+    fields = [f"cache.dir={workdir / 'activations'}"]
+    fields += [f"data.data_dir={args.data_dir}"] if args.data_dir else []
     began = time.perf_counter()
     subprocess.run(
         [
             *(sys.executable, "-m", "experiments.compare"),
-            *(f"--config={args.config}", f"--workdir={workdir}"),
+            *(f"--config={args.config}", f"--workdir={workdir / 'compared'}"),
             *(f"--config.{field}" for field in (*fields, *args.set)),
         ],
         cwd=record.REPOSITORY,
@@ -48,7 +49,7 @@ def measure(args: argparse.Namespace, workdir: pathlib.Path) -> dict:
         stdout=sys.stderr,
     )
     seconds = time.perf_counter() - began
-    comparison = json.loads((workdir / "comparison.json").read_text())
+    comparison = json.loads((workdir / "compared" / "comparison.json").read_text())
     return {**comparison, "config": args.config, "command_seconds": seconds}
 
 

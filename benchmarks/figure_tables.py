@@ -164,7 +164,10 @@ def parity(results: pathlib.Path) -> str:
     for name, errors in run["errors"].items():
         case, reference = name.rsplit("/", 1)
         network, size = case.rsplit("-", 1)
-        family = "CIFAR ResNets" if "_cifar" in network else "ImageNet networks"
+        family = "CIFAR ResNets" if "_cifar" in network else "ImageNet ResNets"
+        if network.startswith("vgg"):
+            pooled = network.endswith("-pooled")
+            family = 'VGGs with `classifier="pooled"`' if pooled else "VGGs"
         if network.endswith("-cifar"):
             family = 'ResNet-18 with `stem="cifar"`'
         groups.setdefault((family, size, reference), []).append(max(errors.values()))

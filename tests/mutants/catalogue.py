@@ -1506,7 +1506,9 @@ OTHERS = [
         "tl_jax/runs/optimisation.py",
         'params, regularisation.get("l2_sp", config.objective.l2_sp)',
         "params, 0.0",
-        ("tests/runs/test_objectives.py::test_l2_sp_equals_the_gradient_of_its_formula",),
+        (
+            "tests/runs/test_contracts_together.py::test_weight_decay_is_the_heads_alone_beside_l2_sp",
+        ),
     ),
     Mutant(
         "average-statistics-share-of-small-ones",

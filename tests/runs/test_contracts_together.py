@@ -13,6 +13,8 @@ from tl_jax.runs import averages, evaluate
 from tl_jax.runs.setup import make_pure_step, prepare, prepare_phases
 from tl_jax.training import norm_statistics
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 BASE = {
     "model__name": "resnet20_cifar",
     "data__name": "digits",
@@ -43,7 +45,7 @@ def weights_of(run):
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
+def plain(small_networks, tmp_path_factory):
     return tl_jax.finetune(config_of(), tmp_path_factory.mktemp("plain") / "run")
 
 

@@ -24,6 +24,8 @@ from tl_jax.training import averaging
 
 QUIET = {"report__html": False, "report__tensorboard": False, "data__cache_dir": ""}
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 
 def config_of(**fields):
     """Returns a short run on 8 px digits, without augmentation, from random weights."""
@@ -58,7 +60,7 @@ def metrics_of(run, split):
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
+def plain(small_networks, tmp_path_factory):
     """Returns the folder of a finished run with cross-entropy."""
     folder = tmp_path_factory.mktemp("plain") / "run"
     tl_jax.finetune(config_of(), folder)
@@ -317,6 +319,9 @@ def test_without_validation_the_average_is_the_result(tmp_path):
 
 _KILLED = """
 import json, sys, tl_jax
+from running import small_architectures
+from tl_jax.models import registry
+registry.ARCHITECTURES = small_architectures()
 tl_jax.finetune(tl_jax.default_config(**json.loads(sys.argv[1])), sys.argv[2])
 """
 
@@ -345,6 +350,7 @@ def test_killed_and_resumed_with_every_kind_of_state(plain, tmp_path, compiled_p
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(sys.path),  # `running` is beside the tests of commands
         "JAX_COMPILATION_CACHE_DIR": str(compiled_programs),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
