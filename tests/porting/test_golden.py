@@ -35,7 +35,8 @@ def test_features_and_logits(name):
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("torch") is not None, reason="live, in test_training_parity.py"
+    all(importlib.util.find_spec(name) is not None for name in ("torch", "torchvision")),
+    reason="live, in test_training_parity.py",
 )
 @pytest.mark.parametrize("name", VGGS)
 def test_twenty_steps_of_sgd(name):

@@ -133,9 +133,15 @@ def test_another_depth_is_one_error():
     # Two more blocks a stage, with two convolutions each and their BatchNorms.
     lines = str(caught.value).splitlines()
     assert f"{3 * 2 * 2 * 5} differ" in lines[0]
-    assert len(lines) == 1 + 20 + 1 and lines[-1].startswith(
-        "and 40 more; expected weights of this"
-    )
+    assert [line.partition(":")[0] for line in lines[1:]] == ["missing"] * 11
+    assert lines[-1] == "missing: 50 more"
+
+
+def test_what_differs_otherwise_is_said_beside_a_long_list():
+    deeper = random_variables(models.create_model("resnet32_cifar", 5))
+    with pytest.raises(InputError, match=r"other classes: .*head=reset") as caught:
+        porting.port_state_dict(source(), deeper)
+    assert "missing: 50 more" in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])

@@ -145,6 +145,18 @@ def test_statistics_are_the_means_of_those_of_the_batches(scale):
     np.testing.assert_allclose(found["stem"]["bn"]["var"], np.mean(variances, 0), rtol=2e-5)
 
 
+def test_the_program_does_not_depend_on_the_order_of_a_set():
+    """Every process of a run lowers the same one, whatever the hashes of its texts."""
+    variables = small_variables()
+    moving = sorted(moving_of(variables))
+    texts = []
+    for names in (moving, moving[::-1]):
+        step = norm_statistics.make_statistics_step(models.make_forward(SMALL), lambda x: x, names)
+        lowered = jax.jit(step).lower(variables["params"], variables["batch_stats"], batches()[0])
+        texts.append(lowered.as_text())
+    assert texts[0] == texts[1]
+
+
 def test_frozen_statistics_come_back_as_they_are():
     variables = small_variables()
     moved = jax.tree.map(lambda leaf: leaf + 0.3, variables["batch_stats"])

@@ -86,9 +86,9 @@ class Table(Generic[N]):
         if not name or set(name) & set("=: ,") or name in self._ours:
             raise InputError(
                 f"register_{self._word}({name!r}): expected a name without '=', ':', ',' and spaces that is "
-                f"none of {', '.join(self.entries)}"
+                f"none of {', '.join(sorted(self._ours))}"
             )
-        if name in self.entries and self.entries[name].function is not function and not replace:
+        if name in self.entries and self.entries[name].function != function and not replace:
             raise errors.taken(self._word, name)
         self.entries[name] = Entry(function, strength, within)
 

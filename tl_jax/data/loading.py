@@ -208,15 +208,15 @@ def register(kind: str, open_named: Callable[[str], Source], *, replace: bool = 
         replace: whether it takes the place of another kind of that name, registered before.
 
     Raises:
-        InputError: if the kind is taken, or has a colon.
+        InputError: if the kind is taken and `replace` is False, is one of ours, or has a colon.
     """
     ours = {form.partition(":")[0] for form in FORMS}
     if not kind or ":" in kind or kind in ours:
         raise InputError(
             f"data.register({kind!r}): expected a name without a colon that is none of "
-            f"{', '.join(sorted({*ours, *_REGISTERED}))}"
+            f"{', '.join(sorted(ours))}"
         )
-    if _REGISTERED.get(kind, open_named) is not open_named and not replace:
+    if _REGISTERED.get(kind, open_named) != open_named and not replace:
         raise taken("kind of data set", kind)
     _REGISTERED[kind] = open_named
 

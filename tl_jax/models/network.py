@@ -24,8 +24,9 @@ class Network(Protocol):
     may have none), and `batch_stats`, grouped likewise and empty where nothing has running statistics. In
     training it may ask for the rng `dropout`. Its fields are hashable: tuples, not lists.
 
-    The classes are the last axis of every leaf of `params["head"]`. `norm_names` and checks of a config
-    initialise the network on images of 32 x 32 pixels, unless `data.image_size` says another size.
+    The classes are the last axis of every leaf of `params["head"]`. Checks of a config
+    initialise the network on images of 32 x 32 pixels, unless `data.image_size` says another size; `norm_names`
+    always takes 32 x 32.
 
     These fields are optional; the library sets them where a module has them, and refuses what would need
     them where it has not:

@@ -72,9 +72,10 @@ def register(
         )
     if name in ARCHITECTURES and is_built_in(name):
         raise taken("network", name, ours=True)
-    if name in ARCHITECTURES and not replace:
+    made = _Registered(make, dict.fromkeys(options, ()))
+    if ARCHITECTURES.get(name, made) != made and not replace:
         raise taken("network", name)
-    ARCHITECTURES[name] = _Registered(make, dict.fromkeys(options, ()))
+    ARCHITECTURES[name] = made
 
 
 def list_models() -> list[str]:

@@ -2,7 +2,8 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -75,7 +76,7 @@ def make_tapped_forward(
 
 
 @functools.lru_cache(maxsize=32)
-def boundary_shapes(model: Network, image_size: int) -> dict[str, tuple[int, ...]]:
+def boundary_shapes(model: Network, image_size: int) -> Mapping[str, tuple[int, ...]]:
     """Returns {boundary before the head: shape of what it makes of one image}; nothing is computed."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(lambda: init_variables(model, jax.random.key(0), images.shape))
@@ -87,4 +88,4 @@ def boundary_shapes(model: Network, image_size: int) -> dict[str, tuple[int, ...
         variables["batch_stats"],
         images,
     )
-    return {name: made[name].shape[1:] for name in boundaries}
+    return types.MappingProxyType({name: made[name].shape[1:] for name in boundaries})

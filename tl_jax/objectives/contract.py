@@ -173,11 +173,11 @@ def register(name: str, objective: Objective, *, replace: bool = False) -> None:
         replace: whether it takes the place of another one of that name, registered before.
 
     Raises:
-        InputError: if the name is taken, or the objective needs what does not exist.
+        InputError: if the name is taken and `replace` is False, or the objective needs what does not exist.
     """
     if name == CROSS_ENTROPY:
         raise taken("objective", name, ours=True)
-    if _REGISTERED.get(name, objective) is not objective and not replace:
+    if _REGISTERED.get(name, objective) != objective and not replace:
         raise taken("objective", name)
     needs_of(objective)
     _REGISTERED[name] = objective

@@ -119,8 +119,8 @@ def make_optimizer(
     names = list(trees.flatten(params))
     frozen = _aligned("frozen_mask", frozen_mask, names, False)
     scales = _aligned("multipliers", multipliers, names, 1.0)
-    spared = _aligned("undecayed", undecayed, names, False)
-    decays = {leaf: _decay_of(leaf, rule, spared[leaf]) for leaf in names}
+    exempt = _aligned("undecayed", undecayed, names, False)
+    decays = {leaf: _decay_of(leaf, rule, exempt[leaf]) for leaf in names}
 
     def trainable(flat: dict[str, Any]) -> Any:
         return trees.unflatten(
@@ -174,13 +174,13 @@ def _only_trainable(
     return optax.transforms.selective_transform(tx, freeze_mask=frozen_mask)
 
 
-def _decay_of(leaf: str, rule: Rule, spared: bool | jax.Array) -> float | jax.Array:
+def _decay_of(leaf: str, rule: Rule, exempt: bool | jax.Array) -> float | jax.Array:
     """Returns the weight decay of a leaf."""
     if not (rule.decay_bias_and_norm or _is_kernel(leaf)):
         return 0.0
-    if is_data(spared):
-        return jnp.where(spared, 0.0, rule.weight_decay)
-    return 0.0 if spared else rule.weight_decay
+    if is_data(exempt):
+        return jnp.where(exempt, 0.0, rule.weight_decay)
+    return 0.0 if exempt else rule.weight_decay
 
 
 def _clip(clip_norm: float) -> optax.GradientTransformation:

@@ -20,7 +20,7 @@ HEADLESS_RULE = "the model has no head (num_classes=0)"
 _HEAD = "params/head/"
 # The float types that are read; each becomes the leaf's own type.
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
-_SHOWN = 20  # differences: those of a network of another depth fill pages
+_SHOWN = 10  # differences of a kind: those of a network of another depth fill pages
 
 
 def port_state_dict(
@@ -45,7 +45,7 @@ def port_state_dict(
 
     Raises:
         InputError: if the naming is not recognised or anything is missing, extra, misshapen or of
-            another type; one message lists all of it, sorted.
+            another type; one message lists all of it, sorted, of each kind ten at most and the number of others.
     """
     if head not in HEAD_CHOICES:
         raise unknown("treatment of the head", head, HEAD_CHOICES)
@@ -89,14 +89,22 @@ def port_state_dict(
             f"the {len(state_dict)} source tensors ({scheme.name} naming) do not fit the model's "
             f"{len(leaves)} leaves; {len(problems)} differ:"
         )
-        shown = sorted(problems)[:_SHOWN]
-        if len(problems) > _SHOWN:
-            more = len(problems) - _SHOWN
-            shown.append(f"and {more} more; expected weights of this network, of the same depth")
-        raise InputError("\n".join([first, *shown]))
+        raise InputError("\n".join([first, *_shortened(problems)]))
     # A collection without leaves has none to be ported.
     filled = {collection: {} for collection in variables} | trees.unflatten(ported)
     return filled, PortReport(naming=scheme.name, head=head, entries=tuple(rows))
+
+
+def _shortened(problems: list[str]) -> list[str]:
+    """Returns sorted lines such as "missing: ...", of each kind the first ones and how many more there are."""
+    lines = []
+    kinds = sorted({problem.partition(":")[0] for problem in problems})
+    for kind in kinds:
+        of_kind = sorted(line for line in problems if line.startswith(f"{kind}:"))
+        lines += of_kind[:_SHOWN]
+        if len(of_kind) > _SHOWN:
+            lines.append(f"{kind}: {len(of_kind) - _SHOWN} more")
+    return lines
 
 
 def _misfit(name: str, leaf: Any, entry: Entry, array: np.ndarray) -> str | None:

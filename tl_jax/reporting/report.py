@@ -174,7 +174,7 @@ def _stored(cache: Mapping[str, Any] | None) -> str:
     text += (
         ", found from an earlier run"
         if found == {"there"}
-        else f", {tables.duration(cache['seconds'])} besides"
+        else f", {tables.duration(cache['seconds'])} of the wall time"
     )
     verified = cache.get("verified")
     if verified:

@@ -3,6 +3,7 @@
 The split is `data.test_split`; no other need exist.
 """
 
+import copy
 import dataclasses
 import json
 import pathlib
@@ -63,12 +64,9 @@ def evaluate_run(
     held_out = config.data.validation_fraction or config.data.validation_split
     reported = which is None
     which = which or ("best" if held_out else "latest")
-    # The run's own checkpoint and preprocessing: where it started from may be gone, and so may what it
-    # trained with.
+    # The run's own checkpoint and preprocessing: where it started from may be gone, and so may its teacher.
     config.init.weights = ""
-    config.phases = ()
-    for section in ("objective", "optim", "augment", "cache"):
-        config[section] = default_config()[section]
+    config.objective, config.optim = default_config().objective, default_config().optim
     config.data.image_size = preprocessing["image_size"]
     config.preprocess.resize = preprocessing["resize"]
     config.preprocess.interpolation = preprocessing["interpolation"]
@@ -158,7 +156,7 @@ def _evaluate(
     """
 
     def prepared() -> _Prepared:
-        check_config(config, parts)
+        check_config(_without_training(config), parts)
         splits = make_test_split(config, parts.source)
         split = splits["test"]
         model = make_model(config, len(split.class_names), parts)
@@ -191,6 +189,15 @@ def _evaluate(
         make=lambda prepared, folder, _: _measure(prepared, folder, selection, run),
         extra={"evaluate": record},
     )
+
+
+def _without_training(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns a config with the defaults of what only training looks at: it may name what is gone by now."""
+    checked = copy.deepcopy(config)
+    checked.phases = ()
+    for section in ("objective", "optim", "freeze", "augment", "cache"):
+        checked[section] = default_config()[section]
+    return checked
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ _OTHER_BYTES = 256 << 20
 _PROCESS = "Python, JAX and compiled programs"
 
 
-class Dispatch(Protocol):
+class DispatchFacts(Protocol):
     """What is asked of a `dispatch.Dispatch`."""
 
     @property
@@ -27,7 +27,7 @@ class Dispatch(Protocol):
 
     @property
     def data_bytes(self) -> int:
-        """That it takes on each device; 0 on the host."""
+        """Bytes of the training split on each device; 0 where it stays on the host."""
 
     @property
     def program(self) -> memory.Compiled:
@@ -35,14 +35,16 @@ class Dispatch(Protocol):
 
     @property
     def batch_bytes(self) -> int:
-        """Of a training batch that comes from the host; 0 where the data are on the device."""
+        """Bytes of a training batch that comes from the host; 0 where the data are on the device."""
 
     @property
     def batches_ahead(self) -> int:
-        """Of these, how many are copied to the devices before they are needed."""
+        """Batches that are copied to the devices before they are needed."""
 
 
-def checked_items(setup: Setup, dispatch: Dispatch) -> tuple[list[memory.Item], dict[str, int]]:
+def checked_items(
+    setup: Setup, dispatch: DispatchFacts
+) -> tuple[list[memory.Item], dict[str, int]]:
     """Returns the items of the memory plan and what each place has for them; InputError if it is too little."""
     decoded = setup.decoded_splits
     held = memory.host_in_use()
@@ -76,7 +78,7 @@ def bytes_of_run(plan: Sequence[dict[str, Any]]) -> int:
 
 
 def _lasting_items(
-    setup: Setup, dispatch: Dispatch, decoded: list[InMemorySplit], here: int
+    setup: Setup, dispatch: DispatchFacts, decoded: list[InMemorySplit], here: int
 ) -> list[memory.Item]:
     """Returns what is there during the whole run, and while images are decoded and placed."""
     state = setup.state_shapes
@@ -110,7 +112,7 @@ def _lasting_items(
     return items
 
 
-def _training_items(setup: Setup, dispatch: Dispatch) -> list[memory.Item]:
+def _training_items(setup: Setup, dispatch: DispatchFacts) -> list[memory.Item]:
     state = setup.state_shapes
     mask = setup.optimisation.frozen_mask
     step = memory.step_items(dispatch.program, state.params, mask)

@@ -326,11 +326,11 @@ def make_passes(
         **options: `frozen_norms`, `norm_policy`, `axis_name`; see `models.make_forward`.
     """
     order = list(model.boundaries)
-    place = order.index
+    index = order.index
     taps, begin, shared = minimised.boundaries, start, None
-    behind = prefix is not None and (start is None or place(start) < place(prefix))
-    if prefix is not None and behind and minimised.passes_source:
-        inside = tuple(tap for tap in taps if place(tap) <= place(prefix))
+    reaches = prefix is not None and (start is None or index(start) < index(prefix))
+    if prefix is not None and reaches and minimised.passes_source:
+        inside = tuple(tap for tap in taps if index(tap) <= index(prefix))
         taps = tuple(tap for tap in taps if tap not in inside)
         begin, shared = prefix, _shared_pass(model, inside, start, prefix)
     make = functools.partial(models.make_tapped_forward, taps=taps) if taps else models.make_forward
@@ -338,7 +338,7 @@ def make_passes(
     references = functools.partial(
         _references, minimised, spec, make(model, start=begin) if minimised.passes_source else None
     )
-    groups = order if start is None else order[place(start) + 1 :]
+    groups = order if start is None else order[index(start) + 1 :]
     return Passes(forward, shared, references, frozenset(groups))
 
 

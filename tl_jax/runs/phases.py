@@ -79,18 +79,13 @@ class PhaseRecords:
         """Returns the seconds that the phases before a phase took."""
         return sum(row.get("seconds", 0.0) for row in self._rows[:number])
 
-    @property
-    def cache_seconds(self) -> float:
-        """The seconds in which activations were computed and stored."""
-        return sum(row["cache"]["seconds"] for row in self._rows if row["cache"])
-
     def begin(self, number: int, setup: Setup, dispatched: Dispatch) -> None:
         """Notes the start of a phase, before its first update.
 
         Args:
             number: of the phase, from 0.
             setup: of the phase, with the variables at its start.
-            dispatched: how its updates are.
+            dispatched: how its updates reach the devices.
         """
         cache = setup.cache
         row = {
@@ -125,7 +120,7 @@ class PhaseRecords:
         Args:
             number: of the phase, from 0.
             variables: params and batch_stats at its end.
-            seconds: of all updates of the run up to here.
+            seconds: that the run took up to here.
         """
         row = self._rows[number]
         row["seconds"] = seconds - self.seconds_before(number)

@@ -49,7 +49,7 @@ class Recording:
             callbacks: called with all that is logged.
             closing: closes what is opened here.
             run_steps: updates of the whole run.
-            seconds: that the updates so far took, see `seconds_so_far`.
+            seconds: that the run took before them, see `seconds_so_far`.
         """
         self._setup, self._callbacks = setup, callbacks
         self._candidate = make_candidate(setup)
@@ -124,7 +124,7 @@ class Recording:
 
 
 def seconds_so_far(folder: RunFolder, step: int) -> float:
-    """Returns the seconds that the first `step` updates of a run took, as its metrics say."""
+    """Returns the seconds that a run took for its first `step` updates, as its metrics say."""
     if not step:
         return 0.0
     lines = reporting.read_metrics(folder.path)

@@ -56,6 +56,8 @@ def finish(
             reporting.write_report(folder.path, result=result)
         folder.finish(result)
         of_what = " of training" if result.get("steps") else ""
+        if of_what and result.get("cache"):
+            of_what += " and storing activations"
         if result.get("resumed_at_step"):
             of_what += " since its first start"
         where = folder.path / "report.html" if config.report.html else folder.path

@@ -323,14 +323,14 @@ def _make_phase(
         shape = models.boundary_shapes(model, spec.image_size)[boundary]
     num_classes = len(train_split.class_names)
     augmentation.check_mixings(phase, mixings, shared.mesh.size, shape, num_classes)
-    taught = () if minimised.teacher is None else minimised.teacher.deviations
+    of_teacher = () if minimised.teacher is None else minimised.teacher.deviations
     return Setup(
         config=phase,
         splits=shared.splits,
         model=model,
         initial=shared.initial,
         preprocessing=spec,
-        deviations=[*shared.deviations, *taught],
+        deviations=[*shared.deviations, *of_teacher],
         augmentation=augmented,
         mixings=mixings,
         optimisation=optimisation,

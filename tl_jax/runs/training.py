@@ -209,7 +209,8 @@ class Trained:
         setup: what evaluates the state: that of the last phase, on images where the state is of an earlier one.
         state: to report on: the best one on the validation split where there is one, else the last.
         phases: what each phase was, took and proved.
-        seconds: that they took, in all processes of this run that were interrupted too.
+        seconds: that they and the activations they are made on took, in all processes of this run that were
+            interrupted too.
         waiting_share: of the time of this process's updates, for how much the devices had nothing to do
             while the host got their input ready.
         dispatch: how they were dispatched, in the last phase.
@@ -261,7 +262,7 @@ def conclude(
         "averaged": trained.averaging is not None,
         "resumed_at_step": trained.resumed_at_step,
         "train_examples": len(setup.splits["train"]),
-        "wall_seconds": trained.seconds + trained.phases.cache_seconds,
+        "wall_seconds": trained.seconds,
         "images_per_second": total * setup.config.data.batch_size / trained.seconds,
         "waiting_share": trained.waiting_share,
         "dispatch": trained.dispatch,
@@ -316,6 +317,7 @@ def train(
             if step < setup.total_steps or is_last:
                 with naming_phase(prepared.config, number):
                     setup = activation_cache.use(setup, stop_requested)
+                    seconds += setup.cache["seconds"] if setup.cache is not None else 0.0
                     dispatched = prepared.dispatches.pop(number, None) or dispatch.make(setup)
                 plans[number] = dispatched.memory
                 _tell_memory(folder, dispatched.memory, list(plans.values()))
@@ -375,11 +377,11 @@ class _Job:
 def _train_phase(
     job: _Job, setup: Setup, dispatched: dispatch.Dispatch, state: TrainState | None, seconds: float
 ) -> tuple[TrainState, float, tuple[float, float]]:
-    """Makes the updates of a phase from `state`, None for its start; `seconds` is what those before took.
+    """Makes the updates of a phase from `state`, None for its start; `seconds` is what the run took before it.
 
     Returns:
-        Its last state; the seconds that all updates of the run took up to here; of those of this process,
-        the seconds in which updates were made, and in which the devices waited for their input.
+        Its last state; the seconds that the run took up to here; of those of this process, the seconds in
+        which updates were made, and in which the devices waited for their input.
     """
     config = setup.config
     intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=dispatched.updates)

@@ -40,11 +40,17 @@ def make_statistics_step(
         old = trees.flatten(batch_stats)
         first = trees.flatten(updated(batch_stats))
         # Larger by as much as they are, or float32 would lose the difference.
-        more = {name: 1 + jnp.abs(old[name]) + jnp.abs(first[name]) for name in moving}
-        larger = {name: leaf + more[name] if name in more else leaf for name, leaf in old.items()}
+        shifts = {
+            name: 1 + jnp.abs(leaf) + jnp.abs(first[name])
+            for name, leaf in old.items()
+            if name in moving
+        }
+        larger = {
+            name: leaf + shifts[name] if name in shifts else leaf for name, leaf in old.items()
+        }
         second = trees.flatten(updated(trees.unflatten(larger)))
         share = {
-            name: (leaf - first[name]) / more[name] if name in more else jnp.ones_like(leaf)
+            name: (leaf - first[name]) / shifts[name] if name in shifts else jnp.ones_like(leaf)
             for name, leaf in second.items()
         }
         return trees.unflatten(first), trees.unflatten(share)
