@@ -197,7 +197,7 @@ def training_parity(results: pathlib.Path) -> str:
             f"{row['steps']}",
             f"{row['learning_rate']}",
             _error(row["loss_error"]),
-            _error(row["statistics_error"]),
+            _error(row["statistics_error"]) if row["statistics_error"] else "none",
             _error(row["parameters_error"]),
         ]
         for network, row in run["training"].items()
