@@ -1529,8 +1529,8 @@ OTHERS = [
     Mutant(
         "phase-time-without-the-cache",
         "tl_jax/runs/training.py",
-        'seconds += setup.cache["seconds"] if setup.cache is not None else 0.0',
-        "seconds += 0.0",
+        "seconds, storing = seconds + stored, storing + stored",
+        "storing = storing + 0 * stored",
         ("tests/runs/test_phases.py::test_what_a_result_says_of_its_phases",),
     ),
     Mutant(

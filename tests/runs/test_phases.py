@@ -121,7 +121,10 @@ def test_what_a_result_says_of_its_phases(tmp_path):
     assert result["frozen"] == rows[0]["frozen"]  # each leaf once, in however many phases
     assert all(row["seconds"] > 0 for row in rows)
     assert sum(row["seconds"] for row in rows) == pytest.approx(result["wall_seconds"])
-    assert 0 < rows[0]["cache"]["seconds"] < rows[0]["seconds"]
+    stored = rows[0]["cache"]["seconds"]
+    assert 0 < stored < rows[0]["seconds"]
+    # Of the updates alone: 10, of 10 images each.
+    assert result["images_per_second"] == pytest.approx(100 / (result["wall_seconds"] - stored))
     assert sum(row["trainable"] for row in result["parameters"]) == 5006
     # Every phase evaluates its last update; updates count through.
     lines = metric_lines(tmp_path / "run")

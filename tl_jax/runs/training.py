@@ -211,6 +211,7 @@ class Trained:
         phases: what each phase was, took and proved.
         seconds: that they and the activations they are made on took, in all processes of this run that were
             interrupted too.
+        storing_seconds: of these, those in which this process computed and stored activations.
         waiting_share: of the time of this process's updates, for how much the devices had nothing to do
             while the host got their input ready.
         dispatch: how they were dispatched, in the last phase.
@@ -222,6 +223,7 @@ class Trained:
     state: TrainState
     phases: PhaseRecords
     seconds: float
+    storing_seconds: float
     waiting_share: float
     dispatch: dict[str, Any]
     resumed_at_step: int
@@ -263,7 +265,9 @@ def conclude(
         "resumed_at_step": trained.resumed_at_step,
         "train_examples": len(setup.splits["train"]),
         "wall_seconds": trained.seconds,
-        "images_per_second": total * setup.config.data.batch_size / trained.seconds,
+        "images_per_second": total
+        * setup.config.data.batch_size
+        / (trained.seconds - trained.storing_seconds),
         "waiting_share": trained.waiting_share,
         "dispatch": trained.dispatch,
         **facts_of(setup, parameters),
@@ -298,7 +302,7 @@ def train(
     template = functools.partial(template_at, phases)
     records = PhaseRecords(prepared.config, phases, folder)
     plans = {number: dispatched.memory for number, dispatched in prepared.dispatches.items()}
-    updating = waiting = 0.0
+    updating = waiting = storing = 0.0
     with Checkpointer(folder.checkpoints) as checkpointer:
         job = _Job(folder, checkpointer, stop_requested, callbacks, run_steps)
         state = checkpointer.restore_latest(template)
@@ -317,7 +321,8 @@ def train(
             if step < setup.total_steps or is_last:
                 with naming_phase(prepared.config, number):
                     setup = activation_cache.use(setup, stop_requested)
-                    seconds += setup.cache["seconds"] if setup.cache is not None else 0.0
+                    stored = setup.cache["seconds"] if setup.cache is not None else 0.0
+                    seconds, storing = seconds + stored, storing + stored
                     dispatched = prepared.dispatches.pop(number, None) or dispatch.make(setup)
                 plans[number] = dispatched.memory
                 _tell_memory(folder, dispatched.memory, list(plans.values()))
@@ -356,6 +361,7 @@ def train(
         state,
         records,
         seconds,
+        storing,
         share,
         facts,
         resumed_at,
