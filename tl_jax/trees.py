@@ -4,6 +4,7 @@ A tree is a nested dict of arrays; the name of a leaf is its path joined by "/",
 `stage2/block0/conv1/kernel`: the same string in patterns, logs, errors and checkpoints.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -69,6 +70,54 @@ def match(patterns: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]
         example = f" named like {names[0]!r}" if names else ""
         raise InputError("\n".join([*problems, f"there are {len(names)} leaves{example}"]))
     return matches
+
+
+def numbers(
+    texts: Iterable[str], names: Iterable[str], what: str, hint: str = ""
+) -> dict[str, float]:
+    """Returns {leaf name: number} of texts such as `stage[12]/.*=0.1`; in order, the first match of a leaf wins.
+
+    Args:
+        texts: each a regular expression matched in full, and a number above 0 after the last `=`.
+        names: of all leaves; those without a match are not in what is returned.
+        what: how messages call a text.
+        hint: what to do instead of a number that is not above 0.
+
+    Raises:
+        InputError: listing every text that is malformed, matches nothing, or comes too late to have an effect.
+    """
+    names = list(names)
+    parsed, problems = [], []
+    for text in texts:
+        pattern, equals, number = text.rpartition("=")
+        value = _positive(number)
+        if equals and pattern and value is not None:
+            parsed.append((pattern, value))
+        else:
+            problems.append(
+                f"{what} {text!r}: expected PATTERN=NUMBER with a number above 0"
+                + (f" ({hint})" if hint else "")
+            )
+    if problems:
+        raise InputError("\n".join(problems))
+    matches = match([pattern for pattern, _ in parsed], names)
+    found: dict[str, float] = {}
+    for pattern, value in parsed:
+        fresh = [name for name in matches[pattern] if name not in found]
+        if not fresh:
+            problems.append(f"{what} {pattern!r} has no effect: earlier ones match first")
+        found.update(dict.fromkeys(fresh, value))
+    if problems:
+        raise InputError("\n".join(problems))
+    return found
+
+
+def _positive(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
 
 
 def _prefixes(name: str) -> list[str]:

@@ -60,7 +60,8 @@ def small_architectures() -> dict[str, registry.Architecture]:
             **({"hidden_width": 16} if name.startswith("vgg") else {}),
         )
         for name, found in registry.ARCHITECTURES.items()
-    }
+        if name != "small_cnn"  # which is small
+    } | {"small_cnn": registry.ARCHITECTURES["small_cnn"]}
 
 
 def arguments(**fields) -> list[str]:

@@ -103,7 +103,7 @@ def test_names_of_vgg_written_out():
     assert wrapped["params/head/kernel"] == Entry("timm_model.head.fc.weight", DENSE)
 
 
-@pytest.mark.parametrize("name", models.list_models())
+@pytest.mark.parametrize("name", sorted(set(models.list_models()) - {"small_cnn"}))
 def test_every_leaf_of_every_model_has_one_source(name):
     model = models.create_model(name, 5)
     shapes = jax.eval_shape(

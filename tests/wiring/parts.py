@@ -81,7 +81,8 @@ def small_architectures() -> dict[str, registry.Architecture]:
             **({"hidden_width": 16} if name.startswith("vgg") else {}),
         )
         for name, known in registry.ARCHITECTURES.items()
-    }
+        if name != "small_cnn"  # which is small
+    } | {"small_cnn": registry.ARCHITECTURES["small_cnn"]}
 
 
 def _seed(setup: Setup) -> int:
@@ -95,7 +96,9 @@ def _references(setup: Setup) -> dict[str, Any]:
 
 
 def _step(setup: Setup, state: Any) -> str:
-    batch = _batch(setup, setup.order.batch_size, label=jnp.int32, position=jnp.int32)
+    batch = _batch(
+        setup, setup.order.batch_size, label=jnp.int32, position=jnp.int32, index=jnp.int32
+    )
     return _lowered(make_pure_step(setup)(axis_name=None), state, batch)
 
 

@@ -30,6 +30,9 @@ STEPWISE = {"optim.schedule": "step", "optim.step_steps": (6,)}
 EPOCHS = {"train.steps": 0, "train.epochs": 4.0}
 LONG = {"train.steps": 200}
 HALF_A_TEST = {"data.test_split": "test[:50%]", "data.validation_fraction": 0.0}
+DECAYED = {"objective.l2": ("head/.*=0.01",)}
+EXPONENTIAL = {"optim.schedule": "exponential"}
+PLATEAU = {"optim.schedule": "plateau"}
 DISTILLED = {"objective.distillation": 0.3, "objective.teacher": "{teacher}"}
 TWO_PHASES = {"phases": (("train.steps=5",), ())}
 VIEWS_IN_PHASE = ("freeze.strategy=backbone", "cache.boundary=auto", "cache.views=2")
@@ -78,6 +81,7 @@ FIELDS: dict[str, list[Case]] = {
     "model.remat": [Case("blocks", BOTH_STEPS), Case("dots", BOTH_STEPS)],
     "init.weights": [Case("{weights}", "start"), Case("{others}", "start", PRETRAINED)],
     "init.head": [Case("keep", "start", PRETRAINED)],
+    "init.reset": [Case(("stage2/.*",), "start", PRETRAINED)],
     "data.name": [Case("npz:{images}", DATA)],
     "data.data_dir": [Case("{other_folder}", DATA, ARRAYS)],
     "data.cache_dir": [Case("{folder}", "")],
@@ -108,6 +112,7 @@ FIELDS: dict[str, list[Case]] = {
         Case(("rotation=20",), STEP, {"augment.operations": ("rotation=15",)}),
         Case(("rotation=20",), "prefix", VIEWS | {"augment.operations": ("rotation=15",)}),
     ],
+    "augment.once": [Case(True, STEP)],
     "augment.mixing": [
         Case(("mixup=0.2",), STEP),
         Case(("mixup=0.3",), STEP, {"augment.mixing": ("mixup=0.2",)}),
@@ -122,6 +127,7 @@ FIELDS: dict[str, list[Case]] = {
     "objective.name": [Case("registered_for_tests", STEP)],
     "objective.weight": [Case(0.5, STEP)],
     "objective.label_smoothing": [Case(0.1, STEP)],
+    "objective.l2": [Case(("head/kernel=0.01",), STEP), Case(("head/.*=0.02",), STEP, DECAYED)],
     "objective.l2_sp": [Case(0.1, "step references")],
     "objective.delta": [Case(0.1, "step references"), Case(0.2, STEP, {"objective.delta": 0.1})],
     "objective.delta_boundaries": [Case(("stage1",), STEP, {"objective.delta": 0.1})],
@@ -138,14 +144,24 @@ FIELDS: dict[str, list[Case]] = {
     "optim.weight_decay": [Case(1e-3, STEP), Case(1e-3, STEP, ADAMW)],
     "optim.decay_bias_and_norm": [Case(True, STEP), Case(True, STEP, ADAMW)],
     "optim.clip_norm": [Case(1.0, STEP), Case(1.0, STEP, ADAMW)],
-    "optim.schedule": [Case("constant", RATE)],
+    "optim.schedule": [
+        Case("constant", RATE),
+        Case("exponential", RATE),
+        Case("plateau", RATE),
+    ],
     "optim.warmup_steps": [Case(3, RATE)],
     "optim.warmup_epochs": [Case(1.0, RATE)],
     "optim.step_epochs": [
         Case((2.0,), RATE, {"optim.schedule": "step", "optim.step_epochs": (1.0,)})
     ],
     "optim.step_steps": [Case((4, 8), RATE, STEPWISE)],
-    "optim.step_decay": [Case(0.5, RATE, STEPWISE)],
+    "optim.step_decay": [
+        Case(0.5, RATE, STEPWISE),
+        Case(0.5, RATE, EXPONENTIAL),
+        Case(0.5, STEP, PLATEAU),
+    ],
+    "optim.decay_epochs": [Case(3.0, RATE, EXPONENTIAL), Case(3.0, STEP, PLATEAU)],
+    "optim.plateau_patience": [Case(2, STEP, PLATEAU)],
     "optim.final_fraction": [Case(0.1, RATE)],
     "optim.lr_multipliers": [Case(("head/.*=10",), STEP)],
     "optim.layerwise_decay": [Case(0.5, STEP)],

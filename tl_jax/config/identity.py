@@ -11,7 +11,7 @@ from tl_jax.config.access import default_config
 from tl_jax.config.table import COMMAND_SECTIONS, FIELDS
 
 # With these the first updates of a longer run are the updates of a shorter one.
-EXTENDABLE_SCHEDULES = ("constant", "step")
+EXTENDABLE_SCHEDULES = ("constant", "step", "exponential", "plateau")
 
 
 @dataclasses.dataclass(frozen=True)

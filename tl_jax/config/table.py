@@ -92,6 +92,12 @@ _FIELDS = (
     _choice(
         "init.head", "reset", porting.HEAD_CHOICES, '"reset" for other classes, "keep" for the same'
     ),
+    Field(
+        "init.reset",
+        (),
+        "more leaves that start at random: regular expressions over names like stage3/block0/conv1/kernel",
+        element=str,
+    ),
     # data
     Field("data.name", "tfds:cifar10", "tfds:NAME, folder:PATH, npz:PATH or digits"),
     Field("data.data_dir", "", "folder of tfds data sets; empty: the default of tfds"),
@@ -174,6 +180,11 @@ _FIELDS = (
         element=str,
     ),
     Field(
+        "augment.once",
+        False,
+        "whether an image is changed alike in every epoch, as if train had been augmented before training",
+    ),
+    Field(
         "augment.mixing",
         (),
         '"name=alpha", mixup or cutmix; of several one is drawn for each update',
@@ -198,6 +209,13 @@ _FIELDS = (
     ),
     Field("objective.weight", 1.0, "of the main loss; 0: the terms below alone", within="[0, inf)"),
     Field("objective.label_smoothing", 0.0, "of cross_entropy", within="[0, 1)"),
+    Field(
+        "objective.l2",
+        (),
+        '"pattern=strength", the first match counts, such as "hidden/.*=0.01": strength times the sum of squares is '
+        "added to the loss",
+        element=str,
+    ),
     Field("objective.l2_sp", 0.0, "pull of the backbone to its start (L2-SP)", within="[0, inf)"),
     Field(
         "objective.delta",
@@ -242,7 +260,26 @@ _FIELDS = (
         element=float,
     ),
     Field("optim.step_steps", (), "or in updates", element=int),
-    Field("optim.step_decay", 0.1, "of the step schedule", within="(0, 1]"),
+    Field(
+        "optim.step_decay",
+        0.1,
+        "factor of the step, exponential and plateau schedules",
+        within="(0, 1]",
+    ),
+    Field(
+        "optim.decay_epochs",
+        1.0,
+        "of exponential: over which the rate is multiplied by step_decay; of plateau: over which the training loss "
+        "is averaged",
+        within="(0, inf)",
+    ),
+    _integer(
+        "optim.plateau_patience",
+        5,
+        1,
+        LARGEST,
+        "of plateau: such means without a new lowest one before the rate is multiplied by step_decay",
+    ),
     Field(
         "optim.final_fraction",
         0.0,

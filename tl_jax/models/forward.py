@@ -21,7 +21,8 @@ def init_variables(
     """Returns freshly initialised {"params", "batch_stats"}, nested dicts of float32 arrays.
 
     `batch_stats` is empty where nothing has running statistics. In registered networks each leaf depends on
-    the key and its name only, not on `input_shape` [B, H, W, 3]; no values are computed from it.
+    the key and its name only, not on `input_shape` [B, H, W, 3] (but for the dense layer of `small_cnn`, whose
+    shape does); no values are computed from it.
     """
     return _init(model, key, tuple(input_shape))
 

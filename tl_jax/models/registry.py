@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 
 from tl_jax.errors import InputError, taken, unknown
-from tl_jax.models import resnet, vgg
+from tl_jax.models import resnet, small_cnn, vgg
 from tl_jax.models.network import Network, check_module
 
 DTYPES = ("float32", "bfloat16")
@@ -33,7 +33,11 @@ class Architecture(Protocol):
         """Returns the Linen module."""
 
 
-ARCHITECTURES: dict[str, Architecture] = {**resnet.ARCHITECTURES, **vgg.ARCHITECTURES}
+ARCHITECTURES: dict[str, Architecture] = {
+    **resnet.ARCHITECTURES,
+    **vgg.ARCHITECTURES,
+    **small_cnn.ARCHITECTURES,
+}
 
 
 @dataclasses.dataclass(frozen=True)

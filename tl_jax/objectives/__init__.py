@@ -16,10 +16,11 @@ from tl_jax.objectives.contract import (
     registered,
 )
 from tl_jax.objectives.outputs import Outputs, Reference
-from tl_jax.objectives.terms import L2SP, CrossEntropy, Delta, Distillation
+from tl_jax.objectives.terms import L2, L2SP, CrossEntropy, Delta, Distillation
 
 __all__ = [
     "CROSS_ENTROPY",
+    "L2",
     "L2SP",
     "NEEDS",
     "CrossEntropy",

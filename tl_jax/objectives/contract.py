@@ -129,7 +129,10 @@ def boundaries_of(objective: Any) -> tuple[str, ...]:
 
 
 # What a step measures itself, and the log adds.
-RESERVED = ("loss", "top1_accuracy", "grad_norm", "learning_rate", "seconds", "step", "split")
+RESERVED = (
+    *("loss", "top1_accuracy", "grad_norm", "learning_rate", "rate_scale"),
+    *("seconds", "step", "split"),
+)
 
 
 def evaluate(objective: Objective, outputs: Outputs) -> tuple[jax.Array, Metrics]:

@@ -1,4 +1,4 @@
-"""The objectives that a config names: cross-entropy, L2-SP, DELTA, distillation.
+"""The objectives that a config names: cross-entropy, L2, L2-SP, DELTA, distillation.
 
 B: images in the batch; K: classes; P: positions of a feature map; C: its channels.
 """
@@ -35,6 +35,34 @@ class CrossEntropy:
         else:
             loss = losses.cross_entropy(outputs.logits, outputs.labels, self.label_smoothing)
         return loss.mean(), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class L2:
+    """The sum over chosen leaves of strength * sum of squares: a penalty in the loss, as Keras' recipes have it.
+
+    Its gradient is 2 * strength * w. Unlike AdamW's decoupled weight decay it passes through the optimizer's
+    statistics; with SGD it is a weight decay of 2 * strength.
+
+    Attributes:
+        strengths: {leaf name: number}; leaves that are not among the outputs' params (before the boundary of stored
+            activations) do not move, and are left out.
+
+    Source: `keras.regularizers.L2`.
+    """
+
+    strengths: Mapping[str, float]
+
+    name = "l2"
+
+    def __call__(self, outputs: Outputs) -> tuple[jax.Array, Metrics]:
+        """Returns the weighted sum of squares."""
+        squares = [
+            self.strengths[name] * jnp.sum(jnp.square(leaf))
+            for name, leaf in trees.flatten(outputs.params).items()
+            if name in self.strengths
+        ]
+        return sum(squares, jnp.float32(0)), {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Learning-rate multipliers per leaf: by pattern and by depth."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +42,9 @@ def lr_multipliers(
     )
     problems.raise_any()
     names = list(trees.flatten(params))
-    numbers = _numbers(patterns, names)
+    numbers = dict.fromkeys(names, 1.0) | trees.numbers(
+        patterns, names, "learning-rate multiplier", "to hold leaves still, freeze them"
+    )
     if layerwise_decay == 1:
         return trees.unflatten(numbers)
     if boundaries is None:
@@ -53,39 +54,3 @@ def lr_multipliers(
     return trees.unflatten(
         {name: numbers[name] * layerwise_decay ** depths[name.split("/", 1)[0]] for name in names}
     )
-
-
-def _numbers(patterns: Sequence[str], names: list[str]) -> dict[str, float]:
-    parsed, problems = [], []
-    for text in patterns:
-        pattern, equals, number = text.rpartition("=")
-        value = _positive(number)
-        if equals and pattern and value is not None:
-            parsed.append((pattern, value))
-        else:
-            problems.append(
-                f"learning-rate multiplier {text!r}: expected PATTERN=NUMBER with a number above 0 "
-                "(to hold leaves still, freeze them)"
-            )
-    if problems:
-        raise InputError("\n".join(problems))
-    matches = trees.match([pattern for pattern, _ in parsed], names)
-    numbers: dict[str, float] = {}
-    for pattern, value in parsed:
-        fresh = [name for name in matches[pattern] if name not in numbers]
-        if not fresh:
-            problems.append(
-                f"learning-rate multiplier {pattern!r} has no effect: earlier ones match first"
-            )
-        numbers.update(dict.fromkeys(fresh, value))
-    if problems:
-        raise InputError("\n".join(problems))
-    return {name: numbers.get(name, 1.0) for name in names}
-
-
-def _positive(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value > 0 else None

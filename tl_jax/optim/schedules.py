@@ -9,7 +9,7 @@ import optax
 from tl_jax import errors
 from tl_jax.optim._checks import Problems, increasing, is_at_least_0, is_count, is_number
 
-SCHEDULES = ("constant", "step", "cosine")
+SCHEDULES = ("constant", "step", "cosine", "exponential", "plateau")
 
 
 def make_schedule(
@@ -20,6 +20,7 @@ def make_schedule(
     warmup_steps: int = 0,
     boundaries: Sequence[int] = (),
     decay: float = 0.1,
+    decay_steps: float = 1.0,
     final_fraction: float = 0.0,
 ) -> optax.Schedule:
     """Returns the learning rate of update t (counted from 0), a float32 scalar.
@@ -29,18 +30,21 @@ def make_schedule(
     update 0 on a rate of 0). After that:
 
     - `constant`: `learning_rate`.
+    - `plateau`: the same; `transforms.Plateau` then lowers it.
+    - `exponential`: `learning_rate * decay**((t - w) / decay_steps)`.
     - `step`: `learning_rate * decay**k`, k the number of `boundaries` at or below t.
     - `cosine`: from `learning_rate` at t = w to `final_fraction * learning_rate` at t =
       `total_steps`, along half a cosine wave.
 
     Args:
-        name: `constant`, `step` or `cosine`.
+        name: one of `SCHEDULES`.
         learning_rate: the peak, at least 0; an array, such as a traced scalar, is not checked.
         total_steps: updates of the whole run, at least 1.
         warmup_steps: updates of linear warm-up, within [0, `total_steps`].
         boundaries: increasing updates within [1, `total_steps`) at which `step` decays; ignored by
             the others.
-        decay: the factor of `step`, within (0, 1]; ignored by the others.
+        decay: the factor of `step` and `exponential`, within (0, 1]; ignored by the others.
+        decay_steps: updates over which `exponential` multiplies by it, above 0; ignored by the others.
         final_fraction: what is left of the rate at the end of `cosine`, within [0, 1]; ignored by
             the others.
 
@@ -48,7 +52,8 @@ def make_schedule(
         InputError: for an unknown name, or listing every argument out of range.
 
     Source: cosine, Loshchilov and Hutter 2016 (arXiv:1608.03983), equation 5 without restarts;
-    warm-up, Goyal et al. 2017 (arXiv:1706.02677), section 2.2.
+    warm-up, Goyal et al. 2017 (arXiv:1706.02677), section 2.2; exponential,
+    `keras.optimizers.schedules.ExponentialDecay` without staircase.
 
     Example:
         >>> schedule = make_schedule("step", 0.5, 100, boundaries=[50])
@@ -58,12 +63,23 @@ def make_schedule(
     if name not in SCHEDULES:
         raise errors.unknown("schedule", name, SCHEDULES)
     boundaries = list(boundaries)
-    _check(name, learning_rate, total_steps, warmup_steps, boundaries, decay, final_fraction)
+    _check(
+        name,
+        learning_rate,
+        total_steps,
+        warmup_steps,
+        boundaries,
+        decay,
+        decay_steps,
+        final_fraction,
+    )
 
     def factor(t: jax.Array) -> jax.Array:
         if name == "step":
             passed = jnp.sum(t >= jnp.asarray(boundaries, jnp.float32))
             return jnp.power(decay, passed.astype(jnp.float32))
+        if name == "exponential":
+            return jnp.power(decay, (t - warmup_steps) / decay_steps)
         if name == "cosine":
             progress = (t - warmup_steps) / max(total_steps - warmup_steps, 1)
             wave = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
@@ -81,7 +97,7 @@ def make_schedule(
 
 
 def _check(
-    name, learning_rate, total_steps, warmup_steps, boundaries, decay, final_fraction
+    name, learning_rate, total_steps, warmup_steps, boundaries, decay, decay_steps, final_fraction
 ) -> None:
     problems = Problems()
     problems.need(
@@ -109,7 +125,11 @@ def _check(
             boundaries,
             f"one or more increasing whole numbers in [1, {top})",
         )
+    if name in ("step", "exponential"):
         problems.need(is_number(decay) and 0 < decay <= 1, "decay", decay, "a number in (0, 1]")
+    if name == "exponential":
+        good = is_number(decay_steps) and decay_steps > 0
+        problems.need(good, "decay_steps", decay_steps, "a number above 0")
     if name == "cosine":
         problems.need(
             is_number(final_fraction) and 0 <= final_fraction <= 1,

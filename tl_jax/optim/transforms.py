@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from tl_jax import errors, trees
 from tl_jax.errors import InputError
-from tl_jax.optim._checks import Problems, is_at_least_0, is_data, is_number
+from tl_jax.optim._checks import Problems, is_at_least_0, is_count, is_data, is_number
 
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -87,6 +88,52 @@ class Rule:
         problems.raise_any()
 
 
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+    """Lowers the learning rate where the training loss no longer falls; all in the compiled step.
+
+    The loss is averaged over `every` updates. Where that mean has not fallen by a ten-thousandth of the lowest one
+    for `patience` means in a row, the rate is multiplied by `factor`, and counting begins anew.
+
+    Attributes:
+        factor: within (0, 1).
+        patience: means without a new lowest one, at least 1.
+        every: updates of a mean, at least 1.
+
+    Raises:
+        InputError: listing every value out of range.
+
+    Source: `optax.contrib.reduce_on_plateau`; its threshold is PyTorch's `ReduceLROnPlateau`'s, which is given a loss
+    of the caller's, mostly that of validation.
+    """
+
+    factor: float = 0.1
+    patience: int = 5
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        good = is_number(self.factor) and 0 < self.factor < 1
+        problems.need(good, "factor", self.factor, "a number in (0, 1)")
+        for name in ("patience", "every"):
+            value = getattr(self, name)
+            problems.need(is_count(value) and value >= 1, name, value, "a whole number from 1")
+        problems.raise_any()
+
+    def transformation(self) -> optax.GradientTransformationExtraArgs:
+        """Returns what scales the updates; its update takes the loss as `value`."""
+        return optax.contrib.reduce_on_plateau(
+            factor=self.factor, patience=self.patience, rtol=1e-4, accumulation_size=self.every
+        )
+
+
+def plateau_scale(opt_state: Any) -> jax.Array | None:
+    """Returns what `Plateau` has multiplied the learning rate by, float32; None where there is none."""
+    kind = optax.contrib.ReduceLROnPlateauState
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
+    return next((node.scale for node in nodes if isinstance(node, kind)), None)
+
+
 _SGD = Rule()
 
 
@@ -98,6 +145,7 @@ def make_optimizer(
     multipliers: trees.Tree | None = None,
     frozen_mask: trees.Tree | None = None,
     undecayed: trees.Tree | None = None,
+    plateau: Plateau | None = None,
 ) -> optax.GradientTransformation:
     """Returns the transformation of gradients into updates.
 
@@ -112,6 +160,7 @@ def make_optimizer(
         frozen_mask: tree of Python bools like `params`, True where frozen; None freezes nothing.
         undecayed: tree of bools like `params`, True where weight decay does not act, whatever the rule says;
             an array, such as a traced scalar, decides by its value. None for none.
+        plateau: lowers the rate by the loss, which `update` then takes as `value`; None for none.
 
     Raises:
         InputError: if `multipliers`, `frozen_mask` or `undecayed` are of another tree.
@@ -140,6 +189,7 @@ def make_optimizer(
         *steps,
         _scale_leaves(trainable(scales)),
         optax.scale_by_learning_rate(schedule),
+        *_plateau(plateau),
     )
     return _only_trainable(tx, trees.unflatten(frozen))
 
@@ -150,6 +200,7 @@ def wrap_optimizer(
     multipliers: trees.Tree,
     frozen_mask: trees.Tree,
     clip_norm: float = 0.0,
+    plateau: Plateau | None = None,
 ) -> optax.GradientTransformation:
     """Returns any transformation of gradients into updates, on what is trained, clipped and scaled.
 
@@ -158,13 +209,19 @@ def wrap_optimizer(
         multipliers: tree of positive floats like params, of the updates.
         frozen_mask: tree of Python bools like params, True where frozen.
         clip_norm: the largest global norm of the trainable gradient; 0 for no clipping.
+        plateau: see `make_optimizer`.
     """
     frozen, scales = trees.flatten(frozen_mask), trees.flatten(multipliers)
     trained = {
         leaf: optax.MaskedNode() if frozen[leaf] else scale for leaf, scale in scales.items()
     }
-    chained = optax.chain(_clip(clip_norm), tx, _scale_leaves(trees.unflatten(trained)))
+    scaled = _scale_leaves(trees.unflatten(trained))
+    chained = optax.chain(_clip(clip_norm), tx, scaled, *_plateau(plateau))
     return _only_trainable(chained, frozen_mask)
+
+
+def _plateau(plateau: Plateau | None) -> list[optax.GradientTransformation]:
+    return [] if plateau is None else [plateau.transformation()]
 
 
 def _only_trainable(

@@ -103,6 +103,7 @@ class ResidentStep:
                 "image": gather(mesh, layout, images, rows),
                 "label": gather(mesh, "replicated", labels, rows // views),
                 "position": jnp.arange(len(rows), dtype=jnp.int32),
+                "index": rows // views,
             }
             return train_step(state, batch)
 

@@ -2,16 +2,18 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from tl_jax import trees
 from tl_jax.errors import InputError, unknown
 from tl_jax.models import init_variables
 from tl_jax.models.pretrained import get_pretrained, list_pretrained
 from tl_jax.porting.hub import fetch
-from tl_jax.porting.port import HEAD_CHOICES, port_state_dict
+from tl_jax.porting.port import HEAD_CHOICES, port_state_dict, reset_rules
 from tl_jax.porting.reading import SUFFIXES, SourceFile, read_source
 from tl_jax.porting.report import PortReport
 
@@ -22,6 +24,7 @@ def load_pretrained(
     *,
     input_shape: tuple[int, int, int, int] = (1, 224, 224, 3),
     head: str = "keep",
+    reset: Sequence[str] = (),
     key: jax.Array | None = None,
 ) -> tuple[dict[str, Any], PortReport]:
     """Returns the variables of `model` with pretrained weights, and the account of the port.
@@ -32,7 +35,9 @@ def load_pretrained(
         input_shape: [B, H, W, C] with which the model is initialised; no computation is made.
         head: "keep" needs weights for as many classes as the model has; "reset" initialises the
             head from `key` and leaves the source's unused.
-        key: JAX random key of a fresh head; None is `jax.random.key(0)`.
+        reset: patterns of more leaves that are initialised from `key`; see `port_state_dict`. Their shapes need
+            not be those of the source.
+        key: JAX random key of what is initialised; None is `jax.random.key(0)`.
 
     Raises:
         InputError: if the weights cannot be found, read or fitted to the model.
@@ -44,12 +49,17 @@ def load_pretrained(
     _check_config(file)
     key = jax.random.key(0) if key is None else key
     template = jax.eval_shape(lambda key: init_variables(model, key, input_shape), key)
-    if head == "reset" and "head" in template["params"]:
-        template["params"]["head"] = jax.jit(
-            lambda key: init_variables(model, key, input_shape)["params"]["head"]
-        )(key)
+    fresh = list(reset_rules(trees.flatten(template), head, reset))
+    if fresh:
+
+        def initialise(key: jax.Array) -> dict[str, jax.Array]:
+            drawn = trees.flatten(init_variables(model, key, input_shape))
+            return {name: drawn[name] for name in fresh}
+
+        leaves = trees.flatten(template) | jax.jit(initialise)(key)
+        template = {collection: {} for collection in template} | trees.unflatten(leaves)
     try:
-        variables, report = port_state_dict(file.tensors, template, head=head)
+        variables, report = port_state_dict(file.tensors, template, head=head, reset=reset)
     except InputError as error:
         raise InputError(f"{name or path}: {error}") from error
     report = dataclasses.replace(

@@ -1,7 +1,7 @@
 """The strict merge of foreign tensors into the variables of a model."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from tl_jax.porting.schemes import get_naming, recognise
 
 HEAD_CHOICES = ("keep", "reset")
 RESET_RULE = "head=reset: the head starts fresh"
+CHOSEN_RULE = "reset={pattern}: starts fresh"
 HEADLESS_RULE = "the model has no head (num_classes=0)"
 _HEAD = "params/head/"
 # The float types that are read; each becomes the leaf's own type.
@@ -28,19 +29,22 @@ def port_state_dict(
     variables: Mapping[str, Any],
     *,
     head: str = "keep",
+    reset: Sequence[str] = (),
     naming: str | None = None,
 ) -> tuple[dict[str, Any], PortReport]:
     """Returns `variables` with every leaf taken from `state_dict`, and the account of it.
 
     Strict: each source tensor is used, or waived by a rule that the report states; each leaf is
-    filled or, under head="reset", a leaf of the head that keeps its value in `variables`.
+    filled or, under head="reset" or where `reset` matches it, keeps its value in `variables`.
 
     Args:
         state_dict: {source name: array}, without wrappers and prefixes.
-        variables: {"params": ..., "batch_stats": ...}, initialised; only the values of a head to be
-            reset are read, so the other leaves may be `jax.ShapeDtypeStruct`s.
+        variables: {"params": ..., "batch_stats": ...}, initialised; only the values of leaves that are reset
+            are read, so the others may be `jax.ShapeDtypeStruct`s.
         head: "keep" needs a source head of the same number of classes; "reset" leaves the head of
             `variables` in place whatever the source holds.
+        reset: regular expressions over leaf names such as "stage2/conv/kernel", each a full match; the leaves
+            and the statistics that one matches keep their values in `variables`, whatever the source holds.
         naming: the naming of the source; None recognises it by a marker.
 
     Raises:
@@ -56,11 +60,12 @@ def port_state_dict(
     rows: list[Row] = []
     ported: dict[str, Any] = {}
 
+    rules = reset_rules(leaves, head, reset)
     for name, leaf in leaves.items():
         entry = entries[name]
-        if head == "reset" and name.startswith(_HEAD):
+        if name in rules:
             ported[name] = jnp.asarray(leaf)
-            rows.append(_row(name, leaf, "", None, "reset", "none", RESET_RULE))
+            rows.append(_row(name, leaf, "", None, "reset", "none", rules[name]))
         elif entry.source not in state_dict:
             problems.append(f"missing: {entry.source}, for {name} {tuple(leaf.shape)}")
         else:
@@ -76,8 +81,9 @@ def port_state_dict(
 
     used = {row.source for row in rows}
     expected = {entry.source for entry in entries.values()}
+    waived = {entries[name].source: rule for name, rule in rules.items()}
     for source in sorted(set(state_dict) - used):
-        rule = _waiver(scheme, source, head, leaves)
+        rule = waived.get(source) or _waiver(scheme, source, head, leaves)
         if rule:
             array = np.asarray(state_dict[source])
             rows.append(_row("", array, source, array, "waived", "none", rule))
@@ -93,6 +99,31 @@ def port_state_dict(
     # A collection without leaves has none to be ported.
     filled = {collection: {} for collection in variables} | trees.unflatten(ported)
     return filled, PortReport(naming=scheme.name, head=head, entries=tuple(rows))
+
+
+def reset_rules(leaves: Iterable[str], head: str, patterns: Sequence[str]) -> dict[str, str]:
+    """Returns {leaf that starts fresh: by which rule}.
+
+    Args:
+        leaves: names such as "params/stage1/conv1/kernel" and "batch_stats/stage1/bn1/mean".
+        head: "keep" or "reset".
+        patterns: see `port_state_dict`.
+
+    Raises:
+        InputError: if a pattern is no regular expression or matches no leaf.
+    """
+    names: dict[str, list[str]] = {}
+    for leaf in leaves:
+        names.setdefault(leaf.partition("/")[2], []).append(leaf)
+    rules: dict[str, str] = {}
+    for pattern, matched in trees.match(patterns, names).items():
+        rules |= {
+            leaf: CHOSEN_RULE.format(pattern=pattern) for name in matched for leaf in names[name]
+        }
+    if head == "reset":
+        heads = [leaf for name in names for leaf in names[name] if leaf.startswith(_HEAD)]
+        rules |= dict.fromkeys(heads, RESET_RULE)
+    return rules
 
 
 def _shortened(problems: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from tl_jax.models import cpu
 from tl_jax.parallel import memory, placement
 from tl_jax.runs import weights
 from tl_jax.runs.objective import Minimised, make_objective, make_passes, reference_variables
-from tl_jax.runs.optimisation import make_schedule, make_tx
+from tl_jax.runs.optimisation import make_plateau, make_schedule, make_tx
 from tl_jax.runs.setup import Setup
 from tl_jax.training import steps, vmapped
 from tl_jax.training.state import TrainState
@@ -207,6 +207,7 @@ def _tx(setup: Setup, grid: Grid, params: dict[str, Any], scalars: dict[str, jax
         schedule,
         suffix(setup, setup.optimisation.multipliers),
         suffix(setup, setup.optimisation.frozen_mask),
+        make_plateau(setup.config, len(setup.splits["train"])),
         weight_decay=values["weight_decay"],
         l2_sp=values["l2_sp"],
     )

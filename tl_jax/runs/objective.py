@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from tl_jax import features, files, models, objectives
+from tl_jax import features, files, models, objectives, trees
 from tl_jax.augment.preprocessing import Preprocessing
 from tl_jax.config import completed, naming_fields
 from tl_jax.errors import InputError, unknown
@@ -144,6 +144,8 @@ def make_objective(
     terms: list[tuple[Any, objectives.Objective]] = []
     if section.weight:
         terms.append((section.weight, main))
+    if section.l2:
+        terms.append((1.0, objectives.L2(_l2_strengths(config, model))))
     if isinstance(l2_sp, jax.Array) or l2_sp:
         terms.append((l2_sp, objectives.L2SP()))
     if section.delta:
@@ -156,6 +158,17 @@ def make_objective(
     objectives.needs_of(objective)
     objectives.check_boundaries(objective, model.boundaries)
     return objective
+
+
+def _l2_strengths(config: ml_collections.ConfigDict, model: Any) -> dict[str, float]:
+    """Returns {leaf: strength} of `objective.l2`."""
+    # The names alone matter; the size of the data's images is not known yet.
+    side = config.data.image_size or 32
+    shapes = jax.eval_shape(
+        lambda: models.init_variables(model, jax.random.key(0), (1, side, side, 3))
+    )
+    with naming_fields(config, "objective.l2"):
+        return trees.numbers(config.objective.l2, trees.flatten(shapes["params"]), "penalty")
 
 
 def _delta_boundaries(config: ml_collections.ConfigDict, model: Any) -> tuple[str, ...]:

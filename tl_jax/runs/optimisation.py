@@ -64,7 +64,18 @@ def make_optimisation(
         InputError: if a pattern matches nothing or a value is out of range.
     """
     schedule = make_schedule(config, config.optim.learning_rate, steps, num_examples)
-    return make_partition(config, model, params, schedule, optimizer)
+    plateau = make_plateau(config, num_examples)
+    return make_partition(config, model, params, schedule, optimizer, plateau)
+
+
+def make_plateau(config: ml_collections.ConfigDict, num_examples: int) -> optim.Plateau | None:
+    """Returns what lowers the rate by the loss where `optim.schedule` is "plateau", else None."""
+    section = config.optim
+    if section.schedule != "plateau":
+        return None
+    every = max(1, in_steps(config, section.decay_epochs, num_examples))
+    with naming_fields(config, factor="optim.step_decay", patience="optim.plateau_patience"):
+        return optim.Plateau(section.step_decay, section.plateau_patience, every)
 
 
 def make_schedule(
@@ -88,6 +99,7 @@ def make_schedule(
             warmup_steps=warmup_steps,
             boundaries=tuple(boundaries),
             decay=section.step_decay,
+            decay_steps=max(1.0, section.decay_epochs * num_examples / config.data.batch_size),
             final_fraction=section.final_fraction,
         )
 
@@ -185,6 +197,7 @@ def make_tx(
     schedule: optax.Schedule,
     multipliers: dict[str, Any],
     frozen_mask: dict[str, Any],
+    plateau: optim.Plateau | None = None,
     **regularisation: float | jax.Array,
 ) -> optax.GradientTransformation:
     """Returns the gradient transformation of `config.optim`.
@@ -195,6 +208,7 @@ def make_tx(
         schedule: step -> learning rate.
         multipliers: tree of floats.
         frozen_mask: tree of bools, True where frozen.
+        plateau: see `make_plateau`.
         **regularisation: `weight_decay` and `l2_sp` where they are not those of the config; numbers, or
             data of the program.
     """
@@ -214,6 +228,7 @@ def make_tx(
         undecayed=objectives.L2SP.pulled(
             params, regularisation.get("l2_sp", config.objective.l2_sp)
         ),
+        plateau=plateau,
     )
 
 
@@ -223,6 +238,7 @@ def make_partition(
     params: dict[str, Any],
     schedule: optax.Schedule,
     optimizer: Optimizer | None = None,
+    plateau: optim.Plateau | None = None,
 ) -> Optimisation:
     """Returns what `config.freeze` and `config.optim` say of parameters, with a schedule that is given.
 
@@ -232,6 +248,7 @@ def make_partition(
         params: nested dict of arrays or shapes.
         schedule: step -> learning rate.
         optimizer: takes the place of the rule where `config.optim.name` says `own:NAME`.
+        plateau: see `make_plateau`.
     """
     patterns = tuple(config.freeze.patterns)
     with naming_fields(config, "freeze.strategy", "freeze.patterns"):
@@ -245,13 +262,14 @@ def make_partition(
         )
     # A phase may name another rule than the one that was given.
     if optimizer is None or not is_own(config.optim.name):
-        tx = make_tx(config, params, schedule, multipliers, frozen_mask)
+        tx = make_tx(config, params, schedule, multipliers, frozen_mask, plateau)
     else:
         tx = optim.wrap_optimizer(
             _transformation(optimizer, schedule),
             multipliers=multipliers,
             frozen_mask=frozen_mask,
             clip_norm=config.optim.clip_norm,
+            plateau=plateau,
         )
     norms = freezing.frozen_norms(params, frozen_mask)
     if norms:

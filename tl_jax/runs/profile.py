@@ -139,7 +139,7 @@ def _programs(setup: Setup) -> dict[str, Any]:
 
 
 def _host_batch(setup: Setup) -> dict[str, Any]:
-    """Returns this process's rows of the first batch, without the places in the split."""
+    """Returns this process's rows of the first batch, as a training step takes them."""
     rows = sharding.local_rows(setup.mesh, setup.config.data.batch_size)
     (batch,) = stream.batches(setup.splits["train"], setup.order, 0, 1, rows)
-    return {name: batch[name] for name in ("image", "label", "position")}
+    return {name: batch[name] for name in ("image", "label", "position", "index")}

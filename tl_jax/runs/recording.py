@@ -11,6 +11,7 @@ from tl_jax.runs.averages import make_candidate
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
 from tl_jax.training.state import TrainState
+from tl_jax.training.steps import RATE_SCALE
 
 # Called with (completed updates, split, metrics) whenever these are logged: split is "train" (means since the
 # last time, `learning_rate`, `images_per_second`) or "validation".
@@ -86,6 +87,7 @@ class Recording:
         self.updating_seconds += images / measured["images_per_second"]
         self.waiting_seconds += measured["waiting_seconds"]
         rate = float(self._rate_at(step - 1 - self._setup.first_step))
+        rate *= measured.get(RATE_SCALE, 1.0)
         self._record(step, "train", {**measured, "learning_rate": rate})
 
     def evaluate(self, state: TrainState) -> Mapping[str, float] | None:

@@ -386,6 +386,7 @@ def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[
             objective=setup.minimised.objective,
             accumulation=config.optim.accumulation,
             mixing=setup.mixing,
+            augment_once=config.augment.once and start is None,
             axis_name=axis_name,
         )
         return step if setup.averaging is None else setup.averaging.averaged(step)
@@ -421,6 +422,11 @@ def _check_views(config: ml_collections.ConfigDict) -> None:
     augments = (
         config.augment.flip or config.augment.crop_padding or augmentation.operations_of(config)
     )
+    if config.augment.once:
+        raise InputError(
+            f"augment.once=True with cache.boundary={section.boundary}: views of a cache are drawn by cache.view_seed; "
+            "expected augment.once=False, or no cache (--config.cache.boundary=)"
+        )
     if augments and section.views == 1:
         raise InputError(
             f"cache.views=1 stores every image as it is, but augment.flip={config.augment.flip}, "

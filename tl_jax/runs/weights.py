@@ -48,6 +48,10 @@ def find(config: ml_collections.ConfigDict) -> str:
         raise unknown("init.head", config.init.head, porting.HEAD_CHOICES)
     if given in models.list_pretrained():
         _check_match(config, given)
+    if config.init.reset and not given:
+        raise InputError(
+            f"init.reset={tuple(config.init.reset)} without init.weights: all is random; expected weights, or ()"
+        )
     if not given or given in models.list_pretrained():
         return given
     path = pathlib.Path(given).expanduser()
@@ -144,9 +148,14 @@ def make_initial(
             f"init.weights={config.init.weights}, init.head=keep",
             "; init.head=reset starts a fresh head, to be trained",
         )
-    with naming_fields(config, "model.name", "init.weights", head="init.head"):
+    with naming_fields(config, "model.name", "init.weights", head="init.head", reset="init.reset"):
         variables, report = porting.load_pretrained(
-            source, model, input_shape=shape, head=config.init.head, key=key
+            source,
+            model,
+            input_shape=shape,
+            head=config.init.head,
+            reset=tuple(config.init.reset),
+            key=key,
         )
     if order is not None:
         variables = porting.reorder_head(variables, order)

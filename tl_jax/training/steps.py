@@ -1,7 +1,8 @@
 """The pure training and evaluation steps.
 
 B: images in the global batch; K: classes. A batch is a dict of `image` uint8 [B, H, W, C], `label` int32 [B],
-`position` int32 [B] (the row's place in the global batch) and, in evaluation, `mask` bool [B].
+`position` int32 [B] (the row's place in the global batch), in training `index` int32 [B] (its place in the split)
+and, in evaluation, `mask` bool [B].
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tl_jax import objectives
+from tl_jax import objectives, optim
 from tl_jax.errors import InputError
 from tl_jax.models import cpu
 from tl_jax.models.taps import LOGITS
@@ -27,6 +28,11 @@ Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 # Folded into an update's key for dropout and mixing; positions in the batch, which key augmentation, stay far below.
 _DROPOUT = 2**31 - 1
 _MIXING = 2**31 - 2
+# Folded into the seed's key for what is drawn once for each image; numbers of updates stay far below.
+_ONCE = 2**31 - 3
+
+# A metric: what `optim.Plateau` has multiplied the learning rate by.
+RATE_SCALE = "rate_scale"
 
 
 def check_accumulation(batch_size: int, accumulation: int, num_devices: int = 1) -> None:
@@ -70,6 +76,7 @@ def make_train_step(
     objective: objectives.Objective | None = None,
     accumulation: int = 1,
     mixing: Mix | None = None,
+    augment_once: bool = False,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the pure `train_step(state, batch) -> (state, metrics)`.
@@ -89,15 +96,18 @@ def make_train_step(
             microbatch at a time and updates its running statistics after each.
         mixing: `(key, images, labels) -> (images, targets float32 [B, K])`, of the whole batch before it is
             split; its key is that of the update with 2**31 - 2 folded in. See `augment.mixing.make_mixing`.
+        augment_once: whether `transform` is given the place in the split and a key of the seed alone, so that an
+            image is changed alike in every epoch.
         axis_name: the mapped axis to average over (pmap); None where arrays are global (jit).
 
     Metrics: `loss` (mean of the objective, all terms included), `top1_accuracy` in [0, 1] (of mixed targets the
-    most probable class counts), `grad_norm` (global norm of the trainable gradient before clipping), and those
-    of the objective.
+    most probable class counts), `grad_norm` (global norm of the trainable gradient before clipping), `rate_scale`
+    where `tx` has a plateau, and those of the objective.
     """
     if not isinstance(passes, Passes):
         passes = Passes(passes)
     minimised = objectives.CrossEntropy() if objective is None else objective
+    tx = optax.with_extra_args_support(tx)
 
     def loss_fn(params, batch_stats, inputs, shared, rows, references, key):
         computed, batch_stats = passes.forward(params, batch_stats, inputs, train=True, key=key)
@@ -148,7 +158,11 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-        images = transform(key, batch["position"], batch["image"])
+        if augment_once:
+            once = jax.random.fold_in(jax.random.key(state.seed), _ONCE)
+            images = transform(once, batch["index"], batch["image"])
+        else:
+            images = transform(key, batch["position"], batch["image"])
         rows = {"image": images, "label": batch["label"]}
         if mixing is not None:
             mixed, targets = mixing(jax.random.fold_in(key, _MIXING), images, batch["label"])
@@ -161,7 +175,10 @@ def make_train_step(
         grads, batch_stats, measured = compute(state, state.batch_stats, rows, dropout)
         if axis_name is not None:
             grads, measured = jax.lax.pmean((grads, measured), axis_name)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, value=measured["loss"])
+        scale = optim.plateau_scale(opt_state)
+        if scale is not None:
+            measured = {**measured, RATE_SCALE: scale}
         params = jax.tree.map(
             lambda frozen, leaf, update: leaf if frozen else leaf + update,
             frozen_mask,
