@@ -145,3 +145,17 @@ def test_replicas_see_the_whole_batch(variables):
 def test_wrong_arguments(arguments, message):
     with pytest.raises(errors.InputError, match=message):
         models.make_forward(MODEL, **arguments)
+
+
+def test_one_by_one_each_image_has_its_own_statistics():
+    model = models.create_model("resnet20_cifar", 3)
+    variables = models.init_variables(model, jax.random.key(0))
+    variables["batch_stats"] = jax.tree.map(lambda leaf: leaf + 0.3, variables["batch_stats"])
+    images = jax.random.normal(jax.random.key(1), (3, 8, 8, 3))
+    collections = variables["params"], variables["batch_stats"]
+    found, batch_stats = models.one_by_one(model)(*collections, images, train=False)
+    forward = models.make_forward(model)
+    alone = [forward(*collections, images[i : i + 1], train=True)[0][0] for i in range(3)]
+    np.testing.assert_allclose(found, np.stack(alone), rtol=2e-5, atol=2e-6)
+    assert batch_stats is collections[1]
+    assert not np.allclose(found, forward(*collections, images, train=True)[0], atol=1e-3)

@@ -199,3 +199,12 @@ def test_registered_objectives_and_bad_ones(monkeypatch):
         objectives.check_boundaries(
             objectives.Own(margin, "deep", boundaries=("stage9",)), ("stage1", "pool")
         )
+
+
+def test_l2_is_the_weighted_sum_of_squares_of_chosen_leaves():
+    params = {"stage1": {"kernel": jnp.array([1.0, -2.0])}, "head": {"bias": jnp.array([3.0])}}
+    term = objectives.L2({"stage1/kernel": 0.5, "head/bias": 0.1, "stem/kernel": 9.0})
+    value, metrics = term(outputs(params=params))
+    assert float(value) == pytest.approx(0.5 * 5 + 0.1 * 9, rel=1e-6) and metrics == {}
+    gradient = jax.grad(lambda tree: term(outputs(params=tree))[0])(params)
+    np.testing.assert_allclose(gradient["stage1"]["kernel"], [1.0, -2.0], rtol=1e-6)

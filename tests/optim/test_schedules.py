@@ -33,6 +33,13 @@ SCHEDULE_CASES = [
         id="cosine with warm-up to a quarter",
     ),
     pytest.param("cosine", {"warmup_steps": 100}, {0: 0.008, 99: 0.8}, id="warm-up only"),
+    pytest.param(
+        "exponential",
+        {"decay": 0.25, "decay_steps": 10.0, "warmup_steps": 2},
+        {0: 0.4, 1: 0.8, 2: 0.8, 7: 0.4, 12: 0.2, 22: 0.05},
+        id="exponential",
+    ),
+    pytest.param("plateau", {"warmup_steps": 2}, {0: 0.4, 2: 0.8, 99: 0.8}, id="plateau"),
 ]
 
 
@@ -56,6 +63,11 @@ def test_schedule(name, arguments, expected):
         pytest.param({"total_steps": 2.5}, ["total_steps is 2.5", "whole"], id="fraction"),
         pytest.param({"warmup_steps": 101}, ["warmup_steps is 101", "[0, 100]"], id="warm-up"),
         pytest.param({"warmup_steps": -1}, ["warmup_steps is -1"], id="negative warm-up"),
+        pytest.param(
+            {"name": "exponential", "decay": 0.0, "decay_steps": 0.0},
+            ["decay is 0.0", "decay_steps is 0.0"],
+            id="exponential",
+        ),
         pytest.param({"name": "step"}, ["boundaries is []", "one or more"], id="no boundary"),
         pytest.param({"name": "step", "boundaries": [9, 9]}, ["[9, 9]", "increasing"], id="twice"),
         pytest.param({"name": "step", "boundaries": [100]}, ["[1, 100)"], id="boundary too late"),

@@ -317,3 +317,53 @@ def test_head_only_training_compiles_to_the_forward_pass():
     forward = flops(conv_net, params, images)
     assert step_flops("backbone") <= 1.05 * forward
     assert step_flops("none") >= 2.5 * forward
+
+
+def test_a_plateau_lowers_the_rate_where_the_mean_loss_no_longer_falls():
+    """Means of two losses: 2, 1, then 1.5 twice, 1.5, 0.5: the rate falls after two means that are not lower."""
+    params = make_params()
+    mask = freezing.frozen_mask(params, "up_to:stem", boundaries=BOUNDARIES)
+    plateau = optim.Plateau(factor=0.5, patience=2, every=2)
+    tx = make_optimizer(params, lambda step: 0.1, momentum=0.9, frozen_mask=mask, plateau=plateau)
+    plain = make_optimizer(params, lambda step: 0.1, momentum=0.9, frozen_mask=mask)
+    states, scales = [tx.init(params), plain.init(params)], []
+    grads = jax.tree.map(jnp.ones_like, params)
+    update = jax.jit(tx.update)
+    for value in [3.0, 1.0, 1.5, 0.5, 1.0, 2.0, 1.5, 1.5, 1.4, 1.6, 0.6, 0.4]:
+        updates, states[0] = update(grads, states[0], params, value=jnp.float32(value))
+        expected, states[1] = plain.update(grads, states[1], params)
+        scale = float(optim.plateau_scale(states[0]))
+        found, wanted = trees.flatten(updates), trees.flatten(expected)
+        np.testing.assert_allclose(found["head/kernel"], scale * wanted["head/kernel"], rtol=1e-6)
+        scales.append(scale)
+    assert scales == [1.0] * 7 + [0.5] * 5
+    assert optim.plateau_scale(states[1]) is None
+
+
+def test_an_own_optimizer_has_a_plateau_too():
+    params = make_params()
+    tx = optim.wrap_optimizer(
+        optax.sgd(0.1),
+        multipliers=jax.tree.map(lambda _: 1.0, params),
+        frozen_mask=jax.tree.map(lambda _: False, params),
+        plateau=optim.Plateau(factor=0.1, patience=1),
+    )
+    state, grads = tx.init(params), jax.tree.map(jnp.ones_like, params)
+    moved = []
+    for value in (1.0, 2.0):
+        updates, state = tx.update(grads, state, params, value=jnp.float32(value))
+        moved.append(float(updates["head"]["bias"][0]))
+    assert moved == pytest.approx([-0.1, -0.01])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"factor": 1.0}, r"factor is 1.0, expected a number in \(0, 1\)"),
+        ({"patience": 0}, "patience is 0, expected a whole number from 1"),
+        ({"every": 0.5}, "every is 0.5, expected a whole number from 1"),
+    ],
+)
+def test_a_plateau_out_of_range(arguments, message):
+    with pytest.raises(InputError, match=message):
+        optim.Plateau(**arguments)

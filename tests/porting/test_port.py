@@ -178,3 +178,30 @@ def test_load_pretrained_initialises_a_fresh_head_from_the_key(tmp_path):
     own = jax.jit(lambda key: models.init_variables(model, key, shape)["params"]["head"]["kernel"])
     np.testing.assert_allclose(kernel(5), own(jax.random.key(5)), rtol=1e-6)
     assert np.any(kernel(5) != kernel(6))
+
+
+def test_chosen_leaves_and_statistics_start_fresh_whatever_the_source_holds():
+    fresh = zeros_like(VARIABLES)
+    tensors = source()
+    tensors["layer3.0.conv1.weight"] = np.ones((1, 2, 3, 3), np.float32)  # of another shape
+    ported, report = porting.port_state_dict(
+        tensors, fresh, reset=(r"stage3/.*/bn1/.*", "stage3/block0/conv1/kernel")
+    )
+    flat, expected = trees.flatten(ported), trees.flatten(VARIABLES)
+    chosen = {
+        name
+        for name in flat
+        if ("stage3" in name and "/bn1/" in name) or name.endswith("stage3/block0/conv1/kernel")
+    }
+    assert len(chosen) == 3 * 4 + 1
+    for name, leaf in flat.items():
+        np.testing.assert_array_equal(leaf, 0 * leaf if name in chosen else expected[name])
+    rules = {row.target: row.rule for row in report.entries if row.status == "reset"}
+    assert rules.keys() == chosen
+    assert rules["params/stage3/block0/conv1/kernel"] == (
+        "reset=stage3/block0/conv1/kernel: starts fresh"
+    )
+    waived = {row.source: row.rule for row in report.entries if row.status == "waived"}
+    assert waived["layer3.1.bn1.running_var"] == "reset=stage3/.*/bn1/.*: starts fresh"
+    with pytest.raises(InputError, match=r"pattern 'stag3/\.\*' matches no leaf; nearest: stage3"):
+        porting.port_state_dict(source(), fresh, reset=("stag3/.*",))

@@ -267,3 +267,38 @@ def test_a_non_finite_loss_wins_over_a_request_to_stop():
     with pytest.raises(loops.NonFiniteLoss):
         recorder.run(Intervals(9, log_every=9), stop_requested=lambda step: step == 2)
     assert recorder.saved is None
+
+
+EVERY_TWO = Intervals(20, log_every=5, eval_every=2, patience=3)
+# The best of evaluations at 2, 4, ... is that at 4; the third after it is at 10.
+ACCURACIES = {2: 0.5, 4: 0.7, 6: 0.6, 8: 0.7, 10: 0.6, 12: 0.9}
+
+
+def test_patience_ends_a_run_and_saves_its_best_and_last_state():
+    recorder = Recorder()
+    recorder.accuracies = ACCURACIES
+    assert recorder.run(EVERY_TWO).step == 10
+    assert [event for event in recorder.events if event[0] == "save"] == [
+        ("save", 4, 0.7),
+        ("save", 10, 0.6),
+    ]
+    assert recorder.events[-3:] == [("evaluate", 10), ("save", 4, 0.7), ("save", 10, 0.6)]
+
+
+@pytest.mark.parametrize(("start", "end"), [(6, 10), (9, 10), (10, 10)])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(start, end):
+    recorder = Recorder()
+    recorder.accuracies, recorder.best, recorder.saved = ACCURACIES, 0.7, start
+    assert recorder.run(EVERY_TWO, start=start, best_saved=lambda: 4).step == end
+
+
+def test_a_stop_asked_for_when_patience_ends_is_an_end():
+    recorder = Recorder()
+    recorder.accuracies = ACCURACIES
+    assert recorder.run(EVERY_TWO, stop_requested=lambda step: step == 10).step == 10
+
+
+def test_without_a_new_best_patience_counts_from_the_first_update():
+    recorder = Recorder()
+    recorder.best = 2.0
+    assert recorder.run(EVERY_TWO).step == 6

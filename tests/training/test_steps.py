@@ -376,3 +376,32 @@ def test_every_microbatch_drops_by_its_own_key():
     expected = np.mean([jax.random.uniform(each) for each in jax.random.split(key, 2)])
     _, metrics = jax.jit(step)(state, batch_of())
     np.testing.assert_allclose(metrics["noise"], expected, rtol=1e-6)
+
+
+def test_what_is_drawn_once_depends_on_the_seed_and_the_place_in_the_split():
+    """Not on the update, nor on the place in the batch."""
+
+    def noise(key, places, images):
+        drawn = jax.vmap(lambda place: jax.random.uniform(jax.random.fold_in(key, place)))(places)
+        return images.astype(jnp.float32) + drawn[:, None, None, None]
+
+    seen = []
+
+    def recording(params, batch_stats, images, *, train, key=None):
+        seen.append(images)
+        return linear(params, batch_stats, images, train=train, key=key)
+
+    def pixels(seed, step, index, once=True):
+        train_step, state = make(
+            zero_head(), seed=seed, transform=noise, forward=recording, augment_once=once
+        )
+        batch = batch_of() | {"index": np.array(index, np.int32)}
+        with jax.disable_jit():
+            train_step(state.replace(step=jnp.int32(step)), batch)
+        return np.asarray(seen[-1]) - IMAGES
+
+    first = pixels(0, 0, [5, 9])
+    np.testing.assert_array_equal(pixels(0, 3, [5, 9]), first)
+    np.testing.assert_array_equal(pixels(0, 3, [9, 5])[::-1], first)
+    assert not np.allclose(pixels(1, 0, [5, 9]), first)
+    assert not np.allclose(pixels(0, 0, [5, 9], once=False), pixels(0, 3, [5, 9], once=False))

@@ -176,6 +176,8 @@ FIELDS: dict[str, list[Case]] = {
     "train.log_every_steps": [Case(5, "plan", LONG)],
     "train.eval_every_epochs": [Case(2.0, "plan")],
     "train.eval_every_steps": [Case(5, "plan")],
+    "train.patience": [Case(2, "plan", {"train.eval_every_steps": 5})],
+    "train.eval_statistics": [Case("image", "evaluation")],
     "train.checkpoint_every_seconds": [Case(1.0, "")],
     "train.checkpoint_every_steps": [Case(5, "plan")],
     "cache.boundary": [
@@ -308,6 +310,7 @@ def test_fields_that_choose_the_step_or_the_program_are_part_of_the_run():
     for name in (
         "train.eval_every_epochs",
         "train.eval_every_steps",
+        "train.patience",
         "parallel.mode",
         "parallel.devices",
     ):

@@ -337,6 +337,20 @@ _FIELDS = (
         "train.eval_every_epochs", 1.0, "evaluation on validation; 0: at the end", within="[0, inf)"
     ),
     _integer("train.eval_every_steps", 0, 0, LARGEST, "or in updates"),
+    _integer(
+        "train.patience",
+        0,
+        0,
+        LARGEST,
+        "evaluations without a new best, then the run stops (early stopping); 0: never",
+    ),
+    _choice(
+        "train.eval_statistics",
+        "running",
+        ("running", "image"),
+        'what BatchNorm normalises by in evaluation: "running" statistics, or those of each "image" alone (a network '
+        "that is left in training mode and given one image at a time)",
+    ),
     Field(
         "train.checkpoint_every_seconds",
         60.0,

@@ -6,6 +6,7 @@ from tl_jax.models.forward import (
     init_variables,
     make_forward,
     norm_names,
+    one_by_one,
     same_in_training,
 )
 from tl_jax.models.network import (
@@ -50,6 +51,7 @@ __all__ = [
     "make_forward",
     "make_tapped_forward",
     "norm_names",
+    "one_by_one",
     "own_convolutions",
     "register",
     "same_in_training",

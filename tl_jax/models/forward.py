@@ -101,6 +101,28 @@ def make_forward(
     return forward
 
 
+def one_by_one(model: Network) -> Callable[..., tuple[jax.Array, Tree]]:
+    """Returns `make_forward(model)` for evaluation, each image normalised by its own statistics alone.
+
+    That is what a network computes that was left in training mode and is given one image at a time; the running
+    statistics count nothing. Where a map has one pixel, BatchNorm makes its bias of it.
+
+    Returns:
+        forward(params, batch_stats, inputs, *, train) -> (float32 outputs, batch_stats as they came).
+    """
+    forward = make_forward(model)
+
+    def by_image(params: Tree, batch_stats: Tree, inputs: jax.Array, *, train: bool):
+        assert not train
+
+        def one(image: jax.Array) -> jax.Array:
+            return forward(params, batch_stats, image[None], train=True)[0][0]
+
+        return jax.vmap(one)(inputs), batch_stats
+
+    return by_image
+
+
 def same_in_training(
     model: Network, *, stop: str, frozen_norms: Set[str], norm_policy: str, image_size: int
 ) -> bool:

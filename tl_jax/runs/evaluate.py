@@ -14,13 +14,13 @@ from typing import Any
 import jax
 import ml_collections
 
-from tl_jax import checkpointing, console, data, models, porting
+from tl_jax import checkpointing, console, data, porting
 from tl_jax.augment.preprocessing import Preprocessing, make_eval_transform
 from tl_jax.config import check_field, completed, default_config, set_field
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
 from tl_jax.runs import overlap, results, weights
-from tl_jax.runs.network import make_model
+from tl_jax.runs.network import make_eval_forward, make_model
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import check_config
@@ -168,7 +168,7 @@ def _evaluate(
         spec, deviations = weights.make_preprocessing(config, start, split.image_shape)
         mesh = sharding.make_mesh(config.parallel.devices)
         evaluator = Evaluator(
-            models.make_forward(model),
+            make_eval_forward(config, model),
             make_eval_transform(spec),
             mesh,
             config.data.eval_batch_size,

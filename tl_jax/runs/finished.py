@@ -12,13 +12,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from tl_jax import data, models
+from tl_jax import data
 from tl_jax.augment.preprocessing import Preprocessing, make_eval_transform
 from tl_jax.config import completed
 from tl_jax.data import Split, folder, listing
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
 from tl_jax.runs import results, weights
+from tl_jax.runs.network import make_eval_forward
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.setup import make_model
 from tl_jax.training.evaluator import Evaluator
@@ -94,7 +95,7 @@ class Run:
     @functools.cached_property
     def _evaluator(self) -> Evaluator:
         return Evaluator(
-            models.make_forward(self.model),
+            make_eval_forward(self.config, self.model),
             make_eval_transform(self.preprocessing),
             self._mesh,
             self.config.data.eval_batch_size,

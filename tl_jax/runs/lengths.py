@@ -54,11 +54,27 @@ def make_intervals(
         steps: updates in it.
         first_step: completed updates of earlier phases.
         goes_on: whether another phase follows.
+
+    Raises:
+        InputError: if patience is asked for and there is nothing to wait for.
     """
     section = config.train
     eval_every = section.eval_every_steps
     if not eval_every and section.eval_every_epochs > 0:
         eval_every = max(1, in_steps(config, section.eval_every_epochs, len(splits["train"])))
+    if section.patience and (first_step or goes_on):
+        raise InputError(
+            f"train.patience={section.patience} in a run of several phases, each of which has a fixed length; "
+            "expected 0"
+        )
+    if section.patience and ("validation" not in splits or not 0 < eval_every < steps):
+        lacking = "nothing is held out" if "validation" not in splits else "validation is evaluated"
+        when = "" if "validation" not in splits else " at the end only"
+        raise InputError(
+            f"train.patience={section.patience}: {lacking}{when}, so that there is nothing to wait for; expected "
+            "data.validation_fraction or data.validation_split, and an evaluation interval below the length of the "
+            "run (train.eval_every_epochs, train.eval_every_steps)"
+        )
     return loops.Intervals(
         first_step + steps,
         # A short run still has some twenty points to a curve.
@@ -67,4 +83,5 @@ def make_intervals(
         checkpoint_every=section.checkpoint_every_steps,
         first_step=first_step,
         goes_on=goes_on,
+        patience=section.patience,
     )

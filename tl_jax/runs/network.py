@@ -1,5 +1,9 @@
 """The network of a run, from its config or given as an object."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import ml_collections
 
 from tl_jax import models
@@ -35,6 +39,32 @@ def make_model(
     named = [f"model.{option}" for option in options] or ["model.name"]
     with naming_fields(config, *named):
         return models.create_model(name, num_classes, **options)
+
+
+def make_eval_forward(
+    config: ml_collections.ConfigDict, model: models.Network
+) -> Callable[..., tuple[jax.Array, Any]]:
+    """Returns the forward pass of evaluations and predictions, as `train.eval_statistics` says.
+
+    Raises:
+        InputError: if each image is to have its own statistics, and the network drops features in training or the
+            run is on stored activations.
+    """
+    if config.train.eval_statistics == "running":
+        return models.make_forward(model)
+    given = f"train.eval_statistics={config.train.eval_statistics}"
+    if config.cache.boundary:
+        raise InputError(
+            f"{given} with cache.boundary={config.cache.boundary}: what is stored was computed with running "
+            "statistics; expected running, or no cache (--config.cache.boundary=)"
+        )
+    dropout = getattr(model, "dropout", 0)
+    if dropout:
+        raise InputError(
+            f"{given}: a network in training mode also drops features (model.dropout={dropout}); expected "
+            "running, or model.dropout=0"
+        )
+    return models.one_by_one(model)
 
 
 def check_network(

@@ -114,16 +114,18 @@ class PhaseRecords:
                 "is frozen in it cannot be compared with its start; put the file back, or give a new --workdir"
             )
 
-    def finish(self, number: int, variables: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def finish(self, number: int, state: TrainState, seconds: float) -> dict[str, Any]:
         """Compares what was frozen with the start of the phase; returns the row of the phase.
 
         Args:
             number: of the phase, from 0.
-            variables: params and batch_stats at its end.
+            state: at its end.
             seconds: that the run took up to here.
         """
         row = self._rows[number]
         row["seconds"] = seconds - self.seconds_before(number)
+        row["last_step"] = int(state.step)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
         row["frozen"] = freezing.verify_digests(row[_DIGESTS], variables)
         self._write()
         return row

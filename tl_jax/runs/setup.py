@@ -18,7 +18,7 @@ from tl_jax.errors import InputError, unknown
 from tl_jax.parallel import sharding
 from tl_jax.runs import augmentation, weights
 from tl_jax.runs.lengths import check_length, make_intervals, total_steps
-from tl_jax.runs.network import check_network, make_model
+from tl_jax.runs.network import check_network, make_eval_forward, make_model
 from tl_jax.runs.objective import (
     Minimised,
     check_objective,
@@ -262,7 +262,7 @@ def prepare_phases(
     # What is seen of the pixels is the same in all phases, but for augmentation.
     spec, deviations = weights.make_preprocessing(config, initial, train_split.image_shape)
     evaluator = Evaluator(
-        models.make_forward(model),
+        make_eval_forward(config, model),
         preprocessing.make_eval_transform(spec),
         mesh,
         config.data.eval_batch_size,
@@ -424,8 +424,8 @@ def _check_views(config: ml_collections.ConfigDict) -> None:
     )
     if config.augment.once:
         raise InputError(
-            f"augment.once=True with cache.boundary={section.boundary}: views of a cache are drawn by cache.view_seed; "
-            "expected augment.once=False, or no cache (--config.cache.boundary=)"
+            f"augment.once=True with cache.boundary={section.boundary}: views of a cache are drawn by "
+            "cache.view_seed; expected augment.once=False, or no cache (--config.cache.boundary=)"
         )
     if augments and section.views == 1:
         raise InputError(

@@ -139,6 +139,10 @@ def _check(setup: Setup, grid: Grid) -> None:
             f"sweep.seed={list(grid.seeds)} with init.weights='': the frozen part would be another one "
             "for every seed; expected pretrained weights, or one seed"
         )
+    if setup.config.train.patience:
+        problems.append(
+            f"train.patience={setup.config.train.patience}: of single runs; expected 0, and sweep.patience"
+        )
     if setup.averaging is not None:
         problems.append(
             f"average.name={setup.config.average.name}: the members of a sweep keep no averages; expected ''"

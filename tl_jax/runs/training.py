@@ -208,6 +208,7 @@ class Trained:
     Attributes:
         setup: what evaluates the state: that of the last phase, on images where the state is of an earlier one.
         state: to report on: the best one on the validation split where there is one, else the last.
+        steps: updates that were made, fewer than planned where patience ended the run.
         phases: what each phase was, took and proved.
         seconds: that they and the activations they are made on took, in all processes of this run that were
             interrupted too.
@@ -221,6 +222,7 @@ class Trained:
 
     setup: Setup
     state: TrainState
+    steps: int
     phases: PhaseRecords
     seconds: float
     storing_seconds: float
@@ -241,7 +243,7 @@ def conclude(
             splits[name], logits[name] = setup.evaluator(
                 state.params, state.batch_stats, setup.inputs[name]
             )
-    step, total = int(state.step), setup.total_steps
+    step, total = int(state.step), trained.steps
     every = setup.intervals.eval_every
     only_evaluation = len(trained.phases.rows) == 1 and not 0 < every < total
     if "validation" in splits and step == total and only_evaluation:
@@ -253,6 +255,9 @@ def conclude(
         )
     else:
         selection = f"the last step, {total}; nothing was held out to choose by"
+    patience = setup.config.train.patience
+    if total < setup.total_steps:
+        selection += f"; stopped at step {total} of {setup.total_steps}, {patience} evaluations after the best one"
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     if jax.process_index() == 0:
         results.save_weights(folder, setup, variables)
@@ -260,6 +265,7 @@ def conclude(
         "splits": splits,
         "selection": f"{_weights_of(setup, trained)}{selection}; {setup.splits.reported} was read once, at the end",
         "steps": total,
+        "stopped_early": total < setup.total_steps,
         "selected_step": step,
         "averaged": trained.averaging is not None,
         "resumed_at_step": trained.resumed_at_step,
@@ -336,7 +342,7 @@ def train(
                 updating, waiting = updating + times[0], waiting + times[1]
             assert state is not None
             records.check_begun(number)
-            row = records.finish(number, _variables(state), seconds)
+            row = records.finish(number, state, seconds)
             if row["frozen"]["changed"] and not is_last:
                 raise FrozenChanged(
                     f"phase {number + 1}: frozen, but changed: {', '.join(row['frozen']['changed'])}"
@@ -359,6 +365,7 @@ def train(
     return Trained(
         evaluating,
         state,
+        step,
         records,
         seconds,
         storing,
@@ -411,6 +418,7 @@ def _train_phase(
             show=recording.show,
             is_best=job.checkpointer.is_best,
             last_saved=job.checkpointer.latest_step,
+            best_saved=job.checkpointer.best_step,
             save_requested=requests.save,
             stop_requested=requests.stop,
             batch_indices=setup.order.examples,

@@ -64,6 +64,7 @@ class Intervals:
         updates_per_dispatch: at most; a dispatch never goes past an evaluation or the end.
         first_step: completed updates of earlier phases.
         goes_on: whether another phase follows.
+        patience: evaluations without a new best one after which the run ends; 0: it does not.
     """
 
     total_steps: int
@@ -73,6 +74,16 @@ class Intervals:
     updates_per_dispatch: int = 1
     first_step: int = 0
     goes_on: bool = False
+    patience: int = 0
+
+    def is_over(self, step: int, best_step: int | None) -> bool:
+        """Returns whether nothing is left to do after `step` updates, the best evaluation having been at `best_step`.
+
+        A function of the two alone, so that a resumed run ends where an uninterrupted one does.
+        """
+        since = self.first_step if best_step is None else best_step
+        evaluations = len(self.dues(self.eval_every, step, since))
+        return step >= self.total_steps or 0 < self.patience <= evaluations
 
     def dues(self, every: int, step: int, since: int) -> list[int]:
         """Returns when, after `since` and up to `step`, something done `every` so many updates is due."""
@@ -112,6 +123,7 @@ class Hooks:
             read the loss, since reading waits for the device.
         is_best: whether these metrics are better than all that it was asked about, or that were saved.
         last_saved: the newest checkpoint's step.
+        best_saved: the step of the best checkpoint; None where none was evaluated.
         save_requested: asked after each dispatch, with the updates completed; must answer alike in
             every process.
         stop_requested: likewise.
@@ -124,6 +136,7 @@ class Hooks:
     show: Callable[[int, Any], None] | None = None
     is_best: Callable[[Mapping[str, float]], bool] = lambda metrics: True
     last_saved: Callable[[], int | None] = lambda: None
+    best_saved: Callable[[], int | None] = lambda: None
     save_requested: Callable[[int], bool] = lambda step: False
     stop_requested: Callable[[int], bool] = lambda step: False
     batch_indices: Callable[[int], np.ndarray] | None = None
@@ -137,7 +150,7 @@ def train(
     hooks: Hooks,
     batch_size: int,
 ) -> TrainState:
-    """Runs updates from `state.step` to `intervals.total_steps` and returns the final state.
+    """Runs updates from `state.step` to `intervals.total_steps`, or until patience ends; returns the final state.
 
     After each dispatch, in this order: log what fell due, evaluate if due, save if due, stop if
     asked. Loss and gradient norm are checked wherever the host reads them: at logs and before every
@@ -160,6 +173,7 @@ def train(
         Stopped: after saving, when `hooks.stop_requested`.
     """
     step = int(state.step)
+    best_step = hooks.best_saved() if intervals.patience else None
     best: tuple[TrainState, Mapping[str, float]] | None = None
 
     def last_good() -> int | None:
@@ -169,7 +183,7 @@ def train(
         return hooks.last_saved()
 
     record = _Record(step, batch_size, intervals, last_good, hooks.batch_indices)
-    while step < intervals.total_steps:
+    while not intervals.is_over(step, best_step):
         before, count = step, intervals.updates_after(step)
         with record.waiting():
             inputs = feed(step, count)
@@ -192,13 +206,13 @@ def train(
             with record.paused():
                 metrics = hooks.evaluate(state) if eval_due else None
                 if metrics and hooks.is_best(metrics):
-                    best = (jax.device_get(state.without_references()), metrics)
-                if save_due:
+                    best, best_step = (jax.device_get(state.without_references()), metrics), step
+                if save_due or intervals.is_over(step, best_step):
                     if best is not None and int(best[0].step) != step:
                         hooks.save(*best)
                     best = None
                     hooks.save(state, metrics)
-        if stopping and (step < intervals.total_steps or intervals.goes_on):
+        if stopping and (not intervals.is_over(step, best_step) or intervals.goes_on):
             raise Stopped(step)
     return state
 
