@@ -81,6 +81,8 @@ FIELDS: dict[str, list[Case]] = {
     "model.remat": [Case("blocks", BOTH_STEPS), Case("dots", BOTH_STEPS)],
     "init.weights": [Case("{weights}", "start"), Case("{others}", "start", PRETRAINED)],
     "init.head": [Case("keep", "start", PRETRAINED)],
+    # Trained before the run itself: tests/runs/test_source.py.
+    "init.source": [Case(("train.steps=3",), "", PRETRAINED)],
     "init.reset": [Case(("stage2/.*",), "start", PRETRAINED)],
     "data.name": [Case("npz:{images}", DATA)],
     "data.data_dir": [Case("{other_folder}", DATA, ARRAYS)],

@@ -20,6 +20,7 @@ from tl_jax.config.identity import Identity, identity_of
 from tl_jax.config.listing import list_fields, page
 from tl_jax.config.phases import (
     PHASE_SECTIONS,
+    assigned,
     gradual_unfreezing,
     lp_ft,
     naming_phase,
@@ -35,6 +36,7 @@ __all__ = [
     "SECTIONS",
     "Field",
     "Identity",
+    "assigned",
     "check",
     "check_field",
     "completed",

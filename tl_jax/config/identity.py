@@ -56,6 +56,8 @@ def identity_of(config: ml_collections.ConfigDict, command: str = "") -> Identit
         )
     if config.phases:
         reason = "it has phases, which begin and end at fixed updates"
+    if config.init.source:
+        others.append("init.weights")  # the folder of the run that init.source describes
     return Identity(
         defaults=files.plain(default_config().to_dict()),
         without_effect=(*names, *others),

@@ -144,19 +144,33 @@ def _assignment_problem(assignment: str) -> str | None:
     return None
 
 
-def _phase_config(
+def assigned(
     config: ml_collections.ConfigDict, assignments: Sequence[str]
 ) -> ml_collections.ConfigDict:
-    phase = copy.deepcopy(config)
-    phase.phases = ()
+    """Returns a copy of a config with fields set, such as "train.epochs=2".
+
+    Of a length in steps and in epochs, the one that is set unsets the other.
+
+    Raises:
+        InputError: if there is no such field, or a value is of another type.
+    """
+    changed = copy.deepcopy(config)
     for assignment in assignments:
-        set_field(phase, assignment)
+        set_field(changed, assignment)
     names = {assignment.partition("=")[0] for assignment in assignments}
     for prefix in _UNITS:
         for unit, other in (("steps", "epochs"), ("epochs", "steps")):
             section, _, field = f"{prefix}{unit}".partition(".")
             name, replaced = f"{prefix}{unit}", f"{prefix}{other}"
-            if name in names and replaced not in names and phase[section][field]:
-                value = phase[section][replaced.partition(".")[2]]
-                phase[section][replaced.partition(".")[2]] = type(value)()
+            if name in names and replaced not in names and changed[section][field]:
+                value = changed[section][replaced.partition(".")[2]]
+                changed[section][replaced.partition(".")[2]] = type(value)()
+    return changed
+
+
+def _phase_config(
+    config: ml_collections.ConfigDict, assignments: Sequence[str]
+) -> ml_collections.ConfigDict:
+    phase = assigned(config, assignments)
+    phase.phases = ()
     return phase

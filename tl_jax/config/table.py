@@ -98,6 +98,13 @@ _FIELDS = (
         "more leaves that start at random: regular expressions over names like stage3/block0/conv1/kernel",
         element=str,
     ),
+    Field(
+        "init.source",
+        (),
+        "assignments that describe a run to be trained first, whose weights this one starts from, such as "
+        '("data.name=folder:animals", "train.epochs=10")',
+        element=str,
+    ),
     # data
     Field("data.name", "tfds:cifar10", "tfds:NAME, folder:PATH, npz:PATH or digits"),
     Field("data.data_dir", "", "folder of tfds data sets; empty: the default of tfds"),

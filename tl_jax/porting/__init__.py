@@ -11,7 +11,7 @@ from tl_jax.porting.export import export_state_dict, save_state_dict
 from tl_jax.porting.hub import fetch
 from tl_jax.porting.load import check_source, load_pretrained
 from tl_jax.porting.naming import name_map
-from tl_jax.porting.port import HEAD_CHOICES, port_state_dict
+from tl_jax.porting.port import HEAD_CHOICES, port_state_dict, reset_rules
 from tl_jax.porting.reading import SourceFile, read_source
 from tl_jax.porting.report import PortReport
 from tl_jax.porting.schemes import NAMINGS, get_naming, recognise
@@ -34,6 +34,7 @@ __all__ = [
     "read_source",
     "recognise",
     "reorder_head",
+    "reset_rules",
     "save_state_dict",
     "with_matched_head",
 ]

@@ -89,7 +89,13 @@ def run_cells(
             lengths = [phase.train.steps for phase in phase_configs(cell)]
             updates = sum(lengths) if all(lengths) else 0  # unknown where a length is in epochs
             with table.run(method, seed, updates) as shown, _alone(method, seed):
-                result = training.run(cell, folder, stop_requested, callbacks=[shown.logged])
+                result = training.run(
+                    cell,
+                    folder,
+                    stop_requested,
+                    callbacks=[shown.logged],
+                    sources=workdir / "sources",
+                )
                 shown.finished(result)
             if stop_requested():
                 raise Stopped(result["steps"])

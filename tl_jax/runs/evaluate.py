@@ -65,7 +65,7 @@ def evaluate_run(
     reported = which is None
     which = which or ("best" if held_out else "latest")
     # The run's own checkpoint and preprocessing: where it started from may be gone, and so may its teacher.
-    config.init.weights = ""
+    config.init.weights, config.init.reset, config.init.source = "", (), ()
     config.objective, config.optim = default_config().objective, default_config().optim
     config.data.image_size = preprocessing["image_size"]
     config.preprocess.resize = preprocessing["resize"]
@@ -78,7 +78,7 @@ def evaluate_run(
     else:
         # Checkpoints hold what was averaged; the weights that the run reports on are in its export.
         exported = completed(fields)
-        exported.init.weights, exported.init.head = str(run), "keep"
+        weights.start_from(exported, run)
         model = make_model(exported, len(names), parts)
         size = preprocessing["image_size"]
         variables, step = weights.make_initial(exported, model, names, size).variables, averaged

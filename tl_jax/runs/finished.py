@@ -54,7 +54,7 @@ class Run:
     def variables(self) -> dict[str, Any]:
         """{"params", "batch_stats"} that the result is about, nested dicts of float32 arrays."""
         config = self.config.copy_and_resolve_references()
-        config.init.weights, config.init.head = str(self.workdir), "keep"
+        weights.start_from(config, self.workdir)
         size = self.preprocessing.image_size
         return weights.make_initial(config, self.model, self.class_names, size).variables
 

@@ -227,7 +227,7 @@ def _read_teacher(
     folder = pathlib.Path(config.objective.teacher).expanduser()
     _check_teacher(folder)
     theirs = completed(json.loads((folder / "config.json").read_text()))
-    theirs.init.weights, theirs.init.head = str(folder), "keep"
+    weights.start_from(theirs, folder)
     seen = weights.read_preprocessing(json.loads((folder / "preprocessing.json").read_text()))
     if seen.image_size != spec.image_size:
         raise InputError(

@@ -19,6 +19,7 @@ from tl_jax import files
 from tl_jax.config.access import upgraded
 from tl_jax.config.identity import Identity
 from tl_jax.errors import InputError
+from tl_jax.runs import source
 
 _PACKAGES = (
     "jax",
@@ -216,8 +217,8 @@ def _check_usable(folder: Path) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a start that was killed before config.json was written may have left the file."""
-    return name in (_LOCK, ".config.json.tmp")
+    """Whether a start that was killed before config.json was written may have left the file or folder."""
+    return name in (_LOCK, ".config.json.tmp", source.FOLDER)
 
 
 def _state(folder: Path, given: dict[str, Any], identity: Identity) -> str:

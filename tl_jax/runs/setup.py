@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from tl_jax import augment, data, features, models, optim
+from tl_jax import augment, data, features, models, optim, porting, trees
 from tl_jax.augment import preprocessing
 from tl_jax.config import check as check_fields
 from tl_jax.config import naming_fields, naming_phase, phase_configs
@@ -167,9 +167,11 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
     weights.find(config)
     # The names alone matter here; the size of the data's images is not known yet.
     side = config.data.image_size or 32
-    shapes = jax.eval_shape(
+    variables = jax.eval_shape(
         lambda: models.init_variables(model, jax.random.key(0), (1, side, side, 3))
-    )["params"]
+    )
+    with naming_fields(config, "init.reset"):
+        porting.reset_rules(trees.flatten(variables), "keep", tuple(config.init.reset))
     phases = phase_configs(config)
     if config.objective.teacher and not any(phase.objective.distillation for phase in phases):
         raise InputError(
@@ -181,7 +183,7 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
             if phase is not config:
                 check_fields(phase)
                 check_length(phase)
-            _check_phase(phase, parts, model, shapes)
+            _check_phase(phase, parts, model, variables["params"])
 
 
 def _check_phase(
@@ -210,6 +212,11 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
         raise InputError(
             f"phases={tuple(map(tuple, config.phases))}: only finetune, pretrain and compare train in phases; "
             "expected --config.phases='()'"
+        )
+    if config.init.source:
+        raise InputError(
+            f"init.source={tuple(config.init.source)}: only finetune and compare train a run to start from; expected "
+            "the folder of a finished run, as --config.init.weights=FOLDER"
         )
     (setup,) = prepare_phases(config, parts)
     return setup

@@ -1,6 +1,7 @@
 """One training run, from a config to a finished run folder."""
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import json
@@ -16,18 +17,20 @@ from jax.experimental import multihost_utils
 
 from tl_jax import console, data, reporting
 from tl_jax.checkpointing import Checkpointer, newest_step
-from tl_jax.config import completed, flat, naming_phase
+from tl_jax.config import completed, flat, identity_of, naming_phase, of_command
 from tl_jax.errors import InputError
-from tl_jax.parallel import memory
-from tl_jax.runs import activation_cache, dispatch, memory_plan, results
+from tl_jax.parallel import memory, sharding
+from tl_jax.runs import activation_cache, dispatch, memory_plan, results, source
 from tl_jax.runs.averages import make_candidate
 from tl_jax.runs.lengths import in_steps
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.phases import PhaseRecords, number_at, template_at, trainable_parameters
 from tl_jax.runs.recording import AVERAGED, Callback, Recording, seconds_so_far
 from tl_jax.runs.run_folder import RunFolder
-from tl_jax.runs.setup import Setup, prepare_phases
+from tl_jax.runs.setup import Setup, check_config, prepare_phases
 from tl_jax.runs.skeleton import facts_of, in_folder, introduce
+from tl_jax.runs.source import source_config, source_folder
+from tl_jax.runs.splits import make_splits
 from tl_jax.training import loops
 from tl_jax.training.averaging import Averaging
 from tl_jax.training.state import TrainState
@@ -42,8 +45,11 @@ def run(
     stop_requested: Callable[[], bool] = lambda: False,
     parts: Parts = NOTHING_GIVEN,
     callbacks: Sequence[Callback] = (),
+    sources: pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Trains as `config` says, in `workdir`, resuming the run that is there; returns `result.json`.
+
+    Where `init.source` describes a run to start from, that one is trained first, or resumed, or found finished.
 
     Args:
         config: of the run.
@@ -51,6 +57,7 @@ def run(
         stop_requested: whether to stop; asked between updates.
         parts: objects that are given instead of by name.
         callbacks: called with (completed updates, split, metrics) whenever these are logged.
+        sources: folder of the source runs that several runs share; None: `workdir`/source is this one's.
 
     Raises:
         InputError: before anything is compiled, if config, workdir, data or weights do not fit.
@@ -58,6 +65,8 @@ def run(
         loops.NonFiniteLoss: naming step, batch and last good checkpoint.
         FrozenChanged: if training moved what it had to leave alone; the result says what.
     """
+    if config.init.source:
+        config = _from_source(config, workdir, stop_requested, parts, sources)
     return in_folder(
         config,
         workdir,
@@ -70,6 +79,32 @@ def run(
     )
 
 
+def _from_source(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    stop_requested: Callable[[], bool],
+    parts: Parts,
+    sources: pathlib.Path | None,
+) -> ml_collections.ConfigDict:
+    """Returns the config that starts from the weights of its source run, which is trained unless it is finished."""
+    given = source_config(config)
+    folder = source_folder(given, sources) if sources else workdir / source.FOLDER
+    started = copy.deepcopy(config)
+    started.init.weights = str(folder)
+    if RunFolder.look(workdir, of_command(config), identity_of(config)) == "finished":
+        return started
+    # What is wrong with the target is said before its source is trained.
+    with sharding.together(), console.verbosity("silent"):
+        check_config(config, parts)
+        make_splits(config, parts.source)
+    console.say(f"source: {given.data.name}, in {folder}")
+    run(given, folder, stop_requested, Parts(model=parts.model))
+    if stop_requested():
+        raise loops.Stopped(0)
+    console.say(f"target: {config.data.name}, in {workdir}")
+    return started
+
+
 def pretrain(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
@@ -80,9 +115,11 @@ def pretrain(
     Raises:
         InputError: if the config names pretrained weights, or as `run`.
     """
-    if config.init.weights:
+    given = [name for name in ("weights", "source") if config.init[name]]
+    if given:
         raise InputError(
-            f"init.weights={config.init.weights!r}: pretrain starts from random weights; use experiments.finetune"
+            f"init.{given[0]}={config.init[given[0]]!r}: pretrain starts from random weights; use "
+            "experiments.finetune"
         )
     return run(config, workdir, stop_requested)
 

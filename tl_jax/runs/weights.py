@@ -48,7 +48,7 @@ def find(config: ml_collections.ConfigDict) -> str:
         raise unknown("init.head", config.init.head, porting.HEAD_CHOICES)
     if given in models.list_pretrained():
         _check_match(config, given)
-    if config.init.reset and not given:
+    if config.init.reset and not given and not config.init.source:
         raise InputError(
             f"init.reset={tuple(config.init.reset)} without init.weights: all is random; expected weights, or ()"
         )
@@ -65,6 +65,12 @@ def find(config: ml_collections.ConfigDict) -> str:
     with naming_fields(config, "init.weights"):
         porting.check_source(path)
     return str(path)
+
+
+def start_from(config: ml_collections.ConfigDict, run: str | pathlib.Path) -> None:
+    """Makes a config start from the weights of a finished run, as they are."""
+    config.init.weights, config.init.head = str(run), "keep"
+    config.init.reset, config.init.source = (), ()
 
 
 def preprocessing_of(config: ml_collections.ConfigDict) -> dict[str, Any] | None:

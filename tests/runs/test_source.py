@@ -1,0 +1,154 @@
+"""Runs that start from a source run of their own: trained first and once, and what of it is carried over."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from running import tiny_config
+
+from tl_jax import checkpointing, trees
+from tl_jax.errors import InputError
+from tl_jax.runs import compare, evaluate, profile, training
+from tl_jax.training import loops
+
+pytestmark = pytest.mark.usefixtures("small_networks")
+
+SOURCE = ("train.steps=4", "train.eval_every_epochs=0", "data.test_split=test[:50%]")
+
+
+def config_of(**fields):
+    return tiny_config(
+        **{
+            "model__name": "small_cnn",
+            "init__source": SOURCE,
+            "augment__flip": False,
+            "augment__crop_padding": 0,
+            "optim__learning_rate": 0.05,
+            "data__examples_per_class": 3,
+        }
+        | fields
+    )
+
+
+def latest(run):
+    return trees.flatten(checkpointing.restore_params(run / "checkpoints", "latest"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of six updates from a source run of four."""
+    folder = tmp_path_factory.mktemp("source") / "run"
+    return folder, training.run(config_of(), folder)
+
+
+def test_it_is_the_run_from_the_weights_of_the_source(run, tmp_path):
+    folder, result = run
+    source = config_of(
+        init__source=(), data__examples_per_class=0, train__steps=4, data__test_split="test[:50%]"
+    )
+    training.run(source, tmp_path / "source")
+    target = config_of(init__source=(), init__weights=str(tmp_path / "source"))
+    expected = training.run(target, tmp_path / "target")
+    for name, leaf in latest(tmp_path / "source").items():
+        np.testing.assert_array_equal(latest(folder / "source")[name], leaf, err_msg=name)
+    for name, leaf in latest(tmp_path / "target").items():
+        np.testing.assert_array_equal(latest(folder)[name], leaf, err_msg=name)
+    assert result["splits"] == expected["splits"]
+    assert json.loads((folder / "source" / "result.json").read_text())["steps"] == 4
+
+
+def test_a_finished_source_is_not_trained_again(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    for path in (folder / "result.json", folder / "config.json"):
+        path.unlink()
+    shutil.rmtree(folder / "checkpoints")
+    for path in folder.iterdir():  # as after a stop in the source run
+        if path.is_file() and path.name != ".lock":
+            path.unlink()
+    before = (folder / "source" / "result.json").stat().st_mtime_ns
+    assert training.run(config_of(), folder)["splits"] == run[1]["splits"]
+    assert (folder / "source" / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_finished_run_needs_its_source_no_more(run, tmp_path):
+    folder = tmp_path / "moved"
+    shutil.copytree(run[0], folder)
+    shutil.rmtree(folder / "source")
+    assert training.run(config_of(), folder)["splits"] == run[1]["splits"]
+    assert not (folder / "source").exists()
+    found = evaluate.evaluate_run(folder, None, tmp_path / "evaluated", [])
+    assert found["splits"]["test"]["top1_accuracy"] == run[1]["splits"]["test"]["top1_accuracy"]
+
+
+def test_a_stop_in_the_source_goes_on_there(run, tmp_path):
+    with pytest.raises(loops.Stopped):
+        training.run(config_of(), tmp_path / "run", stop_requested=lambda: True)
+    assert not (tmp_path / "run" / "config.json").exists()
+    assert training.run(config_of(), tmp_path / "run")["splits"] == run[1]["splits"]
+
+
+def test_reset_leaves_are_reset_once_and_not_where_the_run_is_read_again(tmp_path):
+    source = (*SOURCE, "optim.learning_rate=0.05")
+    config = config_of(
+        init__source=source,
+        init__reset=("hidden/.*",),
+        train__steps=1,
+        optim__learning_rate=0.0,
+    )
+    result = training.run(config, tmp_path / "run")
+    leaves = {name: latest(tmp_path / name) for name in ("run", "run/source")}
+    for name, leaf in leaves["run"].items():
+        equal = np.array_equal(leaf, leaves["run/source"][name])
+        assert equal == name.startswith("stage"), name
+    found = evaluate.evaluate_run(tmp_path / "run", None, tmp_path / "evaluated", [])
+    assert found["splits"]["test"]["loss"] == pytest.approx(result["splits"]["test"]["loss"])
+
+
+def test_methods_of_a_seed_share_a_source(tmp_path):
+    config = config_of(
+        compare__seeds=(0, 1),
+        compare__baseline="all",
+        data__validation_fraction=0.1,
+        train__steps=2,
+    )
+    config.compare.methods = {
+        "all": (),
+        "head": ("freeze.strategy=backbone", "data.examples_per_class=2"),
+        "scratch": ("init.source=",),
+    }
+    compare.run_cells(config, tmp_path / "cells")
+    sources = list((tmp_path / "cells" / "sources").iterdir())
+    assert len(sources) == 2
+    seeds = {json.loads((folder / "config.json").read_text())["seed"] for folder in sources}
+    assert seeds == {0, 1}
+    reports = [
+        json.loads((tmp_path / "cells" / method / "seed1" / "port_report.json").read_text())
+        for method in ("all", "head")
+    ]
+    assert reports[0]["source"] == reports[1]["source"]
+    assert not (tmp_path / "cells" / "scratch" / "seed0" / "port_report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"init__weights": "resnet20_cifar.tin32"}, "give one"),
+        ({"init__source": ("train.step=4",)}, "nearest: train.steps"),
+        ({"init__source": ("init.source=x",)}, "has no source of its own"),
+        ({"init__reset": ("dense/.*",)}, "matches no leaf"),
+        ({"data__name": "folder:nowhere"}, "nowhere does not exist"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_source_is_trained(fields, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        training.run(config_of(**fields), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_commands_refuse_a_source(tmp_path):
+    with pytest.raises(InputError, match="pretrain starts from random weights"):
+        training.pretrain(config_of(), tmp_path / "run")
+    with pytest.raises(InputError, match="only finetune and compare"):
+        profile.profile(config_of(), tmp_path / "run")
