@@ -101,7 +101,7 @@ def test_reset_leaves_are_reset_once_and_not_where_the_run_is_read_again(tmp_pat
     leaves = {name: latest(tmp_path / name) for name in ("run", "run/source")}
     for name, leaf in leaves["run"].items():
         equal = np.array_equal(leaf, leaves["run/source"][name])
-        assert equal == name.startswith("stage"), name
+        assert equal == name.startswith("params/stage"), name
     found = evaluate.evaluate_run(tmp_path / "run", None, tmp_path / "evaluated", [])
     assert found["splits"]["test"]["loss"] == pytest.approx(result["splits"]["test"]["loss"])
 

@@ -393,7 +393,10 @@ def test_what_is_drawn_once_depends_on_the_seed_and_the_place_in_the_split():
 
     def pixels(seed, step, index, once=True):
         train_step, state = make(
-            zero_head(), seed=seed, transform=noise, forward=recording, augment_once=once
+            zero_head(),
+            seed=seed,
+            transform=steps.Once(noise) if once else noise,
+            forward=recording,
         )
         batch = batch_of() | {"index": np.array(index, np.int32)}
         with jax.disable_jit():

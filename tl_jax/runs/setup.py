@@ -373,6 +373,7 @@ def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[
         )
     if transform is None and start is None:
         transform = augment.make_train_transform(setup.preprocessing, setup.augmentation)
+    once = config.augment.once and start is None
 
     def make_step(axis_name):
         passes = make_passes(
@@ -385,15 +386,15 @@ def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[
             norm_policy=config.freeze.batch_norm,
             axis_name=axis_name,
         )
+        seen = transform or (lambda key, positions, stored: stored.astype(jnp.float32))
         step = steps.make_train_step(
             passes,
-            transform or (lambda key, positions, stored: stored.astype(jnp.float32)),
+            steps.Once(seen) if once else seen,
             setup.optimisation.tx,
             frozen_mask=setup.optimisation.frozen_mask,
             objective=setup.minimised.objective,
             accumulation=config.optim.accumulation,
             mixing=setup.mixing,
-            augment_once=config.augment.once and start is None,
             axis_name=axis_name,
         )
         return step if setup.averaging is None else setup.averaging.averaged(step)

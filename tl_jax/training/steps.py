@@ -24,6 +24,7 @@ from tl_jax.training.state import TrainState
 Batch = dict[str, jax.Array]
 Forward = Callable[..., tuple[Any, dict[str, Any]]]
 Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+Transform = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 # Folded into an update's key for dropout and mixing; positions in the batch, which key augmentation, stay far below.
 _DROPOUT = 2**31 - 1
@@ -44,6 +45,16 @@ def check_accumulation(batch_size: int, accumulation: int, num_devices: int = 1)
             f"accumulation={accumulation}: a batch of {batch_size} on {num_devices} devices does not split "
             f"into that many equal microbatches; nearest: {', '.join(map(str, near)) or 'none'}"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Once:
+    """A transform that is given a key of the seed alone, and places in the split in place of those in the batch.
+
+    An image is then changed alike in every epoch.
+    """
+
+    transform: Transform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +80,13 @@ class Passes:
 
 def make_train_step(
     passes: Passes | Forward,
-    transform: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    transform: Transform | Once,
     tx: optax.GradientTransformation,
     *,
     frozen_mask: dict[str, Any],
     objective: objectives.Objective | None = None,
     accumulation: int = 1,
     mixing: Mix | None = None,
-    augment_once: bool = False,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the pure `train_step(state, batch) -> (state, metrics)`.
@@ -87,7 +97,7 @@ def make_train_step(
 
     Args:
         passes: the networks, or the forward pass where no objective needs more.
-        transform: `(key, position, image) -> float32 [B, S, S, 3]`, augmentation and normalisation.
+        transform: `(key, position, image) -> float32 [B, S, S, 3]`, augmentation and normalisation; see `Once`.
         tx: any gradient transformation; gives frozen leaves no state.
         frozen_mask: tree of bools like params, True where frozen.
         objective: what is minimised; None: cross-entropy.
@@ -96,8 +106,6 @@ def make_train_step(
             microbatch at a time and updates its running statistics after each.
         mixing: `(key, images, labels) -> (images, targets float32 [B, K])`, of the whole batch before it is
             split; its key is that of the update with 2**31 - 2 folded in. See `augment.mixing.make_mixing`.
-        augment_once: whether `transform` is given the place in the split and a key of the seed alone, so that an
-            image is changed alike in every epoch.
         axis_name: the mapped axis to average over (pmap); None where arrays are global (jit).
 
     Metrics: `loss` (mean of the objective, all terms included), `top1_accuracy` in [0, 1] (of mixed targets the
@@ -158,9 +166,9 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-        if augment_once:
+        if isinstance(transform, Once):
             once = jax.random.fold_in(jax.random.key(state.seed), _ONCE)
-            images = transform(once, batch["index"], batch["image"])
+            images = transform.transform(once, batch["index"], batch["image"])
         else:
             images = transform(key, batch["position"], batch["image"])
         rows = {"image": images, "label": batch["label"]}
