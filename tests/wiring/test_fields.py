@@ -178,6 +178,7 @@ FIELDS: dict[str, list[Case]] = {
     "train.log_every_steps": [Case(5, "plan", LONG)],
     "train.eval_every_epochs": [Case(2.0, "plan")],
     "train.eval_every_steps": [Case(5, "plan")],
+    "train.fit_to_data": [Case(True, "step order plan")],
     "train.patience": [Case(2, "plan", {"train.eval_every_steps": 5})],
     "train.eval_statistics": [Case("image", "evaluation")],
     "train.checkpoint_every_seconds": [Case(1.0, "")],

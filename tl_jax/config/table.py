@@ -324,6 +324,12 @@ _FIELDS = (
     # train
     Field("train.epochs", 0.0, "give exactly one of epochs and steps", within="[0, inf)"),
     _integer("train.steps", 0, 0, LARGEST, "updates"),
+    Field(
+        "train.fit_to_data",
+        False,
+        "whether batch size (at most data.batch_size), length, warm-up and interval of evaluation, where not given, "
+        "are chosen by the number of training images",
+    ),
     _integer(
         "train.updates_per_dispatch",
         0,

@@ -16,7 +16,7 @@ from tl_jax.config import naming_fields, naming_phase, phase_configs
 from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
 from tl_jax.parallel import sharding
-from tl_jax.runs import augmentation, weights
+from tl_jax.runs import augmentation, fitted, weights
 from tl_jax.runs.lengths import check_length, make_intervals, total_steps
 from tl_jax.runs.network import check_network, make_eval_forward, make_model
 from tl_jax.runs.objective import (
@@ -240,16 +240,14 @@ def prepare_phases(
     check_config(config, parts)
     mesh = sharding.make_mesh(config.parallel.devices)
     sharding.check_mode(config.parallel.mode)
-    sharding.local_rows(mesh, config.data.batch_size)
-    phases = phase_configs(config)
-    for number, phase in enumerate(phases):
-        with (
-            naming_phase(config, number),
-            naming_fields(phase, "optim.accumulation", "data.batch_size"),
-        ):
-            steps.check_accumulation(phase.data.batch_size, phase.optim.accumulation, mesh.size)
+    if not config.train.fit_to_data:
+        _check_batches(config, mesh)
     splits = make_splits(config, parts.source)
     train_split = splits["train"]
+    if config.train.fit_to_data:
+        config = fitted.fitted(config, len(train_split), mesh.size)
+        _check_batches(config, mesh)
+    phases = phase_configs(config)
     orders = [
         order.Order(
             phase.seed,
@@ -284,6 +282,17 @@ def prepare_phases(
         with naming_phase(config, number):
             setups.append(_make_phase(shared, phase, intervals, orders[number]))
     return tuple(setups)
+
+
+def _check_batches(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
+    """Raises InputError unless batches and their microbatches are spread evenly over the devices."""
+    sharding.local_rows(mesh, config.data.batch_size)
+    for number, phase in enumerate(phase_configs(config)):
+        with (
+            naming_phase(config, number),
+            naming_fields(phase, "optim.accumulation", "data.batch_size"),
+        ):
+            steps.check_accumulation(phase.data.batch_size, phase.optim.accumulation, mesh.size)
 
 
 @dataclasses.dataclass(frozen=True)

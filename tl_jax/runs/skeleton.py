@@ -12,7 +12,7 @@ from tl_jax import console, data, freezing, reporting
 from tl_jax.config import identity_of, of_command
 from tl_jax.data import Split
 from tl_jax.parallel import sharding
-from tl_jax.runs import overlap, results, weights
+from tl_jax.runs import fitted, overlap, results, weights
 from tl_jax.runs.phases import trainable_parameters
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
@@ -99,6 +99,11 @@ def introduce(
     results.print_deviations(setup.deviations)
     console.say(_of_data(setup))
     whole = sum(row["parameters"] for row in rows)
+    if setup.config.train.fit_to_data:
+        chosen = ", ".join(
+            f"{name}={value}" for name, value in (fitted.facts(setup.config) or {}).items()
+        )
+        console.say(f"fitted to {len(setup.splits['train']):,} training images: {chosen}")
     for number, phase in enumerate(phases or (setup,), 1):
         which = f"phase {number}, " if phases else ""
         console.say(which + _of_parameters(phase, whole))
@@ -138,6 +143,7 @@ def facts_of(setup: Setup, parameters: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns what the results of all runs on a setup say of it."""
     return {
         "cache": setup.cache,
+        "fitted": fitted.facts(setup.config),
         "parameters": parameters,
         "preprocessing": weights.describe_preprocessing(setup.preprocessing),
         "deviations": setup.deviations,

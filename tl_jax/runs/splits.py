@@ -35,7 +35,8 @@ def make_splits(
         validation_fraction=section.validation_fraction,
         examples_per_class=section.examples_per_class,
     )
-    _check_batch_size(config, splits["train"])
+    if not config.train.fit_to_data:
+        _check_batch_size(config, splits["train"])
     return splits
 
 
