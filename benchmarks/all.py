@@ -53,6 +53,7 @@ class Stage:
 _COMPARE = ("benchmarks.compare", "--config=configs/quickstart.py")
 _COMPARE_CIFAR = ("benchmarks.compare", "--config=configs/cifar10_compare.py", "--data_dir=DIR")
 _COMPARE_LPFT = ("benchmarks.compare", "--config=configs/cifar10_lpft.py", "--data_dir=DIR")
+_RECIPES = ("benchmarks.recipes", "--data_dir=DIR")
 _GRADIENTS = ("benchmarks.throughput", "--rows", "*/full", "*/frozen_late", "--sides")
 STAGES = (
     Stage("flops", 1, ("benchmarks.flops",), timed=False),
@@ -61,6 +62,8 @@ STAGES = (
     Stage("quickstart", 4, _COMPARE, by_version=False),
     Stage("cifar10_compare", 18, _COMPARE_CIFAR, by_version=False),
     Stage("cifar10_lpft", 10, _COMPARE_LPFT, by_version=False),
+    Stage("recipes", 20, (*_RECIPES, "--only=cifar10"), by_version=False),
+    Stage("animals_to_plants", 50, (*_RECIPES, "--only=animals_to_plants"), by_version=False),
     Stage("linear_probe", 30, ("benchmarks.linear_probe", "--data_dir=DIR")),
     Stage("sweep", 6, ("benchmarks.sweep", "--data_dir=DIR", "--runs=64")),
     Stage("throughput", 20, ("benchmarks.throughput",), rows=16),

@@ -59,6 +59,103 @@ def cifar10_lpft(results: pathlib.Path) -> str:
     return _comparison(_read(results / "cifar10_lpft.json"))
 
 
+_RECIPE_METRICS = {
+    "top1_accuracy": "top-1",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+}
+
+
+@table
+def recipes(results: pathlib.Path) -> str:
+    """Published recipes beside their corrected siblings."""
+    path = results / "recipes.json"
+    if not path.exists():
+        return _missing("recipes")
+    run = _read(path)
+    rows = []
+    for recipe in dict.fromkeys(row["recipe"] for row in run["rows"]):
+        published = _by_seed(run, recipe=recipe, variant="as published")
+        for variant in ("as published", "corrected"):
+            found = _by_seed(run, recipe=recipe, variant=variant)
+            rows.append([f"`{recipe}`", variant, *_recipe_cells(found, published)])
+    head = [
+        "recipe",
+        "",
+        *_RECIPE_METRICS.values(),
+        "difference in top-1",
+        "seeds",
+        "time of a run",
+    ]
+    counts = sorted({row["test_examples"] for row in run["rows"]})
+    count = " or ".join(f"{number:,}" for number in counts)
+    text = _markdown(head, rows, "l" * (len(head) - 2) + "rr")
+    return f"{text}\n\n{count} test images a run, all counted. {_caption(run)}"
+
+
+@table
+def animals_to_plants(results: pathlib.Path) -> str:
+    """Transfer from animals to plants, by labels per class."""
+    path = results / "animals_to_plants.json"
+    if not path.exists():
+        return _missing("animals_to_plants")
+    run = _read(path)
+    rows = []
+    for shots in dict.fromkeys(row["examples_per_class"] for row in run["rows"]):
+        of_shots = [row for row in run["rows"] if row["examples_per_class"] == shots]
+        labels = f"{shots}" if shots else f"all ({of_shots[0]['train_examples']:,} in all)"
+        for method in dict.fromkeys(row["method"] for row in of_shots):
+            scratch = "resnet20_scratch" if method.startswith("resnet20") else "scratch"
+            found = _by_seed(run, method=method, examples_per_class=shots)
+            baseline = _by_seed(run, method=scratch, examples_per_class=shots)
+            rows.append([labels, _PLANT_METHODS[method], *_recipe_cells(found, baseline)])
+    head = [
+        "labels per class",
+        "network",
+        *_RECIPE_METRICS.values(),
+        "difference in top-1 to the same network from scratch",
+        "seeds",
+        "time of a run",
+    ]
+    counts = sorted({row["test_examples"] for row in run["rows"]})
+    count = " or ".join(f"{number:,}" for number in counts)
+    text = _markdown(head, rows, "l" * (len(head) - 2) + "rr")
+    return f"{text}\n\n{count} test images a run, all counted. {_caption(run)}"
+
+
+_PLANT_METHODS = {
+    "scratch": "small CNN from scratch",
+    "transfer": "small CNN from animals, all but the head",
+    "transfer_stage1": "small CNN from animals, first convolution alone",
+    "transfer_convolutions": "small CNN from animals, both convolutions",
+    "resnet20_scratch": "ResNet-20 from scratch, 32 px",
+    "resnet20_packaged": "ResNet-20, packaged weights, 32 px",
+}
+
+
+def _by_seed(run: Mapping[str, Any], **chosen: Any) -> dict[int, Mapping[str, Any]]:
+    """Returns {seed: row} of the rows with these values."""
+    rows = [row for row in run["rows"] if all(row[name] == chosen[name] for name in chosen)]
+    return {row["seed"]: row for row in rows}
+
+
+def _recipe_cells(
+    rows: Mapping[int, Mapping[str, Any]], baseline: Mapping[int, Mapping[str, Any]]
+) -> list[str]:
+    """Returns mean metrics with their intervals, the difference to a baseline by seed, seeds and time."""
+    cells = [_interval([row[metric] for row in rows.values()]) + "%" for metric in _RECIPE_METRICS]
+    accuracies, theirs = (
+        {seed: row["top1_accuracy"] for seed, row in one.items()} for one in (rows, baseline)
+    )
+    difference = ""
+    if rows is not baseline and accuracies != theirs:
+        paired = statistics.paired_difference(accuracies, theirs).values
+        difference = _interval(list(paired.values()), signed=True)
+    seconds = sum(row["wall_seconds"] for row in rows.values()) / len(rows)
+    return [*cells, difference, f"{len(rows)}", f"{seconds:,.1f} s"]
+
+
 @table
 def model_card(results: pathlib.Path) -> str:
     """How the packaged weights were chosen and what they score."""

@@ -7,9 +7,9 @@ Command:
 Needs: PATH/{class}/*, or PATH/{train,test}/{class}/*, or such an archive; at least some 20 photos. Weights are
 embedded: no network is needed.
 Setting: the packaged ResNet-20 at 32 px, all of it fine-tuned. A fifth of the training photos is held out to choose
-the best step; test is read once, at the end. The rule that fits the run to the data is in tl_jax/runs/fitted.py; a length
-of your own (--config.train.epochs=30) stays. For a larger network and larger images: --config.model.name=resnet18
---config.init.weights=resnet18.tv_in1k --config.data.image_size=224.
+the best step; test is read once, at the end. The rule that fits the run to the data is in tl_jax/runs/fitted.py; a
+length of your own (--config.train.epochs=30) stays. For a larger network and larger images:
+    --config.model.name=resnet18 --config.init.weights=resnet18.tv_in1k --config.data.image_size=224
 Result: in runs/photos/report.html.
 """
 
