@@ -126,8 +126,8 @@ SURVIVORS = [
     Mutant(
         "run-same-head-for-every-seed",
         "tl_jax/runs/weights.py",
-        "head=config.init.head, key=key",
-        "head=config.init.head",
+        "            key=key,\n",
+        "",
         field("seed=1-1"),
     ),
     Mutant(
@@ -266,8 +266,8 @@ OTHERS = [
     Mutant(
         "api-predictions-of-random-weights",
         "tl_jax/runs/finished.py",
-        'config.init.weights, config.init.head = str(self.workdir), "keep"',
-        'config.init.weights, config.init.head = "", "keep"',
+        "weights.start_from(config, self.workdir)",
+        'weights.start_from(config, "")',
         TEST_API,
     ),
     Mutant(
@@ -968,8 +968,8 @@ OTHERS = [
     Mutant(
         "steps-draws-the-same-for-every-seed",
         STEPS,
-        "jax.random.key(state.seed)",
-        "jax.random.key(0)",
+        "jax.random.fold_in(jax.random.key(state.seed), state.step)",
+        "jax.random.fold_in(jax.random.key(0), state.step)",
         ("tests/training/test_steps.py::TestRandomness",),
     ),
     Mutant(
@@ -1715,7 +1715,7 @@ OTHERS = [
     Mutant(
         "phase-epochs-kept-beside-updates",
         "tl_jax/config/phases.py",
-        'phase[section][replaced.partition(".")[2]] = type(value)()',
+        'changed[section][replaced.partition(".")[2]] = type(value)()',
         "pass",
         ("tests/runs/test_phases.py::test_a_length_in_updates_takes_the_place_of_one_in_epochs",),
     ),
@@ -1729,8 +1729,8 @@ OTHERS = [
     Mutant(
         "phase-stop-at-its-end-ignored",
         "tl_jax/training/loops.py",
-        "(step < intervals.total_steps or intervals.goes_on)",
-        "step < intervals.total_steps",
+        "(not intervals.is_over(step, best_step) or intervals.goes_on)",
+        "not intervals.is_over(step, best_step)",
         ("tests/training/test_loops.py",),
     ),
     Mutant(
