@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from running import tiny_config
 
-from tl_jax import checkpointing, trees
+from tl_jax import checkpointing, load_run, trees
 from tl_jax.errors import InputError
 from tl_jax.runs import compare, evaluate, profile, training
 from tl_jax.training import loops
@@ -102,6 +102,18 @@ def test_reset_leaves_are_reset_once_and_not_where_the_run_is_read_again(tmp_pat
     for name, leaf in leaves["run"].items():
         equal = np.array_equal(leaf, leaves["run/source"][name])
         assert equal == name.startswith("params/stage"), name
+    loaded = trees.flatten(load_run(tmp_path / "run").variables)
+    for name, leaf in leaves["run"].items():
+        np.testing.assert_array_equal(loaded[name], leaf, err_msg=name)
+    found = evaluate.evaluate_run(tmp_path / "run", None, tmp_path / "evaluated", [])
+    assert found["splits"]["test"]["loss"] == pytest.approx(result["splits"]["test"]["loss"])
+
+
+def test_a_run_with_reset_leaves_is_evaluated(run, tmp_path):
+    config = config_of(
+        init__source=(), init__weights=str(run[0]), init__reset=("stage1/.*",), train__steps=1
+    )
+    result = training.run(config, tmp_path / "run")
     found = evaluate.evaluate_run(tmp_path / "run", None, tmp_path / "evaluated", [])
     assert found["splits"]["test"]["loss"] == pytest.approx(result["splits"]["test"]["loss"])
 
@@ -138,7 +150,10 @@ def test_methods_of_a_seed_share_a_source(tmp_path):
         ({"init__source": ("train.step=4",)}, "nearest: train.steps"),
         ({"init__source": ("init.source=x",)}, "has no source of its own"),
         ({"init__reset": ("dense/.*",)}, "matches no leaf"),
-        ({"data__name": "folder:nowhere"}, "nowhere does not exist"),
+        (
+            {"data__name": "folder:nowhere", "init__source": (*SOURCE, "data.name=digits")},
+            "nowhere does not exist",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_before_the_source_is_trained(fields, message, tmp_path):
