@@ -195,6 +195,7 @@ def _check_phase(
     augmentation.make_mixings(config, parts)
     check_objective(config, parts.objective)
     _check_views(config)
+    augmentation.check_repeats(config)
     make_objective(config, model, parts.objective)
     schedule = optim.make_schedule("constant", config.optim.learning_rate, 1)
     make_partition(config, model, params, schedule, parts.optimizer)
@@ -250,6 +251,11 @@ def prepare_phases(
             len(train_split),
             phase.cache.views if phase.cache.boundary else 1,
             phase.cache.draw,
+            phase.data.order,
+            phase.augment.repeats,
+            order.examples_by_class(train_split.labels)
+            if phase.data.order == order.BALANCED
+            else (),
         )
         for phase in phases
     ]
@@ -308,7 +314,7 @@ def _make_phase(
         phase, model, params, length, len(train_split), parts.optimizer
     )
     boundary = _choose_boundary(phase, model, optimisation, spec.image_size)
-    minimised = make_minimised(phase, model, spec, train_split.class_names, parts.objective)
+    minimised = make_minimised(phase, model, spec, train_split, parts.objective)
     check_stored(minimised, model, boundary)
     if boundary is not None and minimised.passes_source and intervals.first_step:
         raise InputError(
@@ -418,9 +424,7 @@ def _check_views(config: ml_collections.ConfigDict) -> None:
     section = config.cache
     if not section.boundary:
         return
-    augments = (
-        config.augment.flip or config.augment.crop_padding or augmentation.operations_of(config)
-    )
+    augments = augmentation.changes_images(config)
     if augments and section.views == 1:
         raise InputError(
             f"cache.views=1 stores every image as it is, but augment.flip={config.augment.flip}, "
