@@ -319,12 +319,9 @@ def test_labels_of_the_confusion_matrix_thin_out(num_classes, cells, names):
         ]
 
 
-def test_a_class_without_examples_has_no_share_in_the_mean():
+def test_classes_without_examples_come_last():
     rows = analysis.class_rows(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), ("a", "b", "absent"))
     assert [row.name for row in rows] == ["a", "b", "absent"]
-    # Class a: recall 3/4, precision 1; class b: recall 1, precision 4/5.
-    assert analysis.macro_average(rows)["recall"] == pytest.approx(0.875)
-    assert analysis.macro_average(rows)["precision"] == pytest.approx(0.9)
 
 
 def test_where_the_data_lay_and_what_was_computed_once(tmp_path):

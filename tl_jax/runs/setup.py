@@ -16,7 +16,7 @@ from tl_jax.config import naming_fields, naming_phase, phase_configs
 from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
 from tl_jax.parallel import sharding
-from tl_jax.runs import augmentation, weights
+from tl_jax.runs import augmentation, selection, weights
 from tl_jax.runs.lengths import check_length, make_intervals, total_steps
 from tl_jax.runs.network import check_network, make_model
 from tl_jax.runs.objective import (
@@ -106,6 +106,11 @@ class Setup:
         return augment.make_mixing(self.mixings, len(self.splits["train"].class_names))
 
     @property
+    def selected_by(self) -> str:
+        """The metric on validation that chooses the best step, of `metrics.SELECTION`."""
+        return self.config.train.select_by
+
+    @property
     def variables(self) -> dict[str, Any]:
         """Params and batch_stats before the first update."""
         return self.initial.variables if self.start is None else self.start
@@ -181,6 +186,7 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
             if phase is not config:
                 check_fields(phase)
                 check_length(phase)
+                selection.check_phase(phase, config)
             _check_phase(phase, parts, model, shapes)
 
 

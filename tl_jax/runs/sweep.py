@@ -139,6 +139,10 @@ def _check(setup: Setup, grid: Grid) -> None:
             f"sweep.seed={list(grid.seeds)} with init.weights='': the frozen part would be another one "
             "for every seed; expected pretrained weights, or one seed"
         )
+    if setup.selected_by != "top1_accuracy":
+        problems.append(
+            f"train.select_by={setup.selected_by}: a sweep chooses by validation top-1; expected top1_accuracy"
+        )
     if setup.averaging is not None:
         problems.append(
             f"average.name={setup.config.average.name}: the members of a sweep keep no averages; expected ''"

@@ -4,6 +4,7 @@
 examples in a batch, N in a split, K classes.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +31,18 @@ SELECTION = {
     "macro_f1": "max",
     "loss": "min",
 }
+
+
+def is_better(name: str, value: float, other: float) -> bool:
+    """Returns whether a value of one of `SELECTION` is better than another one; all others are than NaN.
+
+    Example:
+        >>> is_better("macro_f1", 0.9, 0.8), is_better("loss", 0.9, 0.8)
+        (True, False)
+    """
+    if math.isnan(other):
+        return not math.isnan(value)
+    return value > other if SELECTION[name] == "max" else value < other
 
 
 def batch_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
