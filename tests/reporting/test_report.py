@@ -161,6 +161,8 @@ def test_the_numbers_are_those_computed_by_hand(tmp_path):
         "alpha 2 50.0% 50.0% 50.0% beta (1)",
         "beta 3 66.7% 66.7% 66.7% alpha (1)",
         "mean of 2 classes 5 58.3% 58.3% 58.3%",
+        "weighted by examples 5 60.0% 60.0% 60.0%",
+        "the mean recall of the classes that have examples, is 58.3%",
         "true beta, predicted alpha with 0.90",
         "wall time 1:15 min",
         "device 2 x cpu (cpu)",
