@@ -85,7 +85,7 @@ def test_averages_over_classes_are_in_every_split(weighted):
 
 def test_the_report_shows_weights_averages_and_what_chose(weighted):
     text = (weighted / "report.html").read_text()
-    assert "0.5556; 2 1.333; 1 2.222" in text
+    assert "0: 0.5556; 2: 1.333; 1: 2.222" in text
     assert "<th" in text and "macro F1</th>" in text and "weighted by examples" in text
     assert "the best macro F1 on 14 images held out of train" in text
     assert (weighted / "plots" / "macro_f1.png").is_file()

@@ -152,7 +152,7 @@ def _class_weights(result: Mapping[str, Any]) -> str:
     """Returns the weights of the classes in the loss, of many the smallest and the largest; "" without any."""
     weights = sorted((result.get("class_weights") or {}).items(), key=lambda item: item[1])
     shown = weights if len(weights) <= _CLASSES_SHOWN else [weights[0], weights[-1]]
-    text = "; ".join(f"{name} {tables.format_value(weight)}" for name, weight in shown)
+    text = "; ".join(f"{name}: {tables.format_value(weight)}" for name, weight in shown)
     return (
         text if shown == weights else f"{len(weights)} classes, from {text.replace('; ', ' to ')}"
     )
