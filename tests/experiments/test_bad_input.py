@@ -121,6 +121,33 @@ FIELDS = {
     "wrong interpolation": ({"preprocess__interpolation": "bicubc"}, "nearest: bicubic"),
     "mean in [0, 255]": ({"preprocess__mean": (125.3, 123.0, 113.9)}, "expected numbers in [0, 1]"),
     "one mean": ({"preprocess__mean": (0.5,)}, "preprocess.mean=(0.5,): 1 channels; expected three numbers"),
+    "wrong order": ({"data__order": "balancd"}, "unknown data.order 'balancd'; nearest: balanced"),
+    "repeats of the same": (
+        {"augment__repeats": 3, "augment__flip": False, "augment__crop_padding": 0},
+        "augment.repeats=3: without augment.flip, augment.crop_padding and augment.operations all repeats of an",
+    ),
+    "wrong weighting": ({"objective__class_weighting": "balance"}, "nearest: balanced"),
+    "too few weights": (
+        {"objective__class_weights": (1.0, 2.0)},
+        "objective.class_weights=(1.0, 2.0): expected 10 numbers, not all of them 0, for the classes 0; 1; 2",
+    ),
+    "weights of nothing": ({"objective__class_weights": (0.0,) * 10}, "expected 10 numbers, not all of them 0"),
+    "two kinds of weights": (
+        {"objective__class_weights": (1.0,) * 10, "objective__class_weighting": "balanced"},
+        "objective.class_weighting='balanced' and objective.class_weights=(1.0, 1.0",
+    ),
+    "weights without cross-entropy": (
+        {"objective__class_weighting": "balanced", "objective__weight": 0.0, "objective__delta": 1.0},
+        "objective.class_weighting='balanced': of cross_entropy, without effect on objective.name=cross_entropy with "
+        "objective.weight=0; expected no weights of classes",
+    ),
+    "beta": ({"objective__effective_beta": 1.0}, "objective.effective_beta=1.0: expected a number in [0, 1)"),
+    "wrong metric": ({"train__select_by": "macro_f2"}, "unknown train.select_by 'macro_f2'; nearest: macro_f1"),
+    "a metric of one phase": (
+        {"phases": (("train.select_by=loss", "train.steps=2"), ())},
+        "phase 1: train.select_by=loss: the best step is chosen from all phases by one metric; expected "
+        "train.select_by=top1_accuracy as in the run",
+    ),
     "no length": ({"train__steps": 0}, "exactly one must be above 0"),
     "two lengths": ({"train__epochs": 1.0}, "exactly one must be above 0"),
     "negative seed": ({"seed": -1}, "-1"),

@@ -49,6 +49,10 @@ TEST_CONFIG = ("tests/config/test_table.py",)
 TEST_AUGMENTATION = "tests/augment/test_augmentation.py"
 TEST_OPERATIONS = "tests/augment/test_operations.py"
 TEST_MIXING = "tests/augment/test_mixing.py"
+TEST_AVERAGES = (
+    "tests/training/test_metrics.py::test_class_averages_are_those_of_scikit_learn",
+    "tests/training/test_metrics.py::test_a_class_that_is_predicted_without_examples_counts_in_macro_means_alone",
+)
 TEST_FREEZING = ("tests/test_freezing.py",)
 
 SURVIVORS = [
@@ -97,8 +101,8 @@ SURVIVORS = [
     Mutant(
         "run-label-smoothing-ignored",
         OBJECTIVE,
-        "main = objectives.CrossEntropy(smoothing)",
-        "main = objectives.CrossEntropy()",
+        "main = objectives.CrossEntropy(smoothing, class_weights)",
+        "main = objectives.CrossEntropy(0.0, class_weights)",
         field("objective.label_smoothing=0.1"),
     ),
     Mutant(
@@ -213,8 +217,8 @@ SURVIVORS = [
     Mutant(
         "compare-validation-reported-as-test",
         "tl_jax/runs/compare.py",
-        'row = {"top1_accuracy": test["top1_accuracy"]',
-        'row = {"top1_accuracy": (validation or test)["top1_accuracy"]',
+        "row = {**_metrics_of(test)",
+        "row = {**_metrics_of(validation or test)",
         (*TEST_RESULTS, "tests/experiments/test_compare.py"),
     ),
     Mutant(
@@ -571,8 +575,8 @@ OTHERS = [
     Mutant(
         "order-one-view-for-all-in-an-epoch",
         ORDER,
-        "(places // self.num_examples + examples) % self.views",
-        "(places // self.num_examples) % self.views",
+        "chosen = (visits + examples) % self.views",
+        "chosen = visits % self.views",
         TEST_ORDER,
     ),
     Mutant(
@@ -2083,6 +2087,99 @@ OTHERS = [
         "return max_pool(nn.relu(x))",
         "return max_pool(x)",
         ("tests/models/test_small_cnn.py",),
+    ),
+    Mutant(
+        "order-balanced-classes-strictly-in-turn",
+        ORDER,
+        "places = shuffled(self.batch_size, self.seed, step, _PLACES)",
+        "places = np.arange(self.batch_size)",
+        ("tests/data/test_order.py::test_microbatches_of_a_balanced_batch_hold_several_classes",),
+    ),
+    Mutant(
+        "order-balanced-classes-shuffled-within-a-batch",
+        ORDER,
+        "turns // math.lcm(self.batch_size, count)",
+        "turns // count",
+        TEST_ORDER,
+    ),
+    Mutant(
+        "order-balanced-same-in-every-pass",
+        ORDER,
+        "_class_permutation(self.seed, number, turn, len(examples))",
+        "_class_permutation(self.seed, number, 0, len(examples))",
+        (
+            "tests/data/test_order.py::test_a_class_draws_each_of_its_examples_before_one_comes_again",
+        ),
+    ),
+    Mutant(
+        "order-repeats-of-one-view",
+        ORDER,
+        "visits = passes * self.repeats + repetition",
+        "visits = passes",
+        ("tests/data/test_order.py::test_repeats_of_an_example_see_its_views_in_turn",),
+    ),
+    Mutant(
+        "order-repeats-not-passed",
+        SETUP,
+        "            phase.augment.repeats,",
+        "            1,",
+        field("augment.repeats=3"),
+    ),
+    Mutant(
+        "metrics-macro-means-over-classes-never-seen",
+        METRICS,
+        "[(support > 0) | (counts > 0)]",
+        "",
+        TEST_AVERAGES,
+    ),
+    Mutant(
+        "metrics-balanced-accuracy-with-absent-classes",
+        METRICS,
+        'measured["recall"][support > 0].mean()',
+        'measured["recall"][(support > 0) | (counts > 0)].mean()',
+        TEST_AVERAGES,
+    ),
+    Mutant(
+        "terms-mean-over-class-weights",
+        TERMS,
+        "        return loss.mean(), {}",
+        "        count = len(loss) if weights is None else jnp.sum(outputs.targets @ weights)\n"
+        "        return loss.sum() / count, {}",
+        (
+            "tests/training/test_steps.py::test_accumulation_is_the_update_of_the_whole_batch",
+            *TEST_TERMS,
+        ),
+    ),
+    Mutant(
+        "class-weights-balanced-over-absent-classes",
+        "tl_jax/objectives/class_weights.py",
+        "counts.sum() / (present.sum() * ",
+        "counts.sum() / (len(counts) * ",
+        ("tests/objectives/test_class_weights.py",),
+    ),
+    Mutant(
+        "sweep-class-weights-ignored",
+        MEMBERS,
+        "setup.model, class_weights=class_weights, **strengths",
+        "setup.model, **strengths",
+        ("tests/wiring/test_sweep.py::test_a_member_weighs_classes_as_the_run_does",),
+    ),
+    Mutant(
+        "selection-by-top1-alone",
+        "tl_jax/runs/selection.py",
+        "return name, SELECTION[name]",
+        'return "top1_accuracy", SELECTION["top1_accuracy"]',
+        (
+            "tests/runs/test_uneven.py::test_the_step_is_chosen_by_the_metric",
+            *field("train.select_by=macro_f1"),
+        ),
+    ),
+    Mutant(
+        "selection-of-the-highest-loss",
+        METRICS,
+        '"loss": "min",',
+        '"loss": "max",',
+        ("tests/runs/test_uneven.py::test_the_step_is_chosen_by_the_metric",),
     ),
 ]
 

@@ -114,3 +114,38 @@ def test_soft_cross_entropy_of_certain_targets_is_that_of_labels(smoothing):
 def test_soft_cross_entropy_refuses_a_smoothing_out_of_range():
     with pytest.raises(InputError, match=r"label_smoothing is 1.5"):
         losses.soft_cross_entropy(jnp.zeros((1, 2)), jnp.ones((1, 2)) / 2, 1.5)
+
+
+WEIGHTS = np.array([0.5, 2.0, 1.25], np.float32)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weights_multiply_the_terms_of_the_classes(smoothing):
+    logits = LOGITS.astype(np.float64)
+    log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    targets = (1 - smoothing) * np.eye(3)[[2, 0, 1]] + smoothing / 3
+    expected = -(WEIGHTS * targets * log_probs).sum(1)
+    labels, weights = jnp.array([2, 0, 1]), jnp.asarray(WEIGHTS)
+    found = losses.cross_entropy(jnp.asarray(LOGITS), labels, smoothing, weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    hot = jax.nn.one_hot(labels, 3)
+    soft = losses.soft_cross_entropy(jnp.asarray(LOGITS), hot, smoothing, weights)
+    np.testing.assert_allclose(soft, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("kind", ["labels", "targets"])
+def test_weighted_cross_entropy_is_torchs(kind, smoothing):
+    torch = pytest.importorskip("torch")
+    hard, soft = np.array([2, 0, 1]), TARGETS
+    expected = torch.nn.functional.cross_entropy(
+        torch.from_numpy(LOGITS),
+        torch.from_numpy(hard if kind == "labels" else soft),
+        weight=torch.from_numpy(WEIGHTS),
+        reduction="none",
+        label_smoothing=smoothing,
+    )
+    loss = losses.cross_entropy if kind == "labels" else losses.soft_cross_entropy
+    given = jnp.asarray(hard if kind == "labels" else soft)
+    found = loss(jnp.asarray(LOGITS), given, smoothing, jnp.asarray(WEIGHTS))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=2e-6)

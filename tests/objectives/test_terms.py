@@ -39,6 +39,33 @@ def test_cross_entropy_with_labels_and_with_targets(smoothing):
     assert float(term(soft)[0]) == pytest.approx(expected, rel=1e-6)
 
 
+CLASS_WEIGHTS = (0.5, 2.0, 0.0, 1.5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_mean_of_weighted_losses_is_over_examples(smoothing):
+    term = objectives.CrossEntropy(smoothing, CLASS_WEIGHTS)
+    one_hot = np.eye(4)[LABELS]
+    log_probs = log_softmax(LOGITS.astype(np.float64))
+    mixed = 0.7 * one_hot + 0.3 * one_hot[::-1]
+    soft = outputs(labels=None, soft_targets=jnp.asarray(mixed, jnp.float32))
+    for given, targets in ((outputs(), one_hot), (soft, mixed)):
+        wanted = (1 - smoothing) * targets + smoothing / 4
+        expected = -(np.array(CLASS_WEIGHTS) * wanted * log_probs).sum() / 6
+        assert float(term(given)[0]) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_pytorch_divides_by_the_weights_of_the_batch(smoothing):
+    """The same sum: only what it is divided by differs."""
+    torch = pytest.importorskip("torch")
+    loss = torch.nn.CrossEntropyLoss(torch.tensor(CLASS_WEIGHTS), label_smoothing=smoothing)
+    theirs = loss(torch.from_numpy(LOGITS), torch.from_numpy(LABELS.astype(np.int64)))
+    ours, _ = objectives.CrossEntropy(smoothing, CLASS_WEIGHTS)(outputs())
+    weights = np.array(CLASS_WEIGHTS)[LABELS].sum()
+    assert float(ours) * 6 == pytest.approx(float(theirs) * weights, rel=1e-6)
+
+
 def test_accuracy_counts_the_largest_target():
     logits = jnp.asarray([[2.0, 0, 0], [0, 2.0, 0], [0, 0, 2.0]])
     assert float(Outputs(logits, jnp.array([0, 1, 0])).accuracy()) == pytest.approx(2 / 3)

@@ -11,11 +11,14 @@ from tl_jax import models, optim
 from tl_jax.augment import augmentation, preprocessing
 from tl_jax.checkpointing import Checkpointer
 from tl_jax.errors import InputError
+from tl_jax.objectives import CrossEntropy
 from tl_jax.parallel import sharding
 from tl_jax.training import steps
 from tl_jax.training.state import TrainState
 
 BATCH_SIZE, CLASSES, SIZE = 16, 4, 16
+# Of class weights the mean is over images: over weights it would be another one on every device.
+WEIGHTED = CrossEntropy(class_weights=(0.25, 1.0, 0.5, 2.0))
 LAYOUTS = [(4, "jit"), (8, "jit"), (4, "pmap"), (8, "pmap")]
 SMALL = models.resnet.ResNet(
     (1, 1, 1), "basic", CLASSES, stem_kind="cifar", width=4, shortcut="pad"
@@ -50,7 +53,9 @@ def compiled(devices, mode, model=SMALL, size=SIZE, rate=0.05):
     def make_step(axis_name):
         forward = models.make_forward(model, axis_name=axis_name)
         transform = augmentation.make_train_transform(spec, augmented)
-        return steps.make_train_step(forward, transform, tx, frozen_mask=mask, axis_name=axis_name)
+        return steps.make_train_step(
+            forward, transform, tx, frozen_mask=mask, objective=WEIGHTED, axis_name=axis_name
+        )
 
     def initial():
         params = variables["params"]

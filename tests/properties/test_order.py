@@ -1,5 +1,6 @@
 """Whatever the sizes: every example once an epoch, views in balance, processes side by side."""
 
+import dataclasses
 import types
 from unittest import mock
 
@@ -21,6 +22,18 @@ def orders(draw, kinds=order.DRAWS):
     batch_size = draw(st.integers(1, examples))
     return Order(
         draw(SEEDS), batch_size, examples, draw(st.integers(1, 5)), draw(st.sampled_from(kinds))
+    )
+
+
+@st.composite
+def all_orders(draw, kinds=order.ORDERS):
+    """Orders of every kind, with repeats."""
+    plain = draw(orders())
+    kind, repeats = draw(st.sampled_from(kinds)), draw(st.integers(1, 4))
+    labels = np.array(draw(st.lists(st.integers(0, 4), min_size=40, max_size=40)))
+    classes = order.examples_by_class(labels[: plain.num_examples])
+    return dataclasses.replace(
+        plain, kind=kind, repeats=repeats, classes=classes if kind == "balanced" else ()
     )
 
 
@@ -52,15 +65,47 @@ def test_every_epoch_holds_all_views_alike(given):
         assert counts.max() - counts.min() <= 1
 
 
-@given(orders(), st.lists(st.integers(0, 200), min_size=1, max_size=6))
+@given(all_orders(), st.lists(st.integers(0, 200), min_size=1, max_size=6))
 def test_an_update_depends_on_seed_and_step_alone(given, steps):
     first = [given.rows(step) for step in steps]
     order._permutation.cache_clear()
+    order._class_permutation.cache_clear()
     again = {step: given.rows(step) for step in reversed(steps)}
     for step, rows in zip(steps, first, strict=True):
         np.testing.assert_array_equal(rows, again[step])
         np.testing.assert_array_equal(rows // given.views, given.examples(step))
         assert rows.dtype == np.int64 and rows.shape == (given.batch_size,)
+        assert rows.min() >= 0 and rows.max() < given.num_examples * given.views
+
+
+@given(all_orders(kinds=("shuffled", "stored")))
+def test_in_as_many_epochs_as_repeats_every_example_comes_as_often(given):
+    examples = places(given, given.repeats) // given.views
+    np.testing.assert_array_equal(
+        np.bincount(examples, minlength=given.num_examples), given.repeats
+    )
+
+
+@given(SEEDS, st.lists(st.integers(0, 9), min_size=4, max_size=60), st.data())
+def test_every_batch_draws_classes_evenly(seed, labels, data):
+    """Whatever the classes and the batch; repeats that divide the batch come together."""
+    labels, repeats = np.array(labels), data.draw(st.integers(1, 3))
+    batch_size = repeats * data.draw(st.integers(1, len(labels) // repeats))
+    classes = order.examples_by_class(labels)
+    given = Order(seed, batch_size, len(labels), kind="balanced", repeats=repeats, classes=classes)
+    for step in data.draw(st.lists(st.integers(0, 500), min_size=1, max_size=5)):
+        counts = np.bincount(labels[given.examples(step)], minlength=10)[np.unique(labels)]
+        assert counts.max() - counts.min() <= repeats
+        assert not (counts % repeats).any()
+
+
+@given(SEEDS, st.integers(1, 4))
+def test_a_class_in_balance_sees_all_its_views_in_turn(seed, views):
+    """Of a class of two, in as many passes as views, every view once."""
+    labels = np.array([0, 1, 0, 1])
+    classes = order.examples_by_class(labels)
+    given = Order(seed, 4, 4, views, kind="balanced", classes=classes)
+    assert sorted(places(given, views)) == list(range(4 * views))
 
 
 @given(SEEDS, st.integers(2, 4))

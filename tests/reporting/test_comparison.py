@@ -115,6 +115,46 @@ def test_validation_is_shown_beside_test_and_chooses(tmp_path):
     assert page.index('<td class="n">95.00%') < page.index('<td class="n">90.00%')
 
 
+def with_averages():
+    """Returns runs with averages over classes; of macro F1 that of "one" was not measured on validation."""
+    results = with_validation()
+    for result in results:
+        lower = result["top1_accuracy"] - 0.1
+        result |= {"macro_f1": lower, "balanced_accuracy": lower + 0.02}
+        if result["method"] != "one":
+            result["validation_macro_f1"] = lower + 0.01
+    return results
+
+
+def test_averages_over_classes_have_means_and_intervals(tmp_path):
+    rows = write_comparison(tmp_path, "Methods", with_averages(), shown=("macro_f1",))
+    # A column where asked for; the other one is in the files alone, and no mean of "further" fields.
+    assert [row["test macro F1 (95%)"] for row in rows] == [
+        "82.00% (77.03 to 86.97)",
+        "86.00% (83.52 to 88.48)",
+        "70.00% (one seed, no interval)",
+    ]
+    assert not any("balanced" in name or "mean)" in name for name in rows[0])
+    methods = json.loads((tmp_path / "comparison.json").read_text())["methods"]
+    further = methods[0]["further"]
+    assert set(further) == {"macro_f1", "balanced_accuracy"}
+    assert further["macro_f1"]["test"]["interval"] == pytest.approx([0.770317, 0.869683], abs=1e-6)
+    assert further["macro_f1"]["validation"]["mean"] == pytest.approx(0.83)
+    assert further["balanced_accuracy"]["test"]["values"] == pytest.approx(
+        {"0": 0.82, "1": 0.84, "2": 0.86}
+    )
+    assert methods[2]["further"]["macro_f1"]["validation"] is None
+    page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
+    assert "Averages over classes" in page and "83.00% (78.03 to 87.97)" in page
+    assert "84.00% (79.03 to 88.97)" in page
+
+
+def test_runs_without_averages_have_no_table_of_them(tmp_path):
+    rows = write_comparison(tmp_path, "Methods", make_results(), shown=("macro_f1",))
+    assert rows[0]["test macro F1 (95%)"] == "-"
+    assert "Averages over classes" not in (tmp_path / "comparison.html").read_text()
+
+
 @pytest.mark.parametrize("lacking", ["all", "full_finetune"])
 def test_without_validation_the_page_warns_of_choosing_on_test(tmp_path, lacking):
     results = with_validation()

@@ -8,7 +8,7 @@ import pytest
 from tl_jax.data import InMemorySplit
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
-from tl_jax.training import evaluator
+from tl_jax.training import evaluator, metrics
 from tl_jax.training.evaluator import Evaluator
 
 SIDE, CLASSES = 4, 3
@@ -49,6 +49,16 @@ def test_rows_of_a_batch(num_examples, batch_size, devices, expected):
 def test_rows_are_limited_by_their_bytes(monkeypatch, devices, expected):
     monkeypatch.setattr(evaluator, "BATCH_BYTES", 10 * SIDE * SIDE * 3 + 5)
     assert make(500, devices).rows(split(200)) == expected
+
+
+def test_averages_over_classes_are_of_all_examples_once():
+    """Batches of four, the last one padded with copies of the first example."""
+    given = split(11)
+    measured, logits = make(4)(PARAMS, {}, given)
+    wanted = metrics.class_averages(given.labels, logits.argmax(-1), CLASSES)
+    assert {name: measured[name] for name in metrics.CLASS_AVERAGES} == wanted
+    assert measured["weighted_recall"] == pytest.approx(measured["top1_accuracy"])
+    assert measured["macro_recall"] != measured["weighted_recall"]
 
 
 def test_bytes_are_those_of_what_the_network_sees_where_it_is_larger(monkeypatch):

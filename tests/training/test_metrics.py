@@ -1,6 +1,7 @@
 """Counts, accuracies, confusion and calibration, all worked out by hand."""
 
 import math
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +109,83 @@ def test_per_class():
     np.testing.assert_allclose(result["recall"], [1 / 2, 1, 2 / 3, 0])
     np.testing.assert_allclose(result["f1"], [1 / 2, 2 / 3, 4 / 5, 0])
     np.testing.assert_allclose(result["support"], [2, 1, 3, 0])
+
+
+def test_class_averages_by_hand():
+    """Classes 0, 1 and 2 have 2, 1 and 3 examples; class 3 has none, and nothing is predicted as such."""
+    averages = metrics.class_averages(
+        np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 2, 2, 0]), num_classes=4
+    )
+    assert averages == pytest.approx(
+        {
+            "balanced_accuracy": (1 / 2 + 1 + 2 / 3) / 3,
+            "macro_precision": (1 / 2 + 1 / 2 + 1) / 3,
+            "macro_recall": (1 / 2 + 1 + 2 / 3) / 3,
+            "macro_f1": (1 / 2 + 2 / 3 + 4 / 5) / 3,
+            "weighted_precision": (2 / 2 + 1 / 2 + 3) / 6,
+            "weighted_recall": (2 / 2 + 1 + 3 * 2 / 3) / 6,
+            "weighted_f1": (2 / 2 + 2 / 3 + 3 * 4 / 5) / 6,
+        }
+    )
+    assert tuple(averages) == metrics.CLASS_AVERAGES
+    assert all(type(value) is float for value in averages.values())
+
+
+def uneven(seed, classes, examples):
+    """Returns labels and predictions in which some classes are rare, some absent, some never predicted."""
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.full(classes, 0.3))
+    labels = rng.choice(classes, examples, p=shares)
+    guesses = rng.choice(classes, examples, p=rng.dirichlet(np.full(classes, 0.3)))
+    return labels, np.where(rng.random(examples) < 0.6, labels, guesses)
+
+
+@pytest.mark.parametrize(("seed", "classes", "examples"), [(0, 3, 50), (1, 7, 40), (2, 40, 60)])
+def test_class_averages_are_those_of_scikit_learn(seed, classes, examples):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    labels, predicted = uneven(seed, classes, examples)
+    expected = {}
+    for kind in ("macro", "weighted"):
+        values = sklearn.precision_recall_fscore_support(
+            labels, predicted, average=kind, zero_division=0
+        )
+        names = (f"{kind}_{name}" for name in ("precision", "recall", "f1"))
+        expected |= dict(zip(names, values[:3], strict=True))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
+        expected["balanced_accuracy"] = sklearn.balanced_accuracy_score(labels, predicted)
+    assert metrics.class_averages(labels, predicted, classes) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_class_that_is_predicted_without_examples_counts_in_macro_means_alone():
+    averages = metrics.class_averages(np.array([0, 0]), np.array([0, 1]), num_classes=3)
+    assert averages["macro_recall"] == 0.25 and averages["balanced_accuracy"] == 0.5
+    assert averages["weighted_precision"] == 1.0
+
+
+def test_predictions_of_a_diverged_network_are_of_no_class():
+    logits = np.array([[NAN, NAN], [1.0, NAN], [1.0, 1.0], [0.0, np.inf]])
+    predicted = metrics.predictions(logits)
+    assert predicted.tolist() == [-1, -1, 0, 1]
+    averages = metrics.class_averages(np.array([0, 0, 0, 1]), predicted, 2)
+    assert averages["balanced_accuracy"] == pytest.approx((1 / 3 + 1) / 2)
+    assert averages["macro_precision"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "other", "expected"),
+    [
+        ("macro_f1", 0.9, 0.8, True),
+        ("macro_f1", 0.8, 0.8, False),
+        ("loss", 0.8, 0.9, True),
+        ("loss", 0.9, 0.8, False),
+        ("loss", 0.9, NAN, True),
+        ("loss", NAN, 0.9, False),
+        ("loss", NAN, NAN, False),
+    ],
+)
+def test_which_of_two_values_is_better(name, value, other, expected):
+    assert metrics.is_better(name, value, other) is expected
 
 
 def test_calibration_by_hand():

@@ -139,14 +139,18 @@ def test_every_trainable_leaf_of_a_network_moves():
     }
 
 
+@pytest.mark.parametrize("class_weights", [(), (3.0, 0.25)], ids=["plain", "weighted"])
 @pytest.mark.parametrize("accumulation", [2, 4, 8])
-def test_accumulation_is_the_update_of_the_whole_batch(accumulation):
+def test_accumulation_is_the_update_of_the_whole_batch(accumulation, class_weights):
+    """With class weights, too: each of eight microbatches has images of one class alone."""
     random = np.random.RandomState(1)
     images = random.randint(0, 5, (8, 1, 1, 2)).astype(np.uint8)
     batch = batch_of(images, random.randint(0, 2, 8).astype(np.int32))
     params = jax.tree.map(lambda leaf: leaf + 0.1 * random.randn(*leaf.shape), zero_head())
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    (whole, state), (parts, _) = make(params), make(params, accumulation=accumulation)
+    objective = CrossEntropy(class_weights=class_weights)
+    whole, state = make(params, objective=objective)
+    parts, _ = make(params, objective=objective, accumulation=accumulation)
     expected, expected_metrics = whole(state, batch)
     given, given_metrics = parts(state, batch)
     for (name, a), b in zip(

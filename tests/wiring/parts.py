@@ -18,7 +18,7 @@ import pytest
 from tl_jax import features, trees
 from tl_jax.models import registry
 from tl_jax.parallel import device_dataset, sharding
-from tl_jax.runs import activation_cache, dispatch
+from tl_jax.runs import activation_cache, dispatch, selection
 from tl_jax.runs.setup import Setup, make_pure_step, prepare_phases
 
 _UPDATES = 8
@@ -36,6 +36,7 @@ def parts_of(config) -> dict[str, str]:
     references: the variables of the frozen networks that objectives look at.
     draws: the seed from which every update draws its random numbers.
     prefix: all that stored activations depend on, and their shape and type.
+    selection: the metric on validation that chooses the best step, and whether more or less is better.
     plan: when the run logs, evaluates, saves and ends.
     dispatch: where its data are stored, on how many devices, and how many updates go at once.
     """
@@ -66,6 +67,7 @@ def _parts_of_phase(setup: Setup, seen: "_Seen") -> dict[str, str]:
         "draws": str(_seed(setup)),
         "references": _digest(trees.flatten(_references(setup))),
         "prefix": json.dumps(seen.facts, sort_keys=True) + _stored(setup),
+        "selection": str(selection.metric_and_mode(setup.config)),
         "plan": str(dataclasses.asdict(setup.intervals)),
         "dispatch": seen.dispatched(setup),
     }

@@ -12,7 +12,7 @@ import pytest
 from parts import nothing_compiled
 from small import CACHED, QUIET, config_with
 
-from tl_jax import files
+from tl_jax import files, reporting
 from tl_jax.config import COMMAND_SECTIONS, of_command
 from tl_jax.config import FIELDS as CONFIG_FIELDS
 from tl_jax.runs import compare, probe, sweep, training
@@ -26,6 +26,7 @@ FIELDS = {
     "compare.seeds": ((0, 1), (0, 2), "cells"),
     "compare.baseline": ("probe", "tuned", "order"),
     "compare.methods": (METHODS, METHODS | {"tuned": ("optim.momentum=0.5",)}, "cells"),
+    "compare.metrics": ((), ("macro_f1",), "columns"),
     "sweep.learning_rate": ((0.1, 0.2), (0.1, 0.3), "values"),
     "sweep.weight_decay": ((0.0, 0.1), (0.0, 0.2), "values"),
     "sweep.label_smoothing": ((0.0, 0.1), (0.0, 0.2), "values"),
@@ -50,17 +51,24 @@ def test_every_field_of_a_command_is_in_the_table():
 
 
 def parts_of_compare(config, workdir, patch):
-    """Returns the runs that a comparison makes: each folder with its config, and in which order."""
-    cells = {}
+    """Returns the runs of a comparison: each folder with its config, in which order, and more columns."""
+    cells, columns = {}, []
 
     def recorded(cell, folder, *_, **__):
         cells[str(folder.relative_to(workdir))] = files.plain(of_command(cell))
         accuracy = {"top1_accuracy": 0.5, "examples": 2}
         return {"splits": {"test": accuracy}, "parameters": [], "wall_seconds": 1.0, "steps": 1}
 
+    def written(folder, title, results, *, shown):
+        columns.extend(shown)
+        files.write(folder / "comparison.json", files.to_json({"choice": ""}))
+        return []
+
     patch.setattr(training, "run", recorded)
-    rows = compare.run_cells(config, workdir)
-    return {"cells": dict(sorted(cells.items())), "order": [row["method"] for row in rows]}
+    patch.setattr(reporting, "write_comparison", written)
+    rows = compare.run(config, workdir)
+    order = [row["method"] for row in rows]
+    return {"cells": dict(sorted(cells.items())), "order": order, "columns": columns}
 
 
 def parts_of_sweep(config, workdir, patch):

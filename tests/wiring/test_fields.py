@@ -33,6 +33,7 @@ HALF_A_TEST = {"data.test_split": "test[:50%]", "data.validation_fraction": 0.0}
 DECAYED = {"objective.l2": ("head/.*=0.01",)}
 EXPONENTIAL = {"optim.schedule": "exponential"}
 PLATEAU = {"optim.schedule": "plateau"}
+ALL_EXAMPLES = {"data.examples_per_class": 0}
 DISTILLED = {"objective.distillation": 0.3, "objective.teacher": "{teacher}"}
 TWO_PHASES = {"phases": (("train.steps=5",), ())}
 VIEWS_IN_PHASE = ("freeze.strategy=backbone", "cache.boundary=auto", "cache.views=2")
@@ -101,6 +102,11 @@ FIELDS: dict[str, list[Case]] = {
     "data.eval_batch_size": [Case(100, "evaluation")],
     "data.workers": [Case(1, "")],
     "data.placement": [Case("host", "dispatch")],
+    "data.order": [
+        Case("stored", "order"),
+        Case("balanced", "order"),
+        Case("balanced", "order", VIEWS),
+    ],
     "data.image_size": [Case(10, BOTH_STEPS)],
     "preprocess.weights": [Case("resnet20_cifar.tin32", BOTH_STEPS, PRETRAINED)],
     "preprocess.mean": [Case((0.4, 0.5, 0.6), BOTH_STEPS)],
@@ -120,6 +126,7 @@ FIELDS: dict[str, list[Case]] = {
         Case(("mixup=0.3",), STEP, {"augment.mixing": ("mixup=0.2",)}),
         Case(("mixup=0.2",), STEP, CACHED),
     ],
+    "augment.repeats": [Case(3, "order"), Case(2, "order", VIEWS)],
     "freeze.strategy": [Case("up_to:stage1", STEP), Case("all_but_bn", STEP)],
     "freeze.patterns": [Case(("stem/.*",), STEP), Case(("stage2/.*",), STEP, FROZEN)],
     "freeze.batch_norm": [
@@ -130,6 +137,12 @@ FIELDS: dict[str, list[Case]] = {
     "objective.weight": [Case(0.5, STEP)],
     "objective.label_smoothing": [Case(0.1, STEP)],
     "objective.l2": [Case(("head/kernel=0.01",), STEP), Case(("head/.*=0.02",), STEP, DECAYED)],
+    # Classes of equal numbers of examples have weights of 1: the text of the step has them all the same.
+    "objective.class_weighting": [Case("balanced", STEP), Case("effective", STEP, CACHED)],
+    "objective.effective_beta": [
+        Case(0.9, STEP, ALL_EXAMPLES | {"objective.class_weighting": "effective"})
+    ],
+    "objective.class_weights": [Case((1.0,) * 9 + (2.0,), STEP)],
     "objective.l2_sp": [Case(0.1, "step references")],
     "objective.delta": [Case(0.1, "step references"), Case(0.2, STEP, {"objective.delta": 0.1})],
     "objective.delta_boundaries": [Case(("stage1",), STEP, {"objective.delta": 0.1})],
@@ -181,6 +194,7 @@ FIELDS: dict[str, list[Case]] = {
     "train.fit_to_data": [Case(True, "step order plan")],
     "train.patience": [Case(2, "plan", {"train.eval_every_steps": 5})],
     "train.eval_statistics": [Case("image", "evaluation")],
+    "train.select_by": [Case("macro_f1", "selection"), Case("loss", "selection")],
     "train.checkpoint_every_seconds": [Case(1.0, "")],
     "train.checkpoint_every_steps": [Case(5, "plan")],
     "cache.boundary": [
@@ -309,11 +323,12 @@ def test_fields_without_effect_on_the_result_change_no_part_that_decides_numbers
 
 
 def test_fields_that_choose_the_step_or_the_program_are_part_of_the_run():
-    """They change plan or dispatch alone, and with them the selected step or the rounding."""
+    """They change plan, selection or dispatch alone, and with them the selected step or the rounding."""
     for name in (
         "train.eval_every_epochs",
         "train.eval_every_steps",
         "train.patience",
+        "train.select_by",
         "parallel.mode",
         "parallel.devices",
     ):

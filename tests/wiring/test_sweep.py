@@ -114,6 +114,28 @@ def test_a_member_mixes_as_the_run_does(small_networks):
     assert max(np.abs(leaf - run[name]).max() for name, leaf in unmixed.items()) > 1e-4
 
 
+def test_a_member_weighs_classes_as_the_run_does(small_networks):
+    """Where smoothing is data of the program, too; the classes of the first 40% are uneven."""
+    uneven = {"data.examples_per_class": 0, "data.train_split": "train[:40%]"}
+    weighted = TRAINED | uneven | {"objective.class_weighting": "effective"}
+    with nothing_compiled():
+        setup = activation_cache.use(
+            prepare(config_with(weighted | {"objective.label_smoothing": 0.1}))
+        )
+    assert len(set(setup.minimised.class_weights)) > 3
+    run = three_updates(
+        make_pure_step(setup)(axis_name=None),
+        setup.initial_state_on_host(),
+        setup.inputs["train"],
+        setup.order,
+    )
+    for changes, same in ((weighted, True), (TRAINED | uneven, False)):
+        config = with_sweep(changes, label_smoothing=(0.0, 0.1))
+        found = as_a_member(config, label_smoothing=0.1)
+        difference = max(np.abs(leaf - run[name]).max() for name, leaf in found.items())
+        assert (difference < 1e-6) == same
+
+
 def test_every_view_has_the_label_of_its_example(monkeypatch):
     setup, grid = made(with_sweep(VIEWS | {"data.examples_per_class": 4}, width=1))
     given = {}

@@ -37,7 +37,7 @@ class Field:
         default: its type is the field's.
         help: what it is, in one line.
         within: the interval of a number, or of every number of a tuple, such as "[0, 1)"; "" for any.
-        choices: returns the texts that are allowed; None for any.
+        choices: returns the texts that are allowed, or that every text of a tuple may be; None for any.
         element: the type of a tuple's elements, `tuple` for tuples of texts; None for any.
         own: whether `own:NAME` is allowed too, for an object that is given in Python.
         changes_numbers: whether it can change a number of the result. Of the others, which say where or how
@@ -74,7 +74,8 @@ class Field:
     def allowed(self) -> str:
         """Which values it takes, in words; "" where its type says all."""
         if self.choices is not None:
-            return "one of " + ", ".join(repr(choice) for choice in self.choices())
+            each = "each " if self.kind is tuple else ""
+            return f"{each}one of " + ", ".join(repr(choice) for choice in self.choices())
         if not self.within:
             return ""
         plural = self.kind is tuple
@@ -102,7 +103,10 @@ class Field:
             return None
         if self.choices is not None:
             known = list(self.choices())
-            return None if value in known else str(unknown(self.name, value, known))
+            others = [
+                one for one in (value if self.kind is tuple else (value,)) if one not in known
+            ]
+            return str(unknown(self.name, others[0], known)) if others else None
         if not self.within:
             return None
         numbers = value if self.kind is tuple else (value,)

@@ -9,7 +9,9 @@ from tl_jax.models.batch_norm import NORM_POLICIES
 from tl_jax.models.registry import DTYPES
 from tl_jax.models.rematerialisation import REMATS
 from tl_jax.models.vgg import CLASSIFIERS
+from tl_jax.objectives import class_weights
 from tl_jax.parallel import placement, sharding
+from tl_jax.training import metrics
 from tl_jax.training.averaging import AVERAGES
 
 # Far above the training size of every registered network. A larger value is taken for a typo: it would only
@@ -149,6 +151,13 @@ _FIELDS = (
         'where the decoded train split is stored: "device", "host", or "auto": as fits',
         changes_numbers=False,
     ),
+    _choice(
+        "data.order",
+        order.SHUFFLED,
+        order.ORDERS,
+        'of the training examples: "shuffled" anew in every epoch, "stored", or "balanced": every batch holds as '
+        "many of each class",
+    ),
     _pixels(
         "data.image_size",
         0,
@@ -197,6 +206,13 @@ _FIELDS = (
         '"name=alpha", mixup or cutmix; of several one is drawn for each update',
         element=str,
     ),
+    _integer(
+        "augment.repeats",
+        1,
+        1,
+        10_000,
+        "how many times in a row each image comes, every time changed anew (repeated augmentation)",
+    ),
     # freeze
     Field("freeze.strategy", "none", "none, backbone, up_to:stageK or all_but_bn"),
     Field(
@@ -223,6 +239,15 @@ _FIELDS = (
         "added to the loss",
         element=str,
     ),
+    _choice(
+        "objective.class_weighting",
+        "",
+        ("", *class_weights.WEIGHTINGS),
+        'of cross_entropy, from the training images of each class: "balanced" (inverse to their number) or '
+        '"effective" (to their effective number); empty: none',
+    ),
+    Field("objective.effective_beta", 0.999, "of effective weights", within="[0, 1)"),
+    _numbers("objective.class_weights", "[0, inf)", "or given, one for each class in their order"),
     Field("objective.l2_sp", 0.0, "pull of the backbone to its start (L2-SP)", within="[0, inf)"),
     Field(
         "objective.delta",
@@ -364,6 +389,12 @@ _FIELDS = (
         'what BatchNorm normalises by in evaluation: "running" statistics, or those of each "image" alone (a network '
         "that is left in training mode and given one image at a time)",
     ),
+    _choice(
+        "train.select_by",
+        "top1_accuracy",
+        metrics.SELECTION,
+        "the metric on validation that chooses the best step",
+    ),
     Field(
         "train.checkpoint_every_seconds",
         60.0,
@@ -439,6 +470,14 @@ _FIELDS = (
     Field("compare.baseline", "", "the method that others are compared with"),
     Field(
         "compare.methods", {}, 'method: tuple of assignments, such as ("optim.learning_rate=0.1",)'
+    ),
+    Field(
+        "compare.metrics",
+        (),
+        "more columns of the printed table, of test",
+        element=str,
+        choices=lambda: metrics.CLASS_AVERAGES,
+        changes_numbers=False,
     ),
     # sweep
     _numbers("sweep.learning_rate", "[0, inf)", "values of optim.learning_rate"),

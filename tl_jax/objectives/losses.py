@@ -7,17 +7,22 @@ from tl_jax.errors import InputError
 
 
 def cross_entropy(
-    logits: jax.Array, labels: jax.Array, label_smoothing: float | jax.Array = 0.0
+    logits: jax.Array,
+    labels: jax.Array,
+    label_smoothing: float | jax.Array = 0.0,
+    class_weights: jax.Array | None = None,
 ) -> jax.Array:
     """Returns the softmax cross-entropy of each example, in float32 whatever the logits' dtype.
 
     The target distribution is `1 - label_smoothing` on the label plus `label_smoothing / K` on
-    every class, which is `torch.nn.functional.cross_entropy`'s definition.
+    every class, which is `torch.nn.functional.cross_entropy`'s definition. Class weights multiply the term
+    of each class, as with its `weight` and reduction="none".
 
     Args:
         logits: [B, K], any float dtype.
         labels: int [B] in [0, K).
         label_smoothing: in [0, 1); an array, such as a traced scalar, is not checked.
+        class_weights: float32 [K]; None: all 1.
 
     Returns:
         float32 [B]; NaN where a label is K or more.
@@ -28,22 +33,28 @@ def cross_entropy(
     Source: label smoothing, Szegedy et al. 2015 (arXiv:1512.00567), section 7.
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    log_probs = _weighted(log_probs, class_weights)
     loss = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
     return _smoothed(loss, log_probs, label_smoothing)
 
 
 def soft_cross_entropy(
-    logits: jax.Array, targets: jax.Array, label_smoothing: float | jax.Array = 0.0
+    logits: jax.Array,
+    targets: jax.Array,
+    label_smoothing: float | jax.Array = 0.0,
+    class_weights: jax.Array | None = None,
 ) -> jax.Array:
     """Returns the softmax cross-entropy of each example against probabilities of the classes, in float32.
 
     The target distribution is `(1 - label_smoothing) * targets` plus `label_smoothing / K` on every class,
-    which is `torch.nn.functional.cross_entropy`'s definition for probabilities.
+    which is `torch.nn.functional.cross_entropy`'s definition for probabilities; class weights as in
+    `cross_entropy`.
 
     Args:
         logits: [B, K], any float dtype.
         targets: float [B, K], rows that sum to 1.
         label_smoothing: in [0, 1); an array, such as a traced scalar, is not checked.
+        class_weights: float32 [K]; None: all 1.
 
     Returns:
         float32 [B].
@@ -52,8 +63,16 @@ def soft_cross_entropy(
         InputError: if `label_smoothing` is outside [0, 1).
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    log_probs = _weighted(log_probs, class_weights)
     loss = -jnp.sum(targets.astype(jnp.float32) * log_probs, axis=-1)
     return _smoothed(loss, log_probs, label_smoothing)
+
+
+def _weighted(log_probs: jax.Array, class_weights: jax.Array | None) -> jax.Array:
+    """Returns the logarithms of the probabilities [B, K], each times the weight of its class."""
+    if class_weights is None:
+        return log_probs
+    return log_probs * class_weights[None, :]
 
 
 def _smoothed(

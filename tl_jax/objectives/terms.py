@@ -20,20 +20,30 @@ from tl_jax.objectives.outputs import Outputs
 class CrossEntropy:
     """Softmax cross-entropy with the labels, or with the targets of a mixing; see `losses.cross_entropy`.
 
+    With class weights the loss of an example is weighted, and the mean is over the examples of the batch, as
+    in Keras: it is the same however a batch is cut into microbatches or spread over devices. PyTorch's
+    `CrossEntropyLoss(weight=)` divides by the sum of the weights of the labels in the batch instead (by the
+    examples where targets are probabilities); with weights whose mean over the training examples is 1, as
+    `class_weights.balanced` gives, the two agree on average.
+
     Attributes:
         label_smoothing: in [0, 1), or a traced scalar.
+        class_weights: one for each class; () for all 1.
     """
 
     label_smoothing: float | jax.Array = 0.0
+    class_weights: tuple[float, ...] = ()
 
     name = CROSS_ENTROPY
 
     def __call__(self, outputs: Outputs) -> tuple[jax.Array, Metrics]:
         """Returns the mean over the batch."""
+        weights = jnp.array(self.class_weights, jnp.float32) if self.class_weights else None
+        options = (self.label_smoothing, weights)
         if outputs.labels is None:
-            loss = losses.soft_cross_entropy(outputs.logits, outputs.targets, self.label_smoothing)
+            loss = losses.soft_cross_entropy(outputs.logits, outputs.targets, *options)
         else:
-            loss = losses.cross_entropy(outputs.logits, outputs.labels, self.label_smoothing)
+            loss = losses.cross_entropy(outputs.logits, outputs.labels, *options)
         return loss.mean(), {}
 
 

@@ -82,15 +82,6 @@ def class_rows(confusion: np.ndarray, class_names: tuple[str, ...]) -> list[Clas
     return sorted(rows, key=lambda row: (row.support == 0, row.f1))
 
 
-def macro_average(rows: list[ClassRow]) -> dict[str, float]:
-    """Returns the means of precision, recall and F1 over the classes that have examples."""
-    present = [row for row in rows if row.support]
-    return {
-        name: float(np.mean([getattr(row, name) for row in present]))
-        for name in ("precision", "recall", "f1")
-    }
-
-
 def top_confusions(confusion: np.ndarray, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Returns the most frequent mistakes: both classes, count, share of the true class."""
     mistakes = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))

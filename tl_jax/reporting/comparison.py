@@ -13,6 +13,7 @@ from tl_jax.errors import InputError
 from tl_jax.reporting import intervals, pages, plots, tables
 from tl_jax.reporting.report import REPORT_FILE
 from tl_jax.reporting.tables import duration, number
+from tl_jax.training.metrics import CLASS_AVERAGES
 
 INTERVALS = (
     "In parentheses: 95% t-intervals over seeds. A difference is the mean over pairs of runs of the same "
@@ -22,6 +23,8 @@ INTERVALS = (
 # Before the name of the metric: its value on the validation split.
 VALIDATION = "validation_"
 _NONE = intervals.NONE
+# Summarised as the metric that is compared: in comparison.json and on the page, as columns where asked for.
+_FURTHER = CLASS_AVERAGES
 # Fields of a result that are shown separately.
 _PLACED = ("method", "seed", "run", "wall_seconds", "git_revision")
 
@@ -32,6 +35,7 @@ def write_comparison(
     results: Sequence[Mapping[str, Any]],
     *,
     metric: str = "top1_accuracy",
+    shown: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Writes `comparison.json`, `.md` and `.html` and `plots/comparison.png` into `folder`.
 
@@ -44,7 +48,10 @@ def write_comparison(
             fields. Methods keep their order; the others are compared with the first. A further field
             is named above the table where it is the same in all runs; else the table shows its value
             where it is the same in all runs of each method, else its mean, and nothing if it is text.
-        metric: the field to compare; printed in percent if its name ends with "accuracy".
+        metric: the field to compare; printed in percent if its name ends with "accuracy" or it is one of
+            `metrics.CLASS_AVERAGES`.
+        shown: of `metrics.CLASS_AVERAGES`, those with a column of their own, on test. All that the results
+            have are in the JSON file and on the page, with means and intervals over seeds.
 
     Returns:
         The table of `comparison.md` as rows for `print_table`.
@@ -56,7 +63,8 @@ def write_comparison(
     folder = pathlib.Path(folder)
     methods = summarise(results, metric)
     advice, warning = choice(methods, metric)
-    rows = _rows(methods, results, metric)
+    rows = _rows(methods, results, metric, shown)
+    further = _further_rows(methods)
     common = _common_fields(results, metric)
     runs = [{**result, "report": _link(folder, result["run"])} for result in results]
     figure = plots.comparison(
@@ -92,6 +100,8 @@ def write_comparison(
         common=common,
         rows=rows,
         columns=tables.columns(rows),
+        further=further,
+        further_columns=tables.columns(further),
         plot_picture={
             "src": pages.png_uri(png),
             "alt": f"Test {tables.label(metric)} of every run, with mean and interval: "
@@ -118,8 +128,9 @@ def summarise(results: Sequence[Mapping[str, Any]], metric: str) -> list[dict[st
     Each has `method`; of the metric on test `n`, `mean`, `sample_std`, `interval` (see
     `statistics.Mean`) and `values` {seed: value}; `validation`, the same five of the metric on the
     validation split, or None where a run has none; `wall_seconds` (mean over its runs, None if
-    unknown); and `difference`, None for the first method and otherwise `to` and the fields of
-    `statistics.PairedDifference`, on test.
+    unknown); `further`, {name: {"test", "validation"}}, the same of each of `metrics.CLASS_AVERAGES` that
+    all runs of the method have; and `difference`, None for the first method and otherwise `to` and the
+    fields of `statistics.PairedDifference`, on test.
 
     Example:
         >>> runs = [{"method": "a", "seed": 0, "run": "a0", "loss": 1.0},
@@ -139,9 +150,14 @@ def summarise(results: Sequence[Mapping[str, Any]], metric: str) -> list[dict[st
             for result in own
             if result.get("wall_seconds") is not None
         ]
-        validation = None
-        if all(result.get(VALIDATION + metric) is not None for result in own):
-            validation = _summary(_by_seed(results, method, VALIDATION + metric))
+        further = {
+            name: {
+                split: _summary_if_measured(own, prefix + name)
+                for split, prefix in (("test", ""), ("validation", VALIDATION))
+            }
+            for name in _FURTHER
+            if all(result.get(name) is not None for result in own)
+        }
         difference = None
         if method != first:
             paired = statistics.paired_difference(test[method], test[first])
@@ -150,8 +166,9 @@ def summarise(results: Sequence[Mapping[str, Any]], metric: str) -> list[dict[st
             {
                 "method": method,
                 **_summary(test[method]),
-                "validation": validation,
+                "validation": _summary_if_measured(own, VALIDATION + metric),
                 "wall_seconds": python_statistics.fmean(seconds) if seconds else None,
+                "further": further,
                 "difference": difference,
             }
         )
@@ -193,6 +210,13 @@ def _by_seed(results: Sequence[Mapping[str, Any]], method: str, field: str) -> d
     }
 
 
+def _summary_if_measured(own: Sequence[Mapping[str, Any]], field: str) -> dict[str, Any] | None:
+    """Returns the summary of a field over the runs of a method; None where a run does not have it."""
+    if any(result.get(field) is None for result in own):
+        return None
+    return _summary({result["seed"]: number(result[field]) for result in own})
+
+
 def _summary(by_seed: Mapping[int, float]) -> dict[str, Any]:
     return {**statistics.mean_over_seeds(list(by_seed.values())).to_json(), "values": by_seed}
 
@@ -217,7 +241,10 @@ def _check(results: Sequence[Mapping[str, Any]], metric: str) -> None:
 
 
 def _rows(
-    methods: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]], metric: str
+    methods: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]],
+    metric: str,
+    shown: Sequence[str],
 ) -> list[dict[str, Any]]:
     rows = []
     extra = _extra_columns(results, metric)
@@ -226,6 +253,7 @@ def _rows(
         if any(entry["validation"] for entry in methods):
             row[_validation_column(metric)] = _mean(metric, method["validation"])
         row[_test_column(metric)] = _mean(metric, method)
+        row |= {_test_column(name): _of_further(method, name, "test") for name in shown}
         row["seeds"] = method["n"]
         if len(methods) > 1:
             row[f"test, against {methods[0]['method']} (95%)"] = _difference(
@@ -237,9 +265,27 @@ def _rows(
     return rows
 
 
+def _further_rows(methods: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the means over seeds of the averages over classes, a row for each; [] where none were measured."""
+    measured = [name for name in _FURTHER if any(name in method["further"] for method in methods)]
+    rows = []
+    for method in methods:
+        for split in ("validation", "test"):
+            cells = {name: _of_further(method, name, split) for name in measured}
+            if any(cell != _NONE for cell in cells.values()):
+                labelled = {f"{tables.label(name)} (95%)": cell for name, cell in cells.items()}
+                rows.append({"method": method["method"], "split": split, **labelled})
+    return rows
+
+
+def _of_further(method: Mapping[str, Any], name: str, split: str) -> str:
+    return _mean(name, method["further"].get(name, {}).get(split))
+
+
 def _further_fields(results: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
     """Returns the fields that have no column yet."""
-    placed = (*_PLACED, metric, VALIDATION + metric)
+    summarised = (metric, *_FURTHER)
+    placed = (*_PLACED, *summarised, *(VALIDATION + name for name in summarised))
     return [name for name in tables.columns(results) if name not in placed]
 
 
@@ -331,7 +377,7 @@ def _seconds(value: Any) -> str:
 
 
 def _in_percent(metric: str) -> bool:
-    return metric.endswith("accuracy")
+    return metric.endswith("accuracy") or metric in _FURTHER
 
 
 def _scaled(metric: str, value: float) -> float:

@@ -23,7 +23,9 @@ _CURVES: dict[str, str | None] = {
     "learning_rate": None,
     "grad_norm": None,
 }
-_NO_CURVE = ("step", "split", "examples", "seconds", "waiting_seconds")
+_NO_CURVE = ("step", "split", "examples", "seconds", "waiting_seconds", *metrics.CLASS_AVERAGES)
+# Columns of the splits, where they were measured.
+_BESIDE_TOP1 = ("balanced_accuracy", "macro_f1")
 _MOST_CURVES = 8
 # With more classes the table shows the worst ones and folds the others.
 _CLASSES_SHOWN = 20
@@ -67,10 +69,11 @@ def write_report(
         "splits": _splits(results),
         # Of five classes or fewer the top-5 accuracy says nothing.
         "top5": len(results.get("class_names") or range(6)) > 5,
+        "class_weights": _class_weights(results),
         "facts": _facts(results),
         "versions": results.get("versions") or {},
         "frozen": results.get("frozen"),
-        "curves": _curves(run.metrics, save, notes),
+        "curves": _curves(run.metrics, save, notes, results.get("selected_by")),
         "predictions": _predictions(run.predictions, save, notes),
         "freezing": run.freezing,
         "phases": _phases(results),
@@ -109,6 +112,10 @@ def _splits(result: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "top1_accuracy": accuracy,
                 "interval": interval,
                 "top5_accuracy": tables.number(values.get("top5_accuracy")),
+                **{
+                    name: tables.number(values.get(name)) if name in values else None
+                    for name in _BESIDE_TOP1
+                },
                 "loss": tables.number(values.get("loss")),
             }
         )
@@ -139,6 +146,16 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("git revision", result.get("git_revision") or ("not known" if result else "")),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _class_weights(result: Mapping[str, Any]) -> str:
+    """Returns the weights of the classes in the loss, of many the smallest and the largest; "" without any."""
+    weights = sorted((result.get("class_weights") or {}).items(), key=lambda item: item[1])
+    shown = weights if len(weights) <= _CLASSES_SHOWN else [weights[0], weights[-1]]
+    text = "; ".join(f"{name}: {tables.format_value(weight)}" for name, weight in shown)
+    return (
+        text if shown == weights else f"{len(weights)} classes, from {text.replace('; ', ' to ')}"
+    )
 
 
 def _phases(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -186,24 +203,31 @@ def _stored(cache: Mapping[str, Any] | None) -> str:
 
 
 def _curves(
-    lines: list[dict[str, Any]], save: Callable[..., dict[str, str]], notes: list[str]
+    lines: list[dict[str, Any]],
+    save: Callable[..., dict[str, str]],
+    notes: list[str],
+    selected_by: str | None,
 ) -> list[dict[str, str]]:
+    """Returns the pictures of the metrics by step, that of the metric which chose the step among them."""
+    modes = dict(_CURVES)
+    if selected_by:
+        modes.setdefault(selected_by, metrics.SELECTION.get(selected_by))
     series: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     broken: dict[str, int] = {}
     for line in lines:
         for name, value in line.items():
-            if name in _NO_CURVE:
+            if name in _NO_CURVE and name != selected_by:
                 continue
             steps, values = series.setdefault(name, {}).setdefault(line["split"], ([], []))
             steps.append(line["step"])
             values.append(tables.number(value))
             if not math.isfinite(values[-1]):
                 broken[name] = broken.get(name, 0) + 1
-    first = [name for name in _CURVES if name in series]
-    names = first + sorted(name for name in series if name not in _CURVES)
+    first = [name for name in modes if name in series]
+    names = first + sorted(name for name in series if name not in modes)
     pictures = []
     for name in names[:_MOST_CURVES]:
-        mode = _CURVES.get(name)
+        mode = modes.get(name)
         figure = plots.curve(tables.label(name), series[name], mode)
         pictures.append(save(name.replace("/", "_"), figure, _curve_alt(name, series[name], mode)))
     for name, count in broken.items():
@@ -257,7 +281,7 @@ def _predictions(
         "num_classes": len(names),
         "rows": rows[:_CLASSES_SHOWN],
         "folded_rows": rows[_CLASSES_SHOWN:],
-        "macro": analysis.macro_average(rows),
+        "averages": metrics.class_averages(found.labels, found.predicted, len(names)),
         "top_confusions": analysis.top_confusions(confusion, names),
         "confusion": save(
             "confusion",

@@ -75,7 +75,8 @@ def columns(rows: Rows) -> list[str]:
 
 def label(name: str) -> str:
     """Returns a field name as a heading: "optimizer_state_bytes" as "optimizer state bytes"."""
-    return re.sub(r"\btop(\d)", r"top-\1", name.replace("_", " "))
+    words = re.sub(r"\btop(\d)", r"top-\1", name.replace("_", " "))
+    return re.sub(r"\bf1\b", "F1", words)
 
 
 def is_numeric(rows: Rows, name: str) -> bool:

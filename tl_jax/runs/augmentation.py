@@ -54,6 +54,25 @@ def operations_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     return tuple(config.augment.operations)
 
 
+def changes_images(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether training images are changed at random."""
+    return bool(config.augment.flip or config.augment.crop_padding or operations_of(config))
+
+
+def check_repeats(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError where an image would come several times in a row unchanged."""
+    if config.augment.repeats > 1 and not changes_images(config):
+        raise InputError(
+            f"augment.repeats={config.augment.repeats}: without augment.flip, augment.crop_padding and "
+            "augment.operations all repeats of an image are the same; expected augment.repeats=1, or one of them"
+        )
+    if config.augment.repeats > 1 and config.augment.once:
+        raise InputError(
+            f"augment.repeats={config.augment.repeats} with augment.once=True: all repeats of an image are the same; "
+            "expected augment.repeats=1, or augment.once=False"
+        )
+
+
 def make_augmentation(config: ml_collections.ConfigDict, parts: Parts) -> Augmentation:
     """Returns the augmentation of the training images.
 

@@ -21,6 +21,7 @@ from tl_jax.errors import InputError, unknown
 from tl_jax.runs import training
 from tl_jax.runs.setup import check_config
 from tl_jax.training.loops import Stopped
+from tl_jax.training.metrics import CLASS_AVERAGES
 
 
 def run(
@@ -37,7 +38,9 @@ def run(
     """
     results = run_cells(config, workdir, stop_requested)
     if jax.process_index() == 0:
-        rows = reporting.write_comparison(workdir, title(config), results)
+        rows = reporting.write_comparison(
+            workdir, title(config), results, shown=tuple(config.compare.metrics)
+        )
         reporting.print_table(title(config), rows, level="normal")
         console.say(json.loads((workdir / "comparison.json").read_text())["choice"])
         console.say(f"{workdir / 'comparison.html'}: every run, with a link to its report")
@@ -56,7 +59,7 @@ def run_cells(
     workdir: pathlib.Path,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, Any]]:
-    """Returns a row for each method and seed: run folder, test and validation accuracy, time.
+    """Returns a row for each method and seed: run folder, metrics on test and validation, time.
 
     The validation fields are missing where nothing is held out of train.
 
@@ -130,20 +133,26 @@ def _row(method: str, seed: int, run: str, result: dict[str, Any]) -> dict[str, 
         "method": method,
         "seed": seed,
         "run": run,
-        **_accuracies(result),
+        **_measured(result),
         "trainable_parameters": sum(group["trainable"] for group in result["parameters"]),
         "wall_seconds": result["wall_seconds"],
         "git_revision": result.get("git_revision"),
     }
 
 
-def _accuracies(result: dict[str, Any]) -> dict[str, Any]:
+def _measured(result: dict[str, Any]) -> dict[str, Any]:
     test, validation = result["splits"]["test"], result["splits"].get("validation")
-    row = {"top1_accuracy": test["top1_accuracy"], "test_examples": test["examples"]}
+    row = {**_metrics_of(test), "test_examples": test["examples"]}
     if validation is not None:
-        row["validation_top1_accuracy"] = validation["top1_accuracy"]
+        measured = _metrics_of(validation)
+        row |= {f"validation_{name}": value for name, value in measured.items()}
         row["validation_examples"] = validation["examples"]
     return row
+
+
+def _metrics_of(split: dict[str, Any]) -> dict[str, float]:
+    """Returns the metrics that are compared; a run of an earlier version has no averages over classes."""
+    return {name: split[name] for name in ("top1_accuracy", *CLASS_AVERAGES) if name in split}
 
 
 def cell_config(

@@ -23,6 +23,7 @@ from tl_jax.runs import overlap, results, weights
 from tl_jax.runs.network import make_eval_forward, make_model
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.run_folder import RunFolder
+from tl_jax.runs.selection import metric_and_mode
 from tl_jax.runs.setup import check_config
 from tl_jax.runs.skeleton import in_folder
 from tl_jax.runs.splits import make_test_split
@@ -74,7 +75,10 @@ def evaluate_run(
     names = results.class_names_of(run)
     averaged = _averaged(run) if reported else None
     if averaged is None:
-        variables, step = checkpointing.restore_params_and_step(run / "checkpoints", which)
+        metric, mode = metric_and_mode(config)
+        variables, step = checkpointing.restore_params_and_step(
+            run / "checkpoints", which, best_metric=metric, best_mode=mode
+        )
     else:
         # Checkpoints hold what was averaged; the weights that the run reports on are in its export.
         exported = completed(fields)

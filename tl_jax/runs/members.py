@@ -193,7 +193,10 @@ def _minimised(setup: Setup, grid: Grid, scalars: dict[str, jax.Array]) -> Minim
     """Returns what a member minimises, its strengths data of the program where they are swept."""
     values = grid.fixed | scalars
     strengths = {name: values[name] for name in ("label_smoothing", "l2_sp")}
-    return Minimised(make_objective(setup.config, setup.model, **strengths))
+    class_weights = setup.minimised.class_weights
+    return Minimised(
+        make_objective(setup.config, setup.model, class_weights=class_weights, **strengths)
+    )
 
 
 def _tx(setup: Setup, grid: Grid, params: dict[str, Any], scalars: dict[str, jax.Array]):

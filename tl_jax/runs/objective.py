@@ -14,10 +14,12 @@ import ml_collections
 from tl_jax import features, files, models, objectives, trees
 from tl_jax.augment.preprocessing import Preprocessing
 from tl_jax.config import completed, naming_fields
+from tl_jax.data import Split
 from tl_jax.errors import InputError, unknown
 from tl_jax.models.taps import LOGITS
 from tl_jax.objectives import Reference
 from tl_jax.runs import weights
+from tl_jax.runs.class_weights import make_class_weights, problems_of_class_weights
 from tl_jax.runs.network import make_model
 from tl_jax.runs.parts import is_own, must_be_given
 from tl_jax.training.steps import Passes
@@ -51,10 +53,12 @@ class Minimised:
     Attributes:
         objective: the sum of the terms, or the only one.
         teacher: the network to distil from; None where no term asks for it.
+        class_weights: of cross-entropy, in the order of the classes; () for none.
     """
 
     objective: objectives.Objective
     teacher: Teacher | None = None
+    class_weights: tuple[float, ...] = ()
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -92,6 +96,7 @@ def check_objective(config: ml_collections.ConfigDict, given: Any = None) -> Non
             f"objective.label_smoothing={section.label_smoothing} is of cross_entropy and would have no effect "
             f"on objective.name={section.name}; expected 0"
         )
+    problems += problems_of_class_weights(section)
     if not (section.weight or section.delta or section.distillation):
         problems.append("objective.weight=0 without delta or distillation: nothing to learn from")
     if section.distillation and not section.teacher:
@@ -121,6 +126,7 @@ def make_objective(
     config: ml_collections.ConfigDict,
     model: Any,
     given: Any = None,
+    class_weights: tuple[float, ...] = (),
     **strengths: float | jax.Array,
 ) -> objectives.Objective:
     """Returns the objective of `config.objective`.
@@ -129,6 +135,7 @@ def make_objective(
         config: of the run.
         model: the Linen module.
         given: an own objective, where the config says `own:NAME`.
+        class_weights: see `make_class_weights`.
         **strengths: `label_smoothing` and `l2_sp` where they are not those of the config: numbers or data.
 
     Raises:
@@ -139,7 +146,7 @@ def make_objective(
     l2_sp = strengths.get("l2_sp", section.l2_sp)
     main = given if is_own(section.name) else objectives.registered(section.name)
     if section.name == objectives.CROSS_ENTROPY:
-        main = objectives.CrossEntropy(smoothing)
+        main = objectives.CrossEntropy(smoothing, class_weights)
     assert main is not None  # `check_objective` and the field's choices
     terms: list[tuple[Any, objectives.Objective]] = []
     if section.weight:
@@ -189,7 +196,7 @@ def make_minimised(
     config: ml_collections.ConfigDict,
     model: Any,
     spec: Preprocessing,
-    class_names: Sequence[str],
+    train_split: Split,
     given: Any = None,
 ) -> Minimised:
     """Returns what a run minimises, its teacher read.
@@ -198,13 +205,15 @@ def make_minimised(
         config: of the run.
         model: the Linen module.
         spec: preprocessing of the run; the teacher sees the same pixels, normalised as it was trained with.
-        class_names: of the data.
+        train_split: whose classes these are, and whose labels are counted for weights of classes.
         given: an own objective.
 
     Raises:
-        InputError: if the teacher is no finished run, or its classes or image size are others.
+        InputError: if the teacher is no finished run, its classes or image size are others, or weights of
+            classes do not fit the data.
     """
-    objective = make_objective(config, model, given)
+    class_weights = make_class_weights(config, train_split)
+    objective = make_objective(config, model, given, class_weights)
     needs = objectives.needs_of(objective)
     if "source.logits" in needs and config.init.head != "keep":
         raise InputError(
@@ -212,13 +221,14 @@ def make_minimised(
             "starts a head at random; expected init.head=keep"
         )
     if "teacher.logits" not in needs:
-        return Minimised(objective)
+        return Minimised(objective, class_weights=class_weights)
     if not config.objective.teacher:
         raise InputError(
             f"objective {objectives.name_of(objective)} needs teacher.logits; expected "
             "objective.teacher=FOLDER of a finished run"
         )
-    return Minimised(objective, _read_teacher(config, spec, class_names))
+    teacher = _read_teacher(config, spec, train_split.class_names)
+    return Minimised(objective, teacher, class_weights)
 
 
 def _read_teacher(

@@ -23,7 +23,10 @@ from tl_jax.runs import activation_cache, results
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup, make_model, prepare
 from tl_jax.runs.skeleton import facts_of, in_folder, introduce
-from tl_jax.training import logistic
+from tl_jax.training import logistic, metrics
+
+# Besides those of `objective`, the fields that a probe has no use for and that somebody may count on.
+_WITHOUT_EFFECT = ("average.name", "train.select_by", "data.order", "augment.repeats")
 
 
 def run(
@@ -66,12 +69,12 @@ def run(
 def _check_objective(config: ml_collections.ConfigDict) -> None:
     """Raises InputError where the config asks for more than the cross-entropy with L2 that L-BFGS minimises."""
     fields, defaults = flat(config), flat(default_config())
-    names = [name for name in fields if name.startswith("objective.") or name == "average.name"]
+    names = [name for name in fields if name.startswith("objective.") or name in _WITHOUT_EFFECT]
     changed = [f"{name}={fields[name]!r}" for name in names if fields[name] != defaults[name]]
     if changed:
         raise InputError(
-            f"{', '.join(changed)}: a probe minimises cross-entropy with L2 strengths (config.probe), and has no "
-            "averages; expected the defaults"
+            f"{', '.join(changed)}: a probe minimises cross-entropy with L2 strengths (config.probe) over all images "
+            "at once, chooses by validation top-1, and has no averages; expected the defaults"
         )
 
 
@@ -155,10 +158,17 @@ def _probe(
         for i, strength in enumerate(strengths)
     ]
     held_out = len(labels["validation"])
+    scores = features["validation"] @ found.kernel[place] + found.bias[place]
     results.save_weights(folder, setup, variables)
     result = {
         "splits": {
-            "validation": {"top1_accuracy": float(top1["validation"][place]), "examples": held_out},
+            "validation": {
+                "top1_accuracy": float(top1["validation"][place]),
+                "examples": held_out,
+                **metrics.class_averages(
+                    labels["validation"], metrics.predictions(scores), classes
+                ),
+            },
             "test": test,
         },
         "selection": (

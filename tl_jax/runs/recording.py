@@ -10,6 +10,7 @@ from tl_jax import reporting
 from tl_jax.runs.averages import make_candidate
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
+from tl_jax.training import metrics
 from tl_jax.training.state import TrainState
 from tl_jax.training.steps import RATE_SCALE
 
@@ -97,26 +98,33 @@ class Recording:
             return None
         split = setup.inputs["validation"]
         measured, _ = setup.evaluator(state.params, state.batch_stats, split)
-        measured = {**measured, **self._of_average(state, measured["top1_accuracy"])}
+        measured = {**measured, **self._of_average(state, measured)}
         step = int(state.step)
         self._record(step, "validation", measured)
         # The better of live and averaged weights is the candidate of this step.
         candidate = dict(measured)
         if measured.get(AVERAGED):
-            candidate["top1_accuracy"] = measured["average_top1_accuracy"]
+            candidate |= {name: measured[f"average_{name}"] for name in self._compared}
         if self._progress is not None:
             self._progress.validation(step, candidate["top1_accuracy"], int(measured["examples"]))
         return candidate
 
-    def _of_average(self, state: TrainState, live: float) -> dict[str, float]:
+    @property
+    def _compared(self) -> tuple[str, ...]:
+        """The metrics of live and averaged weights that are shown, and that choose."""
+        return tuple(dict.fromkeys(("top1_accuracy", "loss", self._setup.selected_by)))
+
+    def _of_average(self, state: TrainState, live: Mapping[str, float]) -> dict[str, float]:
         """Returns the metrics of the averaged weights, and whether they are better than the live ones."""
         candidate = self._candidate(state)
         if candidate is None:
             return {}
         split = self._setup.inputs["validation"]
         measured, _ = self._setup.evaluator(candidate["params"], candidate["batch_stats"], split)
-        metrics = {f"average_{name}": measured[name] for name in ("top1_accuracy", "loss")}
-        return {**metrics, AVERAGED: float(measured["top1_accuracy"] > live)}
+        name = self._setup.selected_by
+        better = metrics.is_better(name, measured[name], live[name])
+        shown = {f"average_{name}": measured[name] for name in self._compared}
+        return {**shown, AVERAGED: float(better)}
 
     def _record(self, step: int, split: str, measured: Mapping[str, float]) -> None:
         if self._writer is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from tl_jax import console, files, models, porting, reporting
 from tl_jax.data import Split
 from tl_jax.errors import InputError
-from tl_jax.reporting import intervals
+from tl_jax.reporting import intervals, tables
 from tl_jax.runs import weights
 from tl_jax.runs.parts import is_own
 from tl_jax.runs.run_folder import Identity, RunFolder, environment_facts
@@ -139,14 +139,23 @@ def print_port_report(folder: RunFolder, report: porting.PortReport) -> None:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """Returns a line about a result: accuracy, its 95% interval and the number of images of each split."""
-    labels = {}
-    if "data" in result:  # of an evaluation
+    """Returns a line about a result: accuracy, its 95% interval and the number of images of each split.
+
+    That of an evaluation has balanced accuracy and macro F1, too.
+    """
+    labels, averages = {}, ""
+    if "data" in result:
         labels["test"] = f"{result['data']['name']} {result['data']['split']}"
-    return "; ".join(
+        averages = "".join(
+            f", {tables.label(name)} {100 * result['splits']['test'][name]:.2f}%"
+            for name in ("balanced_accuracy", "macro_f1")
+            if name in result["splits"]["test"]
+        )
+    measured = "; ".join(
         f"{labels.get(name, name)} top-1 {intervals.single_run(split)}"
         for name, split in result["splits"].items()
     )
+    return measured + averages
 
 
 def _with_interval(split: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tl_jax.config import naming_fields, naming_phase, phase_configs
 from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
 from tl_jax.parallel import sharding
-from tl_jax.runs import augmentation, fitted, weights
+from tl_jax.runs import augmentation, fitted, selection, weights
 from tl_jax.runs.lengths import check_length, make_intervals, total_steps
 from tl_jax.runs.network import check_network, make_eval_forward, make_model
 from tl_jax.runs.objective import (
@@ -106,6 +106,11 @@ class Setup:
         return augment.make_mixing(self.mixings, len(self.splits["train"].class_names))
 
     @property
+    def selected_by(self) -> str:
+        """The metric on validation that chooses the best step, of `metrics.SELECTION`."""
+        return self.config.train.select_by
+
+    @property
     def variables(self) -> dict[str, Any]:
         """Params and batch_stats before the first update."""
         return self.initial.variables if self.start is None else self.start
@@ -183,6 +188,7 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
             if phase is not config:
                 check_fields(phase)
                 check_length(phase)
+                selection.check_phase(phase, config)
             _check_phase(phase, parts, model, variables["params"])
 
 
@@ -197,6 +203,7 @@ def _check_phase(
     augmentation.make_mixings(config, parts)
     check_objective(config, parts.objective)
     _check_views(config)
+    augmentation.check_repeats(config)
     make_objective(config, model, parts.objective)
     schedule = optim.make_schedule("constant", config.optim.learning_rate, 1)
     make_partition(config, model, params, schedule, parts.optimizer)
@@ -255,6 +262,11 @@ def prepare_phases(
             len(train_split),
             phase.cache.views if phase.cache.boundary else 1,
             phase.cache.draw,
+            phase.data.order,
+            phase.augment.repeats,
+            order.examples_by_class(train_split.labels)
+            if phase.data.order == order.BALANCED
+            else (),
         )
         for phase in phases
     ]
@@ -324,7 +336,7 @@ def _make_phase(
         phase, model, params, length, len(train_split), parts.optimizer
     )
     boundary = _choose_boundary(phase, model, optimisation, spec.image_size)
-    minimised = make_minimised(phase, model, spec, train_split.class_names, parts.objective)
+    minimised = make_minimised(phase, model, spec, train_split, parts.objective)
     check_stored(minimised, model, boundary)
     if boundary is not None and minimised.passes_source and intervals.first_step:
         raise InputError(
@@ -436,14 +448,12 @@ def _check_views(config: ml_collections.ConfigDict) -> None:
     section = config.cache
     if not section.boundary:
         return
-    augments = (
-        config.augment.flip or config.augment.crop_padding or augmentation.operations_of(config)
-    )
     if config.augment.once:
         raise InputError(
             f"augment.once=True with cache.boundary={section.boundary}: views of a cache are drawn by "
             "cache.view_seed; expected augment.once=False, or no cache (--config.cache.boundary=)"
         )
+    augments = augmentation.changes_images(config)
     if augments and section.views == 1:
         raise InputError(
             f"cache.views=1 stores every image as it is, but augment.flip={config.augment.flip}, "

@@ -141,7 +141,13 @@ def _of_parameters(setup: Setup, whole: int) -> str:
 
 def facts_of(setup: Setup, parameters: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns what the results of all runs on a setup say of it."""
+    weights_of_classes = {}
+    if setup.minimised.class_weights:
+        names = setup.splits["train"].class_names
+        pairs = zip(names, setup.minimised.class_weights, strict=True)
+        weights_of_classes["class_weights"] = dict(pairs)
     return {
+        **weights_of_classes,
         "cache": setup.cache,
         "fitted": fitted.facts(setup.config),
         "parameters": parameters,

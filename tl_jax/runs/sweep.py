@@ -143,6 +143,10 @@ def _check(setup: Setup, grid: Grid) -> None:
         problems.append(
             f"train.patience={setup.config.train.patience}: of single runs; expected 0, and sweep.patience"
         )
+    if setup.selected_by != "top1_accuracy":
+        problems.append(
+            f"train.select_by={setup.selected_by}: a sweep chooses by validation top-1; expected top1_accuracy"
+        )
     if setup.averaging is not None:
         problems.append(
             f"average.name={setup.config.average.name}: the members of a sweep keep no averages; expected ''"

@@ -20,7 +20,7 @@ from tl_jax.checkpointing import Checkpointer, newest_step
 from tl_jax.config import completed, flat, identity_of, naming_phase, of_command
 from tl_jax.errors import InputError
 from tl_jax.parallel import memory, sharding
-from tl_jax.runs import activation_cache, dispatch, memory_plan, results, source
+from tl_jax.runs import activation_cache, dispatch, memory_plan, results, selection, source
 from tl_jax.runs.averages import make_candidate
 from tl_jax.runs.lengths import in_steps
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
@@ -283,27 +283,24 @@ def conclude(
     step, total = int(state.step), trained.steps
     every = setup.intervals.eval_every
     only_evaluation = len(trained.phases.rows) == 1 and not 0 < every < total
-    if "validation" in splits and step == total and only_evaluation:
-        selection = f"the last step, {total}, the only one evaluated on validation"
-    elif "validation" in splits:
-        held_out = splits["validation"]["examples"]
-        selection = (
-            f"step {step} of {total}, the best top-1 on {held_out:,} images held out of train"
-        )
-    else:
-        selection = f"the last step, {total}; nothing was held out to choose by"
-    patience = setup.config.train.patience
+    chosen = selection.describe(
+        setup.selected_by, step, total, splits.get("validation"), only_evaluation
+    )
     if total < setup.total_steps:
-        selection += f"; stopped at step {total} of {setup.total_steps}, {patience} evaluations after the best one"
+        patience = setup.config.train.patience
+        chosen += (
+            f"; stopped at step {total} of {setup.total_steps}, {patience} evaluations after it"
+        )
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     if jax.process_index() == 0:
         results.save_weights(folder, setup, variables)
     result = {
         "splits": splits,
-        "selection": f"{_weights_of(setup, trained)}{selection}; {setup.splits.reported} was read once, at the end",
+        "selection": f"{_weights_of(setup, trained)}{chosen}; {setup.splits.reported} was read once, at the end",
         "steps": total,
         "stopped_early": total < setup.total_steps,
         "selected_step": step,
+        "selected_by": setup.selected_by if "validation" in splits else None,
         "averaged": trained.averaging is not None,
         "resumed_at_step": trained.resumed_at_step,
         "train_examples": len(setup.splits["train"]),
@@ -346,7 +343,8 @@ def train(
     records = PhaseRecords(prepared.config, phases, folder)
     plans = {number: dispatched.memory for number, dispatched in prepared.dispatches.items()}
     updating = waiting = storing = 0.0
-    with Checkpointer(folder.checkpoints) as checkpointer:
+    metric, mode = selection.metric_and_mode(prepared.config)
+    with Checkpointer(folder.checkpoints, best_metric=metric, best_mode=mode) as checkpointer:
         job = _Job(folder, checkpointer, stop_requested, callbacks, run_steps)
         state = checkpointer.restore_latest(template)
         step = resumed_at = 0 if state is None else int(state.step)
@@ -389,8 +387,8 @@ def train(
         evaluating = making = setup
         if "validation" in setup.inputs:
             best = checkpointer.restore_best(template)
-            assert best is not None  # the last update is evaluated
-            state = best
+            # The last update is evaluated, so there is one, but where the loss chooses and was never finite.
+            state = state if best is None else best
             averaged = bool(checkpointer.metrics_of(int(state.step)).get(AVERAGED))
             if int(state.step) <= setup.first_step:
                 # The activations are those of another network.

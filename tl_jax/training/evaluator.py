@@ -14,7 +14,7 @@ from tl_jax.data.records import LazySplit
 from tl_jax.errors import InputError
 from tl_jax.features import ActivationSplit
 from tl_jax.parallel import memory, sharding
-from tl_jax.training import evaluation, steps
+from tl_jax.training import evaluation, metrics, steps
 
 # Bytes of the pixels, or activations, of a batch on one device.
 BATCH_BYTES = 32 << 20
@@ -84,13 +84,18 @@ class Evaluator:
     ) -> tuple[dict[str, float], np.ndarray]:
         """Returns the metrics of `split` and its logits, float32 [N, K].
 
+        The metrics are those of `metrics.finalize` and `metrics.class_averages`.
+
         Raises:
             InputError: if the devices have no room for a batch of one row each.
         """
         size = self._fitted(params, batch_stats, split, None).rows
         rows = sharding.local_rows(self._mesh, size)
         batches = stream.eval_batches(split, size, rows, workers=self._workers)
-        return evaluation.evaluate(self._step, params, batch_stats, batches, len(split))
+        measured, logits = evaluation.evaluate(self._step, params, batch_stats, batches, len(split))
+        predicted = metrics.predictions(logits)
+        averages = metrics.class_averages(split.labels, predicted, logits.shape[-1])
+        return {**measured, **averages}, logits
 
     def rows(self, split: Split) -> int:
         """Returns the rows of a batch of `split`, before it is known what the compiled step takes."""

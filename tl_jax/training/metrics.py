@@ -4,6 +4,7 @@
 examples in a batch, N in a split, K classes.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from tl_jax.objectives import losses
+
+# Of a whole split, from the counts of its classes; see `class_averages`.
+CLASS_AVERAGES = (
+    "balanced_accuracy",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "weighted_precision",
+    "weighted_recall",
+    "weighted_f1",
+)
+# The metrics on validation that may choose the best step, and which of two values is the better one.
+SELECTION = {
+    "top1_accuracy": "max",
+    "balanced_accuracy": "max",
+    "macro_f1": "max",
+    "loss": "min",
+}
+
+
+def is_better(name: str, value: float, other: float) -> bool:
+    """Returns whether a value of one of `SELECTION` is better than another one; all others are than NaN.
+
+    Example:
+        >>> is_better("macro_f1", 0.9, 0.8), is_better("loss", 0.9, 0.8)
+        (True, False)
+    """
+    if math.isnan(other):
+        return not math.isnan(value)
+    return value > other if SELECTION[name] == "max" else value < other
 
 
 def batch_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
@@ -89,15 +120,60 @@ def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
     Args:
         confusion: [K, K], rows the true class.
     """
-    hits = np.diag(confusion).astype(np.float64)
-    support = confusion.sum(axis=1).astype(np.float64)
-    predicted = confusion.sum(axis=0).astype(np.float64)
+    return _of_counts(np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
+
+
+def _of_counts(hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> dict[str, Any]:
+    """Returns what `per_class` does from counts [K]: right, predicted, and examples of each class."""
+    hits, predicted, support = (counts.astype(np.float64) for counts in (hits, predicted, support))
     return {
         "precision": _ratio(hits, predicted),
         "recall": _ratio(hits, support),
         "f1": _ratio(2 * hits, support + predicted),
         "support": support,
     }
+
+
+def predictions(logits: np.ndarray) -> np.ndarray:
+    """Returns the predicted classes, int64 [N], the lowest of equals; -1, no class, for a row with a NaN.
+
+    Args:
+        logits: float [N, K].
+    """
+    return np.where(np.isnan(logits).any(axis=-1), -1, logits.argmax(axis=-1))
+
+
+def class_averages(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> dict[str, float]:
+    """Returns the means over classes named in `CLASS_AVERAGES`, as scikit-learn's functions by default.
+
+    Macro means weigh classes alike, weighted ones by their examples. They are over the classes that have an
+    example or a prediction, and a ratio whose denominator is 0 counts as 0 (scikit-learn's zero_division=0).
+    Balanced accuracy is the mean recall of the classes that have examples; macro recall is smaller where a
+    class without examples was predicted. Weighted recall is the accuracy.
+
+    Args:
+        labels: int [N] in [0, K); N at least 1.
+        predicted: int [N] in [-1, K); see `predictions`.
+        num_classes: K.
+
+    Source: scikit-learn, `precision_recall_fscore_support`, `balanced_accuracy_score`.
+
+    Example:
+        >>> averages = class_averages(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 1, 1]), 2)
+        >>> averages["balanced_accuracy"], averages["macro_precision"], averages["weighted_recall"]
+        (0.875, 0.75, 0.8)
+    """
+    right = labels[labels == predicted]
+    hits, counts, support = (
+        np.bincount(classes, minlength=num_classes)
+        for classes in (right, predicted[predicted >= 0], labels)
+    )
+    measured = _of_counts(hits, counts, support)
+    averages = {"balanced_accuracy": float(measured["recall"][support > 0].mean())}
+    for name in ("precision", "recall", "f1"):
+        averages[f"macro_{name}"] = float(measured[name][(support > 0) | (counts > 0)].mean())
+        averages[f"weighted_{name}"] = float((measured[name] * support).sum() / support.sum())
+    return {name: averages[name] for name in CLASS_AVERAGES}
 
 
 def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict[str, Any]:
