@@ -4,11 +4,10 @@ Command:
     python -m experiments.finetune --config=configs/recipes/resnet18_full_sgd_corrected.py \
         --workdir=runs/resnet18_full_sgd_corrected
 
-Needs: as configs/recipes/resnet18_full_sgd.py, which says what stands in where there is no network; beside that
-    --config.model.stem= --config.init.reset=
-Setting: the network, weights, data, epochs and optimizer of the recipe; batches of 32 and so 32 times the rate (Goyal
-et al. 2017, arXiv:1706.02677), shuffled; a stem for images of 32 px, which keeps the map of the last stage at 4 x 4;
-normalised as the weights were trained. A tenth of train chooses the best epoch; test is read once, at the end.
+Needs: as configs/recipes/resnet18_full_sgd.py, which says what stands in where there is no network.
+Setting: the network, weights, data, epochs and optimizer of the recipe; shuffled batches of 32 and so 32 times the
+rate (Goyal et al. 2017, arXiv:1706.02677); images normalised as the weights were trained; the test in evaluation
+mode. A tenth of train chooses the best epoch; test is read once, at the end.
 Result: docs/recipes.md.
 """
 
@@ -21,8 +20,6 @@ from tl_jax.config import load
 def get_config() -> tl_jax.Config:
     """Returns the recipe with what its header names changed."""
     config = load(pathlib.Path(__file__).with_name("resnet18_full_sgd.py"))
-    config.model.stem = "cifar"
-    config.init.reset = ("stem/conv/kernel",)  # 7 x 7 there, 3 x 3 here
     config.data.batch_size = 32
     config.data.order = "shuffled"
     config.data.validation_fraction = 0.1

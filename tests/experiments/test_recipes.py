@@ -21,7 +21,9 @@ def shrunk(name, **fields):
     # What a recipe is about stays: its batches, but for their number, and what is held out.
     kept = ("data.batch_size", "data.validation_fraction", "preprocess.resize")
     config.update_from_flattened_dict({k: v for k, v in changes.items() if k not in kept})
-    config.preprocess.resize = 8
+    # VGG halves images five times.
+    side = 32 if name.startswith("vgg") else 16
+    config.data.image_size = config.preprocess.resize = side
     if config.data.validation_fraction:
         config.data.validation_fraction = 0.02
     return config
@@ -39,7 +41,8 @@ def test_a_recipe_shrunk_runs(name, tmp_path):
 
 
 def test_animals_to_plants_shrunk_runs_beside_its_network_from_scratch(tmp_path):
-    config = shrunk("animals_to_plants", data__batch_size=5)
+    config = shrunk("animals_to_plants")
+    config.data.batch_size = 5
     source = ("data.test_split=test[:50%]", "train.steps=2", "data.validation_fraction=0.02")
     config.init.source, config.compare.seeds = source, (0,)
     rows = compare.run_cells(config, tmp_path / "cells")
@@ -96,6 +99,8 @@ AS_PUBLISHED = {
     },
     "resnet18_full_sgd": {
         "model.name": "resnet18",
+        "model.stem": "cifar",
+        "init.reset": ("stem/conv/kernel",),
         "data.image_size": 32,
         "preprocess.mean": (0.0, 0.0, 0.0),
         "preprocess.std": (1.0, 1.0, 1.0),
@@ -134,8 +139,6 @@ CORRECTIONS = {
     "resnet50_full_sgd": {"preprocess.mean", "preprocess.std", "data.validation_fraction"},
     "resnet50_frozen_head": {"freeze.batch_norm", "cache.boundary", "data.validation_fraction"},
     "resnet18_full_sgd": {
-        "model.stem",
-        "init.reset",
         "data.batch_size",
         "data.order",
         "data.validation_fraction",
