@@ -8,8 +8,8 @@ Needs: CIFAR-10; ImageNet weights from the Hugging Face hub. Without these, the 
     --config.init.reset=
 Setting: images of 32 px as they are, in [0, 1]; SGD of rate 0.001 and momentum 0.9, batches of 1, 10 epochs over
 the examples in stored order; the network is left in training mode for the test. One thing is not as published: the
-stem for images of 32 px, with a kernel that starts anew. ImageNet's leaves a map of one pixel in the last stage, and BatchNorm
-of one value is refused in training, by PyTorch too.
+stem for images of 32 px, with a kernel that starts anew. ImageNet's leaves a map of one pixel in the last stage, and
+BatchNorm of one value is refused in training, by PyTorch too.
 Flaws: BatchNorm sees one image: it normalises every image by itself, in training and in the test. Images are not
 normalised as the weights expect, examples are never shuffled, nothing is held out.
 Corrected: configs/recipes/resnet18_full_sgd_corrected.py.
