@@ -157,6 +157,24 @@ def test_a_loss_that_was_never_finite_chooses_nothing(monkeypatch, tmp_path):
     assert "the last step, 4; the loss on validation was never finite" in result["selection"]
 
 
+@pytest.mark.parametrize(("metric", "best"), [("macro_f1", max), ("loss", min)])
+def test_averaged_weights_are_compared_by_the_metric(metric, best, tmp_path):
+    fields = {"train__steps": 6, "train__eval_every_steps": 2, "optim__schedule": "constant"}
+    average = {"average__name": "ema", "average__decay": 0.5}
+    result = train(tmp_path / "run", train__select_by=metric, **fields, **average)
+    lines = [line for line in metric_lines(tmp_path / "run") if line["split"] == "validation"]
+    candidates = {
+        (line["step"], averaged): line["average_" * averaged + metric]
+        for line in lines
+        for averaged in (False, True)
+    }
+    wanted = best(candidates.values())
+    chosen = (result["selected_step"], result["averaged"])
+    assert candidates[chosen] == wanted
+    assert result["splits"]["validation"][metric] == pytest.approx(wanted, rel=1e-6)
+    assert len(set(candidates.values())) > 1
+
+
 CACHED = {
     "freeze__strategy": "backbone",
     "augment__flip": False,

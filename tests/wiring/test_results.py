@@ -79,8 +79,8 @@ def test_a_comparison_tells_what_was_measured_on_test(monkeypatch, tmp_path):
         top1 = 0.5 + len(cells) / 100
         return {
             "splits": {
-                "validation": {"top1_accuracy": 0.9, "examples": 7, "loss": 1.0},
-                "test": {"top1_accuracy": top1, "examples": 11, "loss": 2.0},
+                "validation": {"top1_accuracy": 0.9, "examples": 7, "macro_f1": 0.7},
+                "test": {"top1_accuracy": top1, "examples": 11, "macro_f1": 0.6},
             },
             "parameters": [{"trainable": 2}, {"trainable": 3}],
             "wall_seconds": 1.5,
@@ -92,4 +92,5 @@ def test_a_comparison_tells_what_was_measured_on_test(monkeypatch, tmp_path):
     # Of a seed, all methods see the same examples.
     assert cells == [(3, 3, 0.1), (3, 3, 0.2), (5, 5, 0.1), (5, 5, 0.2)]
     assert [row["top1_accuracy"] for row in rows] == [0.51, 0.52, 0.53, 0.54]
+    assert {(row["validation_macro_f1"], row["macro_f1"]) for row in rows} == {(0.7, 0.6)}
     assert {row["trainable_parameters"] for row in rows} == {5}
