@@ -92,6 +92,12 @@ _FIELDS = (
     _choice(
         "init.head", "reset", porting.HEAD_CHOICES, '"reset" for other classes, "keep" for the same'
     ),
+    _choice(
+        "init.channel_order",
+        "",
+        ("", *porting.CHANNEL_ORDERS),
+        'of the images that the network of a file takes; empty: "bgr" for files of Keras, else "rgb"',
+    ),
     # data
     Field("data.name", "tfds:cifar10", "tfds:NAME, folder:PATH, npz:PATH or digits"),
     Field("data.data_dir", "", "folder of tfds data sets; empty: the default of tfds"),

@@ -48,6 +48,8 @@ def find(config: ml_collections.ConfigDict) -> str:
         raise unknown("init.head", config.init.head, porting.HEAD_CHOICES)
     if given in models.list_pretrained():
         _check_match(config, given)
+    with naming_fields(config, "init.weights", channel_order="init.channel_order"):
+        porting.check_channel_order(given, config.init.channel_order)
     if not given or given in models.list_pretrained():
         return given
     path = pathlib.Path(given).expanduser()
@@ -144,9 +146,22 @@ def make_initial(
             f"init.weights={config.init.weights}, init.head=keep",
             "; init.head=reset starts a fresh head, to be trained",
         )
-    with naming_fields(config, "model.name", "init.weights", head="init.head"):
+    chosen = config.init.channel_order or None
+    with naming_fields(
+        config, "model.name", "init.weights", head="init.head", channel_order="init.channel_order"
+    ):
         variables, report = porting.load_pretrained(
-            source, model, input_shape=shape, head=config.init.head, key=key
+            source,
+            model,
+            input_shape=shape,
+            head=config.init.head,
+            key=key,
+            channel_order=chosen,
+        )
+    if report.channel_order == "bgr" and not report.weights and not chosen:
+        deviations.append(
+            f"{config.init.weights} does not say in which order its network takes channels; taken as BGR, "
+            "as Keras' own networks do (init.channel_order=rgb otherwise)"
         )
     if order is not None:
         variables = porting.reorder_head(variables, order)
@@ -211,6 +226,21 @@ def _check_match(config: ml_collections.ConfigDict, source: str) -> None:
             f"init.weights={source} are weights of {known.model}, model.name is {config.model.name}; "
             f"add --config.model.name={known.model}, or choose from "
             + ", ".join(models.list_pretrained(f"{config.model.name}.*"))
+        )
+    if config.init.head == "keep" and not known.num_classes:
+        raise InputError(
+            f"init.head=keep: {source} has no head; init.head=reset starts a fresh one, or choose from "
+            + ", ".join(
+                name
+                for name in models.list_pretrained(f"{known.model}.*")
+                if models.get_pretrained(name).num_classes
+            )
+        )
+    classifiers = models.get_architecture(known.model).options.get("classifier", ())
+    if not known.num_classes and classifiers and config.model.classifier != "pooled":
+        raise InputError(
+            f"init.weights={source} has no hidden layers; add --config.model.classifier=pooled, or choose "
+            f"{known.name.removesuffix('_notop')}"
         )
 
 
