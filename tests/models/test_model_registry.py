@@ -50,13 +50,21 @@ VGG_COUNTS = {
 }
 
 
+# Published by Keras, for 1000 classes: "Trainable params" of `summary()`.
+KERAS_COUNTS = {
+    "keras_resnet50": 25_583_592,
+    "keras_resnet101": 44_601_832,
+    "keras_resnet152": 60_268_520,
+}
+
+
 def shapes_of(model):
     return jax.eval_shape(lambda key: models.init_variables(model, key), jax.random.key(0))
 
 
 @pytest.mark.parametrize(
     ("name", "num_classes", "expected"),
-    [(name, 1000, count) for name, count in (IMAGENET_COUNTS | VGG_COUNTS).items()]
+    [(name, 1000, count) for name, count in (IMAGENET_COUNTS | VGG_COUNTS | KERAS_COUNTS).items()]
     + [(name, 10, count) for name, count in CIFAR_COUNTS.items()],
 )
 def test_parameter_count(name, num_classes, expected):
@@ -64,7 +72,8 @@ def test_parameter_count(name, num_classes, expected):
 
 
 def test_every_model_has_a_golden_count():
-    assert set(models.list_models()) == set(IMAGENET_COUNTS | CIFAR_COUNTS | VGG_COUNTS)
+    golden = IMAGENET_COUNTS | CIFAR_COUNTS | VGG_COUNTS | KERAS_COUNTS
+    assert set(models.list_models()) == set(golden)
 
 
 def test_leaf_names():

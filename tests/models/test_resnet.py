@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tl_jax import errors, models, trees
-from tl_jax.models.blocks import conv, pad_shortcut
+from tl_jax.models.blocks import pad_shortcut
+from tl_jax.models.convolution import Convolution
 from tl_jax.models.resnet import ResNet
 
 KEY = jax.random.key(0)
@@ -21,7 +22,7 @@ def test_stride_two_pads_symmetrically():
     """Symmetric padding sums x[0:2, 0:2] first (1 + 2 + 5 + 6); "SAME" would sum x[0:3, 0:3]."""
     x = jnp.arange(1.0, 17.0).reshape(1, 4, 4, 1)
     kernel = {"params": {"kernel": jnp.ones((3, 3, 1, 1))}}
-    y = conv(1, 3, jnp.dtype("float32"), stride=2, name="conv").apply(kernel, x)
+    y = Convolution(1, 3, jnp.dtype("float32"), stride=2).apply(kernel, x)
     np.testing.assert_array_equal(y[0, :, :, 0], [[14, 30], [57, 99]])
 
 

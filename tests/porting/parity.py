@@ -36,7 +36,9 @@ class Case:
 _IMAGENET = ("torchvision", "timm")
 _VGGS = [name for name in models.list_models() if name.startswith("vgg")]
 _IMAGENET_RESNETS = [
-    name for name in models.list_models() if "cifar" not in name and name not in _VGGS
+    name
+    for name in models.list_models()
+    if "cifar" not in name and name not in _VGGS and not name.startswith("keras")
 ]
 CASES = tuple(
     [Case(name, _IMAGENET) for name in _IMAGENET_RESNETS]

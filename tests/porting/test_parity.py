@@ -33,7 +33,9 @@ def test_features_and_logits(case, require):
 
 
 def test_every_registered_model_is_compared():
-    assert {case.name for case in parity.CASES} == set(models.list_models())
+    """Those of Keras in test_keras_parity.py."""
+    of_keras = {name for name in models.list_models() if name.startswith("keras")}
+    assert {case.name for case in parity.CASES} == set(models.list_models()) - of_keras
 
 
 def test_a_safetensors_export_loads_into_torchvision(tmp_path, require):
