@@ -60,7 +60,9 @@ def boundary_features(name, net, images, boundaries):
         if stage and name.startswith("vgg"):
             layer = f"block{stage}_pool"
         elif stage:
-            blocks = [layer for layer in layers if re.fullmatch(rf"conv{stage + 1}_block\d+_out", layer)]
+            blocks = [
+                layer for layer in layers if re.fullmatch(rf"conv{stage + 1}_block\d+_out", layer)
+            ]
             layer = blocks[-1]
         elif boundary == "pool":
             layer = next(

@@ -1,4 +1,4 @@
-"""Networks against numbers that PyTorch and Keras gave for the same weights (`record_golden.py`, `record_keras_golden.py`)."""
+"""Networks against numbers of PyTorch (`record_golden.py`) and Keras (`record_keras_golden.py`) for the same weights."""
 
 import importlib.util
 import json

@@ -78,6 +78,7 @@ FIELDS: dict[str, list[Case]] = {
     "model.remat": [Case("blocks", BOTH_STEPS), Case("dots", BOTH_STEPS)],
     "init.weights": [Case("{weights}", "start"), Case("{others}", "start", PRETRAINED)],
     "init.head": [Case("keep", "start", PRETRAINED)],
+    "init.channel_order": [Case("bgr", "start", PRETRAINED)],
     "data.name": [Case("npz:{images}", DATA)],
     "data.data_dir": [Case("{other_folder}", DATA, ARRAYS)],
     "data.cache_dir": [Case("{folder}", "")],

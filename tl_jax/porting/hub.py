@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from tl_jax import files
-from tl_jax.data.download import DownloadError, download, print_progress
+from tl_jax.data.download import download, print_progress
 from tl_jax.errors import InputError
 from tl_jax.models.pretrained import PretrainedWeights
 
@@ -65,7 +65,9 @@ def _from_address(weights: PretrainedWeights) -> Path:
             timeout=PROBE_SECONDS,
             progress=print_progress(f"downloading {weights.filename}"),
         )
-    except (DownloadError, PermissionError) as error:
+    except OSError as error:
+        if files.is_disk_full(error):
+            raise
         raise InputError(
             f"no file for {weights.name}: {error}. Download {weights.url} where there is a network and place "
             f"it as {path}, or pass it as --config.init.weights=FILE --config.preprocess.weights={weights.name}"

@@ -111,7 +111,8 @@ def layer_names(config: Any, below: str = "layers") -> dict[str, str]:
     """
     names: dict[str, str] = {}
     counts: collections.Counter[str] = collections.Counter()
-    for layer in _dict(_dict(config).get("config")).get("layers") or ():
+    layers = _dict(_dict(config).get("config")).get("layers")
+    for layer in layers if isinstance(layers, list) else ():
         kind = _snake_case(str(_dict(layer).get("class_name")))
         path = f"{below}/{kind}" + (f"_{counts[kind]}" if counts[kind] else "")
         counts[kind] += 1
@@ -139,9 +140,7 @@ def _read(
     items: list[tuple[str, Any]] = []
     file.visititems(lambda name, item: items.append((name, item)))
     datasets = {name: item for name, item in items if hasattr(item, "dtype")}
-    elsewhere = sorted(
-        name for name, item in datasets.items() if item.external or item.is_virtual
-    )
+    elsewhere = sorted(name for name, item in datasets.items() if item.external or item.is_virtual)
     if elsewhere:
         raise InputError(f"{path}: arrays stored outside of the file: {', '.join(elsewhere[:5])}")
     whole = "model_weights" in file

@@ -34,6 +34,8 @@ _HINTS = {
     "fits model.classifier=pooled",
     r"missing: .*, for params/head/kernel.*": "the head is kept where one dense layer follows the backbone; "
     "init.head=reset starts a fresh one and leaves out what follows the backbone in the file",
+    r"not expected: (conv1_conv|conv2d)/bias .*": "ResNets of Keras have biases, and stride elsewhere: "
+    "their networks are keras_resnet50, keras_resnet101 and keras_resnet152 (model.name)",
 }
 _BLOCK = r"stage(?P<stage>\d+)/block(?P<block>\d+)"
 

@@ -60,19 +60,20 @@ def read_source(path: str | Path) -> SourceFile:
     if path.suffix not in SUFFIXES:
         raise unknown("kind of weight file", path.suffix or path.name, SUFFIXES)
     sha256 = files.digest(path)
+    _check_name(path, sha256)
+    tensors: Any
+    wrappers: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     if path.suffix in keras_files.SUFFIXES:
         tensors, wrappers = keras_files.read_keras(path)
         return SourceFile(path, sha256, tensors, wrappers)
-    _check_name(path, sha256)
     if path.suffix in SAFETENSORS_SUFFIXES:
         try:
-            tensors: Any = safetensors.numpy.load_file(path)
+            tensors = safetensors.numpy.load_file(path)
         except (safetensors.SafetensorError, KeyError) as error:
             raise InputError(
                 f"{path} is not a whole .safetensors file ({path.stat().st_size} bytes): {error}"
             ) from error
-        beside: tuple[str, ...] = ()
-        wrappers = ()
     else:
         tensors, wrappers, beside = _unwrap(_load_torch(path), path)
     tensors, prefixes = strip_prefixes(tensors)
