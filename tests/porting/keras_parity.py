@@ -31,7 +31,7 @@ class Case:
 
     @property
     def id(self):
-        return f"{self.name}{'-top' if self.top else ''}-{self.size}"
+        return f"{self.name}{'-pooled' if self.classifier == 'pooled' else ''}-{self.size}"
 
     @property
     def classifier(self):

@@ -11,7 +11,7 @@ from golden_features import GOLDEN, describe
 
 from tl_jax import porting
 
-CASES = [case for case in keras_parity.CASES if case.id in ("keras_resnet50-32", "vgg16-32")]
+CASES = [case for case in keras_parity.CASES if case.id in ("keras_resnet50-32", "vgg16-pooled-32")]
 
 
 def record(case):
@@ -25,7 +25,7 @@ def record(case):
 
 def main():
     for case in CASES:
-        path = GOLDEN / f"{case.id.removesuffix('-32')}_of_keras.json"
+        path = GOLDEN / f"{case.name}_of_keras.json"
         path.write_text(json.dumps(record(case), indent=1) + "\n")
         print(f"recorded {path.name}")
 

@@ -1,4 +1,4 @@
-"""Networks against numbers of PyTorch (`record_golden.py`) and Keras (`record_keras_golden.py`) for the same weights."""
+"""Networks against numbers that PyTorch (`record_golden.py`) and Keras (`record_keras_golden.py`) gave."""
 
 import importlib.util
 import json
