@@ -129,8 +129,8 @@ SURVIVORS = [
     Mutant(
         "run-same-head-for-every-seed",
         "tl_jax/runs/weights.py",
-        "head=config.init.head, key=key",
-        "head=config.init.head",
+        "            key=key,\n",
+        "",
         field("seed=1-1"),
     ),
     Mutant(
