@@ -51,7 +51,7 @@ setuptools.setup(
         "prepare": ["tensorflow>=2.18"],
         # To read .pth, .pt, .th and .bin.
         "torch": ["torch>=2.6"],
-        # To read .h5.
+        # To read .h5, .hdf5 and .keras.
         "keras": ["h5py>=3.11"],
         "export": ["jax2onnx>=0.10"],
         "test": [
@@ -59,6 +59,7 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "pytest-timeout>=2.3",
             "hypothesis>=6.100",
+            "h5py>=3.11",
             "ruff>=0.14",
             "mypy>=1.18",
         ],

@@ -265,6 +265,8 @@ def parity(results: pathlib.Path) -> str:
         if network.startswith("vgg"):
             pooled = network.endswith("-pooled")
             family = 'VGGs with `classifier="pooled"`' if pooled else "VGGs"
+        if network.startswith("keras_"):
+            family = "ResNets v1 of Keras"
         if network.endswith("-cifar"):
             family = 'ResNet-18 with `stem="cifar"`'
         groups.setdefault((family, size, reference), []).append(max(errors.values()))

@@ -43,7 +43,7 @@ _COUNTED = (
 KINDS = {
     "name": re.compile(r"(?<![\w.])[A-Za-z]\w*(?:-\w+)*-?\d[\w-]*(?:\.\d+)*(?: to \d+(?![\d.%]))?"),
     "version": re.compile(
-        r"(?:Python|JAX|jaxlib|Flax|PyTorch|torchvision|timm|transformers|glibc|version) "
+        r"(?:Python|JAX|jaxlib|Flax|PyTorch|torchvision|timm|transformers|Keras|glibc|version) "
         r"\d+(?:\.\d+)*(?:(?:,| to| and| or) \d+\.\d+(?:\.\d+)*)*",
         re.IGNORECASE,
     ),

@@ -33,6 +33,30 @@ FIELDS = {
         {"model__name": "resnet17", "init__weights": "resnet20_cifar.tin32"},
         "unknown model.name 'resnet17'; nearest: resnet18",
     ),
+    "wrong order of channels": (
+        {"init__channel_order": "bgrr"},
+        "unknown init.channel_order 'bgrr'; nearest: bgr",
+    ),
+    "another order of channels than published": (
+        {
+            "model__name": "vgg16",
+            "init__weights": "vgg16.keras_in1k",
+            "init__channel_order": "rgb",
+        },
+        "init.channel_order=rgb: vgg16.keras_in1k takes bgr",
+    ),
+    "hidden layers that weights without top have not": (
+        {"model__name": "vgg16", "init__weights": "vgg16.keras_in1k_notop"},
+        "add --config.model.classifier=pooled, or choose vgg16.keras_in1k",
+    ),
+    "a head that weights without top have not": (
+        {
+            "model__name": "keras_resnet50",
+            "init__weights": "keras_resnet50.keras_in1k_notop",
+            "init__head": "keep",
+        },
+        "starts a fresh one, or choose from keras_resnet50.keras_in1k",
+    ),
     "several at once": (
         {"seed": -1, "optim__name": "sdg", "optim__momentum": 1.0},
         "known: adamw, sgd\noptim.momentum=1.0: expected a number in [0, 1)",

@@ -53,6 +53,13 @@ VGG_COUNTS = {
 # For 10 classes, 32 px, by hand: 3 * 9 * 32 + 32, 32 * 9 * 64 + 64, 8 * 8 * 64 * 64 + 64, 64 * 10 + 10.
 SMALL_COUNTS = {"small_cnn": 282_250}
 
+# Published by Keras, for 1000 classes: "Trainable params" of `summary()`.
+KERAS_COUNTS = {
+    "keras_resnet50": 25_583_592,
+    "keras_resnet101": 44_601_832,
+    "keras_resnet152": 60_268_520,
+}
+
 
 def shapes_of(model):
     return jax.eval_shape(lambda key: models.init_variables(model, key), jax.random.key(0))
@@ -60,7 +67,7 @@ def shapes_of(model):
 
 @pytest.mark.parametrize(
     ("name", "num_classes", "expected"),
-    [(name, 1000, count) for name, count in (IMAGENET_COUNTS | VGG_COUNTS).items()]
+    [(name, 1000, count) for name, count in (IMAGENET_COUNTS | VGG_COUNTS | KERAS_COUNTS).items()]
     + [(name, 10, count) for name, count in (CIFAR_COUNTS | SMALL_COUNTS).items()],
 )
 def test_parameter_count(name, num_classes, expected):
@@ -68,8 +75,8 @@ def test_parameter_count(name, num_classes, expected):
 
 
 def test_every_model_has_a_golden_count():
-    known = IMAGENET_COUNTS | CIFAR_COUNTS | VGG_COUNTS | SMALL_COUNTS
-    assert set(models.list_models()) == set(known)
+    golden = IMAGENET_COUNTS | CIFAR_COUNTS | VGG_COUNTS | KERAS_COUNTS | SMALL_COUNTS
+    assert set(models.list_models()) == set(golden)
 
 
 def test_leaf_names():

@@ -1,12 +1,16 @@
 """The network: paddings, shortcuts, shapes, boundaries, dtypes and rejected inputs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tl_jax import errors, models, trees
-from tl_jax.models.blocks import conv, pad_shortcut
+from tl_jax.models import registry
+from tl_jax.models.blocks import pad_shortcut
+from tl_jax.models.convolution import Convolution
 from tl_jax.models.resnet import ResNet
 
 KEY = jax.random.key(0)
@@ -21,8 +25,43 @@ def test_stride_two_pads_symmetrically():
     """Symmetric padding sums x[0:2, 0:2] first (1 + 2 + 5 + 6); "SAME" would sum x[0:3, 0:3]."""
     x = jnp.arange(1.0, 17.0).reshape(1, 4, 4, 1)
     kernel = {"params": {"kernel": jnp.ones((3, 3, 1, 1))}}
-    y = conv(1, 3, jnp.dtype("float32"), stride=2, name="conv").apply(kernel, x)
+    y = Convolution(1, 3, jnp.dtype("float32"), stride=2).apply(kernel, x)
     np.testing.assert_array_equal(y[0, :, :, 0], [[14, 30], [57, 99]])
+
+
+def tiny_keras():
+    """Returns Keras' ResNet-50 with two stages of one block."""
+    architecture = registry.ARCHITECTURES["keras_resnet50"]
+    return dataclasses.replace(architecture, stage_sizes=(1, 1), width=4).make(3)
+
+
+def test_the_first_convolution_of_a_block_of_keras_has_the_stride():
+    """The 3x3 one sees every second pixel only: what lies between changes nothing, as it does in v1.5."""
+    models_of = {"v1": tiny_keras(), "v1.5": ResNet((1, 1), "bottleneck", 3, width=4)}
+    between = jnp.zeros((1, 8, 8, 16)).at[0, 1, 1].set(1.0)
+    for version, model in models_of.items():
+        variables = models.init_variables(model, KEY, (1, 32, 32, 3))
+        outputs = [
+            model.apply(variables, x, start="stage1", stop="stage2")
+            for x in (jnp.zeros_like(between), between)
+        ]
+        assert (outputs[0] == outputs[1]).all() == (version == "v1")
+
+
+def test_batch_norm_of_keras_has_its_own_epsilon_and_momentum():
+    """Without variance, (bias - mean) / sqrt(epsilon); 0.99 of the running mean is kept."""
+    model = tiny_keras()
+    variables = models.init_variables(model, KEY, (1, 32, 32, 3))
+    stem, norm = variables["params"]["stem"]["conv"], variables["batch_stats"]["stem"]["bn"]
+    stem["kernel"] = jnp.zeros_like(stem["kernel"])
+    stem["bias"] = jnp.full_like(stem["bias"], 2.0)
+    norm["var"] = jnp.zeros_like(norm["var"])
+    x = jnp.zeros((2, 8, 8, 3))
+    y = model.apply(variables, x, stop="stem")
+    np.testing.assert_allclose(y, 2 / 1.001e-5**0.5, rtol=1e-5)
+    _, updated = model.apply(variables, x, train=True, stop="stem", mutable=["batch_stats"])
+    mean = updated["batch_stats"]["stem"]["bn"]["mean"]
+    np.testing.assert_allclose(mean, 0.01 * 2, rtol=1e-5)
 
 
 def test_option_a_subsamples_and_pads_both_sides():

@@ -25,6 +25,7 @@ BATCH_NORM = "tl_jax/models/batch_norm.py"
 BLOCKS = "tl_jax/models/blocks.py"
 NETWORK = "tl_jax/models/network.py"
 VGG = "tl_jax/models/vgg.py"
+RESNET = "tl_jax/models/resnet.py"
 STEPS = "tl_jax/training/steps.py"
 OBJECTIVE = "tl_jax/runs/objective.py"
 TERMS = "tl_jax/objectives/terms.py"
@@ -43,6 +44,8 @@ TEST_OBJECTIVES = ("tests/runs/test_objectives.py",)
 TEST_AVERAGING = ("tests/training/test_averaging.py",)
 TEST_API = ("tests/runs/test_api.py",)
 TEST_OWN_MODEL = ("tests/runs/test_own_model.py",)
+TEST_RESNET = "tests/models/test_resnet.py"
+TEST_KERAS_NAMES = "tests/porting/test_keras_names.py"
 TEST_VGG = ("tests/models/test_vgg.py",)
 TEST_VGG_RUNS = ("tests/runs/test_vgg.py",)
 TEST_CONFIG = ("tests/config/test_table.py",)
@@ -840,6 +843,95 @@ OTHERS = [
         "stride = 1 if index == 0 else 2",
         "stride = 2",
         ("tests/models/test_resnet.py",),
+    ),
+    Mutant(
+        "blocks-stride-of-keras-as-v1.5",
+        BLOCKS,
+        "self.stride if self.strided == number else 1",
+        "self.stride if number == 2 else 1",
+        (f"{TEST_RESNET}::test_the_first_convolution_of_a_block_of_keras_has_the_stride",),
+    ),
+    Mutant(
+        "resnet-epsilon-not-passed",
+        RESNET,
+        "            epsilon=self.norm_epsilon,\n",
+        "",
+        (f"{TEST_RESNET}::test_batch_norm_of_keras_has_its_own_epsilon_and_momentum",),
+    ),
+    Mutant(
+        "resnet-momentum-not-passed",
+        RESNET,
+        "            momentum=self.norm_momentum,\n",
+        "",
+        (f"{TEST_RESNET}::test_batch_norm_of_keras_has_its_own_epsilon_and_momentum",),
+    ),
+    # Weights of Keras.
+    Mutant(
+        "keras-channels-not-reversed",
+        "tl_jax/porting/naming.py",
+        "return array[..., ::-1, :] if array.ndim == 4 else array",
+        "return array",
+        (f"{TEST_KERAS_NAMES}::test_channels_of_the_first_kernel_alone_are_reversed",),
+    ),
+    Mutant(
+        "keras-shortcut-counted-last",
+        "tl_jax/porting/keras_names.py",
+        'found["number"] or 2.5',
+        'found["number"] or 3.5',
+        (f"{TEST_KERAS_NAMES}::test_names_written_out",),
+    ),
+    Mutant(
+        "keras-hidden-layer-taken-for-the-head",
+        "tl_jax/porting/keras_names.py",
+        'dense = _dense_layers(tensors) - {"fc1", "fc2"}',
+        "dense = _dense_layers(tensors)",
+        (f"{TEST_KERAS_NAMES}::test_a_head_of_any_name_is_kept_where_it_is_the_only_dense_layer",),
+    ),
+    Mutant(
+        "keras-backbone-waived-with-the-head",
+        "tl_jax/porting/port.py",
+        "if scheme.backbone is not None and not re.fullmatch(scheme.backbone, source):",
+        "if scheme.backbone is not None:",
+        (
+            f"{TEST_KERAS_NAMES}::test_state_that_is_no_weight_is_waived_by_name_and_backbones_are_not",
+        ),
+    ),
+    Mutant(
+        "keras-variables-sorted-as-text",
+        "tl_jax/porting/keras_files.py",
+        "for number in sorted(variables)",
+        "for number in sorted(variables, key=str)",
+        ("tests/porting/test_keras_files.py::test_numbers_of_variables_are_no_text",),
+    ),
+    Mutant(
+        "keras-layers-of-one-name-overwritten",
+        "tl_jax/porting/keras_files.py",
+        "name = stated[owner] if shared[stated[owner]] == 1 else owner",
+        "name = stated[owner]",
+        (
+            "tests/porting/test_keras_files.py::test_two_layers_of_one_name_are_called_by_their_paths",
+        ),
+    ),
+    Mutant(
+        "keras-download-not-verified",
+        "tl_jax/porting/hub.py",
+        'lambda part: _verify_md5(part, weights, "it was removed; run again"),',
+        "lambda part: None,",
+        ("tests/porting/test_pretrained.py::test_a_wrong_download_never_takes_the_name",),
+    ),
+    Mutant(
+        "keras-mean-as-bgr",
+        "tl_jax/models/pretrained.py",
+        "(123.68 / 255, 116.779 / 255, 103.939 / 255)",
+        "(103.939 / 255, 116.779 / 255, 123.68 / 255)",
+        ("tests/porting/test_pretrained.py::test_preprocessing_of_keras_without_its_scale",),
+    ),
+    Mutant(
+        "weights-order-of-channels-not-passed",
+        "tl_jax/runs/weights.py",
+        "channel_order=chosen,",
+        "channel_order=None,",
+        field("init.channel_order=bgr"),
     ),
     # Freezing and optimisers.
     Mutant(
@@ -1937,15 +2029,15 @@ OTHERS = [
     Mutant(
         "reset-again-where-a-run-is-read",
         "tl_jax/runs/weights.py",
-        "    config.init.reset, config.init.source = (), ()\n",
-        "    config.init.source = ()\n",
+        "    config.init = default_config().init\n",
+        "",
         ("tests/runs/test_source.py",),
     ),
     Mutant(
         "reset-again-in-an-evaluation",
         "tl_jax/runs/evaluate.py",
-        'config.init.weights, config.init.reset, config.init.source = "", (), ()',
-        'config.init.weights = ""',
+        "config.init, config.objective, config.optim = defaults.init, ",
+        "config.init.weights, config.objective, config.optim = '', ",
         ("tests/runs/test_source.py",),
     ),
     Mutant(

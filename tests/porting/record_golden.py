@@ -4,17 +4,16 @@ python tests/porting/record_golden.py
 """
 
 import json
-from pathlib import Path
 
 import torch
 import torch_reference
 import training_parity
 from fabricate import random_images, random_variables
+from golden_features import GOLDEN, describe
 from sgd import VGGS
 
 from tl_jax import models, porting
 
-GOLDEN = Path(__file__).parent / "golden"
 # name: (image size, naming of the reference network's state dict)
 NETWORKS = {
     "resnet18": (64, "torchvision"),
@@ -43,17 +42,7 @@ def record(name):
     return {
         "torch": torch.__version__,
         "image_size": size,
-        "boundaries": {
-            boundary: {
-                "shape": list(array.shape),
-                "mean": float(array.mean(dtype="float64")),
-                "std": float(array.std(dtype="float64")),
-                "max": float(abs(array).max()),
-                "first": array.reshape(-1)[:8].tolist(),
-            }
-            for boundary, array in features.items()
-        },
-        "logits": features["head"].tolist(),
+        **describe(features),
     }
 
 

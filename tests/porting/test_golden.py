@@ -1,24 +1,32 @@
-"""Networks against numbers that PyTorch gave for the same weights (`record_golden.py`)."""
+"""Networks against numbers that PyTorch (`record_golden.py`) and Keras (`record_keras_golden.py`) gave."""
 
 import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from fabricate import boundary_features, random_images, random_variables, relative_error
+from golden_features import GOLDEN
 from sgd import VGGS, batches, make_vgg, train_ours
 
 from tl_jax import models
 
-GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet20_cifar", "vgg11_bn"])
-def test_features_and_logits(name):
-    golden = json.loads((GOLDEN / f"{name}.json").read_text())
-    model = models.create_model(name, 10)
+@pytest.mark.parametrize(
+    ("name", "file", "options"),
+    [
+        ("resnet18", "resnet18", {}),
+        ("resnet20_cifar", "resnet20_cifar", {}),
+        ("vgg11_bn", "vgg11_bn", {}),
+        ("keras_resnet50", "keras_resnet50_of_keras", {}),
+        ("vgg16", "vgg16_of_keras", {"classifier": "pooled"}),
+    ],
+)
+def test_features_and_logits(name, file, options):
+    golden = json.loads((GOLDEN / f"{file}.json").read_text())
+    model = models.create_model(name, 10, **options)
     size = golden["image_size"]
     features = boundary_features(model, random_variables(model), random_images((2, size, size, 3)))
     assert set(golden["boundaries"]) == set(model.boundaries)

@@ -1,20 +1,28 @@
 """The registry against the packages it was read from, and fetching without a network."""
 
 import contextlib
+import dataclasses
+import hashlib
+import http.server
+import inspect
 import math
+import threading
 import time
 
 import huggingface_hub.constants
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from fabricate import random_variables
 
 from tl_jax import models, porting
+from tl_jax.augment.preprocessing import normalize
 from tl_jax.errors import InputError
 from tl_jax.models.pretrained import PretrainedWeights, get_pretrained, list_pretrained
 from tl_jax.porting import hub
 
-HUB_NAMES = [name for name in list_pretrained() if not get_pretrained(name).packaged]
+HUB_NAMES = [name for name in list_pretrained() if get_pretrained(name).repo_id]
+KERAS_NAMES = list_pretrained("*.keras_in1k*")
 
 
 @pytest.mark.parametrize("name", list_pretrained())
@@ -25,9 +33,10 @@ def test_entries_are_complete(name):
     model = models.create_model(weights.model, weights.num_classes)
     if isinstance(model, models.ResNet):
         assert model.stem_kind == weights.stem
-    assert weights.channel_order == "rgb" and weights.licence and weights.source
+    assert weights.channel_order == ("bgr" if ".keras" in name else "rgb")
+    assert weights.licence and weights.source
     assert weights.interpolation in ("bilinear", "bicubic")
-    assert weights.packaged or 0.6 < weights.top1_accuracy < 0.9
+    assert weights.packaged or not weights.num_classes or 0.6 < weights.top1_accuracy < 0.9
 
 
 def test_names_by_hand():
@@ -125,6 +134,127 @@ def test_a_host_that_never_answers_is_given_up(monkeypatch):
     monkeypatch.setattr(hub, "PROBE_SECONDS", 0.2)
     monkeypatch.setattr(hub.urllib.request, "urlopen", slow)
     assert hub._unreachable("http://example.invalid") == "no answer within 0.2 s"
+
+
+def test_weights_of_keras_by_hand():
+    assert len(KERAS_NAMES) == 10
+    weights = get_pretrained("keras_resnet101.keras_in1k")
+    assert weights.url == (
+        "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+        "resnet101_weights_tf_dim_ordering_tf_kernels.h5"
+    )
+    assert (weights.md5, weights.top1_accuracy) == ("f1aeb4b969a6efcfb50fad2f0c20cfc5", 0.764)
+    without = get_pretrained("vgg16.keras_in1k_notop")
+    assert without.url.endswith("/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5")
+    assert (without.num_classes, without.top1_accuracy) == (0, None)
+
+
+def test_preprocessing_of_keras_without_its_scale():
+    """(x / 255 - mean) / std is the pixel less 123.68, 116.779, 103.939 for R, G, B."""
+    weights = get_pretrained("vgg16.keras_in1k")
+    pixels = np.array([[[[0, 128, 255]]]], np.uint8)
+    ours = np.asarray(normalize(jnp.asarray(pixels), weights.mean, weights.std))
+    expected = pixels - np.array([123.68, 116.779, 103.939])
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-5)
+
+
+def test_addresses_digests_and_preprocessing_are_keras(require):
+    require("keras")
+    import keras_reference  # noqa: F401  (chooses the backend of Keras)
+    from keras.src.applications import imagenet_utils, resnet, vgg16, vgg19
+
+    pixels = np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3) * 20
+    theirs = imagenet_utils.preprocess_input(pixels.copy(), mode="caffe")
+    for name in KERAS_NAMES:
+        weights = get_pretrained(name)
+        network = weights.model.removeprefix("keras_")
+        without = name.endswith("_notop")
+        if network.startswith("resnet"):
+            assert weights.md5 == resnet.WEIGHTS_HASHES[network][without]
+            assert weights.url.startswith(resnet.BASE_WEIGHTS_PATH)
+        else:
+            module = {"vgg16": vgg16, "vgg19": vgg19}[network]
+            assert weights.url == (module.WEIGHTS_PATH_NO_TOP if without else module.WEIGHTS_PATH)
+            assert f'file_hash="{weights.md5}"' in inspect.getsource(module)
+        ours = np.asarray(normalize(jnp.asarray(pixels), weights.mean, weights.std))
+        np.testing.assert_allclose(ours[..., ::-1], theirs, rtol=0, atol=3e-5)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Weights at the address of a server of this test, which counts what it sends, and Keras' empty cache."""
+    content, asked = b"weights of Keras", []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr(hub, "KERAS_CACHE", tmp_path / "keras" / "models")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        weights = dataclasses.replace(
+            get_pretrained("vgg16.keras_in1k"),
+            address=f"http://127.0.0.1:{server.server_address[1]}/file.h5",
+            md5=hashlib.md5(content).hexdigest(),
+        )
+        yield weights, asked
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_of_keras_is_downloaded_once_and_verified(published, tmp_path, capfd):
+    weights, asked = published
+    path = porting.fetch(weights)
+    assert path == tmp_path / "keras" / "models" / weights.filename
+    assert path.read_bytes() == b"weights of Keras"
+    assert f"downloading {weights.filename}: 100%" in capfd.readouterr().err
+    assert porting.fetch(weights) == path and asked == ["/file.h5"]
+
+
+def test_a_wrong_download_never_takes_the_name(published):
+    weights, _ = published
+    wrong = dataclasses.replace(weights, md5="0" * 32)
+    with pytest.raises(
+        InputError, match=r"is damaged or another version: its MD5 is .*; it was removed"
+    ):
+        porting.fetch(wrong)
+    assert list(hub.KERAS_CACHE.iterdir()) == []
+    # One that was there before, such as an older version, stays.
+    old = hub.KERAS_CACHE / weights.filename
+    old.write_bytes(b"older")
+    with pytest.raises(InputError, match=r"another version.*delete or rename it"):
+        porting.fetch(weights)
+    assert old.read_bytes() == b"older"
+
+
+def test_no_network_says_where_a_file_of_keras_goes(published, tmp_path, monkeypatch):
+    weights, _ = published
+    # Port 9 of this machine: refused at once.
+    away = dataclasses.replace(weights, address="http://127.0.0.1:9/file.h5")
+    with pytest.raises(InputError) as caught:
+        porting.fetch(away)
+    message = str(caught.value)
+    assert "no file for vgg16.keras_in1k: http://127.0.0.1:9/file.h5: " in message
+    assert f"place it as {hub.KERAS_CACHE / weights.filename}" in message
+    assert "--config.preprocess.weights=vgg16.keras_in1k" in message
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(hub, "KERAS_CACHE", tmp_path / "file" / "models")
+    with pytest.raises(InputError, match=r"no file for vgg16.keras_in1k: .*Not a directory"):
+        porting.fetch(away)
+
+
+def test_a_registered_order_of_channels_is_not_overruled():
+    model = models.create_model("vgg16", 4)
+    with pytest.raises(InputError, match=r"channel_order=rgb: vgg16.keras_in1k takes bgr"):
+        porting.load_pretrained("vgg16.keras_in1k", model, channel_order="rgb")
 
 
 def cached(folder, weights, content, blob):

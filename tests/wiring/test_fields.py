@@ -85,6 +85,7 @@ FIELDS: dict[str, list[Case]] = {
     # Trained before the run itself: tests/runs/test_source.py.
     "init.source": [Case(("train.steps=3",), "", PRETRAINED)],
     "init.reset": [Case(("stage2/.*",), "start", PRETRAINED)],
+    "init.channel_order": [Case("bgr", "start", PRETRAINED)],
     "data.name": [Case("npz:{images}", DATA)],
     "data.data_dir": [Case("{other_folder}", DATA, ARRAYS)],
     "data.cache_dir": [Case("{folder}", "")],

@@ -107,6 +107,12 @@ _FIELDS = (
         '("data.name=folder:animals", "train.epochs=10")',
         element=str,
     ),
+    _choice(
+        "init.channel_order",
+        "",
+        ("", *porting.CHANNEL_ORDERS),
+        'of the images that the network of a file takes; empty: "bgr" for files of Keras, else "rgb"',
+    ),
     # data
     Field("data.name", "tfds:cifar10", "tfds:NAME, folder:PATH, npz:PATH or digits"),
     Field("data.data_dir", "", "folder of tfds data sets; empty: the default of tfds"),

@@ -1,8 +1,8 @@
 """Stem, residual blocks and stages of the ResNet family.
 
-Shapes: B batch, H and W height and width, C channels. All convolutions are without bias and pad
-symmetrically by half their size, as PyTorch does: with stride 2, "SAME" would pad only
-below and to the right, giving equal shapes and different numbers.
+Shapes: B batch, H and W height and width, C channels. All convolutions pad symmetrically by half their
+size, as PyTorch does: with stride 2, "SAME" would pad only below and to the right, giving equal shapes
+and different numbers.
 """
 
 from collections.abc import Callable
@@ -11,18 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tl_jax.models.convolution import Convolution
-
+# `conv(features, size, stride=1, groups=1, name=...)` makes a `Convolution`, `norm(name=...)` a `BatchNorm`.
+Conv = Callable[..., nn.Module]
 Norm = Callable[..., nn.Module]
 
 STEMS = ("imagenet", "cifar")
-
-
-def conv(
-    features: int, size: int, dtype: jnp.dtype, *, stride: int = 1, groups: int = 1, name: str
-) -> Convolution:
-    """Returns a square convolution in `dtype`, its kernel [size, size, C / groups, features]."""
-    return Convolution(features, size, dtype, stride, groups, name=name)
 
 
 class Stem(nn.Module):
@@ -32,20 +25,20 @@ class Stem(nn.Module):
         kind: "imagenet" (7x7 with stride 2, then 3x3 max-pool with stride 2: [B, H, W, 3] to
             [B, H/4, W/4, features]) or "cifar" (3x3 with stride 1, no pool: size kept).
         features: output channels.
-        dtype: dtype of the computation.
+        conv: makes a convolution.
         norm: makes a BatchNorm.
     """
 
     kind: str
     features: int
-    dtype: jnp.dtype
+    conv: Conv
     norm: Norm
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Returns the features [B, H', W', features] of images `x` [B, H, W, 3]."""
         size, stride = (7, 2) if self.kind == "imagenet" else (3, 1)
-        x = conv(self.features, size, self.dtype, stride=stride, name="conv")(x)
+        x = self.conv(self.features, size, stride=stride, name="conv")(x)
         x = nn.relu(self.norm(name="bn")(x, train))
         if self.kind == "imagenet":
             # Zero is never above a ReLU's output, so it pads as -inf would; padding apart from the
@@ -60,13 +53,13 @@ class Projection(nn.Module):
 
     features: int
     stride: int
-    dtype: jnp.dtype
+    conv: Conv
     norm: Norm
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Returns `x` [B, H, W, C] as [B, H/stride, W/stride, features]."""
-        x = conv(self.features, 1, self.dtype, stride=self.stride, name="conv")(x)
+        x = self.conv(self.features, 1, stride=self.stride, name="conv")(x)
         return self.norm(name="bn")(x, train)
 
 
@@ -90,8 +83,9 @@ class _Block(nn.Module):
         shortcut: where shapes differ, "projection" (option B) or "pad" (option A).
         groups: groups of the 3x3 convolution (bottleneck only).
         base_width: channels of the 3x3 convolution per group and 64 planes (bottleneck only).
+        strided: which convolution of a bottleneck carries the stride, 1 or 2.
         zero_init_residual: whether the last BatchNorm starts with scale 0, the block as identity.
-        dtype: dtype of the computation.
+        conv: makes a convolution.
         norm: makes a BatchNorm.
     """
 
@@ -100,8 +94,9 @@ class _Block(nn.Module):
     shortcut: str
     groups: int
     base_width: int
+    strided: int
     zero_init_residual: bool
-    dtype: jnp.dtype
+    conv: Conv
     norm: Norm
 
     expansion = 1
@@ -119,7 +114,7 @@ class _Block(nn.Module):
             return x
         if self.shortcut == "pad":
             return pad_shortcut(x, features, self.stride)
-        return Projection(features, self.stride, self.dtype, self.norm, name="downsample")(x, train)
+        return Projection(features, self.stride, self.conv, self.norm, name="downsample")(x, train)
 
 
 class BasicBlock(_Block):
@@ -131,9 +126,9 @@ class BasicBlock(_Block):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Returns [B, H/stride, W/stride, planes]."""
-        y = conv(self.planes, 3, self.dtype, stride=self.stride, name="conv1")(x)
+        y = self.conv(self.planes, 3, stride=self.stride, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y, train))
-        y = conv(self.planes, 3, self.dtype, name="conv2")(y)
+        y = self.conv(self.planes, 3, name="conv2")(y)
         y = self.last_norm("bn2")(y, train)
         return nn.relu(y + self.residual(x, train))
 
@@ -141,9 +136,9 @@ class BasicBlock(_Block):
 class Bottleneck(_Block):
     """1x1, 3x3 and 1x1 convolutions.
 
-    Source: He et al. 2015, figure 5 right; torchvision's `Bottleneck` (v1.5: the 3x3 convolution
-    carries the stride, where the paper's first 1x1 did), its groups and base width as in Xie et al.
-    2017 (ResNeXt) and Zagoruyko and Komodakis 2016 (wide).
+    Source: He et al. 2015, figure 5 right; the paper's first 1x1 convolution carries the stride, as
+    Keras' does (v1), the 3x3 one in torchvision's `Bottleneck` (v1.5); its groups and base width as in
+    Xie et al. 2017 (ResNeXt) and Zagoruyko and Komodakis 2016 (wide).
     """
 
     expansion = 4
@@ -152,11 +147,12 @@ class Bottleneck(_Block):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Returns [B, H/stride, W/stride, 4 * planes]."""
         width = self.planes * self.base_width // 64 * self.groups
-        y = conv(width, 1, self.dtype, name="conv1")(x)
+        first, second = (self.stride if self.strided == number else 1 for number in (1, 2))
+        y = self.conv(width, 1, stride=first, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y, train))
-        y = conv(width, 3, self.dtype, stride=self.stride, groups=self.groups, name="conv2")(y)
+        y = self.conv(width, 3, stride=second, groups=self.groups, name="conv2")(y)
         y = nn.relu(self.norm(name="bn2")(y, train))
-        y = conv(self.planes * self.expansion, 1, self.dtype, name="conv3")(y)
+        y = self.conv(self.planes * self.expansion, 1, name="conv3")(y)
         y = self.last_norm("bn3")(y, train)
         return nn.relu(y + self.residual(x, train))
 

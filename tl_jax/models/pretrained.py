@@ -7,7 +7,11 @@ Source: repository names, image sizes, crop fractions, interpolations and licenc
 weights are the `acc@1` of the weight enums in `torchvision/models/resnet.py` and `vgg.py` (torchvision 0.29.2),
 measured at the image size and crop given here; all others are from `results/results-imagenet.csv`
 of huggingface/pytorch-image-models at revision 0173a139, measured at `top1_image_size` and
-`top1_crop_fraction`. None has been measured by this project, but for that of the packaged weights.
+`top1_crop_fraction`. Those of the `keras` weights are the ones of https://keras.io/api/applications/, their
+addresses, MD5 and preprocessing those in `src/applications/vgg16.py`, `vgg19.py`, `resnet.py` and `imagenet_utils.py`
+(keras 3.15.1); Keras states a single central crop of 224 px (README of keras-team/keras-applications), not the
+resize before it, for which 256 px are taken. None has been measured by this project, but for that of the packaged
+weights.
 """
 
 import dataclasses
@@ -17,6 +21,9 @@ from tl_jax.errors import unknown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Subtracted from pixels in [0, 255], which are not scaled: 123.68, 116.779 and 103.939 for R, G and B.
+CAFFE_MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+CAFFE_STD = (1 / 255, 1 / 255, 1 / 255)
 TINY_IMAGENET_MEAN = (0.4802, 0.4481, 0.3975)
 TINY_IMAGENET_STD = (0.2302, 0.2265, 0.2262)
 
@@ -28,25 +35,28 @@ class PretrainedWeights:
     Attributes:
         name: the registry name, `MODEL.RECIPE`.
         model: the name for `models.create_model`.
-        repo_id: the repository on the Hugging Face hub; empty for packaged weights.
-        filename: the file in that repository, or in `tl_jax/weights/`.
+        repo_id: the repository on the Hugging Face hub; empty for packaged weights and those with an `address`.
+        filename: the file in that repository, or in `tl_jax/weights/`, or as it is kept.
         revision: branch, tag or commit of the repository.
         sha256: the digest of the file where its publisher states one in advance, else None; the hub
             states the digest with each download, and `porting.fetch` checks that one.
         licence: the SPDX identifier of the weights' licence.
-        mean, std: per channel, on the [0, 1] scale.
+        mean, std: per channel, on the [0, 1] scale, of the images that the ported network takes: R, G, B.
         image_size: height and width of the network's input, in pixels.
         crop_fraction: `image_size` over the shorter side to which the image is resized before the
             centre crop.
         interpolation: of that resize, "bilinear" or "bicubic".
-        channel_order: always "rgb".
+        channel_order: of the images that the network of the file takes, "rgb" or "bgr"; porting reverses the
+            first kernel of the latter, so that the ported network takes RGB.
         top1_accuracy: on the ImageNet-1k validation split (packaged weights: on their own
             validation split), a fraction as the publisher states it; None where it states none.
         top1_image_size, top1_crop_fraction: where that accuracy was measured.
         source: address of the weights and citation of the recipe.
         stem: "imagenet" or "cifar", of ResNets.
-        num_classes: number of classes of the head.
+        num_classes: number of classes of the head; 0 where the file has none.
         packaged: whether the file comes with this package.
+        address: of the file, where its publisher is not on the hub; empty elsewhere.
+        md5: the digest of the file at that address, as its publisher states it.
     """
 
     name: str
@@ -69,6 +79,8 @@ class PretrainedWeights:
     stem: str = "imagenet"
     num_classes: int = 1000
     packaged: bool = False
+    address: str = ""
+    md5: str = ""
 
     @property
     def resize_size(self) -> int:
@@ -77,7 +89,9 @@ class PretrainedWeights:
 
     @property
     def url(self) -> str:
-        """The address of the file on the Hugging Face hub."""
+        """The address of the file, on the Hugging Face hub unless it has one of its own."""
+        if self.address:
+            return self.address
         return f"https://huggingface.co/{self.repo_id}/resolve/{self.revision}/{self.filename}"
 
 
@@ -226,10 +240,91 @@ _PACKAGED = (
     ),
 )
 
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
+# Network of Keras: model here, licence, percent, MD5 of the file with and without the head.
+_KERAS_FILES = {
+    "vgg16": (
+        "vgg16",
+        "cc-by-4.0",
+        71.3,
+        "64373286793e3c8b2b4e3219cbf3544b",
+        "6d6bbae143d832006294945121d1f1fc",
+    ),
+    "vgg19": (
+        "vgg19",
+        "cc-by-4.0",
+        71.3,
+        "cbe5617147190e668d6c5d5026f83318",
+        "253f8cb515780f3b799900260a226db6",
+    ),
+    "resnet50": (
+        "keras_resnet50",
+        "mit",
+        74.9,
+        "2cb95161c43110f7111970584f804107",
+        "4d473c1dd8becc155b73f8504c6f6626",
+    ),
+    "resnet101": (
+        "keras_resnet101",
+        "mit",
+        76.4,
+        "f1aeb4b969a6efcfb50fad2f0c20cfc5",
+        "88cf7a10940856eca736dc7b7e228a21",
+    ),
+    "resnet152": (
+        "keras_resnet152",
+        "mit",
+        76.6,
+        "100835be76be38e30d865e96f2aaae62",
+        "ee4c566cf9a93f14d82f913c2dc6dd0c",
+    ),
+}
+
+
+def _keras_entries(network: str) -> list[PretrainedWeights]:
+    """Returns the weights of a network of Keras, with its head and without."""
+    model, licence, percent, *digests = _KERAS_FILES[network]
+    folder = "resnet" if network.startswith("resnet") else network
+    entries = []
+    for tag, suffix, md5 in zip(
+        ("keras_in1k", "keras_in1k_notop"), ("", "_notop"), digests, strict=True
+    ):
+        filename = f"{network}_weights_tf_dim_ordering_tf_kernels{suffix}.h5"
+        entries.append(
+            PretrainedWeights(
+                name=f"{model}.{tag}",
+                model=model,
+                repo_id="",
+                filename=filename,
+                revision="",
+                sha256=None,
+                licence=licence,
+                mean=CAFFE_MEAN,
+                std=CAFFE_STD,
+                image_size=224,
+                crop_fraction=0.875,
+                interpolation="bilinear",
+                top1_accuracy=None if suffix else round(percent / 100, 5),
+                top1_image_size=224,
+                top1_crop_fraction=0.875,
+                source="https://keras.io/api/applications/; ported by Keras from the weights of the paper's authors",
+                channel_order="bgr",
+                num_classes=0 if suffix else 1000,
+                address=f"{_KERAS}/{folder}/{filename}",
+                md5=md5,
+            )
+        )
+    return entries
+
+
 _REGISTRY = {
     weights.name: weights
     for weights in sorted(
-        [*_PACKAGED, *(entry for recipe in _RECIPES for entry in recipe.entries())],
+        [
+            *_PACKAGED,
+            *(entry for recipe in _RECIPES for entry in recipe.entries()),
+            *(entry for network in _KERAS_FILES for entry in _keras_entries(network)),
+        ],
         key=lambda weights: weights.name,
     )
 }

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tl_jax.models.batch_norm import BatchNorm
-from tl_jax.models.blocks import BLOCKS, STEMS, Stage, Stem
+from tl_jax.models.blocks import BLOCKS, STEMS, Conv, Norm, Stage, Stem
+from tl_jax.models.convolution import Convolution
 from tl_jax.models.network import check_input, segment
 from tl_jax.models.rematerialisation import REMATS, kept_apart, rematerialised
 
@@ -29,6 +30,9 @@ class ResNet(nn.Module):
         groups: groups of the bottleneck's 3x3 convolution.
         base_width: channels of that convolution per group and 64 planes.
         shortcut: "projection" or "pad" (options B and A of He et al. 2015).
+        strided: which convolution of a bottleneck carries the stride: 2 (v1.5) or 1 (v1).
+        conv_bias: whether convolutions add a bias, before their BatchNorm.
+        norm_momentum, norm_epsilon: of every BatchNorm; see `BatchNorm`.
         zero_init_residual: whether every block starts as the identity.
         dropout: share of the pooled features that the head drops in training.
         dtype: dtype of the computation; parameters and statistics are float32.
@@ -37,7 +41,8 @@ class ResNet(nn.Module):
         axis_name: named axis over which BatchNorm averages its statistics, None under `jit`.
         remat: what the backward pass computes again rather than keeps; see `rematerialised`.
 
-    Source: He et al. 2015 (arXiv 1512.03385); torchvision `models/resnet.py`, v1.5 bottlenecks.
+    Source: He et al. 2015 (arXiv 1512.03385); torchvision `models/resnet.py`, v1.5 bottlenecks;
+    keras `src/applications/resnet.py`, v1 bottlenecks.
     """
 
     stage_sizes: tuple[int, ...]
@@ -48,6 +53,10 @@ class ResNet(nn.Module):
     groups: int = 1
     base_width: int = 64
     shortcut: str = "projection"
+    strided: int = 2
+    conv_bias: bool = False
+    norm_momentum: float = 0.9
+    norm_epsilon: float = 1e-5
     zero_init_residual: bool = False
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.dtype("float32")
@@ -86,16 +95,19 @@ class ResNet(nn.Module):
         """
         first, last = segment(self, start, stop)
         check_input(x, start, self.features(start), spatial=start not in ("pool", "head"))
+        conv = functools.partial(Convolution, dtype=self.dtype, bias=self.conv_bias)
         norm = functools.partial(
             BatchNorm,
             dtype=self.dtype,
             axis_name=self.axis_name,
             frozen_norms=self.frozen_norms,
             norm_policy=self.norm_policy,
+            momentum=self.norm_momentum,
+            epsilon=self.norm_epsilon,
         )
         for part in self.boundaries[first:last]:
             if part == "stem":
-                x = Stem(self.stem_kind, self.width, self.dtype, norm, name="stem")(x, train)
+                x = Stem(self.stem_kind, self.width, conv, norm, name="stem")(x, train)
             elif part == "pool":
                 x = x.astype(jnp.float32).mean((1, 2))
             elif part == "head":
@@ -103,7 +115,7 @@ class ResNet(nn.Module):
                     x = nn.Dropout(self.dropout)(x, deterministic=not train)
                 x = _head(self.num_classes, x.shape[-1])(x.astype(jnp.float32))
             else:
-                stage = self._stage(int(part.removeprefix("stage")) - 1, norm)
+                stage = self._stage(int(part.removeprefix("stage")) - 1, conv, norm)
                 with kept_apart(self.remat):
                     x = stage(x, train)
         return x
@@ -119,15 +131,16 @@ class ResNet(nn.Module):
         stage = len(self.stage_sizes) if boundary == "pool" else int(boundary.removeprefix("stage"))
         return self.width * 2 ** (stage - 1) * BLOCKS[self.block].expansion
 
-    def _stage(self, index: int, norm) -> Stage:
+    def _stage(self, index: int, conv: Conv, norm: Norm) -> Stage:
         blocks = functools.partial(
             rematerialised(BLOCKS[self.block], self.remat),
             planes=self.width * 2**index,
             shortcut=self.shortcut,
             groups=self.groups,
             base_width=self.base_width,
+            strided=self.strided,
             zero_init_residual=self.zero_init_residual,
-            dtype=self.dtype,
+            conv=conv,
             norm=norm,
         )
         stride = 1 if index == 0 else 2
@@ -161,6 +174,10 @@ class ResNetArchitecture:
     groups: int = 1
     base_width: int = 64
     shortcut: str = "projection"
+    strided: int = 2
+    conv_bias: bool = False
+    norm_momentum: float = 0.9
+    norm_epsilon: float = 1e-5
     stems: tuple[str, ...] = STEMS
 
     @property
@@ -172,6 +189,8 @@ class ResNetArchitecture:
     @property
     def naming(self) -> str:
         """The naming in which its weights are exported; see `porting.NAMINGS`."""
+        if self.conv_bias:
+            return "tl_jax"  # torchvision's ResNets have no such biases
         return "cifar" if self.shortcut == "pad" else "torchvision"
 
     def make(self, num_classes: int, *, stem: str | None = None, **options: Any) -> ResNet:
@@ -194,6 +213,24 @@ def _cifar(depth: int, shortcut: str) -> ResNetArchitecture:
     return ResNetArchitecture(sizes, "basic", 16, shortcut=shortcut, stems=("cifar",))
 
 
+def _keras(stage_sizes: tuple[int, ...]) -> ResNetArchitecture:
+    """Returns a network of keras.applications (ResNet v1, the weights of its authors).
+
+    In training its BatchNorm records the unbiased variance of a batch, as everywhere here; Keras' the biased.
+
+    Source: keras 3.15.1 `src/applications/resnet.py`; momentum: `src/layers/normalization/batch_normalization.py`.
+    """
+    return ResNetArchitecture(
+        stage_sizes,
+        "bottleneck",
+        strided=1,
+        conv_bias=True,
+        norm_momentum=0.99,
+        norm_epsilon=1.001e-5,
+        stems=("imagenet",),
+    )
+
+
 # Source: torchvision `models/resnet.py`; for *_cifar (option-A shortcuts, no parameters) He et al.
 # 2015, section 4.2, in the form of akamaster/pytorch_resnet_cifar10; *_cifar_b are the same with
 # projections, in the form of chenyaofo/pytorch-cifar-models.
@@ -207,6 +244,9 @@ ARCHITECTURES: dict[str, ResNetArchitecture] = {
     "wide_resnet101_2": ResNetArchitecture((3, 4, 23, 3), "bottleneck", base_width=128),
     "resnext50_32x4d": ResNetArchitecture((3, 4, 6, 3), "bottleneck", groups=32, base_width=4),
     "resnext101_32x8d": ResNetArchitecture((3, 4, 23, 3), "bottleneck", groups=32, base_width=8),
+    "keras_resnet50": _keras((3, 4, 6, 3)),
+    "keras_resnet101": _keras((3, 4, 23, 3)),
+    "keras_resnet152": _keras((3, 8, 36, 3)),
     **{f"resnet{depth}_cifar": _cifar(depth, "pad") for depth in (20, 32, 44, 56, 110)},
     **{f"resnet{depth}_cifar_b": _cifar(depth, "projection") for depth in (20, 32, 44, 56, 110)},
 }

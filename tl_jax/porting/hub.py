@@ -1,4 +1,4 @@
-"""Getting the file of registered weights: from the package, the hub's cache or the hub."""
+"""Getting the file of registered weights: from the package, the Hugging Face hub or its publisher's address."""
 
 import functools
 import importlib.resources
@@ -9,23 +9,29 @@ import urllib.request
 from pathlib import Path
 
 from tl_jax import files
+from tl_jax.data.download import download, print_progress
 from tl_jax.errors import InputError
 from tl_jax.models.pretrained import PretrainedWeights
 
 # The hub library retries an unreachable host for over 20 s; one request of ours settles it sooner.
 PROBE_SECONDS = 8.0
+# Where Keras keeps the files that it downloads, under the same names.
+KERAS_CACHE = Path("~/.keras/models")
 
 
 def fetch(weights: PretrainedWeights) -> Path:
-    """Returns the local file of `weights`, downloaded into the Hugging Face cache if need be.
+    """Returns the local file of `weights`, downloaded into the Hugging Face cache or that of Keras if need be.
 
     `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and the like work as in `huggingface_hub`.
-    The file is checked against the SHA-256 of the registry, else that which the hub states.
+    The file is checked against the SHA-256 of the registry, else that which the hub states; one of Keras
+    against its publisher's MD5, before it takes its name.
 
     Raises:
         InputError: if the file is damaged or cannot be had, told within `PROBE_SECONDS` where there
             is no network; the message says what to place where.
     """
+    if weights.address:
+        return _from_address(weights)
     path = _packaged(weights) if weights.packaged else _from_hub(weights)
     stated = weights.sha256 or _stated_by_hub(path)
     if stated and files.digest(path) != stated:
@@ -43,6 +49,38 @@ def _packaged(weights: PretrainedWeights) -> Path:
             f"{weights.name} comes with the package but {path} is absent; reinstall tl_jax"
         )
     return path
+
+
+def _from_address(weights: PretrainedWeights) -> Path:
+    path = KERAS_CACHE.expanduser() / weights.filename
+    if path.is_file():
+        _verify_md5(path, weights, "delete or rename it, and run again")
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return download(
+            weights.address,
+            path,
+            lambda part: _verify_md5(part, weights, "it was removed; run again"),
+            timeout=PROBE_SECONDS,
+            progress=print_progress(f"downloading {weights.filename}"),
+        )
+    except OSError as error:
+        if files.is_disk_full(error):
+            raise
+        raise InputError(
+            f"no file for {weights.name}: {error}. Download {weights.url} where there is a network and place "
+            f"it as {path}, or pass it as --config.init.weights=FILE --config.preprocess.weights={weights.name}"
+        ) from error
+
+
+def _verify_md5(path: Path, weights: PretrainedWeights, remedy: str) -> None:
+    found = files.digest(path, "md5")
+    if found != weights.md5:
+        raise InputError(
+            f"{path} is damaged or another version: its MD5 is {found}, {weights.name} has {weights.md5}; "
+            f"{remedy}"
+        )
 
 
 def _from_hub(weights: PretrainedWeights) -> Path:

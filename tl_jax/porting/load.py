@@ -26,6 +26,7 @@ def load_pretrained(
     head: str = "keep",
     reset: Sequence[str] = (),
     key: jax.Array | None = None,
+    channel_order: str | None = None,
 ) -> tuple[dict[str, Any], PortReport]:
     """Returns the variables of `model` with pretrained weights, and the account of the port.
 
@@ -38,12 +39,15 @@ def load_pretrained(
         reset: patterns of more leaves that are initialised from `key`; see `port_state_dict`. Their shapes need
             not be those of the source.
         key: JAX random key of what is initialised; None is `jax.random.key(0)`.
+        channel_order: of the images that the source's network takes, "rgb" or "bgr"; the ported one takes RGB.
+            None: that of registered weights, else of the naming ("bgr" for Keras').
 
     Raises:
         InputError: if the weights cannot be found, read or fitted to the model.
     """
     if head not in HEAD_CHOICES:
         raise unknown("treatment of the head", head, HEAD_CHOICES)
+    check_channel_order(source, channel_order)
     name, path = _locate(source)
     file = read_source(path)
     _check_config(file)
@@ -59,7 +63,9 @@ def load_pretrained(
         leaves = trees.flatten(template) | jax.jit(initialise)(key)
         template = {collection: {} for collection in template} | trees.unflatten(leaves)
     try:
-        variables, report = port_state_dict(file.tensors, template, head=head, reset=reset)
+        variables, report = port_state_dict(
+            file.tensors, template, head=head, reset=reset, channel_order=channel_order
+        )
     except InputError as error:
         raise InputError(f"{name or path}: {error}") from error
     report = dataclasses.replace(
@@ -80,6 +86,16 @@ def check_source(source: str | Path) -> None:
     if Path(source).suffix in SUFFIXES or "/" in str(source):
         raise InputError(f"no such file of weights: {source}")
     raise unknown("pretrained weights or file", str(source), list_pretrained())
+
+
+def check_channel_order(source: str | Path, channel_order: str | None) -> None:
+    """Raises InputError if registered weights are said to take images in another order than they do."""
+    if channel_order and str(source) in list_pretrained():
+        stated = get_pretrained(str(source)).channel_order
+        if channel_order != stated:
+            raise InputError(
+                f"channel_order={channel_order}: {source} takes {stated}, as its publisher says; leave it empty"
+            )
 
 
 def _locate(source: str | Path) -> tuple[str, Path]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tl_jax import trees
 from tl_jax.errors import InputError, unknown
-from tl_jax.porting.naming import Entry, Naming, name_map, to_ours
+from tl_jax.porting.naming import CHANNEL_ORDERS, Entry, Naming, name_map, to_ours
 from tl_jax.porting.report import PortReport, Row
 from tl_jax.porting.schemes import get_naming, recognise
 
@@ -31,6 +31,7 @@ def port_state_dict(
     head: str = "keep",
     reset: Sequence[str] = (),
     naming: str | None = None,
+    channel_order: str | None = None,
 ) -> tuple[dict[str, Any], PortReport]:
     """Returns `variables` with every leaf taken from `state_dict`, and the account of it.
 
@@ -46,6 +47,8 @@ def port_state_dict(
         reset: regular expressions over leaf names such as "stage2/conv/kernel", each a full match; the leaves
             and the statistics that one matches keep their values in `variables`, whatever the source holds.
         naming: the naming of the source; None recognises it by a marker.
+        channel_order: of the images that the source's network takes, "rgb" or "bgr", for which the input
+            channels of the first kernel are reversed; None for that of the naming.
 
     Raises:
         InputError: if the naming is not recognised or anything is missing, extra, misshapen or of
@@ -53,9 +56,11 @@ def port_state_dict(
     """
     if head not in HEAD_CHOICES:
         raise unknown("treatment of the head", head, HEAD_CHOICES)
+    if channel_order not in (None, *CHANNEL_ORDERS):
+        raise unknown("order of channels", str(channel_order), CHANNEL_ORDERS)
     leaves = trees.flatten(variables)
     scheme = get_naming(naming, leaves) if naming else recognise(state_dict)
-    entries = name_map(scheme, leaves)
+    entries = name_map(scheme, leaves, tensors=state_dict, channel_order=channel_order)
     problems: list[str] = []
     rows: list[Row] = []
     ported: dict[str, Any] = {}
@@ -83,7 +88,7 @@ def port_state_dict(
     expected = {entry.source for entry in entries.values()}
     waived = {entries[name].source: rule for name, rule in rules.items()}
     for source in sorted(set(state_dict) - used):
-        rule = waived.get(source) or _waiver(scheme, source, head, leaves)
+        rule = waived.get(source) or _waiver(scheme, source, head, leaves, state_dict)
         if rule:
             array = np.asarray(state_dict[source])
             rows.append(_row("", array, source, array, "waived", "none", rule))
@@ -95,10 +100,16 @@ def port_state_dict(
             f"the {len(state_dict)} source tensors ({scheme.name} naming) do not fit the model's "
             f"{len(leaves)} leaves; {len(problems)} differ:"
         )
-        raise InputError("\n".join([first, *_shortened(problems)]))
+        hints = [
+            hint
+            for pattern, hint in scheme.hints.items()
+            if any(re.fullmatch(pattern, problem) for problem in problems)
+        ]
+        raise InputError("\n".join([first, *_shortened(problems), *hints]))
     # A collection without leaves has none to be ported.
     filled = {collection: {} for collection in variables} | trees.unflatten(ported)
-    return filled, PortReport(naming=scheme.name, head=head, entries=tuple(rows))
+    order = channel_order or scheme.channel_order
+    return filled, PortReport(scheme.name, head, tuple(rows), channel_order=order)
 
 
 def reset_rules(leaves: Iterable[str], head: str, patterns: Sequence[str]) -> dict[str, str]:
@@ -160,23 +171,34 @@ def _misfit(name: str, leaf: Any, entry: Entry, array: np.ndarray) -> str | None
     )
 
 
-def _waiver(scheme: Naming, source: str, head: str, leaves: Mapping[str, Any]) -> str | None:
+def _waiver(
+    scheme: Naming,
+    source: str,
+    head: str,
+    leaves: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+) -> str | None:
     for pattern, reason in scheme.waived.items():
         if re.fullmatch(pattern, source):
             return reason
-    for group, (pattern, reason) in scheme.waived_without.items():
-        if re.fullmatch(pattern, source) and not any(
-            n.startswith(f"params/{group}/") for n in leaves
-        ):
-            return reason
     own_head = [name for name in leaves if name.startswith(_HEAD)]
     head_leaves = own_head or [f"{_HEAD}kernel", f"{_HEAD}bias"]
-    head_sources = {entry.source for entry in name_map(scheme, head_leaves).values()}
-    if source in head_sources and not own_head:
+    head_map = name_map(scheme, head_leaves, tensors=tensors, channel_order="rgb")
+    of_head = source in {entry.source for entry in head_map.values()}
+    for group, (pattern, reason) in scheme.waived_without.items():
+        if not of_head and re.fullmatch(pattern, source) and not _has_group(leaves, group):
+            return reason
+    if scheme.backbone is not None and not re.fullmatch(scheme.backbone, source):
+        of_head = True
+    if of_head and not own_head:
         return HEADLESS_RULE
-    if source in head_sources and head == "reset":
+    if of_head and head == "reset":
         return RESET_RULE
     return None
+
+
+def _has_group(leaves: Mapping[str, Any], group: str) -> bool:
+    return any(name.startswith(f"params/{group}/") for name in leaves)
 
 
 def _row(

@@ -15,10 +15,11 @@ import safetensors.numpy
 
 from tl_jax import files
 from tl_jax.errors import InputError, unknown
+from tl_jax.porting import keras_files
 
 SAFETENSORS_SUFFIXES = (".safetensors",)
 TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
-SUFFIXES = SAFETENSORS_SUFFIXES + TORCH_SUFFIXES
+SUFFIXES = SAFETENSORS_SUFFIXES + TORCH_SUFFIXES + keras_files.SUFFIXES
 
 # {"model": ...} is DeiT's, {"net": ...} kuangliu's, the others are those of PyTorch's tutorials.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
@@ -47,11 +48,11 @@ class SourceFile:
 
 
 def read_source(path: str | Path) -> SourceFile:
-    """Returns the tensors of a `.safetensors`, `.pth`, `.pt`, `.th` or `.bin` file.
+    """Returns the tensors of a `.safetensors`, `.pth`, `.pt`, `.th`, `.bin`, `.h5`, `.hdf5` or `.keras` file.
 
     Raises:
         InputError: if the file is absent, of another kind, damaged, would run code, holds several
-            candidate state dicts, or needs PyTorch and PyTorch is not installed.
+            candidate state dicts, or needs PyTorch or h5py, which is not installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -60,15 +61,19 @@ def read_source(path: str | Path) -> SourceFile:
         raise unknown("kind of weight file", path.suffix or path.name, SUFFIXES)
     sha256 = files.digest(path)
     _check_name(path, sha256)
+    tensors: Any
+    wrappers: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    if path.suffix in keras_files.SUFFIXES:
+        tensors, wrappers = keras_files.read_keras(path)
+        return SourceFile(path, sha256, tensors, wrappers)
     if path.suffix in SAFETENSORS_SUFFIXES:
         try:
-            tensors: Any = safetensors.numpy.load_file(path)
+            tensors = safetensors.numpy.load_file(path)
         except (safetensors.SafetensorError, KeyError) as error:
             raise InputError(
                 f"{path} is not a whole .safetensors file ({path.stat().st_size} bytes): {error}"
             ) from error
-        beside: tuple[str, ...] = ()
-        wrappers: tuple[str, ...] = ()
     else:
         tensors, wrappers, beside = _unwrap(_load_torch(path), path)
     tensors, prefixes = strip_prefixes(tensors)

@@ -42,6 +42,7 @@ class PortReport:
         unwrapped: wrappers and prefixes that were taken off, outermost first.
         beside: names of the entries next to a wrapper, which hold no weights.
         weights: the registry name, empty for a file of the user's.
+        channel_order: of the images that the source's network took, "rgb" or "bgr"; the ported one takes RGB.
         entries: one row per leaf and per waived tensor.
     """
 
@@ -53,6 +54,7 @@ class PortReport:
     unwrapped: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     weights: str = ""
+    channel_order: str = "rgb"
 
     def counts(self) -> dict[str, int]:
         """Returns the number of leaves filled and reset and of source tensors waived."""

@@ -8,6 +8,7 @@ pytorch-cifar `models/resnet.py` (projections called `shortcut`, head `linear`).
 
 from tl_jax.porting.naming import CONV, COUNTERS, DENSE, NORM, Naming, Rule
 
+_IMAGE = "stem/conv"
 _BLOCK = r"stage(?P<stage>\d+)/block(?P<block>\d+)"
 
 
@@ -58,6 +59,7 @@ NAMINGS: tuple[Naming, ...] = (
         r"resnet\.embedder\.embedder\.convolution\.weight",
         _huggingface_rules("resnet."),
         COUNTERS,
+        image=_IMAGE,
     ),
     Naming(
         "huggingface_backbone",
@@ -65,6 +67,7 @@ NAMINGS: tuple[Naming, ...] = (
         r"embedder\.embedder\.convolution\.weight",
         _huggingface_rules(""),
         COUNTERS,
+        image=_IMAGE,
     ),
     Naming(
         "cifar",
@@ -72,6 +75,14 @@ NAMINGS: tuple[Naming, ...] = (
         r"linear\.weight|layer\d+\.\d+\.shortcut\.0\.weight",
         _layer_rules("shortcut", "linear"),
         COUNTERS,
+        image=_IMAGE,
     ),
-    Naming("torchvision", "ResNets", r"conv1\.weight", _layer_rules("downsample", "fc"), COUNTERS),
+    Naming(
+        "torchvision",
+        "ResNets",
+        r"conv1\.weight",
+        _layer_rules("downsample", "fc"),
+        COUNTERS,
+        image=_IMAGE,
+    ),
 )

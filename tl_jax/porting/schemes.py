@@ -4,13 +4,18 @@ import re
 from collections.abc import Iterable
 
 from tl_jax.errors import InputError, unknown
-from tl_jax.porting import resnet_names, vgg_names
+from tl_jax.porting import keras_names, resnet_names, vgg_names
 from tl_jax.porting.naming import Naming
 
 # Our own leaf names and layouts, of any network.
 _OWN = Naming("tl_jax", "any network", r"params/.*", (), {})
 # Looked at in this order: the first whose marker occurs is the naming.
-NAMINGS: tuple[Naming, ...] = (_OWN, *resnet_names.NAMINGS, *vgg_names.NAMINGS)
+NAMINGS: tuple[Naming, ...] = (
+    _OWN,
+    *resnet_names.NAMINGS,
+    *vgg_names.NAMINGS,
+    *keras_names.NAMINGS,
+)
 
 # Names of the same scheme under which users look for it.
 ALIASES = {"timm": "torchvision", "transformers": "huggingface"}

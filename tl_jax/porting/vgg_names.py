@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from tl_jax.porting.naming import CONV, COUNTERS, DENSE, NORM, Leaves, Naming, Rule
 
 _CONV_WITH_BIAS: Leaves = {**CONV, "bias": ("bias", "none")}
+_IMAGE = "stage1/conv1"
 _HIDDEN_ABSENT = "model.classifier=pooled: the network has no hidden layers"
 
 
@@ -75,6 +76,7 @@ def _timm(name: str, prefix: str) -> Naming:
         COUNTERS,
         {"hidden": (escaped + r"pre_logits\.fc[12]\.(weight|bias)", _HIDDEN_ABSENT)},
         positions,
+        image=_IMAGE,
     )
 
 
@@ -90,5 +92,6 @@ NAMINGS: tuple[Naming, ...] = (
         COUNTERS,
         {"hidden": (r"classifier\.[03]\.(weight|bias)", _HIDDEN_ABSENT)},
         positions,
+        image=_IMAGE,
     ),
 )

@@ -66,8 +66,9 @@ def evaluate_run(
     reported = which is None
     which = which or ("best" if held_out else "latest")
     # The run's own checkpoint and preprocessing: where it started from may be gone, and so may its teacher.
-    config.init.weights, config.init.reset, config.init.source = "", (), ()
-    config.objective, config.optim = default_config().objective, default_config().optim
+    defaults = default_config()
+    defaults.init.head = config.init.head
+    config.init, config.objective, config.optim = defaults.init, defaults.objective, defaults.optim
     config.data.image_size = preprocessing["image_size"]
     config.preprocess.resize = preprocessing["resize"]
     config.preprocess.interpolation = preprocessing["interpolation"]

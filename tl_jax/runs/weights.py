@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from tl_jax import models, porting
 from tl_jax.augment.preprocessing import Preprocessing
-from tl_jax.config import naming_fields
+from tl_jax.config import default_config, naming_fields
 from tl_jax.errors import InputError, unknown
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -52,6 +52,8 @@ def find(config: ml_collections.ConfigDict) -> str:
         raise InputError(
             f"init.reset={tuple(config.init.reset)} without init.weights: all is random; expected weights, or ()"
         )
+    with naming_fields(config, "init.weights", channel_order="init.channel_order"):
+        porting.check_channel_order(given, config.init.channel_order)
     if not given or given in models.list_pretrained():
         return given
     path = pathlib.Path(given).expanduser()
@@ -69,8 +71,8 @@ def find(config: ml_collections.ConfigDict) -> str:
 
 def start_from(config: ml_collections.ConfigDict, run: str | pathlib.Path) -> None:
     """Makes a config start from the weights of a finished run, as they are."""
+    config.init = default_config().init
     config.init.weights, config.init.head = str(run), "keep"
-    config.init.reset, config.init.source = (), ()
 
 
 def preprocessing_of(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
@@ -154,7 +156,15 @@ def make_initial(
             f"init.weights={config.init.weights}, init.head=keep",
             "; init.head=reset starts a fresh head, to be trained",
         )
-    with naming_fields(config, "model.name", "init.weights", head="init.head", reset="init.reset"):
+    chosen = config.init.channel_order or None
+    with naming_fields(
+        config,
+        "model.name",
+        "init.weights",
+        head="init.head",
+        reset="init.reset",
+        channel_order="init.channel_order",
+    ):
         variables, report = porting.load_pretrained(
             source,
             model,
@@ -162,6 +172,12 @@ def make_initial(
             head=config.init.head,
             reset=tuple(config.init.reset),
             key=key,
+            channel_order=chosen,
+        )
+    if report.channel_order == "bgr" and not report.weights and not chosen:
+        deviations.append(
+            f"{config.init.weights} does not say in which order its network takes channels; taken as BGR, "
+            "as Keras' own networks do (init.channel_order=rgb otherwise)"
         )
     if order is not None:
         variables = porting.reorder_head(variables, order)
@@ -226,6 +242,21 @@ def _check_match(config: ml_collections.ConfigDict, source: str) -> None:
             f"init.weights={source} are weights of {known.model}, model.name is {config.model.name}; "
             f"add --config.model.name={known.model}, or choose from "
             + ", ".join(models.list_pretrained(f"{config.model.name}.*"))
+        )
+    if config.init.head == "keep" and not known.num_classes:
+        raise InputError(
+            f"init.head=keep: {source} has no head; init.head=reset starts a fresh one, or choose from "
+            + ", ".join(
+                name
+                for name in models.list_pretrained(f"{known.model}.*")
+                if models.get_pretrained(name).num_classes
+            )
+        )
+    classifiers = models.get_architecture(known.model).options.get("classifier", ())
+    if not known.num_classes and classifiers and config.model.classifier != "pooled":
+        raise InputError(
+            f"init.weights={source} has no hidden layers; add --config.model.classifier=pooled, or choose "
+            f"{known.name.removesuffix('_notop')}"
         )
 
 
