@@ -16,6 +16,7 @@ OPTIMISATION = "tl_jax/runs/optimisation.py"
 SETUP = "tl_jax/runs/setup.py"
 MEMBERS = "tl_jax/runs/members.py"
 PROBE = "tl_jax/runs/probe.py"
+IMAGE_FEATURES = "tl_jax/runs/image_features.py"
 ORDER = "tl_jax/data/order.py"
 SELECTION = "tl_jax/data/selection.py"
 LOADING = "tl_jax/data/loading.py"
@@ -364,7 +365,7 @@ OTHERS = [
     Mutant(
         "config-recorded-with-all-commands",
         "tl_jax/config/access.py",
-        "if name == command or name not in COMMAND_SECTIONS",
+        "if command in COMMAND_SECTIONS.get(name, (command,))",
         "if name",
         TEST_CONFIG,
     ),
@@ -1911,7 +1912,7 @@ OTHERS = [
     ),
     Mutant(
         "probe-with-dropout",
-        PROBE,
+        IMAGE_FEATURES,
         "plain.model.dropout = 0.0",
         "pass",
         TEST_VGG_RUNS,

@@ -34,6 +34,8 @@ def make_splits(
         validation=section.validation_split,
         validation_fraction=section.validation_fraction,
         examples_per_class=section.examples_per_class,
+        folds=section.folds,
+        fold=section.fold,
     )
     _check_batch_size(config, splits["train"])
     return splits
@@ -56,6 +58,8 @@ def _load_splits(
         "validation": "data.validation_split",
         "validation_fraction": "data.validation_fraction",
         "examples_per_class": "data.examples_per_class",
+        "folds": "data.folds",
+        "fold": "data.fold",
         "image_size": "data.image_size",
         "seed": "data.seed",
     }
