@@ -5,12 +5,12 @@ from typing import Any
 from tl_jax import features, models, objectives, optim, porting
 from tl_jax.config.field import LARGEST, Field
 from tl_jax.data import order
+from tl_jax.features.pooling import POOLS
+from tl_jax.features.saving import FORMATS
 from tl_jax.models.batch_norm import NORM_POLICIES
 from tl_jax.models.registry import DTYPES
 from tl_jax.models.rematerialisation import REMATS
 from tl_jax.models.vgg import CLASSIFIERS
-from tl_jax.features.pooling import POOLS
-from tl_jax.features.saving import FORMATS
 from tl_jax.parallel import placement, sharding
 from tl_jax.training.averaging import AVERAGES
 
@@ -438,8 +438,12 @@ _FIELDS = (
     Field("probe.tolerance", 1e-4, "of the gradient, where L-BFGS stops", within="(0, inf)"),
     # features
     Field("features.boundary", "", '"stem", "stage1", ..., "pool", ...; empty: the last one'),
-    _choice("features.pool", "mean", POOLS, "of maps: their mean over height and width, or all of it"),
-    _choice("features.format", "npz", FORMATS, "of the files: a .npz for each split, or a tfds folder"),
+    _choice(
+        "features.pool", "mean", POOLS, "of maps: their mean over height and width, or all of it"
+    ),
+    _choice(
+        "features.format", "npz", FORMATS, "of the files: a .npz for each split, or a tfds folder"
+    ),
     # routes
     Field(
         "routes.methods",
@@ -506,11 +510,13 @@ _FIELDS = (
         "of train, class-balanced, at most, in the search; the refit takes all; 0: all",
     ),
     _integer(
-        "routes.max_iterations", 1000, 1, LARGEST, "of logistic regression and the linear SVM, at most"
+        "routes.max_iterations",
+        1000,
+        1,
+        LARGEST,
+        "of logistic regression and the linear SVM, at most",
     ),
-    _integer(
-        "routes.jobs", 1, 1, 1024, "processes of the search", changes_numbers=False
-    ),
+    _integer("routes.jobs", 1, 1, 1024, "processes of the search", changes_numbers=False),
     Field(
         "routes.finetuned",
         "",

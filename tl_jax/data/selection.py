@@ -130,7 +130,9 @@ def folds_of(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
         True
     """
     if not 2 <= folds <= len(labels):
-        raise InputError(f"folds={folds}: expected an integer from 2 to {len(labels)}, the examples")
+        raise InputError(
+            f"folds={folds}: expected an integer from 2 to {len(labels)}, the examples"
+        )
     shuffled = order.shuffled(len(labels), seed, _FOLDS)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     fold = np.empty(len(labels), np.int64)

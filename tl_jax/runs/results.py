@@ -14,7 +14,7 @@ import numpy as np
 from tl_jax import console, files, models, porting, reporting
 from tl_jax.data import Split
 from tl_jax.errors import InputError
-from tl_jax.reporting import intervals
+from tl_jax.reporting import SCATTER_FILE, intervals
 from tl_jax.runs import weights
 from tl_jax.runs.parts import is_own
 from tl_jax.runs.run_folder import Identity, RunFolder, environment_facts
@@ -92,6 +92,8 @@ def read(workdir: pathlib.Path, record: dict[str, Any], identity: Identity) -> d
                 f"; report.mistakes={wanted['mistakes']} applies to new runs only: the report shows the "
                 f"{count} mistakes that predictions.npz holds"
             )
+        if wanted["scatter"] and not (workdir / SCATTER_FILE).is_file():
+            kept += f"; report.scatter={wanted['scatter']} applies to new runs only"
         console.say(f"{workdir / 'report.html'} is written again{kept}")
     return result
 

@@ -3,9 +3,11 @@
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from tl_jax import console, data
 from tl_jax.config import flat, naming_fields
+from tl_jax.data import selection
 from tl_jax.errors import InputError
 from tl_jax.parallel import placement
 from tl_jax.runs import weights
@@ -41,6 +43,28 @@ def make_splits(
     return splits
 
 
+def folds_of_train(config: ml_collections.ConfigDict, folds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels of train, int32 [N], and the fold of each example, from 1: int64 [N].
+
+    No image is decoded.
+
+    Args:
+        config: of the run, whose `data.seed` counts.
+        folds: how many.
+
+    Raises:
+        InputError: if the data cannot be found, or there are fewer examples than folds.
+    """
+    section = config.data
+    splits = _load_splits(
+        config, None, room=0, train=section.train_split, folds=folds, fold=1, quiet=True
+    )
+    # Fold 1 and the others, back in the order of train.
+    order = np.argsort(np.concatenate([splits[role].whole()[1] for role in ("test", "train")]))
+    labels = np.concatenate([splits[role].labels for role in ("test", "train")])[order]
+    return labels, selection.folds_of(labels, folds, section.seed)
+
+
 def make_test_split(
     config: ml_collections.ConfigDict, source: data.Source | None = None
 ) -> data.Splits:
@@ -49,8 +73,21 @@ def make_test_split(
 
 
 def _load_splits(
-    config: ml_collections.ConfigDict, source: data.Source | None, **chosen: Any
+    config: ml_collections.ConfigDict,
+    source: data.Source | None,
+    room: int | None = None,
+    quiet: bool = False,
+    **chosen: Any,
 ) -> data.Splits:
+    """Returns the splits of a selection.
+
+    Args:
+        config: of the run.
+        source: of the data; None: what `data.name` says.
+        room: bytes for decoded images; None: as the machine has.
+        quiet: whether notes on the data are left out.
+        **chosen: arguments of `data.Selection`.
+    """
     section = config.data
     fields = {
         "train": "data.train_split",
@@ -75,7 +112,7 @@ def _load_splits(
                 data.Decoding(
                     weights.host_size(config),
                     weights.host_interpolation(config),
-                    placement.room_for_decoded_images(),
+                    placement.room_for_decoded_images() if room is None else room,
                     cache_dir=section.cache_dir or None,
                 ),
                 data_dir=section.data_dir or None,
@@ -88,7 +125,7 @@ def _load_splits(
                 "nothing out, or a fraction that is at least one image"
             ) from error
         raise
-    for note in splits.notes:
+    for note in () if quiet else splits.notes:
         console.note(note)
     return splits
 
