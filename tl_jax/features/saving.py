@@ -43,10 +43,9 @@ class Features:
     def joined(self, other: "Features") -> "Features":
         """Returns these examples and then those of another split."""
         return Features(
-            *(
-                np.concatenate([getattr(part, name) for part in (self, other)])
-                for name in ("features", "labels", "indices")
-            ),
+            np.concatenate([self.features, other.features]),
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.indices, other.indices]),
             self.class_names,
         )
 
@@ -88,7 +87,7 @@ def save(folder: Path, splits: Mapping[str, Features], kind: str) -> dict[str, s
         draft = path.with_name(f".{name}.tmp.npz")  # with another ending NumPy adds its own
         with files.explain_full_disk(path.name, folder, split.features.nbytes):
             try:
-                np.savez(draft, **arrays)
+                np.savez(draft, **arrays)  # type: ignore[arg-type]
                 draft.replace(path)
             finally:
                 draft.unlink(missing_ok=True)
@@ -103,8 +102,8 @@ def load(path: Path) -> Features:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = (stored[name] for name in ("features", "labels", "indices"))
-            return Features(*arrays, tuple(map(str, stored["class_names"])))
+            names = tuple(map(str, stored["class_names"]))
+            return Features(stored["features"], stored["labels"], stored["indices"], names)
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(
             f"{path} is no file of features ({error}); expected one of experiments.features"

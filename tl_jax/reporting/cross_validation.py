@@ -15,8 +15,8 @@ from tl_jax.training import metrics
 
 # Bengio and Grandvalet 2004 (JMLR 5): no estimate of the variance of k-fold cross-validation is unbiased.
 INTERVALS = (
-    "± and the interval of the mean are over folds, as a t-interval. Any two folds share most of their training "
-    "images, so that it tends to be too narrow. The interval of all images together is Wilson's: it covers the "
+    "The interval of the mean over folds is a t-interval. Any two runs share most of their training images, so that "
+    "it tends to be too narrow. The interval of all images together is Wilson's: it covers the "
     "choice of the images."
 )
 
@@ -45,7 +45,7 @@ def write_cross_validation(
     confusion = metrics.confusion_matrix(labels, predicted, len(names))
     rows = analysis.class_rows(confusion, names)
     accuracy = float(np.mean(predicted == labels))
-    pooled = {
+    pooled: dict[str, Any] = {
         "top1_accuracy": accuracy,
         "top1_interval": list(intervals.of_accuracy(accuracy, len(labels))),
         "examples": len(labels),

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import matplotlib.axes
+import matplotlib.colors
 import matplotlib.figure
 import numpy as np
 
@@ -15,8 +16,10 @@ from tl_jax.reporting import pages, plots
 from tl_jax.reporting.run_files import SCATTER_FILE
 from tl_jax.training.projection import Projection
 
-# Colours that differ for most people (Okabe and Ito 2008, without its yellow), taken in turn with the markers.
+# Colours that differ for most people (Okabe and Ito 2008, without its yellow), with markers taken in turn; darker
+# ones for the next classes, then lighter ones.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#4d4d4d", "#8c6d1f")
+_SHADES = ((0.0, 0.0), (0.0, 0.45), (1.0, 0.5))  # towards black or white, and how far
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 # Of more classes the legend would be larger than the plot.
 _CLASSES_IN_LEGEND = 40
@@ -70,7 +73,8 @@ def _clouds(axes: matplotlib.axes.Axes, projection: Projection, labels, class_na
         if not len(points):
             continue
         axes.scatter(
-            *points.T,
+            points[:, 0],
+            points[:, 1],
             s=size,
             color=_colour(place),
             marker=_MARKERS[(place // len(_COLOURS) + place) % len(_MARKERS)],
@@ -87,16 +91,22 @@ def _clouds(axes: matplotlib.axes.Axes, projection: Projection, labels, class_na
             va="center",
             fontsize=8 if len(middles) <= 12 else 6.5,
             fontweight="bold",
-            color=_colour(place),
+            color=plots.INK,
             parse_math=False,
-            bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75},
+            bbox={
+                "boxstyle": "round,pad=0.2",
+                "facecolor": "white",
+                "edgecolor": _colour(place),
+                "linewidth": 1.4,
+                "alpha": 0.85,
+            },
         )
     for axis, number in ((axes.xaxis, 1), (axes.yaxis, 2)):
         axis.set_label_text(f"{_axis(projection)} {number}")
 
 
 def _histograms(axes: matplotlib.axes.Axes, projection: Projection, labels, class_names) -> None:
-    edges = np.histogram_bin_edges(projection.points, 40)
+    edges = np.histogram_bin_edges(projection.points, 40).tolist()
     for place, name in enumerate(class_names):
         points = projection.points[labels == place, 0]
         if len(points):
@@ -110,7 +120,11 @@ def _axis(projection: Projection) -> str:
 
 
 def _colour(place: int) -> str:
-    return _COLOURS[place % len(_COLOURS)]
+    cycle, place = divmod(place, len(_COLOURS))
+    colour = np.array(matplotlib.colors.to_rgb(_COLOURS[place]))
+    toward, amount = _SHADES[cycle % len(_SHADES)]
+    red, green, blue = colour + amount * (toward - colour)
+    return matplotlib.colors.to_hex((red, green, blue))
 
 
 def arrays_of(

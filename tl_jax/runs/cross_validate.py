@@ -69,7 +69,7 @@ def run(
             runs.append(folder)
     class_names = tuple(result["class_names"])
     probabilities = pooled(runs, labels, folds, len(class_names))
-    content = {"title": title, "folds": rows, "class_names": list(class_names)}
+    content: dict[str, Any] = {"title": title, "folds": rows, "class_names": list(class_names)}
     if jax.process_index() == 0:
         _write_predictions(workdir, probabilities, labels, folds, class_names)
         content = reporting.write_cross_validation(workdir, content, probabilities, labels)

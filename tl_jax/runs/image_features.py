@@ -97,5 +97,6 @@ def compute(
 
 def count(setup: Setup, pool: str) -> int:
     """Returns how many features an example has, computing none."""
+    assert setup.boundary is not None  # as `setup_of` asks
     shape = models.boundary_shapes(setup.model, setup.preprocessing.image_size)[setup.boundary]
     return int(shape[-1] if pool == "mean" else np.prod(shape))

@@ -89,7 +89,7 @@ def _methods(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 def _grid(config: ml_collections.ConfigDict) -> classic.Grid:
     section = config.routes
     names = [field.name for field in dataclasses.fields(classic.Grid)]
-    values = {
+    values: dict[str, Any] = {
         name: tuple(section[name]) if isinstance(section[name], tuple | list) else section[name]
         for name in names
     }

@@ -48,7 +48,7 @@ def save(folder: RunFolder, train: Features, test: Features, most: int) -> None:
     drawn = test.at(some(test.labels, most))
     projections = project(fitted.features, fitted.labels, drawn.features)
     arrays = arrays_of(projections, drawn.labels, drawn.class_names, len(fitted))
-    np.savez(content, **arrays)
+    np.savez(content, **arrays)  # type: ignore[arg-type]
     if folder.is_primary:
         files.write(folder.path / SCATTER_FILE, content.getvalue())
 
@@ -70,7 +70,8 @@ def save_of_state(folder: RunFolder, setup: Setup, params: Any, batch_stats: Any
         chosen = split.subset(places)
         found = _features(setup, params, batch_stats, chosen)
         parts.append(Features(found, chosen.labels, places, names))
-    save(folder, *parts, most)
+    train, test = parts
+    save(folder, train, test, most)
 
 
 def _features(setup: Setup, params: Any, batch_stats: Any, split: Split) -> np.ndarray:

@@ -9,8 +9,9 @@ N, M: examples; F: features.
 import dataclasses
 
 import numpy as np
+import scipy.linalg
+from sklearn.covariance import ledoit_wolf
 from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.preprocessing import StandardScaler
 
 
@@ -32,32 +33,43 @@ class Projection:
 def project(features: np.ndarray, labels: np.ndarray, drawn: np.ndarray) -> list[Projection]:
     """Returns the first two axes of PCA and of LDA, with the examples to draw.
 
-    Features are standardised first. LDA shrinks its covariance by the amount of Ledoit and Wolf; it is left out
-    where fewer than two classes have two examples or more. The sign of an axis is such that its largest
-    coefficient is positive.
+    Features are standardised first. LDA shrinks the covariance within classes by the amount of Ledoit and Wolf; it is
+    left out where no class has two examples that differ. The sign of an axis is such that its largest coefficient is
+    positive.
 
     Args:
         features: [N, F], on which the axes are found; two examples at least.
-        labels: integers [N].
+        labels: integers [N], of two classes at least.
         drawn: [M, F].
 
     Source: Ledoit and Wolf 2004, "Honey, I shrunk the sample covariance matrix".
     """
     scale = StandardScaler().fit(np.asarray(features, np.float64))
     found, shown = (scale.transform(np.asarray(rows, np.float64)) for rows in (features, drawn))
-    kept = min(2, *found.shape)
-    pca = PCA(kept, svd_solver="covariance_eigh").fit(found)
-    axes = pca.components_.T
-    found_pca = Projection("PCA", _points(shown, axes), _shares(pca.explained_variance_ratio_))
-    spread = np.bincount(labels)[labels] >= 2  # one example has no covariance
-    if len(np.unique(labels[spread])) < 2:
-        return [found_pca]
-    lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(
-        found[spread], labels[spread]
-    )
-    scalings = lda.scalings_[:, : min(2, len(lda.classes_) - 1, found.shape[1])]
-    shares = _shares(lda.explained_variance_ratio_[: scalings.shape[1]])
-    return [found_pca, Projection("LDA", _points(shown, scalings), shares)]
+    pca = PCA(min(2, *found.shape), svd_solver="covariance_eigh").fit(found)
+    axes, shares = pca.components_.T, pca.explained_variance_ratio_
+    projections = [Projection("PCA", _points(shown, axes), tuple(map(float, shares)))]
+    discriminants = _discriminants(found, labels)
+    if discriminants is not None:
+        axes, shares = discriminants
+        projections.append(Projection("LDA", _points(shown, axes), tuple(map(float, shares))))
+    return projections
+
+
+def _discriminants(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the first two axes [F, A] along which classes differ most, and their shares [A]."""
+    classes, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    means = np.stack([rows[places == place].mean(0) for place in range(len(classes))])
+    within = rows - means[places]
+    if not within.any():
+        return None
+    root = np.linalg.cholesky(ledoit_wolf(within, assume_centered=True)[0])
+    between = np.sqrt(counts / len(rows))[:, None] * (means - rows.mean(0))
+    whitened = scipy.linalg.solve_triangular(root, between.T, lower=True)
+    directions, strengths, _ = np.linalg.svd(whitened, full_matrices=False)
+    kept = min(2, len(classes) - 1, rows.shape[1])
+    axes = scipy.linalg.solve_triangular(root.T, directions[:, :kept], lower=False)
+    return axes, np.square(strengths[:kept]) / np.square(strengths).sum()
 
 
 def _points(rows: np.ndarray, axes: np.ndarray) -> np.ndarray:
@@ -65,7 +77,3 @@ def _points(rows: np.ndarray, axes: np.ndarray) -> np.ndarray:
     largest = np.abs(axes).argmax(axis=0)
     signs = np.where(axes[largest, np.arange(axes.shape[1])] < 0, -1.0, 1.0)
     return (rows @ (axes * signs)).astype(np.float32)
-
-
-def _shares(ratios: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(ratio) for ratio in ratios[:2])
