@@ -61,6 +61,7 @@ STAGES = (
     Stage("quickstart", 4, _COMPARE, by_version=False),
     Stage("cifar10_compare", 18, _COMPARE_CIFAR, by_version=False),
     Stage("cifar10_lpft", 10, _COMPARE_LPFT, by_version=False),
+    Stage("routes", 15, ("benchmarks.routes", "--data_dir=DIR"), by_version=False),
     Stage("linear_probe", 30, ("benchmarks.linear_probe", "--data_dir=DIR")),
     Stage("sweep", 6, ("benchmarks.sweep", "--data_dir=DIR", "--runs=64")),
     Stage("throughput", 20, ("benchmarks.throughput",), rows=16),

@@ -128,7 +128,10 @@ def test_predictions_of_other_images_are_refused(validated, tmp_path):
             "data.folds=5: the runs of a cross-validation have cross_validate.folds=3",
         ),
         ({"cross_validate__folds": 1}, "cross_validate.folds=1: expected"),
-        ({"cross_validate__folds": 500}, "folds=500: expected an integer from 2 to 195"),
+        (
+            {"cross_validate__folds": 500},
+            "cross_validate.folds=500: expected an integer from 2 to 195",
+        ),
         ({"data__train_split": "trian"}, "unknown split of digits 'trian'"),
         ({"optim__momentum": 2.0}, "optim.momentum=2.0"),
     ],

@@ -1,5 +1,6 @@
 """Classic routes: chosen inside train, test read once for each, beside a run on the same test split."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -97,6 +98,23 @@ def test_the_folds_choose_the_route_that_is_reported(run):
     assert "inside the 389 images of train and validation; its setting" in result["selection"]
     low, high = test["top1_interval"]
     assert low < test["top1_accuracy"] < high
+
+
+@pytest.mark.parametrize("method", ["lda", "knn"])
+def test_test_accuracy_chooses_no_route(make_config, monkeypatch, tmp_path, method):
+    find = classic.find
+
+    def favoured(given, *arguments, **named):
+        route = find(given, *arguments, **named)
+        return dataclasses.replace(route, accuracy=float(given == method))
+
+    monkeypatch.setattr(classic, "find", favoured)
+    result = routes.run(make_config(routes__scatter=0), tmp_path / "run")
+    assert result["selection"].startswith(f"{method}, the best of 2")
+    by_name = {row["method"]: row["top1_accuracy"] for row in result["routes"]}
+    assert result["splits"]["test"]["top1_accuracy"] == by_name[method]
+    assert by_name["lda"] != by_name["knn"]
+    assert not (tmp_path / "run" / "scatter.npz").exists()
 
 
 def test_the_run_beside_them_is_measured_from_its_predictions(run, finetuned):

@@ -87,8 +87,8 @@ FIELDS: dict[str, list[Case]] = {
     "data.validation_fraction": [Case(0.2, "train validation")],
     "data.examples_per_class": [Case(4, "train order plan")],
     "data.folds": [
-        Case(3, "train validation test order"),
-        Case(4, "train validation test order", {"data.folds": 3}),
+        Case(3, DATA),
+        Case(4, DATA, {"data.folds": 3}),
     ],
     "data.fold": [Case(2, DATA, {"data.folds": 3})],
     "data.seed": [

@@ -133,10 +133,8 @@ def folds_of(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
         raise InputError(
             f"folds={folds}: expected an integer from 2 to {len(labels)}, the examples"
         )
-    shuffled = order.shuffled(len(labels), seed, _FOLDS)
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     fold = np.empty(len(labels), np.int64)
-    fold[by_class] = np.arange(len(labels)) % folds + 1
+    fold[_by_class(labels, seed, _FOLDS)] = np.arange(len(labels)) % folds + 1
     return fold
 
 
@@ -177,10 +175,15 @@ def _choose(
     labels: np.ndarray, classes: np.ndarray, counts: np.ndarray, seed: int, purpose: int
 ) -> np.ndarray:
     chosen = []
-    # One sort of the shuffled labels in place of a scan per class: quadratic for 1,000 classes.
-    shuffled = order.shuffled(len(labels), seed, purpose)
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    by_class = _by_class(labels, seed, purpose)
     starts = np.searchsorted(labels[by_class], classes)
     for start, count in zip(starts, counts, strict=True):
         chosen.append(by_class[start : start + count])
     return np.sort(np.concatenate(chosen))
+
+
+def _by_class(labels: np.ndarray, seed: int, purpose: int) -> np.ndarray:
+    """Returns all places, class after class, in a random order within each: int64 [N]."""
+    # One sort of the shuffled labels in place of a scan per class: quadratic for 1,000 classes.
+    shuffled = order.shuffled(len(labels), seed, purpose)
+    return shuffled[np.argsort(labels[shuffled], kind="stable")]

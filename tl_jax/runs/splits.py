@@ -56,13 +56,13 @@ def folds_of_train(config: ml_collections.ConfigDict, folds: int) -> tuple[np.nd
         InputError: if the data cannot be found, or there are fewer examples than folds.
     """
     section = config.data
-    splits = _load_splits(
-        config, None, room=0, train=section.train_split, folds=folds, fold=1, quiet=True
-    )
-    # Fold 1 and the others, back in the order of train.
-    order = np.argsort(np.concatenate([splits[role].whole()[1] for role in ("test", "train")]))
-    labels = np.concatenate([splits[role].labels for role in ("test", "train")])[order]
-    return labels, selection.folds_of(labels, folds, section.seed)
+    halves = _load_splits(config, None, room=0, quiet=True, train=section.train_split, folds=2)
+    parts = [halves["train"], halves["test"]]
+    # Back in the order of train.
+    order = np.argsort(np.concatenate([part.whole()[1] for part in parts]))
+    labels = np.concatenate([part.labels for part in parts])[order]
+    with naming_fields(config, "cross_validate.folds"):
+        return labels, selection.folds_of(labels, folds, section.seed)
 
 
 def make_test_split(
