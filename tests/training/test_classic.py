@@ -120,6 +120,14 @@ def test_lda_of_more_features_than_examples():
     assert all(0 < row["accuracy"] <= 1 for row in route.settings)
 
 
+def test_an_rbf_svm_of_many_examples_is_the_same(routes, monkeypatch):
+    """Whose kernel is not held in memory."""
+    monkeypatch.setattr(classic, "_KERNEL_EXAMPLES", 50)
+    found = classic.find("rbf_svm", FEATURES, LABELS, GRID, SEARCH)
+    assert found.settings == routes["rbf_svm"].settings
+    np.testing.assert_array_equal(found.predict(TEST), routes["rbf_svm"].predict(TEST))
+
+
 def test_the_search_sees_a_part_and_the_refit_all():
     search = classic.Search(folds=3, seed=0, examples=30)
     places = classic.searched(LABELS, search)
