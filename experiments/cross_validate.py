@@ -1,4 +1,4 @@
-"""Cross-validates a training run: a run for each fold of train, every image predicted by one that has not seen it.
+"""Cross-validates a training run: a run for each fold of train, which reports on that fold.
 
 python -m experiments.cross_validate --config=configs/photos.py --workdir=runs/photos_folds \
     --config.cross_validate.folds=5

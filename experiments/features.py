@@ -1,4 +1,4 @@
-"""Saves the features of a network, for train, validation and test, as .npz files or a TFDS directory.
+"""Saves the features of a network for train, validation and test, as .npz or TFDS files.
 
 python -m experiments.features --config=configs/cifar10_linear_probe.py --workdir=runs/cifar10_features
 

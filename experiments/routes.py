@@ -1,9 +1,9 @@
-"""Fits classic classifiers to features of a network: LDA, logistic regression, SVMs, k-NN, each with PCA or without.
+"""Fits classic classifiers to features of a network: LDA, logistic regression, SVMs and k-NN.
 
 python -m experiments.routes --config=configs/cifar10_linear_probe.py --workdir=runs/cifar10_routes
 
-Of the config it is the model, weights and data that count; `config.features` says which features, `config.routes`
-which classifiers and what is tried. See tl_jax/runs/routes.py.
+Each stands behind PCA or none. Of the config it is the model, weights and data that count; `config.features` says
+which features, `config.routes` which classifiers and what is tried. See tl_jax/runs/routes.py.
 """
 
 from experiments import cli

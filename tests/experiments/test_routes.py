@@ -29,6 +29,7 @@ def make_config(small_networks, tmp_path_factory):
             "routes__pca": (0.0,),
             "routes__folds": 3,
             "routes__lda_shrinkage": (0.1,),
+            "routes__knn_neighbors": (1, 5, 400),
             "routes__scatter": 60,
         }
         return tiny_config("quickstart", **(given | fields))
@@ -66,7 +67,7 @@ def test_what_routes_leave(run, finetuned):
     }  # fmt: skip
     assert json.loads((workdir / "result.json").read_text()) == json.loads(json.dumps(result))
     assert [row["method"] for row in result["routes"]] == ["lda", "knn"]
-    assert len(json.loads((workdir / "routes.json").read_text())["settings"]["knn"]) == 3
+    assert len(json.loads((workdir / "routes.json").read_text())["settings"]["knn"]) == 2
     recorded = json.loads((workdir / "config.json").read_text())
     assert {"routes", "features"} <= recorded.keys() and "probe" not in recorded
     assert "Features in the plane" in (workdir / "routes.html").read_text()
@@ -201,7 +202,10 @@ OTHER = {"routes__finetuned": "{finetuned}"}
         ({"routes__methods": ()}, "routes.methods=(): expected one method at least"),
         ({"routes__pca": (2.5,)}, "routes.pca=2.5: expected a whole number of components"),
         ({"routes__pca": (17.0,)}, "routes.pca=17: there are 16 features"),
-        ({"routes__knn_neighbors": (1, 300)}, "routes.knn_neighbors=300: a fold is fitted to 259"),
+        (
+            {"routes__knn_neighbors": (300, 400)},
+            "routes.knn_neighbors=(300, 400): a fold is fitted to 259",
+        ),
         ({"data__examples_per_class": 2}, "routes.folds=3: 10 classes have fewer examples"),
         ({"routes__search_examples": 20}, "among the routes.search_examples=20 of 389"),
         ({"routes__finetuned": "nowhere"}, "routes.finetuned=nowhere: nowhere: no config.json"),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tl_jax import reporting
-from tl_jax.reporting.routes import not_converged
+from tl_jax.reporting.routes import not_converged, setting
 
 
 def row(method, accuracy, **more):
@@ -50,7 +50,9 @@ def content():
 def test_the_table_and_the_page(tmp_path, content):
     table = reporting.write_routes(tmp_path, content)
     assert [line["route"] for line in table] == ["logistic", "knn", "run tuned"]
-    assert table[0]["chosen"] == "pca 0.95, c 0.1 (12 components)"
+    assert table[0]["chosen"] == "PCA of 95% (12 components), c 0.1"
+    assert table[1]["chosen"] == "no PCA, neighbors 5" and table[2]["chosen"] == ""
+    assert setting({"chosen": {"pca": 3.0, "gamma": 1.0}}) == "PCA of 3 components, gamma 1"
     assert table[0]["CV (%)"] == "70.00 ± 2.00" and table[2]["CV (%)"] == ""
     assert table[1]["test top-1 (%)"] == "90.00 (85.0 to 95.0)"
     assert table[2]["fit"] == "1:10 min" and table[2]["search"] == ""

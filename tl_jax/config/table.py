@@ -461,7 +461,7 @@ _FIELDS = (
     Field("routes.whiten", False, "whether the components of PCA get variance 1"),
     Field(
         "routes.lda_shrinkage",
-        (0.0, 0.1, 0.5),
+        (0.0, 0.1, 0.5, 0.9),
         "of the covariance of LDA, values to try",
         within="[0, 1]",
         element=float,
@@ -496,7 +496,7 @@ _FIELDS = (
     ),
     Field(
         "routes.knn_neighbors",
-        (1, 5, 20),
+        (1, 5, 20, 50),
         "of k-NN, values to try",
         within=f"[1, {LARGEST}]",
         element=int,

@@ -55,19 +55,29 @@ def not_converged(row: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
+def setting(row: Mapping[str, Any]) -> str:
+    """Returns the chosen hyperparameters of a route, such as "no PCA, shrinkage 0.1"."""
+    values = dict(row["chosen"])
+    pca = values.pop("pca")
+    if pca == 0:
+        first = "no PCA"
+    elif pca < 1:
+        first = f"PCA of {100 * pca:g}% ({row['components']} components)"
+    else:
+        first = f"PCA of {pca:g} components"
+    return ", ".join([first, *(f"{name} {value:g}" for name, value in values.items())])
+
+
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a row of the table; a run that is shown beside the routes has no search."""
     low, high = row["top1_interval"]
     searched = "cv_accuracy" in row
-    chosen = ", ".join(f"{name} {value:g}" for name, value in row.get("chosen", {}).items())
-    if row.get("components") is not None:
-        chosen += f" ({row['components']} components)"
     validated = ""
     if searched:
         validated = f"{100 * row['cv_accuracy']:.2f} ± {100 * row['cv_accuracy_std']:.2f}"
     return {
         "route": row["method"],
-        "chosen": chosen,
+        "chosen": setting(row) if searched else "",
         "CV (%)": validated,
         "test top-1 (%)": f"{100 * row['top1_accuracy']:.2f} ({100 * low:.1f} to {100 * high:.1f})",
         "precision": f"{100 * row['macro_precision']:.1f}",

@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 
 from tl_jax import console, files, models, porting, reporting
+from tl_jax.config import completed
 from tl_jax.data import Split
 from tl_jax.errors import InputError
 from tl_jax.reporting import SCATTER_FILE, intervals
@@ -80,12 +81,13 @@ def read(workdir: pathlib.Path, record: dict[str, Any], identity: Identity) -> d
         return result
     console.say(f"{workdir} is finished: {describe(result)}")
     wanted = record["report"]
-    stored = json.loads((workdir / "config.json").read_text()).get("report")
+    # A folder of an earlier version lacks fields of today.
+    stored = completed(json.loads((workdir / "config.json").read_text())).report.to_dict()
     if wanted["html"] and (stored != wanted or not (workdir / "report.html").is_file()):
         with RunFolder.open(workdir, record, identity=identity) as folder:
             reporting.write_report(folder.path, result=result)
         kept = ""
-        if wanted["mistakes"] != (stored or {}).get("mistakes", wanted["mistakes"]):
+        if wanted["mistakes"] != stored["mistakes"]:
             with np.load(workdir / "predictions.npz") as saved:
                 count = len(saved["mistake_indices"])
             kept = (

@@ -66,7 +66,7 @@ def run(
         make=lambda prepared, folder, _: _make(
             prepared,
             folder,
-            functools.partial(classic.find, grid=grid, search=search),
+            functools.partial(classic.find, grid=prepared.grid, search=search),
             methods,
             search,
             stop_requested,
@@ -109,11 +109,13 @@ class _Prepared:
     Attributes:
         setup: of the features.
         train: the splits that routes are fitted to.
+        grid: what is tried.
         finetuned: a run that is shown beside them.
     """
 
     setup: Setup
     train: tuple[str, ...]
+    grid: classic.Grid
     finetuned: Run | None
 
     @property
@@ -140,12 +142,19 @@ def _prepare(
             f"routes.pca={grid.components}: there are {width:,} features and {fitted:,} images in a fold; expected "
             f"{min(width, fitted):,} components at most"
         )
-    if "knn" in config.routes.methods and max(grid.knn_neighbors) > fitted:
+    neighbors = tuple(number for number in grid.knn_neighbors if number <= fitted)
+    if not neighbors:
         raise InputError(
-            f"routes.knn_neighbors={max(grid.knn_neighbors)}: a fold is fitted to {fitted:,} images; expected "
+            f"routes.knn_neighbors={grid.knn_neighbors}: a fold is fitted to {fitted:,} images; expected "
             f"{fitted:,} neighbours at most"
         )
-    return _Prepared(setup, names, _finetuned(config, setup))
+    if neighbors != grid.knn_neighbors and "knn" in config.routes.methods:
+        console.note(
+            f"routes.knn_neighbors={grid.knn_neighbors}: a fold is fitted to {fitted:,} images, so that {neighbors} "
+            "are tried"
+        )
+    grid = dataclasses.replace(grid, knn_neighbors=neighbors)
+    return _Prepared(setup, names, grid, _finetuned(config, setup))
 
 
 def _finetuned(config: ml_collections.ConfigDict, setup: Setup) -> Run | None:
@@ -341,11 +350,10 @@ def _described(result: dict[str, Any]) -> str:
 
 def _summary(row: Mapping[str, Any]) -> str:
     # matplotlib comes with it: not before it is needed.
-    from tl_jax.reporting.routes import not_converged
+    from tl_jax.reporting.routes import not_converged, setting
 
     stopped = not_converged(row)
-    told = ", ".join(f"{name} {value:g}" for name, value in row["chosen"].items())
     return (
-        f"{told}; {100 * row['cv_accuracy']:.2f}% in cross-validation, search {row['search_seconds']:.1f} s, "
+        f"{setting(row)}; {100 * row['cv_accuracy']:.2f}% in cross-validation, search {row['search_seconds']:.1f} s, "
         f"fit {row['fit_seconds']:.1f} s{f'; {stopped}' if stopped else ''}"
     )
