@@ -64,6 +64,7 @@ STAGES = (
     Stage("cifar10_lpft", 10, _COMPARE_LPFT, by_version=False),
     Stage("recipes", 20, (*_RECIPES, "--only=cifar10"), by_version=False),
     Stage("animals_to_plants", 50, (*_RECIPES, "--only=animals_to_plants"), by_version=False),
+    Stage("routes", 15, ("benchmarks.routes", "--data_dir=DIR"), by_version=False),
     Stage("linear_probe", 30, ("benchmarks.linear_probe", "--data_dir=DIR")),
     Stage("sweep", 6, ("benchmarks.sweep", "--data_dir=DIR", "--runs=64")),
     Stage("throughput", 20, ("benchmarks.throughput",), rows=16),

@@ -62,6 +62,23 @@ _HELP_FIELDS = {
         _WEIGHTS_FIELD,
         ("data.validation_fraction=0.2", "held out of train, to choose the L2 strength"),
     ),
+    "features": (
+        _DATA_FIELD,
+        _WEIGHTS_FIELD,
+        ("features.boundary=stage3", "which features; empty: the last ones before the head"),
+        ("features.format=tfds", "or npz"),
+    ),
+    "routes": (
+        _DATA_FIELD,
+        _WEIGHTS_FIELD,
+        ("routes.methods=lda,logistic", "also linear_svm, rbf_svm, knn"),
+        ("routes.finetuned=RUN", "the folder of a run on the same test split, shown beside"),
+    ),
+    "cross_validate": (
+        _DATA_FIELD,
+        _WEIGHTS_FIELD,
+        ("cross_validate.folds=5", "a run for each fold of train"),
+    ),
     "profile": (
         ("model.name=resnet50", "the network"),
         ("data.batch_size=64", "images in a batch"),

@@ -147,6 +147,20 @@ def test_an_empty_tuple_is_one_in_the_config_of_an_older_version_too():
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("lda,knn", ("lda", "knn")),
+        ("lda, knn", ("lda", "knn")),
+        ("lda", ("lda",)),
+        ('("lda", "knn")', ("lda", "knn")),
+        ("stem/.*", ("stem/.*",)),
+    ],
+)
+def test_texts_of_a_tuple_that_are_names_need_no_quotes(text, value):
+    assert FIELDS["routes.methods"].parse(text) == value
+
+
 @pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if field.kind is tuple])
 def test_an_empty_text_is_an_empty_tuple(name):
     config = tl_jax.default_config()

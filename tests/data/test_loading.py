@@ -139,3 +139,44 @@ def test_kinds_of_data_sets_are_registered(monkeypatch, npz):
     for kind in ("npz", "a:b", ""):
         with pytest.raises(InputError, match="expected a name without a colon"):
             data.register(kind, toy, replace=True)
+
+
+def fold_of(npz, fold, **options):
+    selection = Selection(folds=4, fold=fold, seed=4, **options)
+    return load_splits("npz:toy.npz", selection, data_dir=npz)
+
+
+def test_each_fold_is_the_test_split_once(npz):
+    found = [fold_of(npz, fold) for fold in (1, 2, 3, 4)]
+    held = [pixels(splits["test"]) for splits in found]
+    assert sorted(np.concatenate(held)) == list(range(20))
+    for splits, own in zip(found, held, strict=True):
+        assert set(splits) == {"train", "test"}
+        assert own == sorted(own)
+        assert sorted(pixels(splits["train"]) + own) == list(range(20))
+        # 10 of each class over 4 folds.
+        assert set(np.bincount(splits["test"].labels)) <= {2, 3}
+    assert found[1].reported == "fold 2 of 4 of train"
+    assert found[1].notes[-1].endswith("fold 2 of 4 of train is reported on; no test split is read")
+
+
+def test_no_test_split_is_opened_where_there_are_folds(npz):
+    assert len(fold_of(npz, 1, test="val")["test"]) == 5
+    # Neither is one that does not exist.
+    assert len(fold_of(npz, 1, test="tset")["test"]) == 5
+    with pytest.raises(InputError, match=r"unknown split of npz:.* 'trian'"):
+        fold_of(npz, 1, train="trian")
+
+
+def test_validation_and_few_examples_are_chosen_from_the_other_folds(npz):
+    plain = fold_of(npz, 3)
+    splits = fold_of(npz, 3, validation_fraction=0.2, examples_per_class=2)
+    assert pixels(splits["test"]) == pixels(plain["test"])
+    assert np.bincount(splits["train"].labels).tolist() == [2, 2]
+    assert len(splits["validation"]) == 3
+    chosen = pixels(splits["train"]) + pixels(splits["validation"])
+    assert set(chosen) <= set(pixels(plain["train"])) and len(set(chosen)) == 7
+
+
+def test_a_separate_validation_split_is_the_same_for_all_folds(npz):
+    assert pixels(fold_of(npz, 2, validation="val")["validation"]) == [0, 1, 2, 3]

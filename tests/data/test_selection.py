@@ -68,3 +68,50 @@ def test_few_shot_names_the_classes_that_are_short():
 def test_few_shot_names_the_classes_without_examples():
     with pytest.raises(InputError, match="as 1 of 3 classes have no examples: owl"):
         selection.few_shot(np.array([0, 0, 2, 2]), 1, 0, ["cat", "owl", "fox"])
+
+
+def test_folds_take_the_same_part_of_each_class():
+    labels = np.array([0] * 10 + [1] * 20 + [2] * 31)
+    fold = selection.folds_of(labels, 5, seed=1)
+    assert set(fold) == {1, 2, 3, 4, 5}
+    for number in range(1, 6):
+        counts = np.bincount(labels[fold == number])
+        assert counts[:2].tolist() == [2, 4] and counts[2] in (6, 7)
+    assert np.bincount(fold)[1:].tolist() == [13, 12, 12, 12, 12]
+
+
+def test_folds_depend_on_labels_and_seed_alone():
+    labels = np.arange(40) % 4
+    fold = selection.folds_of(labels, 4, seed=1)
+    np.testing.assert_array_equal(fold, selection.folds_of(labels.astype(np.int64), 4, seed=1))
+    assert (fold != selection.folds_of(labels, 4, seed=2)).any()
+    # Recorded: folders of runs depend on it.
+    assert "".join(map(str, selection.folds_of(np.arange(12) % 3, 3, seed=0))) == "212121333123"
+
+
+def test_a_class_smaller_than_the_folds_is_in_some():
+    fold = selection.folds_of(np.array([0] * 9 + [1]), 5, seed=0)
+    assert np.bincount(fold)[1:].tolist() == [2] * 5
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"folds": 1}, "folds=1: expected 2 or more, or 0 for none"),
+        ({"folds": -2}, "folds=-2: expected 2 or more"),
+        ({"folds": 3, "fold": 4}, "fold=4 with folds=3: expected an integer from 1 to 3"),
+        ({"folds": 3, "fold": 0}, "fold=0 with folds=3"),
+        ({"fold": 2}, "fold=2 with folds=0: expected an integer from 1 to 1"),
+        ({"train": "", "folds": 3}, "train='' with folds=3"),
+    ],
+)
+def test_folds_that_cannot_be(given, message):
+    with pytest.raises(InputError) as raised:
+        selection.Selection(**given)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("folds", [1, 5])
+def test_more_folds_than_examples(folds):
+    with pytest.raises(InputError, match=f"folds={folds}: expected an integer from 2 to 4"):
+        selection.folds_of(np.zeros(4, int), folds, seed=0)

@@ -6,19 +6,34 @@ import pytest
 
 from experiments import (
     compare,
+    cross_validate,
     evaluate,
+    features,
     finetune,
     predict,
     prepare_data,
     pretrain,
     probe,
     profile,
+    routes,
     sweep,
 )
 from experiments.cli import help, runtime
 from tl_jax.config import FIELDS
 
-COMMANDS = [compare, evaluate, finetune, predict, prepare_data, pretrain, probe, profile, sweep]
+COMMANDS = [
+    compare,
+    cross_validate,
+    evaluate,
+    features,
+    finetune,
+    predict,
+    prepare_data,
+    pretrain,
+    probe,
+    profile,
+]
+COMMANDS += [routes, sweep]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)

@@ -16,6 +16,9 @@ OPTIMISATION = "tl_jax/runs/optimisation.py"
 SETUP = "tl_jax/runs/setup.py"
 MEMBERS = "tl_jax/runs/members.py"
 PROBE = "tl_jax/runs/probe.py"
+ROUTES = "tl_jax/runs/routes.py"
+CLASSIC = "tl_jax/training/classic.py"
+IMAGE_FEATURES = "tl_jax/runs/image_features.py"
 ORDER = "tl_jax/data/order.py"
 SELECTION = "tl_jax/data/selection.py"
 LOADING = "tl_jax/data/loading.py"
@@ -35,6 +38,9 @@ TEST_ORDER = ("tests/properties/test_order.py",)
 TEST_SELECTION = ("tests/properties/test_selection.py",)
 TEST_SWEEP = ("tests/wiring/test_sweep.py",)
 TEST_PROBE = ("tests/wiring/test_probe.py",)
+TEST_ROUTES = "tests/experiments/test_routes.py"
+TEST_CLASSIC = "tests/training/test_classic.py"
+TEST_CROSS_VALIDATE = ("tests/experiments/test_cross_validate.py",)
 TEST_RESULTS = ("tests/wiring/test_results.py",)
 TEST_TRANSFORMS = ("tests/optim/test_transforms.py",)
 TEST_SCHEDULES = ("tests/optim/test_schedules.py", "tests/properties/test_schedules.py")
@@ -336,8 +342,8 @@ OTHERS = [
     Mutant(
         "config-identity-holds-all-commands",
         "tl_jax/config/identity.py",
-        "if section != command]",
-        "if section == command]",
+        "if command not in readers",
+        "if command in readers",
         TEST_CONFIG,
     ),
     Mutant(
@@ -371,7 +377,7 @@ OTHERS = [
     Mutant(
         "config-recorded-with-all-commands",
         "tl_jax/config/access.py",
-        "if name == command or name not in COMMAND_SECTIONS",
+        "if command in COMMAND_SECTIONS.get(name, (command,))",
         "if name",
         TEST_CONFIG,
     ),
@@ -606,8 +612,8 @@ OTHERS = [
     Mutant(
         "selection-first-of-each-class",
         SELECTION,
-        'by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]',
-        'by_class = np.argsort(labels, kind="stable")',
+        'return shuffled[np.argsort(labels[shuffled], kind="stable")]',
+        'return np.argsort(labels, kind="stable")',
         TEST_SELECTION,
     ),
     Mutant(
@@ -2007,7 +2013,7 @@ OTHERS = [
     ),
     Mutant(
         "probe-with-dropout",
-        PROBE,
+        IMAGE_FEATURES,
         "plain.model.dropout = 0.0",
         "pass",
         TEST_VGG_RUNS,
@@ -2272,6 +2278,90 @@ OTHERS = [
         '"loss": "min",',
         '"loss": "max",',
         ("tests/runs/test_uneven.py::test_the_step_is_chosen_by_the_metric",),
+    ),
+    Mutant(
+        "folds-class-after-class",
+        SELECTION,
+        "np.arange(len(labels)) % folds + 1",
+        "np.arange(len(labels)) * folds // len(labels) + 1",
+        ("tests/data/test_selection.py::test_folds_take_the_same_part_of_each_class",),
+    ),
+    Mutant(
+        "folds-trained-on-too",
+        LOADING,
+        'splits["train"] = whole.subset(np.flatnonzero(fold != selection.fold))',
+        "pass",
+        ("tests/data/test_loading.py::test_each_fold_is_the_test_split_once",),
+    ),
+    Mutant(
+        "folds-the-same-for-every-run",
+        "tl_jax/runs/cross_validate.py",
+        "cell.data.folds, cell.data.fold = config.cross_validate.folds, fold",
+        "cell.data.folds, cell.data.fold = config.cross_validate.folds, 1",
+        TEST_CROSS_VALIDATE,
+    ),
+    Mutant(
+        "folds-predictions-not-compared-with-the-data",
+        "tl_jax/runs/cross_validate.py",
+        'if not np.array_equal(stored["labels"], labels[own]):',
+        "if False:",
+        TEST_CROSS_VALIDATE,
+    ),
+    Mutant(
+        "routes-refitted-to-the-search-alone",
+        CLASSIC,
+        "fitted.fit(rows, labels)",
+        "fitted.fit(rows[places], labels[places])",
+        (f"{TEST_CLASSIC}::test_the_search_sees_a_part_and_the_refit_all",),
+    ),
+    Mutant(
+        "routes-convergence-swallowed",
+        CLASSIC,
+        "self.converged_ = not told",
+        "self.converged_ = True",
+        (f"{TEST_CLASSIC}::test_solvers_that_stop_early_are_told_of_and_not_warned_about",),
+    ),
+    Mutant(
+        "routes-gamma-not-by-variance",
+        CLASSIC,
+        "self.scale / (X.shape[1] * X.var())",
+        "self.scale / X.shape[1]",
+        (f"{TEST_CLASSIC}::test_every_setting_is_judged_by_folds_of_train",),
+    ),
+    Mutant(
+        "routes-few-shot-with-validation",
+        ROUTES,
+        'if few or "validation" not in splits else',
+        'if "validation" not in splits else',
+        (f"{TEST_ROUTES}::test_few_labelled_images_are_all_that_routes_see",),
+    ),
+    Mutant(
+        "routes-chosen-on-test",
+        ROUTES,
+        'max(rows, key=lambda row: row["cv_accuracy"])',
+        'max(rows, key=lambda row: row["top1_accuracy"])',
+        (f"{TEST_ROUTES}::test_test_accuracy_chooses_no_route",),
+    ),
+    Mutant(
+        "routes-beside-another-test-split",
+        ROUTES,
+        'if not differing and not np.array_equal(predictions["labels"], split.labels):',
+        "if False:",
+        (f"{TEST_ROUTES}::test_a_run_with_other_test_labels_is_refused",),
+    ),
+    Mutant(
+        "features-places-not-those-of-the-data",
+        IMAGE_FEATURES,
+        "places = np.asarray(split.whole()[1], np.int64)",
+        "places = np.arange(len(split))",
+        ("tests/experiments/test_features.py",),
+    ),
+    Mutant(
+        "projection-axes-of-what-is-drawn",
+        "tl_jax/training/projection.py",
+        "scale = StandardScaler().fit(np.asarray(features, np.float64))",
+        "scale = StandardScaler().fit(np.asarray(drawn, np.float64))",
+        ("tests/training/test_projection.py::test_axes_do_not_depend_on_what_is_drawn",),
     ),
 ]
 

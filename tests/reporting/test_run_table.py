@@ -142,3 +142,10 @@ def test_nothing_is_shown_where_runs_speak_for_themselves_or_nobody_does(termina
     ):
         train(table, clock, "probe", 0, 0.5, seconds=100.0)
     assert terminal.getvalue() == ""
+
+
+def test_columns_may_be_folds():
+    stream, clock = io.StringIO(), Clock()
+    with RunTable("digits", ["fold"], [1, 2], column="fold", stream=stream, clock=clock) as table:
+        train(table, clock, "fold", 1, 0.5)
+    assert stream.getvalue().splitlines()[0].startswith("1/2  fold 1: validation top-1 50.00%")

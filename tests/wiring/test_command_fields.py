@@ -5,6 +5,7 @@ train with is recorded where it passes it on.
 """
 
 import json
+import types
 
 import jax
 import numpy as np
@@ -15,8 +16,9 @@ from small import CACHED, QUIET, config_with
 from tl_jax import files, reporting
 from tl_jax.config import COMMAND_SECTIONS, of_command
 from tl_jax.config import FIELDS as CONFIG_FIELDS
-from tl_jax.runs import compare, probe, sweep, training
-from tl_jax.training import logistic, vmapped
+from tl_jax.runs import compare, cross_validate, image_features, probe, routes, sweep, training
+from tl_jax.runs import features as feature_files
+from tl_jax.training import classic, logistic, vmapped
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
@@ -40,6 +42,25 @@ FIELDS = {
     "probe.count": (5, 4, "strengths"),
     "probe.max_evaluations": (9, 10, "evaluations"),
     "probe.tolerance": (1e-3, 1e-2, "tolerance"),
+    "features.boundary": ("stage1", "stem", "boundary"),
+    "features.pool": ("mean", "flatten", "pool"),
+    "features.format": ("npz", "tfds", "format"),
+    "routes.methods": (("lda", "knn"), ("lda", "logistic"), "methods"),
+    "routes.pca": ((0.0, 0.9), (0.0, 3.0), "pca"),
+    "routes.whiten": (False, True, "whiten"),
+    "routes.lda_shrinkage": ((0.0, 0.1), (0.2,), "lda_shrinkage"),
+    "routes.logistic_c": ((0.1, 1.0), (2.0,), "logistic_c"),
+    "routes.linear_svm_c": ((0.1, 1.0), (2.0,), "linear_svm_c"),
+    "routes.rbf_svm_c": ((0.1, 1.0), (2.0,), "rbf_svm_c"),
+    "routes.rbf_svm_gamma": ((0.1, 1.0), (2.0,), "rbf_svm_gamma"),
+    "routes.knn_neighbors": ((1, 3), (2,), "knn_neighbors"),
+    "routes.folds": (2, 3, "folds"),
+    "routes.search_examples": (0, 20, "examples"),
+    "routes.max_iterations": (100, 50, "max_iterations"),
+    "routes.jobs": (1, 2, "jobs"),
+    "routes.finetuned": ("", "runs/other", "beside"),
+    "routes.scatter": (20, 30, "scatter"),
+    "cross_validate.folds": (3, 2, "cells"),
 }
 # Every field at its value before, so that one change is the only one.
 BEFORE = {name: before for name, (before, _, _) in FIELDS.items()}
@@ -130,7 +151,99 @@ def parts_of_probe(config, workdir, patch):
     return seen
 
 
-PARTS_OF = {"compare": parts_of_compare, "sweep": parts_of_sweep, "probe": parts_of_probe}
+def parts_of_features(config, workdir, patch):
+    """Returns which features are taken, how maps become vectors, and what is written."""
+    seen = {}
+
+    def recorded_vectors(features, pool):
+        seen["pool"] = pool
+        return np.zeros((len(features), 4), np.float32)
+
+    def recorded_save(folder, splits, kind):
+        seen["format"] = kind
+        return dict.fromkeys(splits, "somewhere")
+
+    patch.setattr(image_features, "as_vectors", recorded_vectors)
+    patch.setattr(feature_files.saving, "save", recorded_save)
+    with nothing_compiled():
+        return seen | {"boundary": feature_files.run(config, workdir)["boundary"]}
+
+
+def parts_of_routes(config, workdir, patch):
+    """Returns which routes are searched, over what and how, and what is shown beside them."""
+    seen = {"methods": []}
+
+    def recorded(method, features, labels, grid, search):
+        seen["methods"].append(method)
+        seen.update(vars(grid) | vars(search))
+        return types.SimpleNamespace(
+            method=method,
+            chosen={},
+            components=None,
+            accuracy=0.5,
+            accuracy_std=0.1,
+            examples=len(labels),
+            search_seconds=1.0,
+            fit_seconds=1.0,
+            converged=True,
+            not_converged=0,
+            settings=[{"accuracy": 0.5}],
+            predict=lambda rows: np.zeros(len(rows), np.int64),
+        )
+
+    def a_run(folder):
+        workdir.parent.joinpath("other").mkdir()
+        found = types.SimpleNamespace(
+            workdir=workdir.parent / "other",
+            config=config,
+            class_names=tuple(map(str, range(10))),
+            result={"wall_seconds": 1.0},
+        )
+        test = image_features.setup_of(config).splits["test"].labels
+        np.savez(found.workdir / "predictions.npz", labels=test, probabilities=np.eye(10)[test])
+        return found
+
+    def recorded_scatter(folder, train, test, most):
+        seen["scatter"] = most
+
+    patch.setattr(classic, "find", recorded)
+    patch.setattr(routes, "load_run", a_run)
+    patch.setattr(routes.scatter, "save", recorded_scatter)
+    with nothing_compiled():
+        result = routes.run(config, workdir)
+    return seen | {"beside": result["finetuned"] and result["finetuned"]["top1_accuracy"]}
+
+
+def parts_of_cross_validate(config, workdir, patch):
+    """Returns the runs that a cross-validation makes: each folder with its config."""
+    cells = {}
+
+    def recorded(cell, folder, *_, **__):
+        cells[folder.name] = files.plain(of_command(cell))
+        measured = {"top1_accuracy": 0.5, "examples": 2, "loss": 1.0}
+        return {
+            "splits": {"test": measured},
+            "class_names": list(map(str, range(10))),
+            "train_examples": 2,
+            "selected_step": 1,
+            "steps": 1,
+            "wall_seconds": 1.0,
+        }
+
+    patch.setattr(training, "run", recorded)
+    patch.setattr(cross_validate, "pooled", lambda runs, labels, folds, k: np.eye(k)[labels])
+    cross_validate.run(config, workdir)
+    return {"cells": cells}
+
+
+PARTS_OF = {
+    "compare": parts_of_compare,
+    "sweep": parts_of_sweep,
+    "probe": parts_of_probe,
+    "features": parts_of_features,
+    "routes": parts_of_routes,
+    "cross_validate": parts_of_cross_validate,
+}
 
 
 @pytest.fixture(scope="module")

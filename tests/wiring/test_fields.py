@@ -94,8 +94,14 @@ FIELDS: dict[str, list[Case]] = {
     "data.validation_split": [Case("test[50%:]", "validation plan", HALF_A_TEST)],
     "data.validation_fraction": [Case(0.2, "train validation")],
     "data.examples_per_class": [Case(4, "train order plan")],
+    "data.folds": [
+        Case(3, DATA),
+        Case(4, DATA, {"data.folds": 3}),
+    ],
+    "data.fold": [Case(2, DATA, {"data.folds": 3})],
     "data.seed": [
         Case(1, "train validation"),
+        Case(1, DATA, {"data.folds": 3}),
         # Nothing held out: the few examples are others.
         Case(1, "train", {"data.validation_fraction": 0.0}),
     ],
@@ -214,6 +220,7 @@ FIELDS: dict[str, list[Case]] = {
     "report.html": [Case(False, "")],
     "report.tensorboard": [Case(False, "")],
     "report.mistakes": [Case(3, "")],
+    "report.scatter": [Case(50, "")],
 }
 
 CASES = [

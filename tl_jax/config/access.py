@@ -59,7 +59,7 @@ def of_command(config: ml_collections.ConfigDict, command: str = "") -> dict[str
     return {
         name: value
         for name, value in fields.items()
-        if name == command or name not in COMMAND_SECTIONS
+        if command in COMMAND_SECTIONS.get(name, (command,))
     }
 
 

@@ -153,13 +153,14 @@ def _parsed(text: str, kind: type) -> object:
 
 
 def _tuple(text: str) -> tuple:
-    """Returns what a text stands for: a literal, one text that needs no quotes, or nothing."""
+    """Returns what a text stands for: a literal, one text that needs no quotes, names with commas, or nothing."""
     if not text.strip():
         return ()
     try:
         value = ast.literal_eval(text)
     except ValueError:
-        value = text
+        names = [part.strip() for part in text.split(",")]
+        value = names if all(name.isidentifier() for name in names) else text
     except SyntaxError:
         if "," in text or " " in text:
             raise

@@ -42,7 +42,9 @@ def identity_of(config: ml_collections.ConfigDict, command: str = "") -> Identit
         command: such as "sweep"; "" for a training run, which may be extended.
     """
     names = [name for name, field in FIELDS.items() if not field.changes_numbers]
-    others = [f"{section}.*" for section in COMMAND_SECTIONS if section != command]
+    others = [
+        f"{section}.*" for section, readers in COMMAND_SECTIONS.items() if command not in readers
+    ]
     schedule = config.optim.schedule
     reason = ""
     if schedule not in EXTENDABLE_SCHEDULES:

@@ -5,6 +5,8 @@ from typing import Any
 from tl_jax import features, models, objectives, optim, porting
 from tl_jax.config.field import LARGEST, Field
 from tl_jax.data import order
+from tl_jax.features.pooling import POOLS
+from tl_jax.features.saving import FORMATS
 from tl_jax.models.batch_norm import NORM_POLICIES
 from tl_jax.models.registry import DTYPES
 from tl_jax.models.rematerialisation import REMATS
@@ -35,9 +37,19 @@ SECTIONS = {
     "compare": "Of `experiments.compare`.",
     "sweep": "Of `experiments.sweep`; an empty tuple stands for the value of the config.",
     "probe": "Of `experiments.probe`: L2 strengths and solver, as Kornblith et al. 2019 (arXiv:1805.08974).",
+    "features": "Of `experiments.features` and `experiments.routes`: which features of the network.",
+    "routes": "Of `experiments.routes`: scikit-learn's classifiers on features, their grids and the search.",
+    "cross_validate": "Of `experiments.cross_validate`.",
 }
-# Sections that one command alone reads.
-COMMAND_SECTIONS = ("compare", "sweep", "probe")
+# Sections that some commands alone read, and these commands.
+COMMAND_SECTIONS = {
+    "compare": ("compare",),
+    "sweep": ("sweep",),
+    "probe": ("probe",),
+    "features": ("features", "routes"),
+    "routes": ("routes",),
+    "cross_validate": ("cross_validate",),
+}
 
 
 def _integer(name: str, default: int, least: int, most: int, help: str, **more: Any) -> Field:
@@ -132,7 +144,21 @@ _FIELDS = (
         within="[0, 1)",
     ),
     _integer("data.examples_per_class", 0, 0, LARGEST, "of train, chosen by data.seed; 0: all"),
-    _integer("data.seed", 0, 0, LARGEST, "which examples are held out and which few are taken"),
+    _integer(
+        "data.folds",
+        0,
+        0,
+        LARGEST,
+        "parts of train, one of which is reported on in place of test_split (cross-validation); 0: none",
+    ),
+    _integer("data.fold", 1, 1, LARGEST, "which of the folds is reported on"),
+    _integer(
+        "data.seed",
+        0,
+        0,
+        LARGEST,
+        "which examples are held out, which few are taken and what the folds are",
+    ),
     _integer("data.batch_size", 128, 1, LARGEST, "of training, over all devices"),
     _integer(
         "data.eval_batch_size",
@@ -471,6 +497,14 @@ _FIELDS = (
         "pictures of the most confident ones",
         changes_numbers=False,
     ),
+    _integer(
+        "report.scatter",
+        0,
+        0,
+        100_000,
+        "test images drawn by PCA and LDA of their features, at most; 0: no such plots",
+        changes_numbers=False,
+    ),
     # compare
     Field("compare.seeds", (), "of every method", within=f"[0, {LARGEST}]", element=int),
     Field("compare.baseline", "", "the method that others are compared with"),
@@ -511,6 +545,102 @@ _FIELDS = (
     _integer("probe.count", 45, 1, 10_000, "strengths, evenly spaced in their logarithm"),
     _integer("probe.max_evaluations", 1000, 1, LARGEST, "of the objective, for each strength"),
     Field("probe.tolerance", 1e-4, "of the gradient, where L-BFGS stops", within="(0, inf)"),
+    # features
+    Field("features.boundary", "", '"stem", "stage1", ..., "pool", ...; empty: the last one'),
+    _choice(
+        "features.pool", "mean", POOLS, "of maps: their mean over height and width, or all of it"
+    ),
+    _choice(
+        "features.format", "npz", FORMATS, "of the files: a .npz for each split, or a tfds folder"
+    ),
+    # routes
+    Field(
+        "routes.methods",
+        ("lda", "logistic", "linear_svm", "rbf_svm", "knn"),
+        "the classifiers, in the order of the table",
+        element=str,
+    ),
+    Field(
+        "routes.pca",
+        (0.0, 0.95),
+        "before each classifier: numbers of components (from 1) or shares of the variance (below 1) to try; 0: none",
+        within="[0, inf)",
+        element=float,
+    ),
+    Field("routes.whiten", False, "whether the components of PCA get variance 1"),
+    Field(
+        "routes.lda_shrinkage",
+        (0.0, 0.1, 0.5, 0.9),
+        "of the covariance of LDA, values to try",
+        within="[0, 1]",
+        element=float,
+    ),
+    Field(
+        "routes.logistic_c",
+        (0.001, 0.01, 0.1, 1.0),
+        "inverse L2 strengths of logistic regression to try",
+        within="(0, inf)",
+        element=float,
+    ),
+    Field(
+        "routes.linear_svm_c",
+        (0.0001, 0.001, 0.01, 0.1),
+        "C of the linear SVM, values to try",
+        within="(0, inf)",
+        element=float,
+    ),
+    Field(
+        "routes.rbf_svm_c",
+        (1.0, 10.0),
+        "C of the RBF SVM, values to try",
+        within="(0, inf)",
+        element=float,
+    ),
+    Field(
+        "routes.rbf_svm_gamma",
+        (0.25, 1.0, 4.0),
+        "its gamma, as multiples of 1 / (features x variance)",
+        within="(0, inf)",
+        element=float,
+    ),
+    Field(
+        "routes.knn_neighbors",
+        (1, 5, 20, 50),
+        "of k-NN, values to try",
+        within=f"[1, {LARGEST}]",
+        element=int,
+    ),
+    _integer("routes.folds", 5, 2, 1000, "of the cross-validation that chooses, inside train"),
+    _integer(
+        "routes.search_examples",
+        5000,
+        0,
+        LARGEST,
+        "of train, class-balanced, at most, in the search; the refit takes all; 0: all",
+    ),
+    _integer(
+        "routes.max_iterations",
+        1000,
+        1,
+        LARGEST,
+        "of logistic regression and the linear SVM, at most",
+    ),
+    _integer("routes.jobs", 1, 1, 1024, "processes of the search", changes_numbers=False),
+    Field(
+        "routes.finetuned",
+        "",
+        "the folder of a finished run on the same test split, shown beside; empty: none",
+    ),
+    _integer(
+        "routes.scatter",
+        2000,
+        0,
+        100_000,
+        "test images drawn by PCA and LDA, at most; 0: no such plots",
+        changes_numbers=False,
+    ),
+    # cross_validate
+    _integer("cross_validate.folds", 5, 2, 1000, "a run each, reported on its own fold of train"),
 )
 # Fields that had another name in earlier versions, whose run folders go on.
 RENAMED = {

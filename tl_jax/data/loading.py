@@ -23,7 +23,7 @@ from tl_jax.data import (
     tfds_source,
 )
 from tl_jax.data.decoded import DecodedCache
-from tl_jax.data.selection import Selection, few_shot, hold_out
+from tl_jax.data.selection import Selection, few_shot, folds_of, hold_out
 from tl_jax.data.split import InMemorySplit, Split
 from tl_jax.errors import InputError, taken
 
@@ -146,9 +146,15 @@ def load_splits(
         if isinstance(name, str)
         else name
     )
-    tested, notes = _choose_test(source, train, test, selection.validation)
+    if selection.folds:
+        tested, reported, test = "", f"fold {selection.fold} of {selection.folds} of {train}", ""
+        notes = [f"{source.name}: {reported} is reported on; no test split is read"]
+    else:
+        tested, notes = _choose_test(source, train, test, selection.validation)
+        stands_in = "" if tested == test else " (there is no test split with labels)"
+        reported = f"{tested}{stands_in}"
     wanted = {"train": train, "test": tested, "validation": selection.validation}
-    wanted = {role: text for role, text in wanted.items() if text or role == "test"}
+    wanted = {role: text for role, text in wanted.items() if text}
     chosen = _resolve(source, wanted, decoding.interpolation)
     notes = [*source.notes, *notes, *_shared_images(source, chosen)]
     chosen = _one_shape(chosen, decoding.image_size)
@@ -165,7 +171,6 @@ def load_splits(
         )
     if wait:
         wait_for(splits)
-    reported = tested if tested == test else f"{tested} (there is no test split with labels)"
     return Splits(splits, reported, notes)
 
 
@@ -285,6 +290,12 @@ def _resolve(source: Source, wanted: dict[str, str], interpolation: str) -> dict
 def _chosen(source: Source, splits: dict[str, Split], selection: Selection) -> dict[str, Split]:
     """Returns the splits with what is held out of train, and the few examples that train keeps."""
     splits = dict(splits)
+    if selection.folds:
+        whole = splits["train"]
+        fold = folds_of(whole.labels, selection.folds, selection.seed)
+        name = f"{source.name} fold {selection.fold} of {selection.folds} of {selection.train}"
+        splits["test"] = whole.subset(np.flatnonzero(fold == selection.fold), name)
+        splits["train"] = whole.subset(np.flatnonzero(fold != selection.fold))
     if selection.validation_fraction:
         whole = splits["train"]
         count = round(selection.validation_fraction * len(whole))

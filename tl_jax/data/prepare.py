@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from tl_jax import errors, files
-from tl_jax.data import cifar, tfds_source
+from tl_jax.data import cifar, tfds_source, tfds_writer
 from tl_jax.data.download import DownloadError, Progress, download, print_progress
 from tl_jax.errors import InputError
 
@@ -175,15 +175,6 @@ def _build(dataset: str, content: cifar.Cifar, data_dir: Path, progress: Progres
         },
     }
 
-    def info(builder: Any) -> Any:
-        return tfds.core.DatasetInfo(
-            builder=builder,
-            description=f"{dataset}, each image as PNG, from the publisher's archive.",
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=("image", "label"),
-            homepage=_HOMEPAGE,
-        )
-
     def examples(split: str, done: int) -> Iterator[tuple[int, dict[str, Any]]]:
         # The key decides the order of the records: the same index as the stock builder's.
         for index, pixels in enumerate(content.images[split]):
@@ -191,34 +182,19 @@ def _build(dataset: str, content: cifar.Cifar, data_dir: Path, progress: Progres
             yield index, {"id": f"{split}_{index:05d}", "image": _png(pixels), **labels}
             progress(done + index + 1, total)
 
-    def splits(_, __) -> dict[str, Any]:
-        return {
+    tfds_writer.write(
+        data_dir,
+        dataset,
+        _VERSION[dataset],
+        features,
+        {
             "train": examples("train", 0),
             "test": examples("test", len(content.images["train"])),
-        }
-
-    body = {
-        "VERSION": tfds.core.Version(_VERSION[dataset]),
-        "_info": info,
-        "_split_generators": splits,
-        "_generate_examples": examples,
-        "__module__": __name__,
-        "__doc__": f"{dataset}, read from the publisher's archive.",
-    }
-    # Registered, it would clash with the stock builder of the same name.
-    with tfds.core.registered.skip_registration():
-        builder_class = type(dataset.capitalize(), (tfds.core.GeneratorBasedBuilder,), body)
-    builder = builder_class(data_dir=data_dir, file_format="array_record")
-    tfds.disable_progress_bar()
-    try:
-        # It prints that it downloads, and the name of the scratch folder.
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(
-                download_dir=data_dir,
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-            )
-    finally:
-        tfds.enable_progress_bar()
+        },
+        description=f"{dataset}, each image as PNG, from the publisher's archive.",
+        supervised_keys=("image", "label"),
+        homepage=_HOMEPAGE,
+    )
 
 
 def _png(pixels: Any) -> bytes:

@@ -9,7 +9,7 @@ from tl_jax.data import order
 from tl_jax.errors import InputError
 
 # Keep the choices independent of one another and of the order of epochs, which uses [seed, epoch].
-_HOLD_OUT, _FEW_SHOT = 1 << 40, 2 << 40
+_HOLD_OUT, _FEW_SHOT, _FOLDS = 1 << 40, 2 << 40, 7 << 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,11 @@ class Selection:
         validation_fraction: in [0, 1): this part of `train`, the same of each class, is held out.
         examples_per_class: when above 0, `train` keeps this many of each class, chosen after the
             validation split is held out.
-        seed: of both choices, an integer from 0; `test` does not depend on it.
+        folds: for cross-validation: `train` is divided into so many parts (`folds_of`); one of them takes the
+            role `test`, `validation_fraction` and `examples_per_class` choose from the others, and no other test
+            split is opened. 0: none.
+        fold: which of them, from 1.
+        seed: of all choices, an integer from 0; `test` depends on it only where there are folds.
 
     Raises:
         InputError: if a value is out of range, or two contradict each other.
@@ -35,6 +39,8 @@ class Selection:
     validation: str = ""
     validation_fraction: float = 0.0
     examples_per_class: int = 0
+    folds: int = 0
+    fold: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,6 +56,15 @@ class Selection:
                 f"train='' with validation_fraction={fraction} and examples_per_class={few}: both choose from "
                 "train; expected a split, such as train, or 0 for both"
             )
+        if self.folds < 0 or self.folds == 1:
+            raise InputError(f"folds={self.folds}: expected 2 or more, or 0 for none")
+        if not 1 <= self.fold <= max(1, self.folds):
+            raise InputError(
+                f"fold={self.fold} with folds={self.folds}: expected an integer from 1 to "
+                f"{max(1, self.folds)}"
+            )
+        if self.folds and not self.train:
+            raise InputError(f"train='' with folds={self.folds}: expected a split, such as train")
         if min(self.seed, few) < 0:
             raise InputError(
                 f"expected integers from 0: seed={self.seed}, examples_per_class={few}"
@@ -95,6 +110,34 @@ def hold_out(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.
     return np.flatnonzero(~mask), held
 
 
+def folds_of(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Returns the fold of every example, from 1: int64 [N], a pure function of labels and seed.
+
+    Every example is in one fold. The sizes of two folds differ by one example at most, and so does the number
+    of examples of a class in two folds: examples are dealt to the folds in turn, class after class, in a
+    random order within the class. A class with fewer examples than folds is absent from some.
+
+    Args:
+        labels: integers [N].
+        folds: how many, from 2 to N.
+        seed: integer from 0.
+
+    Raises:
+        InputError: if there are fewer examples than folds.
+
+    Example:
+        >>> folds_of(np.array([0, 0, 1, 1]), 2, seed=0)[[0, 1]].tolist() in ([1, 2], [2, 1])
+        True
+    """
+    if not 2 <= folds <= len(labels):
+        raise InputError(
+            f"folds={folds}: expected an integer from 2 to {len(labels)}, the examples"
+        )
+    fold = np.empty(len(labels), np.int64)
+    fold[_by_class(labels, seed, _FOLDS)] = np.arange(len(labels)) % folds + 1
+    return fold
+
+
 def few_shot(
     labels: np.ndarray, examples_per_class: int, seed: int, class_names: Sequence[str]
 ) -> np.ndarray:
@@ -132,10 +175,15 @@ def _choose(
     labels: np.ndarray, classes: np.ndarray, counts: np.ndarray, seed: int, purpose: int
 ) -> np.ndarray:
     chosen = []
-    # One sort of the shuffled labels in place of a scan per class: quadratic for 1,000 classes.
-    shuffled = order.shuffled(len(labels), seed, purpose)
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    by_class = _by_class(labels, seed, purpose)
     starts = np.searchsorted(labels[by_class], classes)
     for start, count in zip(starts, counts, strict=True):
         chosen.append(by_class[start : start + count])
     return np.sort(np.concatenate(chosen))
+
+
+def _by_class(labels: np.ndarray, seed: int, purpose: int) -> np.ndarray:
+    """Returns all places, class after class, in a random order within each: int64 [N]."""
+    # One sort of the shuffled labels in place of a scan per class: quadratic for 1,000 classes.
+    shuffled = order.shuffled(len(labels), seed, purpose)
+    return shuffled[np.argsort(labels[shuffled], kind="stable")]

@@ -4,17 +4,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tl_jax.reporting.progress import Progress
+from tl_jax.reporting.run_files import SCATTER_FILE
 from tl_jax.reporting.run_table import RunTable
 from tl_jax.reporting.tables import format_markdown, print_table
 from tl_jax.reporting.writers import MetricWriter, read_metrics
 
 if TYPE_CHECKING:
     from tl_jax.reporting.comparison import write_comparison
+    from tl_jax.reporting.cross_validation import write_cross_validation
     from tl_jax.reporting.probe import write_probe
     from tl_jax.reporting.report import write_report
+    from tl_jax.reporting.routes import write_routes
     from tl_jax.reporting.sweep import write_sweep
 
 __all__ = [
+    "SCATTER_FILE",
     "MetricWriter",
     "Progress",
     "RunTable",
@@ -22,16 +26,20 @@ __all__ = [
     "print_table",
     "read_metrics",
     "write_comparison",
+    "write_cross_validation",
     "write_probe",
     "write_report",
+    "write_routes",
     "write_sweep",
 ]
 
 # Imported when first asked for, at the end of a run: matplotlib would hold up its start by half a second.
 _LATE = {
     "write_comparison": "comparison",
+    "write_cross_validation": "cross_validation",
     "write_probe": "probe",
     "write_report": "report",
+    "write_routes": "routes",
     "write_sweep": "sweep",
 }
 

@@ -37,7 +37,7 @@ _CLASSES_WITH_NAMES = 50
 _POINTS_TO_SMOOTH = 60
 
 # Typed loosely: matplotlib lists its settings as literals in some releases and not in others.
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
@@ -64,7 +64,7 @@ _STYLE: Any = {
 def to_png(figure: matplotlib.figure.Figure) -> bytes:
     """Returns the figure as the bytes of a PNG."""
     file = io.BytesIO()
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # A class name in a script that the font lacks is drawn as boxes; the page has it as text.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
         figure.savefig(file, format="png", dpi=160)
@@ -83,7 +83,7 @@ def curve(
         series: {split: (steps, values)}; values that are not finite leave a gap.
         best: "max" or "min" to mark the best validation value, None for no mark.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         # Fixed margins: constrained layout would double the time of a curve.
         figure = matplotlib.figure.Figure(figsize=(5.6, 3.4))
         axes = figure.subplots(
@@ -144,7 +144,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> matplotlib.figu
     diagonal = np.eye(num_classes, dtype=bool)
     worst = max(float(shares[~diagonal].max(initial=0.0)), 1e-6)
     side = float(np.clip(2.0 + 0.3 * num_classes, 3.4, 8.0))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = matplotlib.figure.Figure(figsize=(side + 1.3, side), layout="constrained")
         axes = figure.subplots()
         axes.grid(False)
@@ -170,7 +170,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> matplotlib.figu
         if num_classes <= _CLASSES_WITH_NAMES:
             size = 8.5 if num_classes <= _CLASSES_WITH_COUNTS else 6
             places = range(num_classes)
-            names = [_shortened(name) for name in class_names]
+            names = [shortened(name) for name in class_names]
             axes.set_xticks(
                 places,
                 names,
@@ -213,7 +213,7 @@ def reliability(calibration: Mapping[str, Any]) -> matplotlib.figure.Figure:
     width = 1.0 / len(count)
     centres = ((np.arange(len(count)) + 0.5) * width)[used]
     bar = {"width": width, "edgecolor": "white", "linewidth": 0.8}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = matplotlib.figure.Figure(figsize=(4.8, 5.0))
         upper, lower = figure.subplots(
             2,
@@ -262,14 +262,14 @@ def comparison(metric: str, methods: Sequence[ComparedMethod]) -> matplotlib.fig
         methods: from top to bottom.
     """
     paired = any(len(method.differences) for method in methods)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = matplotlib.figure.Figure(
             figsize=(9.0 if paired else 6.4, 1.5 + 0.52 * len(methods)), layout="constrained"
         )
         grid = figure.subplots(1, 2 if paired else 1, sharey=True, squeeze=False)[0]
         _runs_and_mean(grid[0], [(method.values, method.interval) for method in methods])
         grid[0].set_xlabel(metric, parse_math=False)
-        names = [_shortened(method.name) for method in methods]
+        names = [shortened(method.name) for method in methods]
         grid[0].set_yticks(range(len(methods)), names, parse_math=False)
         if paired:
             _runs_and_mean(
@@ -329,7 +329,7 @@ def heatmap(
     """
     rows, columns = mean.shape
     least, most = np.nanmin(mean), np.nanmax(mean)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         size = (max(4.2, 1.6 + 1.05 * columns), max(2.6, 1.3 + 0.62 * rows))
         figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
@@ -386,7 +386,7 @@ def over_values(
     """
     order = np.argsort(values)
     x = np.asarray(values, float)[order]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = matplotlib.figure.Figure(figsize=(5.6, 3.4), layout="constrained")
         axes = figure.subplots()
         axes.set_title(title, parse_math=False)
@@ -433,5 +433,6 @@ def _tick(value: float, _: int) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _shortened(name: str, length: int = 22) -> str:
+def shortened(name: str, length: int = 22) -> str:
+    """Returns a name as it is drawn, cut off after so many letters."""
     return name if len(name) <= length else name[: length - 1] + "…"

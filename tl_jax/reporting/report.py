@@ -3,13 +3,14 @@
 import math
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from tl_jax import files, trees
-from tl_jax.reporting import analysis, intervals, pages, plots, run_files, tables
+from tl_jax.reporting import analysis, intervals, pages, plots, run_files, scatter, tables
 from tl_jax.training import metrics
 
 REPORT_FILE = "report.html"
@@ -75,6 +76,7 @@ def write_report(
         "frozen": results.get("frozen"),
         "curves": _curves(run.metrics, save, notes, results.get("selected_by")),
         "predictions": _predictions(run.predictions, save, notes),
+        "scatter": _scatter(folder, notes),
         "freezing": run.freezing,
         "phases": _phases(results),
         "provenance": provenance,
@@ -304,6 +306,16 @@ def _predictions(
             for mistake in mistakes
         ],
     }
+
+
+def _scatter(folder: pathlib.Path, notes: list[str]) -> dict[str, Any] | None:
+    try:
+        return scatter.write_plots(folder)
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        notes.append(
+            f"{run_files.SCATTER_FILE} cannot be used ({error}): no scatter plots are shown."
+        )
+        return None
 
 
 def _port_facts(

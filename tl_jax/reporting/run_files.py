@@ -12,6 +12,9 @@ import numpy as np
 from tl_jax.errors import InputError
 from tl_jax.reporting.writers import METRICS_FILE, read_metrics
 
+# Where images lie by their features, see `scatter`; of runs that were asked for it.
+SCATTER_FILE = "scatter.npz"
+
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:

@@ -40,6 +40,7 @@ class RunTable:
         methods: Sequence[str],
         seeds: Sequence[int],
         *,
+        column: str = "seed",
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -49,10 +50,12 @@ class RunTable:
             title: the line above it.
             methods: its rows.
             seeds: its columns.
+            column: what a column is.
             stream: where to write; standard error by default, as progress of one run.
             clock: returns seconds.
         """
         self._title, self._methods, self._seeds = title, methods, seeds
+        self._column = column
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._runs: dict[tuple[str, int], Run] = {}
@@ -101,12 +104,17 @@ class RunTable:
     def _line(self, run: "Run", text: str) -> None:
         if self._shows and self._live is None:
             number, count = len(self._runs), len(self._methods) * len(self._seeds)
-            line = f"{number}/{count}  {run.method}, seed {run.seed}: {text}"
+            line = f"{number}/{count}  {self._name(run)}: {text}"
             print(line, file=self._stream, flush=True)
+
+    def _name(self, run: "Run") -> str:
+        """Returns what a run is called; a table of one row says only in which column it is."""
+        place = f"{self._column} {run.seed}"
+        return place if self._column == run.method else f"{run.method}, {place}"
 
     def _table(self) -> rich.console.Group:
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("seed")
+        table.add_column(self._column)
         for seed in self._seeds:
             table.add_column(str(seed), justify="right", no_wrap=True)
         table.add_column("mean", justify="right", no_wrap=True)
@@ -134,7 +142,7 @@ class RunTable:
         text = f"{done} of {count} runs done in {duration(self._clock() - self._began)}"
         for run in self._runs.values():
             if run.state == _RUNNING:
-                text += f"; {run.method}, seed {run.seed}: {_where(run)}"
+                text += f"; {self._name(run)}: {_where(run)}"
         return text
 
 

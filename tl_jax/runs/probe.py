@@ -6,7 +6,6 @@ model, weights and data that count; a section `probe` may set `least`, `most`, `
 `max_evaluations` and `tolerance`.
 """
 
-import copy
 import pathlib
 import time
 from collections.abc import Callable
@@ -16,12 +15,12 @@ import jax
 import ml_collections
 import numpy as np
 
-from tl_jax import models, reporting
+from tl_jax import reporting
 from tl_jax.config import check, default_config, flat
 from tl_jax.errors import InputError
-from tl_jax.runs import activation_cache, results
+from tl_jax.runs import activation_cache, image_features, results
 from tl_jax.runs.run_folder import RunFolder
-from tl_jax.runs.setup import Setup, make_model, prepare
+from tl_jax.runs.setup import Setup, prepare
 from tl_jax.runs.skeleton import facts_of, in_folder, introduce
 from tl_jax.training import logistic, metrics
 
@@ -94,14 +93,7 @@ def _run_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
                 f"augment.{field}={tuple(config.augment[field])}: a probe is fitted to the features of every image "
                 f"as it is, all at once; expected --config.augment.{field}="
             )
-    plain = copy.deepcopy(config)
-    plain.freeze.strategy, plain.freeze.patterns, plain.freeze.batch_norm = "backbone", (), "frozen"
-    plain.augment.crop_padding, plain.augment.flip = 0, False
-    model = make_model(config, 1)
-    plain.cache.boundary, plain.cache.views = models.before_head(model)[-1], 1
-    if "dropout" in models.get_architecture(config.model.name).options:
-        plain.model.dropout = 0.0
-    return plain
+    return image_features.frozen(config)
 
 
 def _check(setup: Setup) -> None:

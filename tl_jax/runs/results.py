@@ -12,9 +12,10 @@ import ml_collections
 import numpy as np
 
 from tl_jax import console, files, models, porting, reporting
+from tl_jax.config import completed
 from tl_jax.data import Split
 from tl_jax.errors import InputError
-from tl_jax.reporting import intervals, tables
+from tl_jax.reporting import SCATTER_FILE, intervals, tables
 from tl_jax.runs import weights
 from tl_jax.runs.parts import is_own
 from tl_jax.runs.run_folder import Identity, RunFolder, environment_facts
@@ -80,18 +81,21 @@ def read(workdir: pathlib.Path, record: dict[str, Any], identity: Identity) -> d
         return result
     console.say(f"{workdir} is finished: {describe(result)}")
     wanted = record["report"]
-    stored = json.loads((workdir / "config.json").read_text()).get("report")
+    # A folder of an earlier version lacks fields of today.
+    stored = completed(json.loads((workdir / "config.json").read_text())).report.to_dict()
     if wanted["html"] and (stored != wanted or not (workdir / "report.html").is_file()):
         with RunFolder.open(workdir, record, identity=identity) as folder:
             reporting.write_report(folder.path, result=result)
         kept = ""
-        if wanted["mistakes"] != (stored or {}).get("mistakes", wanted["mistakes"]):
+        if wanted["mistakes"] != stored["mistakes"]:
             with np.load(workdir / "predictions.npz") as saved:
                 count = len(saved["mistake_indices"])
             kept = (
                 f"; report.mistakes={wanted['mistakes']} applies to new runs only: the report shows the "
                 f"{count} mistakes that predictions.npz holds"
             )
+        if wanted["scatter"] and not (workdir / SCATTER_FILE).is_file():
+            kept += f"; report.scatter={wanted['scatter']} applies to new runs only"
         console.say(f"{workdir / 'report.html'} is written again{kept}")
     return result
 

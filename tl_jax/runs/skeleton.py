@@ -9,7 +9,7 @@ import jax
 import ml_collections
 
 from tl_jax import console, data, freezing, reporting
-from tl_jax.config import identity_of, of_command
+from tl_jax.config import Identity, identity_of, of_command
 from tl_jax.data import Split
 from tl_jax.parallel import sharding
 from tl_jax.runs import fitted, overlap, results, weights
@@ -37,6 +37,7 @@ def in_folder(
     prepare: Callable[[], P],
     introduce: Callable[[P, RunFolder], Any],
     make: Callable[[P, RunFolder, Any], dict[str, Any]],
+    read: Callable[[pathlib.Path, dict[str, Any], Identity], dict[str, Any]] = results.read,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns `result.json` of the run in `workdir`, made now unless it is there already.
@@ -50,7 +51,8 @@ def in_folder(
         command: whose section of the config counts, such as "sweep"; "" for a training run.
         prepare: checks all that can be checked, and returns what the other two are given.
         introduce: prints and writes what the run is; what it returns is given to `make`.
-        make: makes the run, and returns what `results.finish` returned.
+        make: makes the run, and returns what `result.json` holds.
+        read: returns that of a finished run, given its folder, config and identity.
         extra: what `config.json` holds besides the config.
 
     Raises:
@@ -59,7 +61,7 @@ def in_folder(
     record = {**of_command(config, command), **(extra or {})}
     identity = identity_of(config, command)
     if RunFolder.look(workdir, record, identity) == "finished":
-        return results.read(workdir, record, identity)
+        return read(workdir, record, identity)
     with contextlib.ExitStack() as held:
         with sharding.together():
             prepared = prepare()
@@ -92,28 +94,32 @@ def introduce(
         state.opt_state,
         boundaries=setup.model.boundaries,
     )
+    introduce_inputs(setup, folder)
+    whole = sum(row["parameters"] for row in rows)
+    for number, phase in enumerate(phases or (setup,), 1):
+        which = f"phase {number}, " if phases else ""
+        console.say(which + _of_parameters(phase, whole))
+    folder.write_json("freezing.json", rows)
+    overlap.record(folder.path, setup.splits["train"])
+    reporting.print_table("Parameters", rows)
+    return rows
+
+
+def introduce_inputs(setup: Setup, folder: RunFolder) -> None:
+    """Prints and writes the network's weights, the data, and how pixels are preprocessed."""
     if setup.initial.port_report is None:
         console.say("weights: random")
     else:
         results.print_port_report(folder, setup.initial.port_report)
     results.print_deviations(setup.deviations)
     console.say(_of_data(setup))
-    whole = sum(row["parameters"] for row in rows)
-    if setup.config.train.fit_to_data:
-        chosen = ", ".join(
-            f"{name}={value}" for name, value in (fitted.facts(setup.config) or {}).items()
-        )
-        console.say(f"fitted to {len(setup.splits['train']):,} training images: {chosen}")
-    for number, phase in enumerate(phases or (setup,), 1):
-        which = f"phase {number}, " if phases else ""
-        console.say(which + _of_parameters(phase, whole))
+    chosen = fitted.facts(setup.config)
+    if chosen is not None:
+        shown = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        console.say(f"fitted to {len(setup.splits['train']):,} training images: {shown}")
     folder.write_json("preprocessing.json", weights.describe_preprocessing(setup.preprocessing))
-    folder.write_json("freezing.json", rows)
     names = list(setup.splits["train"].class_names)
     folder.write_json(results.CLASS_NAMES, {"class_names": names})
-    overlap.record(folder.path, setup.splits["train"])
-    reporting.print_table("Parameters", rows)
-    return rows
 
 
 def _of_data(setup: Setup) -> str:

@@ -3,9 +3,11 @@
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from tl_jax import console, data
 from tl_jax.config import flat, naming_fields
+from tl_jax.data import selection
 from tl_jax.errors import InputError
 from tl_jax.parallel import placement
 from tl_jax.runs import weights
@@ -34,10 +36,34 @@ def make_splits(
         validation=section.validation_split,
         validation_fraction=section.validation_fraction,
         examples_per_class=section.examples_per_class,
+        folds=section.folds,
+        fold=section.fold,
     )
     if not config.train.fit_to_data:
         _check_batch_size(config, splits["train"])
     return splits
+
+
+def folds_of_train(config: ml_collections.ConfigDict, folds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels of train, int32 [N], and the fold of each example, from 1: int64 [N].
+
+    No image is decoded.
+
+    Args:
+        config: of the run, whose `data.seed` counts.
+        folds: how many.
+
+    Raises:
+        InputError: if the data cannot be found, or there are fewer examples than folds.
+    """
+    section = config.data
+    halves = _load_splits(config, None, room=0, quiet=True, train=section.train_split, folds=2)
+    parts = [halves["train"], halves["test"]]
+    # Back in the order of train.
+    order = np.argsort(np.concatenate([part.whole()[1] for part in parts]))
+    labels = np.concatenate([part.labels for part in parts])[order]
+    with naming_fields(config, "cross_validate.folds"):
+        return labels, selection.folds_of(labels, folds, section.seed)
 
 
 def make_test_split(
@@ -48,8 +74,21 @@ def make_test_split(
 
 
 def _load_splits(
-    config: ml_collections.ConfigDict, source: data.Source | None, **chosen: Any
+    config: ml_collections.ConfigDict,
+    source: data.Source | None,
+    room: int | None = None,
+    quiet: bool = False,
+    **chosen: Any,
 ) -> data.Splits:
+    """Returns the splits of a selection.
+
+    Args:
+        config: of the run.
+        source: of the data; None: what `data.name` says.
+        room: bytes for decoded images; None: as the machine has.
+        quiet: whether notes on the data are left out.
+        **chosen: arguments of `data.Selection`.
+    """
     section = config.data
     fields = {
         "train": "data.train_split",
@@ -57,6 +96,8 @@ def _load_splits(
         "validation": "data.validation_split",
         "validation_fraction": "data.validation_fraction",
         "examples_per_class": "data.examples_per_class",
+        "folds": "data.folds",
+        "fold": "data.fold",
         "image_size": "data.image_size",
         "seed": "data.seed",
     }
@@ -72,7 +113,7 @@ def _load_splits(
                 data.Decoding(
                     weights.host_size(config),
                     weights.host_interpolation(config),
-                    placement.room_for_decoded_images(),
+                    placement.room_for_decoded_images() if room is None else room,
                     cache_dir=section.cache_dir or None,
                 ),
                 data_dir=section.data_dir or None,
@@ -85,7 +126,7 @@ def _load_splits(
                 "nothing out, or a fraction that is at least one image"
             ) from error
         raise
-    for note in splits.notes:
+    for note in () if quiet else splits.notes:
         console.note(note)
     return splits
 

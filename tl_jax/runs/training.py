@@ -20,7 +20,15 @@ from tl_jax.checkpointing import Checkpointer, newest_step
 from tl_jax.config import completed, flat, identity_of, naming_phase, of_command
 from tl_jax.errors import InputError
 from tl_jax.parallel import memory, sharding
-from tl_jax.runs import activation_cache, dispatch, memory_plan, results, selection, source
+from tl_jax.runs import (
+    activation_cache,
+    dispatch,
+    memory_plan,
+    results,
+    scatter,
+    selection,
+    source,
+)
 from tl_jax.runs.averages import make_candidate
 from tl_jax.runs.lengths import in_steps
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
@@ -294,6 +302,8 @@ def conclude(
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     if jax.process_index() == 0:
         results.save_weights(folder, setup, variables)
+    if setup.config.report.html and setup.config.report.scatter:
+        scatter.save_of_state(folder, setup, state.params, state.batch_stats)
     result = {
         "splits": splits,
         "selection": f"{_weights_of(setup, trained)}{chosen}; {setup.splits.reported} was read once, at the end",

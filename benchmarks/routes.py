@@ -1,0 +1,87 @@
+"""Classic classifiers on the features of a frozen network (`experiments.routes`), recorded as one table a data set.
+
+    python -m benchmarks.routes --data_dir=DIR [--flowers=FILE.zip] [--out=FILE] [--set routes.jobs=2 ...]
+
+CIFAR-10 with 20,000 training images, at the features of the packaged ResNet-20; and, where a zip of
+FOLDER/CLASS/IMAGE is named, these flowers at 32 px with the same network, a fifth of each class as test. Each data
+set is one command in a separate process; activations are computed by it, and the seconds of each route are those of
+its search, its last fit and its prediction of test.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+
+from benchmarks import record
+
+_CONFIG = "configs/cifar10_linear_probe.py"
+# Of what a run says, what a table shows.
+_KEPT = ("routes", "selection", "train_examples", "splits")
+
+
+def main() -> None:
+    """Prints one JSON object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_dir", required=True, help="of tfds, with CIFAR-10")
+    parser.add_argument(
+        "--flowers", type=pathlib.Path, help="a zip of images, a folder for each class"
+    )
+    parser.add_argument(
+        "--train_split", default="train[:20000]", help="of CIFAR-10, in tfds notation"
+    )
+    parser.add_argument("--set", nargs="*", default=[], help="FIELD=VALUE of both configs")
+    record.add_arguments(parser)
+    args = parser.parse_args()
+    recording = record.Recording(parser, args)
+    with tempfile.TemporaryDirectory(prefix="tl_jax-routes-") as scratch:
+        recording.write(measure(args, pathlib.Path(scratch)))
+
+
+def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict:
+    """Returns {"data": {name: the routes}}."""
+    cifar = [f"data.data_dir={args.data_dir}", f"data.train_split={args.train_split}"]
+    data = {"cifar10": routes(scratch / "cifar10", [*cifar, *args.set])}
+    if args.flowers is not None:
+        folder = unpacked(args.flowers, scratch / "flowers")
+        fields = [f"data.name=folder:{folder}", "data.image_size=32", *args.set]
+        data["flowers"] = routes(scratch / "flowers_routes", fields)
+    return {"config": _CONFIG, "data": data}
+
+
+def unpacked(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of the classes of a zip, which may be inside others."""
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(folder)
+    while len(inner := [path for path in folder.iterdir() if path.is_dir()]) == 1:
+        folder = inner[0]
+    return folder
+
+
+def routes(workdir: pathlib.Path, fields: list[str]) -> dict:
+    """Returns what the command says of its routes, and its seconds."""
+    began = time.perf_counter()
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "experiments.routes"),
+            *(f"--config={_CONFIG}", f"--workdir={workdir}"),
+            f"--config.cache.dir={workdir}-activations",
+            *(f"--config.{field}" for field in fields),
+        ],
+        cwd=record.REPOSITORY,
+        check=True,
+        stdout=sys.stderr,
+    )
+    seconds = time.perf_counter() - began
+    result = json.loads((workdir / "result.json").read_text())
+    return {**{name: result[name] for name in _KEPT}, "command_seconds": seconds}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Where images lie by their features, in the plane: PCA and LDA, for the pages of a run."""
+
+import functools
+import io
+from typing import Any
+
+import numpy as np
+
+from tl_jax import files, models
+from tl_jax.augment.preprocessing import make_eval_transform
+from tl_jax.data import Split, stream
+from tl_jax.data.selection import hold_out
+from tl_jax.features.pooling import as_vectors
+from tl_jax.features.saving import Features
+from tl_jax.parallel import sharding
+from tl_jax.reporting import SCATTER_FILE
+from tl_jax.runs.run_folder import RunFolder
+from tl_jax.runs.setup import Setup
+
+# Which examples are drawn, of more than were asked for.
+_SEED = 0
+# Training examples on which axes are found, at least, however few are drawn.
+_FIT_PER_CLASS = 20
+
+
+def some(labels: np.ndarray, most: int) -> np.ndarray:
+    """Returns the places of `most` examples at most, in proportion to the classes, in rising order."""
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    return hold_out(labels, most, _SEED)[1]
+
+
+def save(folder: RunFolder, train: Features, test: Features, most: int) -> None:
+    """Finds the axes on training examples and writes where test examples lie to `scatter.npz`.
+
+    Args:
+        folder: of the run.
+        train: of which `most`, or 20 of each class, are taken at most.
+        test: of which `most` are drawn at most.
+        most: from 1.
+    """
+    # scikit-learn and matplotlib take a second to import.
+    from tl_jax.reporting.scatter import arrays_of
+    from tl_jax.training.projection import project
+
+    content = io.BytesIO()
+    fitted = train.at(some(train.labels, max(most, _FIT_PER_CLASS * len(train.class_names))))
+    drawn = test.at(some(test.labels, most))
+    projections = project(fitted.features, fitted.labels, drawn.features)
+    arrays = arrays_of(projections, drawn.labels, drawn.class_names, len(fitted))
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    if folder.is_primary:
+        files.write(folder.path / SCATTER_FILE, content.getvalue())
+
+
+def save_of_state(folder: RunFolder, setup: Setup, params: Any, batch_stats: Any) -> None:
+    """Writes `scatter.npz` of a trained network: features after its last boundary before the head.
+
+    Args:
+        folder: of the run.
+        setup: whose splits are looked at, `report.scatter` images of train and of test at most.
+        params: of the network.
+        batch_stats: of the network.
+    """
+    most, names = setup.config.report.scatter, setup.splits["test"].class_names
+    parts = []
+    for name, least in (("train", _FIT_PER_CLASS * len(names)), ("test", 1)):
+        split = setup.inputs[name]
+        places = some(split.labels, max(most, least))
+        chosen = split.subset(places)
+        found = _features(setup, params, batch_stats, chosen)
+        parts.append(Features(found, chosen.labels, places, names))
+    train, test = parts
+    save(folder, train, test, most)
+
+
+def _features(setup: Setup, params: Any, batch_stats: Any, split: Split) -> np.ndarray:
+    """Returns the features of a split of images or of stored activations, float32 [N, F]."""
+    start = setup.boundary if setup.cache is not None else None
+    last = models.before_head(setup.model)[-1]
+    forward = models.make_forward(models.without_remat(setup.model), start=start, stop=last)
+    transform = make_eval_transform(setup.preprocessing)
+    if start is not None:
+        transform = lambda stored: stored.astype("float32")
+
+    def prefix(params, batch_stats, batch):
+        return forward(params, batch_stats, transform(batch["image"]), train=False)[0].astype(
+            "float32"
+        )
+
+    step = functools.partial(sharding.compile_eval_step(prefix, setup.mesh), params, batch_stats)
+    size = setup.evaluator.rows(split)
+    rows = sharding.local_rows(setup.mesh, size)
+    batches = stream.eval_batches(split, size, rows, setup.config.data.workers)
+    parts = [as_vectors(np.asarray(step({"image": batch["image"]}))) for batch in batches]
+    return np.concatenate(parts)[: len(split)]
