@@ -442,8 +442,8 @@ OTHERS = [
     Mutant(
         "augmentation-flip-always",
         "tl_jax/runs/augmentation.py",
-        "config.augment.crop_padding, config.augment.flip, operations",
-        "config.augment.crop_padding, True, operations",
+        "section.crop_padding, section.flip, operations",
+        "section.crop_padding, True, operations",
         field("augment.flip=False"),
     ),
     Mutant(

@@ -6,6 +6,8 @@ Shapes: an image is float32 [H, W, 3], pixels in [0, 255].
 import jax
 import jax.numpy as jnp
 
+from tl_jax.augment.fusion import computed_once
+
 # Of red, green and blue in a grey value (ITU-R 601-2), as Pillow has them.
 _GREY = (0.299, 0.587, 0.114)
 # How much of the strength is the largest turn of the hue, a share of the circle: 0.2 where the others have 0.8.
@@ -35,7 +37,7 @@ def contrast(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
 
     Source: torchvision `ColorJitter(contrast=strength)`.
     """
-    return blend(image, grey_values(image).mean(), draw_factor(key, strength))
+    return blend(image, mean_grey(image), draw_factor(key, strength))
 
 
 def saturation(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
@@ -79,6 +81,11 @@ def blend(image: jax.Array, other: jax.Array | float, factor: jax.Array | float)
     return jnp.stack(
         [_clip(other + factor * (image[..., channel] - other)) for channel in range(3)], -1
     )
+
+
+def mean_grey(image: jax.Array) -> jax.Array:
+    """Returns the mean grey value of the image."""
+    return computed_once(grey_values(image)).mean()
 
 
 def grey_values(image: jax.Array) -> jax.Array:

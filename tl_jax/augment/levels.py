@@ -6,6 +6,8 @@ Shapes: an image is float32 [H, W, C], pixels in [0, 255].
 import jax
 import jax.numpy as jnp
 
+from tl_jax.augment.fusion import computed_once
+
 LEVELS = 256
 
 
@@ -75,7 +77,7 @@ def make_even(image: jax.Array) -> jax.Array:
     levels = _whole(image).astype(jnp.int32).reshape(-1, channels)
     # Scatter-add: on CPUs twenty times as fast as products of one-hot levels, and thrice as sorting.
     counts = jax.vmap(_histogram, in_axes=1)(levels)
-    table, changes = jax.vmap(_evening_table)(counts)
+    table, changes = (computed_once(part) for part in jax.vmap(_evening_table)(counts))
     places = levels + LEVELS * jnp.arange(channels)[None, :]
     even = table.reshape(-1).at[places].get(mode="promise_in_bounds").reshape(image.shape)
     return jnp.where(changes[None, None, :], even, image)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from tl_jax.augment import color, filters, levels, warps
+from tl_jax.augment.fusion import computed_once
 
 # In the order of torchvision's `RandAugment` and `TrivialAugmentWide`.
 CHANGES = (
@@ -126,11 +127,12 @@ def three_augment(key: jax.Array, image: jax.Array, strength: float) -> jax.Arra
     solarised = levels.invert_from(image, _SOLARISE_FROM)
     blurred = filters.blur(blur_key, image, _LARGEST_SIGMA)
     image = jnp.where(choice == 0, grey, jnp.where(choice == 1, solarised, blurred))
+    image = computed_once(image)
     if not strength:
         return image
     brightness, contrast, saturation, _ = color.draw_factors(jitter_key, strength)
     image = color.blend(image, 0.0, brightness)
-    image = color.blend(image, color.grey_values(image).mean(), contrast)
+    image = color.blend(image, color.mean_grey(image), contrast)
     return color.blend(image, color.grey_values(image), saturation)
 
 
@@ -151,8 +153,9 @@ def draw_change(
     kind_key, sign_key = jax.random.split(key)
     kind = jax.random.randint(kind_key, (), 0, len(CHANGES))
     sign = jnp.where(jax.random.bernoulli(sign_key), -1.0, 1.0)
+    # What a division leaves below a whole number of pixels is one.
     x, y = (
-        sign * jnp.floor(share * (ranges.translate_share * side or ranges.translate_pixels))
+        sign * jnp.floor(share * (ranges.translate_share * side or ranges.translate_pixels) + 1e-4)
         for side in (size[1], size[0])
     )
     amounts = {
@@ -178,11 +181,13 @@ def change(image: jax.Array, kind: jax.Array, amount: jax.Array, fill: str = "bl
     def is_kind(*names: str) -> jax.Array:
         return jnp.stack([kind == CHANGES.index(name) for name in names]).any()
 
-    image = warps.warp(image, _mapping(is_kind, amount, image.shape[:2]), fill)
-    image = _linear(image, is_kind, amount)
+    mapping = _mapping(is_kind, amount, image.shape[:2])
+    image = computed_once(warps.warp(image, mapping, fill))
+    image = computed_once(_linear(image, is_kind, amount))
     image = jnp.where(is_kind("solarise"), levels.invert_from(image, amount), image)
     bits = jnp.where(is_kind("posterise"), amount, 8.0)
-    image = jnp.where(is_kind("posterise"), levels.keep_bits(image, bits), image)
+    kept = jnp.where(is_kind("posterise"), levels.keep_bits(image, bits), image)
+    image = computed_once(kept)
     return jnp.where(is_kind("equalise"), levels.make_even(image), image)
 
 
@@ -201,7 +206,8 @@ def _mapping(is_kind, amount: jax.Array, size: tuple[int, ...]) -> jax.Array:
 def _linear(image: jax.Array, is_kind, amount: jax.Array) -> jax.Array:
     """Returns the image with other brightness, colour, contrast, sharpness, or stretched."""
     factor = jnp.where(is_kind(*_FACTORS), amount, 1.0)
-    grey = color.grey_values(image)
+    grey = computed_once(color.grey_values(image))
+    smooth = computed_once(filters.smooth(image))
     stretch, shift = levels.stretching(image)
     stretches = is_kind("auto_contrast")
     other = jnp.where(is_kind("contrast"), grey.mean(), 0.0)
@@ -209,5 +215,5 @@ def _linear(image: jax.Array, is_kind, amount: jax.Array) -> jax.Array:
     of_grey = jnp.where(is_kind("color"), 1 - factor, 0.0)
     of_smooth = jnp.where(is_kind("sharpness"), 1 - factor, 0.0)
     scale = jnp.where(stretches, stretch, factor)
-    added = of_grey * grey[..., None] + of_smooth * filters.smooth(image) + constant
+    added = of_grey * grey[..., None] + of_smooth * smooth + constant
     return jnp.clip(scale * image + added, 0.0, 255.0)

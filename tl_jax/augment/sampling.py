@@ -10,8 +10,8 @@ from tl_jax import errors
 
 # What stands outside of an image, with the mode of `jax.numpy.pad` that says the same.
 #
-# reflect: the image mirrored at its edge, whose pixels are there twice (c b a | a b c | c b a), as in Keras; edge: the
-# pixel at the edge; wrap: the image again from its other side.
+# reflect: the image mirrored at its edge, whose pixels are there twice (c b a | a b c | c b a), as in Keras; edge:
+# the pixel at the edge; wrap: the image again from its other side.
 FILLS = {"black": "constant", "reflect": "symmetric", "edge": "edge", "wrap": "wrap"}
 
 

@@ -61,6 +61,32 @@ class Passes:
     groups: frozenset[str] | None = None
 
 
+def update_key(seed: jax.Array | int, step: jax.Array | int) -> jax.Array:
+    """Returns the random key of the update after `step` completed ones."""
+    return jax.random.fold_in(jax.random.key(seed), step)
+
+
+def network_input(
+    key: jax.Array,
+    batch: Batch,
+    transform: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    mixing: Mix | None = None,
+) -> dict[str, jax.Array]:
+    """Returns what an update shows to the network: `image`, and `label` or, of mixed images, `target`.
+
+    Args:
+        key: of the update.
+        batch: with `image`, `label` and `position`.
+        transform: see `make_train_step`.
+        mixing: likewise.
+    """
+    images = transform(key, batch["position"], batch["image"])
+    if mixing is None:
+        return {"image": images, "label": batch["label"]}
+    mixed, targets = mixing(jax.random.fold_in(key, _MIXING), images, batch["label"])
+    return {"image": mixed, "target": targets}
+
+
 def make_train_step(
     passes: Passes | Forward,
     transform: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
@@ -147,12 +173,8 @@ def make_train_step(
         return grads, batch_stats, measured
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-        images = transform(key, batch["position"], batch["image"])
-        rows = {"image": images, "label": batch["label"]}
-        if mixing is not None:
-            mixed, targets = mixing(jax.random.fold_in(key, _MIXING), images, batch["label"])
-            rows = {"image": mixed, "target": targets}
+        key = update_key(state.seed, state.step)
+        rows = network_input(key, batch, transform, mixing)
         dropout = jax.random.fold_in(key, _DROPOUT)
         if axis_name is not None:
             # Each device sees its rows alone, and would drop the same units of all of them.
