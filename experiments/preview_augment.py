@@ -1,9 +1,9 @@
-r"""Shows what the training images of a config become: pictures and a page, nothing is trained.
+r"""Shows what the training images of a config become, on a page.
 
     python -m experiments.preview_augment --config=configs/quickstart.py --workdir=runs/preview \
         "--config.augment.operations=('rotation=15', 'color_jitter=0.4')"
 
-Images of the first update beside what its updates draw, and every operation alone.
+Images of the first update beside what updates draw, and every operation alone. Nothing is trained.
 """
 
 from absl import flags

@@ -7,10 +7,12 @@ import pytest
 from experiments import (
     compare,
     evaluate,
+    extend_data,
     finetune,
     predict,
     prepare_data,
     pretrain,
+    preview_augment,
     probe,
     profile,
     sweep,
@@ -18,7 +20,10 @@ from experiments import (
 from experiments.cli import help, runtime
 from tl_jax.config import FIELDS
 
-COMMANDS = [compare, evaluate, finetune, predict, prepare_data, pretrain, probe, profile, sweep]
+COMMANDS = [
+    compare, evaluate, extend_data, finetune, predict, prepare_data, pretrain, preview_augment,
+    probe, profile, sweep,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
@@ -29,7 +34,7 @@ def test_help_says_what_a_newcomer_needs(command):
     assert lines[0].startswith(f"experiments.{name}: ") and len(lines) <= 13
     assert max(map(len, lines)) <= 118
     assert "Exit codes: 0 done; 2 " in text and "--helpfull" in text
-    if command not in (prepare_data, predict):
+    if command not in (prepare_data, predict, extend_data):
         assert "--config=FILE" in text and "--workdir=DIR" in text and "--list_fields" in text
         assert text.count("--config.") >= 3
 

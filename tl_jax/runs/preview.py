@@ -171,7 +171,8 @@ def _views(
 
 
 def _plain(setup: Setup, images: jax.Array) -> np.ndarray:
-    return _pixels(setup, preprocessing.make_eval_transform(setup.preprocessing)(images))
+    plain = jax.jit(preprocessing.make_eval_transform(setup.preprocessing))
+    return _pixels(setup, plain(images))
 
 
 def _pixels(setup: Setup, images: jax.Array) -> np.ndarray:

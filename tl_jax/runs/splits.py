@@ -26,17 +26,24 @@ def make_splits(
     Raises:
         InputError: if the data cannot be found or read, or the batch size does not fit the training split.
     """
-    section = config.data
-    splits = _load_splits(
-        config,
-        source,
-        train=section.train_split,
-        validation=section.validation_split,
-        validation_fraction=section.validation_fraction,
-        examples_per_class=section.examples_per_class,
-    )
+    splits = _load_splits(config, source, **_chosen(config))
     _check_batch_size(config, splits["train"])
     return splits
+
+
+def make_stored_splits(
+    config: ml_collections.ConfigDict, source: data.Source | None = None
+) -> data.Splits:
+    """Returns the splits of `make_splits` whose images are decoded on access, where they are encoded.
+
+    Args:
+        config: of a run; any batch size fits.
+        source: of the data; None: what `data.name` says.
+
+    Raises:
+        InputError: if the data cannot be found or read.
+    """
+    return _load_splits(config, source, memory=0, **_chosen(config))
 
 
 def make_test_split(
@@ -46,8 +53,21 @@ def make_test_split(
     return _load_splits(config, source, train="")
 
 
+def _chosen(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    section = config.data
+    return {
+        "train": section.train_split,
+        "validation": section.validation_split,
+        "validation_fraction": section.validation_fraction,
+        "examples_per_class": section.examples_per_class,
+    }
+
+
 def _load_splits(
-    config: ml_collections.ConfigDict, source: data.Source | None, **chosen: Any
+    config: ml_collections.ConfigDict,
+    source: data.Source | None,
+    memory: int | None = None,
+    **chosen: Any,
 ) -> data.Splits:
     section = config.data
     fields = {
@@ -71,8 +91,8 @@ def _load_splits(
                 data.Decoding(
                     weights.host_size(config),
                     weights.host_interpolation(config),
-                    placement.room_for_decoded_images(),
-                    cache_dir=section.cache_dir or None,
+                    placement.room_for_decoded_images() if memory is None else memory,
+                    cache_dir=(section.cache_dir or None) if memory is None else None,
                 ),
                 data_dir=section.data_dir or None,
                 wait=False,
