@@ -3,7 +3,8 @@ r"""Writes a data set whose training images have augmented copies.
     python -m experiments.extend_data --config=configs/quickstart.py --out=data/extended --copies=4 \
         "--config.augment.operations=('rotation=15', 'color_jitter=0.4')"
 
-Validation and test are written as they are; what is held out stays out. A folder of class folders for `folder:PATH`, or a TFDS directory for `tfds:extended`.
+Validation and test are written as they are; what is held out stays out. The result is a folder of class folders for
+`folder:PATH`, or a TFDS directory for `tfds:extended`.
 """
 
 import pathlib

@@ -242,9 +242,9 @@ def _facts(
 
 
 def _say_plan(splits: data.Splits, copies: int, copier: _Copier, out: pathlib.Path) -> None:
-    count = len(splits["train"])
+    count, times = len(splits["train"]), "1 copy" if copies == 1 else f"{copies} copies"
     console.say(
-        f"{count:,} training images, {copies} {'copy' if copies == 1 else 'copies'} of each at {copier.size} x {copier.size} pixels, to {out}"
+        f"{count:,} training images, {times} of each at {copier.size} x {copier.size} pixels, to {out}"
     )
 
 
