@@ -73,7 +73,7 @@ STAGES = (
     Stage("dispatch", 10, ("benchmarks.dispatch", "--data_dir=DIR")),
     Stage("startup", 12, ("benchmarks.startup", "--data_dir=DIR")),
     Stage("scaling", 6, ("benchmarks.scaling",)),
-    Stage("augmentation", 1, ("benchmarks.augmentation",)),
+    Stage("augmentation", 4, ("benchmarks.augmentation",)),
 )
 
 

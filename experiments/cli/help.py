@@ -79,6 +79,11 @@ _HELP_FIELDS = {
         _WEIGHTS_FIELD,
         ("cross_validate.folds=5", "a run for each fold of train"),
     ),
+    "preview_augment": (
+        _DATA_FIELD,
+        ("augment.flip=True", "what is done to training images: fields of augment"),
+        ("seed=1", "other draws"),
+    ),
     "profile": (
         ("model.name=resnet50", "the network"),
         ("data.batch_size=64", "images in a batch"),
@@ -86,6 +91,14 @@ _HELP_FIELDS = {
     ),
 }
 _OWN_FLAGS = {
+    "extend_data": [
+        ("--config=FILE", "the experiment whose training images are augmented"),
+        ("--out=DIR", "the folder of the new data set: new or empty"),
+        ("--copies=4", "augmented copies of each training image"),
+        ("--store_as=png", "or jpeg: class folders; tfds: a TFDS directory"),
+        ("--config.augment.flip=True", "what is done to the copies: fields of augment"),
+        ("--config.data.validation_fraction=0.1", "held out before, and never augmented"),
+    ],
     "prepare_data": [
         ("--dataset=cifar10", "or cifar100"),
         ("--data_dir=DIR", "where prepared data sets are kept"),

@@ -1,9 +1,11 @@
-"""PyTorch's transforms, also where torchvision has no compiled operators for this CPU."""
+"""PyTorch's transforms, also where torchvision has no compiled operators for this CPU; helpers beside the tests."""
 
 import pathlib
 import sys
 
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

@@ -8,22 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
+from sample_images import COUNT, assert_uniform, by_channel, draws, noise
 
 from tl_jax.augment import OPERATIONS, Operation, color, erasing, geometry, operations
 from tl_jax.errors import InputError
-
-
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8).astype(np.float32)
-
-
-def by_channel(image, change):
-    """Returns what Pillow's float images, which it does not round, become, channel by channel."""
-    channels = [
-        np.asarray(change(Image.fromarray(channel))) for channel in np.moveaxis(image, 2, 0)
-    ]
-    return np.stack(channels, -1)
-
 
 SHAPES = {"square": (32, 32), "odd": (31, 31), "wide": (20, 33), "large": (128, 128)}
 
@@ -146,23 +134,6 @@ def test_what_is_erased_is_zero_for_a_network_of_imagenet():
     np.testing.assert_allclose(erasing.FILL, mean, rtol=1e-6)
 
 
-COUNT = 4000
-
-
-def draws(draw, *arguments):
-    keys = jax.random.split(jax.random.key(5), COUNT)
-    return np.asarray(jax.jit(jax.vmap(lambda key: draw(key, *arguments)))(keys))
-
-
-def assert_uniform(values, low, high):
-    """Asserts the Kolmogorov-Smirnov distance of uniform draws: beyond 1.95 / sqrt(n) once in a thousand."""
-    values = np.sort((np.asarray(values, float) - low) / (high - low))
-    assert values[0] >= 0 and values[-1] <= 1
-    steps = np.arange(len(values) + 1) / len(values)
-    distance = max(np.abs(steps[1:] - values).max(), np.abs(steps[:-1] - values).max())
-    assert distance < 1.95 / math.sqrt(len(values)), distance
-
-
 def test_angles_are_uniform():
     assert_uniform(draws(geometry.draw_angle, 15.0), -15, 15)
 
@@ -233,9 +204,13 @@ def test_where_no_crop_fits_the_largest_central_one_is_taken(shape, expected):
 
 
 def test_all_operations_are_in_the_table_with_a_meaning():
-    assert list(OPERATIONS.entries) == [
-        "rotation", "random_resized_crop", "color_jitter", "random_erasing",
-    ]  # fmt: skip
+    assert set(OPERATIONS.entries) == {
+        "rotation", "random_resized_crop", "translation", "shear", "zoom", "perspective",
+        "color_jitter", "brightness", "contrast", "saturation", "hue", "grey",
+        "blur", "noise", "posterise", "solarise", "equalise", "auto_contrast",
+        "random_erasing", "cutout",
+        "rand_augment", "random_change", "trivial_augment", "three_augment",
+    }  # fmt: skip
     assert all(entry.strength and entry.within for entry in OPERATIONS.entries.values())
 
 
@@ -336,13 +311,53 @@ def test_operations_are_applied_in_order():
     assert (operations.apply([add, double], keys, images) == 8).all()
 
 
+# Where 0.9 is not a strength that changes images of 16 pixels much.
+STRENGTHS = {
+    "rotation": 30, "shear": 30, "hue": 0.4, "posterise": 2, "solarise": 100, "cutout": 6,
+    "rand_augment": 20, "random_change": 20, "grey": 0.5, "equalise": 0.5, "auto_contrast": 0.5,
+}  # fmt: skip
+# These give the image itself or one other.
+TWO = ("grey", "posterise", "solarise", "equalise", "auto_contrast")
+
+
 @pytest.mark.parametrize("name", list(OPERATIONS.entries))
 def test_every_operation_changes_images_differently_and_the_same_twice(name):
-    operation = OPERATIONS.read(f"{name}=0.9")
+    operation = OPERATIONS.read(f"{name}={STRENGTHS.get(name, 0.9)}")
     keys = jax.random.split(jax.random.key(0), 6)
-    images = jnp.broadcast_to(noise(1, 16, 16, 3), (6, 16, 16, 3))
+    # Levels that auto-contrast stretches.
+    images = jnp.broadcast_to(50 + noise(1, 16, 16, 3) / 2, (6, 16, 16, 3))
     apply = jax.jit(lambda keys, images: operations.apply([operation], keys, images))
     found = np.asarray(apply(keys, images))
     assert found.min() >= 0 and found.max() <= 255.001 and found.dtype == np.float32
-    assert len({image.tobytes() for image in found}) >= 4
+    assert len({image.tobytes() for image in found}) >= (2 if name in TWO else 4)
     np.testing.assert_array_equal(found, apply(keys, images))
+
+
+def test_cutout_is_a_square_about_any_pixel_cut_off_at_the_edge():
+    boxes = draws(erasing.draw_square, 12, 20, 3)
+    first, sides = boxes[:, :2], boxes[:, 2:]
+    assert (sides.max(0) == 6).all() and (sides.min(0) == 3).all()
+    assert (first >= 0).all() and (first + sides <= [12, 20]).all()
+    # All centres are as likely: the square ends where its centre is 3 pixels further.
+    for axis, size in enumerate((12, 20)):
+        centres = np.where(first[:, axis] > 0, first[:, axis] + 3, sides[:, axis] - 3)
+        counts = np.bincount(centres, minlength=size)
+        assert len(counts) == size
+        assert np.abs(counts - COUNT / size).max() < 4 * (COUNT / size) ** 0.5
+
+
+def test_cutout_erases_its_square():
+    image, key = noise(9, 9, 3), jax.random.key(2)
+    found = np.asarray(erasing.cutout(key, image, 5.0))
+    box = erasing.draw_square(key, 9, 9, 2)
+    np.testing.assert_array_equal(found, erasing.erase(image, box))
+    assert (np.asarray(box)[2:] <= 4).all() and (found != image).any()
+
+
+def test_grey_is_pillows():
+    """Pillow rounds to whole levels."""
+    image = noise(10, 10, 3)
+    expected = np.asarray(Image.fromarray(image.astype(np.uint8)).convert("L"), np.float32)
+    np.testing.assert_allclose(color.grey_values(image), expected, atol=0.51)
+    found = np.asarray(color.grey(jax.random.key(0), jnp.asarray(image), 1.0))
+    np.testing.assert_array_equal(found, np.repeat(found[..., :1], 3, 2))

@@ -86,7 +86,7 @@ def test_a_failure_leaves_nothing_that_looks_prepared(tmp_path, mini_cifar10, mo
     def fail(pixels):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(prepare, "_png", fail)
+    monkeypatch.setattr(prepare.images, "to_png", fail)
     checksum = files.digest(mini_cifar10.binary, "md5")
     needed = 120 * 32 * 32 * 3
     with pytest.raises(

@@ -8,11 +8,13 @@ from experiments import (
     compare,
     cross_validate,
     evaluate,
+    extend_data,
     features,
     finetune,
     predict,
     prepare_data,
     pretrain,
+    preview_augment,
     probe,
     profile,
     routes,
@@ -25,11 +27,13 @@ COMMANDS = [
     compare,
     cross_validate,
     evaluate,
+    extend_data,
     features,
     finetune,
     predict,
     prepare_data,
     pretrain,
+    preview_augment,
     probe,
     profile,
 ]
@@ -44,7 +48,7 @@ def test_help_says_what_a_newcomer_needs(command):
     assert lines[0].startswith(f"experiments.{name}: ") and len(lines) <= 13
     assert max(map(len, lines)) <= 118
     assert "Exit codes: 0 done; 2 " in text and "--helpfull" in text
-    if command not in (prepare_data, predict):
+    if command not in (prepare_data, predict, extend_data):
         assert "--config=FILE" in text and "--workdir=DIR" in text and "--list_fields" in text
         assert text.count("--config.") >= 3
 

@@ -455,8 +455,8 @@ OTHERS = [
     Mutant(
         "augmentation-flip-always",
         "tl_jax/runs/augmentation.py",
-        "config.augment.crop_padding, config.augment.flip, operations",
-        "config.augment.crop_padding, True, operations",
+        "section.crop_padding, section.flip, operations",
+        "section.crop_padding, True, operations",
         field("augment.flip=False"),
     ),
     Mutant(
@@ -1063,15 +1063,15 @@ OTHERS = [
     Mutant(
         "steps-draws-the-same-at-every-step",
         STEPS,
-        "jax.random.fold_in(jax.random.key(state.seed), state.step)",
-        "jax.random.key(state.seed)",
+        "return jax.random.fold_in(jax.random.key(seed), step)",
+        "return jax.random.key(seed)",
         ("tests/training/test_steps.py::TestRandomness",),
     ),
     Mutant(
         "steps-draws-the-same-for-every-seed",
         STEPS,
-        "jax.random.fold_in(jax.random.key(state.seed), state.step)",
-        "jax.random.fold_in(jax.random.key(0), state.step)",
+        "return jax.random.fold_in(jax.random.key(seed), step)",
+        "return jax.random.fold_in(jax.random.key(0), step)",
         ("tests/training/test_steps.py::TestRandomness",),
     ),
     Mutant(
@@ -2077,7 +2077,7 @@ OTHERS = [
     Mutant(
         "once-anew-every-update",
         STEPS,
-        "once = jax.random.fold_in(jax.random.key(state.seed), _ONCE)",
+        "once = jax.random.fold_in(jax.random.key(seed), _ONCE)",
         "once = jax.random.fold_in(key, _ONCE)",
         ("tests/training/test_steps.py",),
     ),
@@ -2091,8 +2091,8 @@ OTHERS = [
     Mutant(
         "once-not-passed",
         SETUP,
-        "steps.Once(seen) if once else seen",
-        "seen",
+        "return steps.Once(transform) if setup.config.augment.once else transform",
+        "return transform",
         field("augment.once=True"),
     ),
     Mutant(

@@ -8,7 +8,6 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -157,16 +156,6 @@ def test_solvers_that_stop_early_are_told_of_and_not_warned_about():
     assert route.not_converged == 6
     with pytest.warns(ConvergenceWarning):
         LogisticRegression(max_iter=2).fit(FEATURES, LABELS)
-
-
-def test_scores_are_means_over_the_classes_that_are_there():
-    labels, predicted = np.array([0, 0, 0, 1, 1, 3]), np.array([0, 0, 1, 1, 2, 3])
-    found = classic.scores(labels, predicted)
-    assert found["top1_accuracy"] == 4 / 6
-    assert found["macro_precision"] == pytest.approx((1 + 1 / 2 + 1) / 3)
-    assert found["macro_recall"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
-    expected = f1_score(labels, predicted, labels=[0, 1, 3], average="macro")
-    assert found["macro_f1"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

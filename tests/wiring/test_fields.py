@@ -128,6 +128,12 @@ FIELDS: dict[str, list[Case]] = {
         Case(("rotation=20",), "prefix", VIEWS | {"augment.operations": ("rotation=15",)}),
     ],
     "augment.once": [Case(True, STEP)],
+    "augment.fill": [
+        Case("reflect", STEP, {"augment.crop_padding": 2}),
+        Case("edge", STEP, {"augment.operations": ("rotation=15",)}),
+        Case("wrap", "prefix", VIEWS | {"augment.operations": ("rotation=15",)}),
+        Case("reflect", "", {"augment.crop_padding": 0}),
+    ],
     "augment.mixing": [
         Case(("mixup=0.2",), STEP),
         Case(("mixup=0.3",), STEP, {"augment.mixing": ("mixup=0.2",)}),

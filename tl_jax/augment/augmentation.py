@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from tl_jax.augment import operations
 from tl_jax.augment.operations import Operation
 from tl_jax.augment.preprocessing import Preprocessing, normalize, to_input_size
+from tl_jax.augment.sampling import FILLS, check_fill
 from tl_jax.errors import InputError
 
 
@@ -22,22 +23,25 @@ class Augmentation:
     """How training images are changed at random; false where they are not.
 
     Attributes:
-        crop_padding: black pixels added on every side of the network's input before a random S x S
+        crop_padding: pixels added on every side of the network's input before a random S x S
             crop; 0 for no random crop. 4 pixels shift an image of 32 by up to an eighth, one of 224 by
             up to a 56th.
         flip: mirror horizontally with probability 1/2.
         operations: applied after these, in order.
+        fill: what stands outside of the image, in the crop and in operations that show it; one of `FILLS`.
 
     Raises:
-        InputError: if crop_padding is negative.
+        InputError: if crop_padding is negative, or there is no such fill.
     """
 
     crop_padding: int = 0
     flip: bool = False
     operations: tuple[Operation, ...] = ()
+    fill: str = "black"
 
     def __post_init__(self) -> None:
-        """Checks the range."""
+        """Checks the ranges."""
+        check_fill(self.fill)
         if self.crop_padding < 0:
             raise InputError(f"crop_padding is {self.crop_padding}, expected 0 or more pixels")
 
@@ -60,23 +64,39 @@ def make_train_transform(
     depends on `key` and its position alone, so any division of the batch over devices gives the same
     images.
     """
-    crops = augmentation.crop_padding or augmentation.flip
+    augment = make_augment(spec, augmentation)
+    return lambda *arguments: normalize(augment(*arguments), spec.mean, spec.std)
 
-    def transform(key: jax.Array, positions: jax.Array, images: jax.Array) -> jax.Array:
+
+def make_augment(
+    spec: Preprocessing, augmentation: Augmentation = NOTHING
+) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """Returns `augment(key, positions, images)`: what `make_train_transform` does but for the normalisation.
+
+    It returns [B, S, S, C], pixels in [0, 255]; uint8 where nothing has made them float32.
+    """
+    crops = augmentation.crop_padding or augmentation.flip
+    chosen = [
+        operations.with_fill(operation, augmentation.fill) for operation in augmentation.operations
+    ]
+
+    def augment(key: jax.Array, positions: jax.Array, images: jax.Array) -> jax.Array:
         images = to_input_size(spec, images)
         if augmentation:
             keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
         if crops:
-            images = crop_and_flip(keys, images, augmentation.crop_padding, augmentation.flip)
-        if augmentation.operations:
-            images = operations.apply(augmentation.operations, keys, images)
-        return normalize(images, spec.mean, spec.std)
+            images = crop_and_flip(
+                keys, images, augmentation.crop_padding, augmentation.flip, augmentation.fill
+            )
+        return operations.apply(chosen, keys, images) if chosen else images
 
-    return transform
+    return augment
 
 
-def crop_and_flip(keys: jax.Array, images: jax.Array, padding: int, flip: bool) -> jax.Array:
-    """Returns images shifted by a random crop from black-padded ones, and mirrored at random.
+def crop_and_flip(
+    keys: jax.Array, images: jax.Array, padding: int, flip: bool, fill: str = "black"
+) -> jax.Array:
+    """Returns images shifted by a random crop from padded ones, and mirrored at random.
 
     Offsets are uniform over the (2 * padding + 1) squared crops. Row and column indices are
     computed per image and gathered once.
@@ -86,6 +106,7 @@ def crop_and_flip(keys: jax.Array, images: jax.Array, padding: int, flip: bool) 
         images: [B, H, W, C], not normalised: black is 0.
         padding: pixels of these images, on every side; 0 for no crop.
         flip: whether to mirror with probability 1/2.
+        fill: what the padding is, one of `FILLS`.
 
     Returns:
         [B, H, W, C], of the same dtype.
@@ -94,7 +115,7 @@ def crop_and_flip(keys: jax.Array, images: jax.Array, padding: int, flip: bool) 
     """
     height, width = images.shape[1:3]
     margin = (padding, padding)
-    padded = jnp.pad(images, ((0, 0), margin, margin, (0, 0)))
+    padded = jnp.pad(images, ((0, 0), margin, margin, (0, 0)), mode=FILLS[fill])
 
     def one(key: jax.Array, image: jax.Array) -> jax.Array:
         crop_key, flip_key = jax.random.split(key)

@@ -1,10 +1,12 @@
-"""Brightness, contrast, saturation and hue of one image.
+"""Brightness, contrast, saturation, hue and grey of one image.
 
 Shapes: an image is float32 [H, W, 3], pixels in [0, 255].
 """
 
 import jax
 import jax.numpy as jnp
+
+from tl_jax.augment.fusion import computed_once
 
 # Of red, green and blue in a grey value (ITU-R 601-2), as Pillow has them.
 _GREY = (0.299, 0.587, 0.114)
@@ -20,6 +22,75 @@ def color_jitter(key: jax.Array, image: jax.Array, strength: float) -> jax.Array
     uniform in ± `strength` / 4.
     """
     return adjust(image, *draw_factors(key, strength))
+
+
+def brightness(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
+    """Returns the image with every pixel multiplied by a factor uniform in 1 ± `strength`.
+
+    Source: torchvision `ColorJitter(brightness=strength)`.
+    """
+    return blend(image, 0.0, draw_factor(key, strength))
+
+
+def contrast(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
+    """Returns the image with the distance to its mean grey multiplied by a factor uniform in 1 ± `strength`.
+
+    Source: torchvision `ColorJitter(contrast=strength)`.
+    """
+    return blend(image, mean_grey(image), draw_factor(key, strength))
+
+
+def saturation(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
+    """Returns the image with the distance of pixels to their grey multiplied by a factor uniform in 1 ± `strength`.
+
+    Source: torchvision `ColorJitter(saturation=strength)`.
+    """
+    return blend(image, grey_values(image), draw_factor(key, strength))
+
+
+def hue(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
+    """Returns the image with its hues turned by a share of the circle uniform in ± `strength`.
+
+    Source: torchvision `ColorJitter(hue=strength)`.
+    """
+    return turn_hue(image, jax.random.uniform(key, minval=-strength, maxval=strength))
+
+
+def grey(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
+    """Returns the image, with probability `strength` in grey.
+
+    Source: torchvision `RandomGrayscale(p=strength)`.
+    """
+    chosen = jax.random.bernoulli(key, strength)
+    return jnp.where(chosen, grey_values(image)[..., None], image)
+
+
+def draw_factor(key: jax.Array, strength: float) -> jax.Array:
+    """Returns a factor uniform in 1 ± `strength`."""
+    return jax.random.uniform(key, minval=1 - strength, maxval=1 + strength)
+
+
+def blend(image: jax.Array, other: jax.Array | float, factor: jax.Array | float) -> jax.Array:
+    """Returns `other + factor * (image - other)`, clipped to [0, 255], as `ImageEnhance` changes images.
+
+    Args:
+        image: to change.
+        other: a number, or [H, W], the same in all channels.
+        factor: 1 for the image itself, 0 for the other.
+    """
+    return jnp.stack(
+        [_clip(other + factor * (image[..., channel] - other)) for channel in range(3)], -1
+    )
+
+
+def mean_grey(image: jax.Array) -> jax.Array:
+    """Returns the mean grey value of the image."""
+    return computed_once(grey_values(image)).mean()
+
+
+def grey_values(image: jax.Array) -> jax.Array:
+    """Returns [H, W], the grey value of every pixel."""
+    return _grey(image[..., 0], image[..., 1], image[..., 2])
 
 
 def draw_factors(key: jax.Array, strength: float) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A box of one image, erased.
+"""Boxes of one image, erased: random erasing and cutout.
 
 Shapes: an image is float32 [H, W, 3], pixels in [0, 255].
 """
@@ -25,6 +25,26 @@ def random_erasing(key: jax.Array, image: jax.Array, strength: float) -> jax.Arr
     """
     height, width = image.shape[:2]
     return erase(image, draw_box(key, height, width, strength))
+
+
+def cutout(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
+    """Returns the image with a square of `strength` x `strength` pixels erased, its centre a uniform pixel.
+
+    What lies outside of the image is cut off. The erased pixels become the mean of ImageNet, which after
+    normalisation is near the zero of the paper. An odd number of pixels is rounded down to an even one.
+
+    Source: DeVries and Taylor 2017 (arXiv:1708.04552), section 3.2; github.com/uoguelph-mlrg/Cutout.
+    """
+    height, width = image.shape[:2]
+    return erase(image, draw_square(key, height, width, int(strength) // 2))
+
+
+def draw_square(key: jax.Array, height: int, width: int, half: int) -> jax.Array:
+    """Returns a box, int32 (top, left, height, width): `half` pixels about a uniform pixel, or up to the edge."""
+    sides = jnp.array([height, width])
+    centre = jax.random.randint(key, (2,), 0, sides)
+    first, last = (jnp.clip(centre + sign * half, 0, sides) for sign in (-1, 1))
+    return jnp.concatenate([first, last - first])
 
 
 def draw_box(key: jax.Array, height: int, width: int, probability: float) -> jax.Array:

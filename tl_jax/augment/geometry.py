@@ -9,17 +9,19 @@ import math
 import jax
 import jax.numpy as jnp
 
+from tl_jax.augment.sampling import between, neighbours, sample
+
 # Of a crop's width to its height, and how many crops are drawn until one fits.
 _RATIOS = (3 / 4, 4 / 3)
 TRIES = 10
 
 
-def rotation(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
+def rotation(key: jax.Array, image: jax.Array, strength: float, fill: str = "black") -> jax.Array:
     """Returns the image rotated about its centre by an angle uniform in ± `strength` degrees.
 
-    Bilinear; what comes from outside the image is black.
+    Bilinear; `fill` stands outside of the image.
     """
-    return rotate(image, draw_angle(key, strength))
+    return rotate(image, draw_angle(key, strength), fill)
 
 
 def draw_angle(key: jax.Array, strength: float) -> jax.Array:
@@ -27,11 +29,10 @@ def draw_angle(key: jax.Array, strength: float) -> jax.Array:
     return jax.random.uniform(key, minval=-strength, maxval=strength)
 
 
-def rotate(image: jax.Array, angle: jax.Array | float) -> jax.Array:
+def rotate(image: jax.Array, angle: jax.Array | float, fill: str = "black") -> jax.Array:
     """Returns the image rotated by `angle` degrees counter-clockwise about its centre.
 
-    As Pillow's `Image.rotate(angle, BILINEAR)`: a pixel whose centre comes from outside the image is black,
-    and neighbours beyond the edge are the pixel at the edge.
+    As Pillow's `Image.rotate(angle, BILINEAR)` where `fill` is "black"; see `sampling.sample`.
     """
     height, width = image.shape[:2]
     radians = jnp.deg2rad(jnp.asarray(angle, jnp.float32))
@@ -41,19 +42,7 @@ def rotate(image: jax.Array, angle: jax.Array | float) -> jax.Array:
     y = (jnp.arange(height, dtype=jnp.float32) - (height - 1) / 2)[:, None]
     columns = cosine * x - sine * y + (width - 1) / 2
     rows = sine * x + cosine * y + (height - 1) / 2
-    inside = ((columns >= -0.5) & (columns < width - 0.5) & (rows >= -0.5) & (rows < height - 0.5))[
-        ..., None
-    ]
-    top, down = _neighbours(rows)
-    left, right = _neighbours(columns)
-
-    def pixels(row: jax.Array, column: jax.Array) -> jax.Array:
-        row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
-        return jnp.asarray(image).at[row, column].get(mode="promise_in_bounds")
-
-    above = _between(pixels(top, left), pixels(top, left + 1), right[..., None])
-    below = _between(pixels(top + 1, left), pixels(top + 1, left + 1), right[..., None])
-    return jnp.where(inside, _between(above, below, down[..., None]), 0.0)
+    return sample(image, rows, columns, fill)
 
 
 def random_resized_crop(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
@@ -100,9 +89,9 @@ def resized_crop(image: jax.Array, box: jax.Array) -> jax.Array:
     rows, down = _sources(height, top, box_height)
     columns, right = _sources(width, left, box_width)
     above, below = (_take(image, row, 0) for row in rows)
-    image = _between(above, below, down[:, None, None])
+    image = between(above, below, down[:, None, None])
     before, after = (_take(image, column, 1) for column in columns)
-    return _between(before, after, right[None, :, None])
+    return between(before, after, right[None, :, None])
 
 
 def _largest(height: int, width: int) -> tuple[int, int]:
@@ -120,21 +109,11 @@ def _sources(
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     """Returns the two neighbours [size] of each output pixel, and the weight of the second."""
     place = (jnp.arange(size, dtype=jnp.float32) + 0.5) * (length / size) - 0.5
-    first, weight = _neighbours(place)
+    first, weight = neighbours(place)
     low, high = (jnp.clip(index, 0, length - 1) + start for index in (first, first + 1))
     return (low, high), weight
-
-
-def _neighbours(place: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the index at or before each place, and how far the place is from it."""
-    before = jnp.floor(place)
-    return before.astype(jnp.int32), place - before
 
 
 def _take(image: jax.Array, indices: jax.Array, axis: int) -> jax.Array:
     where = (indices,) if axis == 0 else (slice(None), indices)
     return jnp.asarray(image).at[where].get(mode="promise_in_bounds")
-
-
-def _between(first: jax.Array, second: jax.Array, weight: jax.Array) -> jax.Array:
-    return first + weight * (second - first)

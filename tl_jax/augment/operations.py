@@ -2,22 +2,23 @@
 
 An operation is a pure function `(key, image, strength) -> image`: a JAX random key, a float32 [S, S, 3] image at the
 network's input size with pixels in [0, 255], and a number. It returns an image of the same shape and dtype.
-It is written for one image; the library maps it over the batch.
+It is written for one image; the library maps it over the batch. One that shows what lies outside of the image takes
+a fourth argument, `fill="black"`, one of `sampling.FILLS`.
 """
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from tl_jax.augment.color import color_jitter
-from tl_jax.augment.erasing import random_erasing
-from tl_jax.augment.geometry import random_resized_crop, rotation
+from tl_jax.augment import color, erasing, filters, geometry, levels, policies, sampling, warps
 from tl_jax.augment.table import Entry, Named, Table
 from tl_jax.errors import InputError
 
-Function = Callable[[jax.Array, jax.Array, float], jax.Array]
+Function = Callable[..., jax.Array]
 
 # Folded into the key of an image for its first operation. Crop and flip have the two keys that it splits into, which
 # are those with 0 and 1 folded in.
@@ -35,19 +36,50 @@ class Operation(Named):
     """
 
 
-OPERATIONS = Table(
-    Operation,
-    {
-        "rotation": Entry(rotation, "degrees, the largest angle either way", "[0, 180]"),
-        "random_resized_crop": Entry(random_resized_crop, "the least share of the area", "(0, 1]"),
-        "color_jitter": Entry(
-            color_jitter,
-            "brightness, contrast and saturation by 1 ± this, the hue by ± a quarter of it",
-            "[0, 1]",
-        ),
-        "random_erasing": Entry(random_erasing, "the probability", "[0, 1]"),
-    },
-)
+_UP_TO = "[0, 1]"  # probabilities, and what a factor differs from 1 by
+_ENTRIES = {
+    "rotation": Entry(geometry.rotation, "degrees, the largest angle either way", "[0, 180]"),
+    "random_resized_crop": Entry(
+        geometry.random_resized_crop, "the least share of the area", "(0, 1]"
+    ),
+    "translation": Entry(warps.translation, "the largest share of a side either way", _UP_TO),
+    "shear": Entry(warps.shear, "degrees, the largest angle either way", "[0, 90)"),
+    "zoom": Entry(warps.zoom, "the largest change of size either way, a share", "[0, 1)"),
+    "perspective": Entry(
+        warps.perspective, "the largest shift of a corner, of half a side", "[0, 1)"
+    ),
+    "color_jitter": Entry(
+        color.color_jitter,
+        "brightness, contrast and saturation by 1 ± this, the hue by ± a quarter of it",
+        _UP_TO,
+    ),
+    "brightness": Entry(color.brightness, "the factor is in 1 ± this", _UP_TO),
+    "contrast": Entry(color.contrast, "the factor is in 1 ± this", _UP_TO),
+    "saturation": Entry(color.saturation, "the factor is in 1 ± this", _UP_TO),
+    "hue": Entry(color.hue, "the largest turn either way, a share of the circle", "[0, 0.5]"),
+    "grey": Entry(color.grey, "the probability", _UP_TO),
+    "blur": Entry(
+        filters.blur, "pixels, the largest standard deviation; the least is 0.1", "[0.1, 20]"
+    ),
+    "noise": Entry(filters.noise, "the standard deviation, a share of 255", _UP_TO),
+    "posterise": Entry(levels.posterise, "bits that are kept, in half of the images", "[1, 8]"),
+    "solarise": Entry(
+        levels.solarise, "the first level that is inverted, in half of the images", "[0, 255]"
+    ),
+    "equalise": Entry(levels.equalise, "the probability", _UP_TO),
+    "auto_contrast": Entry(levels.auto_contrast, "the probability", _UP_TO),
+    "random_erasing": Entry(erasing.random_erasing, "the probability", _UP_TO),
+    "cutout": Entry(erasing.cutout, "pixels, the side of the square", "[0, inf)"),
+    "rand_augment": Entry(policies.rand_augment, "the magnitude of both changes, of 30", "[0, 30]"),
+    "random_change": Entry(policies.random_change, "the magnitude of the change, of 30", "[0, 30]"),
+    "trivial_augment": Entry(policies.trivial_augment, "the probability; the paper has 1", _UP_TO),
+    "three_augment": Entry(
+        policies.three_augment,
+        "brightness, contrast and saturation by 1 ± this; the paper has 0.3",
+        _UP_TO,
+    ),
+}
+OPERATIONS = Table(Operation, _ENTRIES)
 
 
 def register_operation(
@@ -93,6 +125,18 @@ def apply(operations: Sequence[Operation], keys: jax.Array, images: jax.Array) -
         return image
 
     return jax.vmap(one)(keys, images)
+
+
+def with_fill(operation: Operation, fill: str) -> Operation:
+    """Returns the operation with `fill` for what lies outside of the image, where its function takes that.
+
+    Raises:
+        InputError: if `fill` is none of `sampling.FILLS`.
+    """
+    sampling.check_fill(fill)
+    if fill == "black" or "fill" not in inspect.signature(operation.function).parameters:
+        return operation
+    return dataclasses.replace(operation, function=functools.partial(operation.function, fill=fill))
 
 
 def check_operation(operation: Operation, size: int) -> None:

@@ -136,6 +136,20 @@ def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
     return (images.astype(jnp.float32) - shift) / scale
 
 
+def to_pixels(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    """Returns normalised [B, H, W, C] images as uint8: the inverse of `normalize`, rounded and clipped."""
+    shift = 255 * jnp.asarray(mean, jnp.float32)[None, None, None, :]
+    scale = 255 * jnp.asarray(std, jnp.float32)[None, None, None, :]
+    return as_levels(images * scale + shift)
+
+
+def as_levels(images: jax.Array) -> jax.Array:
+    """Returns pixels in [0, 255] as uint8: rounded and clipped; uint8 ones as they are."""
+    if images.dtype == jnp.uint8:
+        return images
+    return jnp.clip(jnp.round(images), 0, 255).astype(jnp.uint8)
+
+
 def _check_images(images: jax.Array) -> None:
     if images.ndim != 4 or images.dtype != jnp.uint8 or images.shape[3] not in (1, 3):
         given = f"{images.dtype} {tuple(images.shape)}"

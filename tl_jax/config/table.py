@@ -3,6 +3,7 @@
 from typing import Any
 
 from tl_jax import features, models, objectives, optim, porting
+from tl_jax.augment import FILLS
 from tl_jax.config.field import LARGEST, Field
 from tl_jax.data import order
 from tl_jax.features.pooling import POOLS
@@ -223,9 +224,15 @@ _FIELDS = (
     Field(
         "augment.operations",
         (),
-        '"name=strength", applied in order after crop and flip: rotation (degrees), random_resized_crop (least share '
-        "of the area), color_jitter (0.4: by 1 ± 0.4), random_erasing (probability)",
+        '"name=strength", applied in order after crop and flip, such as rotation=15 or rand_augment=9; '
+        "docs/augmentation.md lists them",
         element=str,
+    ),
+    _choice(
+        "augment.fill",
+        "black",
+        tuple(FILLS),
+        "what lies outside of an image that is shifted or turned; reflect: the image, mirrored, as in Keras",
     ),
     Field(
         "augment.once",

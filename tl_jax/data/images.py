@@ -103,6 +103,33 @@ def decode(
         raise InputError(f"{name} cannot be read as an image: {error}") from error
 
 
+def to_png(pixels: np.ndarray) -> bytes:
+    """Returns uint8 [H, W, 3] as the bytes of a PNG: the same pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def to_jpeg(pixels: np.ndarray, quality: int = 95) -> bytes:
+    """Returns uint8 [H, W, 3] as the bytes of a JPEG without subsampled colours: pixels differ by a few levels."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def format_of(encoded: bytes, name: str) -> str:
+    """Returns the format of an encoded image as Pillow calls it, such as "JPEG"; `name` is for messages.
+
+    Raises:
+        InputError: if it is none.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return str(image.format)
+    except _UNREADABLE as error:
+        raise InputError(f"{name} cannot be read as an image: {error}") from error
+
+
 def decoding_bytes(encoded: bytes, image_size: int = 0) -> int:
     """Returns the bytes that `decode` holds at most beside its argument, estimated from the header.
 

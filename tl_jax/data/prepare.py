@@ -7,7 +7,6 @@ instead, so that `tfds.data_source` reads the result like its own, in the same o
 
 import contextlib
 import fcntl
-import io
 import os
 import shutil
 import tempfile
@@ -15,10 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from tl_jax import errors, files
-from tl_jax.data import cifar, tfds_source, tfds_writer
+from tl_jax.data import cifar, images, tfds_source, tfds_writer
 from tl_jax.data.download import DownloadError, Progress, download, print_progress
 from tl_jax.errors import InputError
 
@@ -152,7 +149,7 @@ def _write(dataset: str, content: cifar.Cifar, final: Path, progress: Progress) 
     # Under the lock nobody else writes: these are what killed processes left.
     for leftover in data_dir.glob(f".{dataset}.*/"):
         shutil.rmtree(leftover)
-    num_bytes = sum(images.nbytes for images in content.images.values())
+    num_bytes = sum(pixels.nbytes for pixels in content.images.values())
     with files.explain_full_disk(dataset, data_dir, num_bytes):
         scratch = Path(tempfile.mkdtemp(prefix=f".{dataset}.", dir=data_dir))
         try:
@@ -166,7 +163,7 @@ def _write(dataset: str, content: cifar.Cifar, final: Path, progress: Progress) 
 def _build(dataset: str, content: cifar.Cifar, data_dir: Path, progress: Progress) -> None:
     import tensorflow_datasets as tfds
 
-    total = sum(len(images) for images in content.images.values())
+    total = sum(len(pixels) for pixels in content.images.values())
     features = {
         "id": tfds.features.Text(),
         "image": tfds.features.Image(shape=(32, 32, 3)),
@@ -179,7 +176,7 @@ def _build(dataset: str, content: cifar.Cifar, data_dir: Path, progress: Progres
         # The key decides the order of the records: the same index as the stock builder's.
         for index, pixels in enumerate(content.images[split]):
             labels = {key: int(values[index]) for key, values in content.labels[split].items()}
-            yield index, {"id": f"{split}_{index:05d}", "image": _png(pixels), **labels}
+            yield index, {"id": f"{split}_{index:05d}", "image": images.to_png(pixels), **labels}
             progress(done + index + 1, total)
 
     tfds_writer.write(
@@ -195,12 +192,6 @@ def _build(dataset: str, content: cifar.Cifar, data_dir: Path, progress: Progres
         supervised_keys=("image", "label"),
         homepage=_HOMEPAGE,
     )
-
-
-def _png(pixels: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 @contextlib.contextmanager

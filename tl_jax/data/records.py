@@ -215,6 +215,10 @@ class LazySplit:
         """Returns the images at `indices`, decoded now: uint8 [B, H, W, C]."""
         return self._decode(self.rows[np.asarray(indices)])
 
+    def encoded(self, indices: np.ndarray) -> list[bytes]:
+        """Returns the images at `indices` as they are stored: the bytes of their files."""
+        return self.records.read(self.rows[np.asarray(indices)])[0]
+
     def file(self, index: int) -> str:
         """Returns the path of the image file at `index`; "" if there is none."""
         return self.records.file(int(self.rows[index]))

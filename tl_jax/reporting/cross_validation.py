@@ -49,7 +49,7 @@ def write_cross_validation(
         "top1_accuracy": accuracy,
         "top1_interval": list(intervals.of_accuracy(accuracy, len(labels))),
         "examples": len(labels),
-        **{f"macro_{name}": value for name, value in analysis.macro_average(rows).items()},
+        **metrics.class_averages(labels, predicted, len(names)),
     }
     over_folds = statistics.mean_over_seeds([row["top1_accuracy"] for row in content["folds"]])
     summary = (

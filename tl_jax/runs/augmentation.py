@@ -80,8 +80,9 @@ def make_augmentation(config: ml_collections.ConfigDict, parts: Parts) -> Augmen
         InputError: if there is no such operation, a strength is out of range, or an own one is not given.
     """
     operations = _found(config, "operations", OPERATIONS, parts.operations)
-    with naming_fields(config, "augment.crop_padding"):
-        return Augmentation(config.augment.crop_padding, config.augment.flip, operations)
+    section = config.augment
+    with naming_fields(config, "augment.crop_padding", "augment.fill"):
+        return Augmentation(section.crop_padding, section.flip, operations, section.fill)
 
 
 def make_mixings(config: ml_collections.ConfigDict, parts: Parts) -> tuple[Mixing, ...]:

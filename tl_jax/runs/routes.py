@@ -29,7 +29,7 @@ from tl_jax.runs.finished import Run, load_run
 from tl_jax.runs.run_folder import RunFolder, environment_facts
 from tl_jax.runs.setup import Setup
 from tl_jax.runs.skeleton import facts_of, in_folder, introduce_inputs
-from tl_jax.training import classic
+from tl_jax.training import classic, metrics
 from tl_jax.training.loops import Stopped
 
 # Which test split is read: of two runs these must be equal.
@@ -221,7 +221,9 @@ def _make(
         predicted[method] = route.predict(test.features)
         predict_seconds = time.perf_counter() - predicting
         routes[method] = route
-        rows.append(_row(route, test.labels, predicted[method], predict_seconds))
+        rows.append(
+            _row(route, test.labels, predicted[method], len(test.class_names), predict_seconds)
+        )
         console.say(f"{method}: {_summary(rows[-1])}")
     best = max(rows, key=lambda row: row["cv_accuracy"])  # of equals the first
     beside = None if prepared.finetuned is None else _beside(prepared.finetuned)
@@ -269,9 +271,12 @@ def _make(
 
 
 def _row(
-    route: classic.Route, labels: np.ndarray, predicted: np.ndarray, predict_seconds: float
+    route: classic.Route,
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    num_classes: int,
+    predict_seconds: float,
 ) -> dict[str, Any]:
-    scores = classic.scores(labels, predicted)
     return {
         "method": route.method,
         "chosen": route.chosen,
@@ -279,8 +284,7 @@ def _row(
         "cv_accuracy": route.accuracy,
         "cv_accuracy_std": route.accuracy_std,
         "searched_examples": route.examples,
-        **scores,
-        "top1_interval": list(intervals.of_accuracy(scores["top1_accuracy"], len(labels))),
+        **_scores(labels, predicted, num_classes),
         "search_seconds": route.search_seconds,
         "fit_seconds": route.fit_seconds,
         "predict_seconds": predict_seconds,
@@ -292,20 +296,26 @@ def _row(
 def _beside(found: Run) -> dict[str, Any]:
     """Returns the row of the run that is shown beside the routes."""
     stored = _predictions(found)
-    scores = classic.scores(stored["labels"], stored["probabilities"].argmax(-1))
+    probabilities = stored["probabilities"]
     return {
         "method": f"run {found.workdir.name}",
         "run": str(found.workdir),
-        **scores,
-        "top1_interval": list(
-            intervals.of_accuracy(scores["top1_accuracy"], len(stored["labels"]))
-        ),
+        **_scores(stored["labels"], probabilities.argmax(-1), probabilities.shape[-1]),
         "fit_seconds": found.result["wall_seconds"],
     }
 
 
+def _scores(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> dict[str, Any]:
+    accuracy = float(np.mean(labels == predicted))
+    return {
+        "top1_accuracy": accuracy,
+        "top1_interval": list(intervals.of_accuracy(accuracy, len(labels))),
+        **metrics.class_averages(labels, predicted, num_classes),
+    }
+
+
 def _test_of(row: Mapping[str, Any], examples: int) -> dict[str, Any]:
-    names = ("top1_accuracy", "top1_interval", "macro_precision", "macro_recall", "macro_f1")
+    names = ("top1_accuracy", "top1_interval", *metrics.CLASS_AVERAGES)
     return {**{name: row[name] for name in names}, "examples": examples}
 
 

@@ -373,6 +373,16 @@ def _make_phase(
     )
 
 
+def make_transform(setup: Setup) -> steps.Transform | steps.Once:
+    """Returns what becomes of training images before the network sees them."""
+    transform = augment.make_train_transform(setup.preprocessing, setup.augmentation)
+    return steps.Once(transform) if setup.config.augment.once else transform
+
+
+def _as_stored(key: jax.Array, positions: jax.Array, stored: jax.Array) -> jax.Array:
+    return stored.astype(jnp.float32)
+
+
 def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[..., Callable]:
     """Returns `make_step(axis_name)`, which returns the pure training step of a run.
 
@@ -392,9 +402,13 @@ def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[
             config.freeze.batch_norm,
             setup.preprocessing.image_size,
         )
-    if transform is None and start is None:
-        transform = augment.make_train_transform(setup.preprocessing, setup.augmentation)
-    once = config.augment.once and start is None
+    seen: steps.Transform | steps.Once
+    if transform is not None:
+        seen = transform
+    elif start is None:
+        seen = make_transform(setup)
+    else:
+        seen = _as_stored
 
     def make_step(axis_name):
         passes = make_passes(
@@ -407,10 +421,9 @@ def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[
             norm_policy=config.freeze.batch_norm,
             axis_name=axis_name,
         )
-        seen = transform or (lambda key, positions, stored: stored.astype(jnp.float32))
         step = steps.make_train_step(
             passes,
-            steps.Once(seen) if once else seen,
+            seen,
             setup.optimisation.tx,
             frozen_mask=setup.optimisation.frozen_mask,
             objective=setup.minimised.objective,

@@ -28,20 +28,25 @@ def make_splits(
     Raises:
         InputError: if the data cannot be found or read, or the batch size does not fit the training split.
     """
-    section = config.data
-    splits = _load_splits(
-        config,
-        source,
-        train=section.train_split,
-        validation=section.validation_split,
-        validation_fraction=section.validation_fraction,
-        examples_per_class=section.examples_per_class,
-        folds=section.folds,
-        fold=section.fold,
-    )
+    splits = _load_splits(config, source, **_chosen(config))
     if not config.train.fit_to_data:
         _check_batch_size(config, splits["train"])
     return splits
+
+
+def make_stored_splits(
+    config: ml_collections.ConfigDict, source: data.Source | None = None
+) -> data.Splits:
+    """Returns the splits of `make_splits` whose images are decoded on access, where they are encoded.
+
+    Args:
+        config: of a run; any batch size fits.
+        source: of the data; None: what `data.name` says.
+
+    Raises:
+        InputError: if the data cannot be found or read.
+    """
+    return _load_splits(config, source, room=0, **_chosen(config))
 
 
 def folds_of_train(config: ml_collections.ConfigDict, folds: int) -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +76,18 @@ def make_test_split(
 ) -> data.Splits:
     """Returns the split `test` alone, for an evaluation; no other split need exist."""
     return _load_splits(config, source, train="")
+
+
+def _chosen(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    section = config.data
+    return {
+        "train": section.train_split,
+        "validation": section.validation_split,
+        "validation_fraction": section.validation_fraction,
+        "examples_per_class": section.examples_per_class,
+        "folds": section.folds,
+        "fold": section.fold,
+    }
 
 
 def _load_splits(
@@ -114,7 +131,7 @@ def _load_splits(
                     weights.host_size(config),
                     weights.host_interpolation(config),
                     placement.room_for_decoded_images() if room is None else room,
-                    cache_dir=section.cache_dir or None,
+                    cache_dir=(section.cache_dir or None) if room is None else None,
                 ),
                 data_dir=section.data_dir or None,
                 wait=False,

@@ -21,7 +21,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import precision_recall_fscore_support
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
@@ -343,29 +342,6 @@ def find(
         fit_seconds=time.perf_counter() - began,
         pipeline=fitted,
     )
-
-
-def scores(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Returns accuracy, and precision, recall and F1 as means over the classes that have examples.
-
-    Args:
-        labels: integers [M].
-        predicted: integers [M].
-
-    Example:
-        >>> found = scores(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]))
-        >>> found["top1_accuracy"], found["macro_precision"], round(found["macro_f1"], 4)
-        (0.75, 0.75, 0.7333)
-    """
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, labels=np.unique(labels), average="macro", zero_division=0.0
-    )
-    return {
-        "top1_accuracy": float(np.mean(labels == predicted)),
-        "macro_precision": float(precision),
-        "macro_recall": float(recall),
-        "macro_f1": float(f1),
-    }
 
 
 def _classifier(method: str, grid: Grid, seed: int) -> tuple[Any, Mapping[str, tuple[Any, ...]]]:

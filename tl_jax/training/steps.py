@@ -78,6 +78,39 @@ class Passes:
     groups: frozenset[str] | None = None
 
 
+def update_key(seed: jax.Array | int, step: jax.Array | int) -> jax.Array:
+    """Returns the random key of the update after `step` completed ones."""
+    return jax.random.fold_in(jax.random.key(seed), step)
+
+
+def network_input(
+    seed: jax.Array | int,
+    step: jax.Array | int,
+    batch: Batch,
+    transform: Transform | Once,
+    mixing: Mix | None = None,
+) -> dict[str, jax.Array]:
+    """Returns what an update shows to the network: `image`, and `label` or, of mixed images, `target`.
+
+    Args:
+        seed: of the run.
+        step: completed updates.
+        batch: with `image`, `label`, `position` and, where images are changed once, `index`.
+        transform: see `make_train_step`.
+        mixing: likewise.
+    """
+    key = update_key(seed, step)
+    if isinstance(transform, Once):
+        once = jax.random.fold_in(jax.random.key(seed), _ONCE)
+        images = transform.transform(once, batch["index"], batch["image"])
+    else:
+        images = transform(key, batch["position"], batch["image"])
+    if mixing is None:
+        return {"image": images, "label": batch["label"]}
+    mixed, targets = mixing(jax.random.fold_in(key, _MIXING), images, batch["label"])
+    return {"image": mixed, "target": targets}
+
+
 def make_train_step(
     passes: Passes | Forward,
     transform: Transform | Once,
@@ -165,16 +198,8 @@ def make_train_step(
         return grads, batch_stats, measured
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-        if isinstance(transform, Once):
-            once = jax.random.fold_in(jax.random.key(state.seed), _ONCE)
-            images = transform.transform(once, batch["index"], batch["image"])
-        else:
-            images = transform(key, batch["position"], batch["image"])
-        rows = {"image": images, "label": batch["label"]}
-        if mixing is not None:
-            mixed, targets = mixing(jax.random.fold_in(key, _MIXING), images, batch["label"])
-            rows = {"image": mixed, "target": targets}
+        key = update_key(state.seed, state.step)
+        rows = network_input(state.seed, state.step, batch, transform, mixing)
         dropout = jax.random.fold_in(key, _DROPOUT)
         if axis_name is not None:
             # Each device sees its rows alone, and would drop the same units of all of them.
