@@ -4,7 +4,7 @@ from typing import Any
 
 from tl_jax import features, models, objectives, optim, porting
 from tl_jax.config.field import LARGEST, Field
-from tl_jax.data import order
+from tl_jax.data import order, skipping
 from tl_jax.models.batch_norm import NORM_POLICIES
 from tl_jax.models.registry import DTYPES
 from tl_jax.models.rematerialisation import REMATS
@@ -93,13 +93,19 @@ _FIELDS = (
         "init.head", "reset", porting.HEAD_CHOICES, '"reset" for other classes, "keep" for the same'
     ),
     # data
-    Field("data.name", "tfds:cifar10", "tfds:NAME, folder:PATH, npz:PATH or digits"),
+    Field("data.name", "tfds:cifar10", "tfds:NAME, folder:PATH, csv:PATH, npz:PATH or digits"),
     Field("data.data_dir", "", "folder of tfds data sets; empty: the default of tfds"),
     Field(
         "data.cache_dir",
         "~/.cache/tl_jax/decoded",
-        "folder of decoded images; empty: none is kept",
+        "folder of decoded images and archives; empty: none is kept",
         changes_numbers=False,
+    ),
+    _choice(
+        "data.unreadable",
+        "stop",
+        skipping.UNREADABLE,
+        'images that cannot be read: "stop" lists them, "skip" leaves them out, as if they were not there',
     ),
     Field("data.train_split", "train", "in the notation of tfds, such as train[:20%]"),
     Field("data.test_split", "test", "reported on; val stands in where there is no test"),

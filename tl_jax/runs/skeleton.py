@@ -107,6 +107,7 @@ def introduce(
     names = list(setup.splits["train"].class_names)
     folder.write_json(results.CLASS_NAMES, {"class_names": names})
     overlap.record(folder.path, setup.splits["train"])
+    results.write_skipped(folder, setup.splits)
     reporting.print_table("Parameters", rows)
     return rows
 
@@ -142,4 +143,5 @@ def facts_of(setup: Setup, parameters: list[dict[str, Any]]) -> dict[str, Any]:
         "preprocessing": weights.describe_preprocessing(setup.preprocessing),
         "deviations": setup.deviations,
         "data_notes": setup.splits.notes,
+        **results.skipped_of(setup.splits),
     }

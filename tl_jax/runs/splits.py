@@ -73,6 +73,7 @@ def _load_splits(
                     weights.host_interpolation(config),
                     placement.room_for_decoded_images(),
                     cache_dir=section.cache_dir or None,
+                    unreadable=section.unreadable,
                 ),
                 data_dir=section.data_dir or None,
                 wait=False,
