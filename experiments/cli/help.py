@@ -69,6 +69,11 @@ _HELP_FIELDS = {
     ),
 }
 _OWN_FLAGS = {
+    "inspect_data": [
+        ("DATA", "such as folder:photos, photos.zip as folder:photos.zip, csv:FILE; or --config"),
+        ("--config=FILE", "the splits of an experiment, such as configs/quickstart.py"),
+        ("--workdir=DIR", "where inspection.html and inspection.json are written; unset: nowhere"),
+    ],
     "prepare_data": [
         ("--dataset=cifar10", "or cifar100"),
         ("--data_dir=DIR", "where prepared data sets are kept"),

@@ -25,7 +25,9 @@ def config_of(path, **fields):
         "data__batch_size": 8,
         "data__validation_fraction": 0.2,
     }
-    return tiny_config(data__name=f"folder:{path}", train__steps=4, **options | fields)
+    return tiny_config(
+        data__name=f"folder:{path}", train__steps=4, report__html=True, **options | fields
+    )
 
 
 @pytest.fixture

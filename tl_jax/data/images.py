@@ -75,8 +75,13 @@ def stored_size(encoded: bytes | Path, name: str) -> tuple[int, int]:
     """Returns (H, W) from the header alone; `name` is how a message calls the image.
 
     Raises:
-        InputError: if it is no image.
+        InputError: if it is no image, or one that is not read.
     """
+    return stored(encoded, name)[0]
+
+
+def stored(encoded: bytes | Path, name: str) -> tuple[tuple[int, int], str]:
+    """Returns (H, W) and what an image is stored as, such as "JPEG RGB"; see `stored_size`."""
     register_plugins()
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
@@ -84,7 +89,9 @@ def stored_size(encoded: bytes | Path, name: str) -> tuple[int, int]:
             _check_depth(image, name)
             if not width or not height:
                 raise ValueError(f"it is {height}x{width} pixels")
-            return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+            kind = f"{image.format} {image.mode}"
+            sideways = _orientation(image) in _SIDEWAYS
+            return ((width, height) if sideways else (height, width)), kind
     except InputError:
         raise
     except _UNREADABLE as error:
@@ -131,6 +138,13 @@ def decode(
         raise
     except _UNREADABLE as error:
         raise _unreadable(encoded, name, error) from error
+
+
+def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Returns the centre square of an image, uint8 [H, W, 3], resized as by `decode`: uint8 [S, S, 3]."""
+    image = Image.fromarray(pixels)
+    resized = image.resize(_resized(image.size, side), Image.Resampling.BILINEAR)
+    return np.asarray(_central(resized, side))
 
 
 def decoding_bytes(encoded: bytes, image_size: int = 0) -> int:

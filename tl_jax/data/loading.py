@@ -163,6 +163,67 @@ def load_splits(
         BrokenImages: listing the images that cannot be read.
     """
     train, test = selection.train, selection.test
+    source, skip = _open(name, decoding, data_dir, download)
+    chosen, reported, notes = choose(source, selection, decoding.interpolation, skip)
+    notes += _shared_images(source, chosen)
+    notes += skip.note(source.name) if skip is not None else []
+    chosen = _one_shape(chosen, decoding.image_size)
+    cache = DecodedCache(decoding.cache) if decoding.cache else None
+    splits = _in_memory(chosen, decoding.max_memory_bytes, cache)
+    splits = _in_memory(held_out(source, splits, selection), decoding.max_memory_bytes, cache)
+    if train:
+        notes += _class_notes(source, splits, train)
+    elif test == "test" and "all" in source.split_names:
+        notes.append(
+            f"{source.name}: {len(splits['test']):,} of {len(source.split('all')):,} images are test; for all of "
+            "them: --config.data.test_split=all"
+        )
+    if wait:
+        wait_for(splits)
+    return Splits(splits, reported, notes, None if skip is None else list(skip.found))
+
+
+def open_undecoded(
+    name: str | Source,
+    selection: Selection = _USUAL,
+    decoding: Decoding = _AS_STORED,
+    *,
+    data_dir: str | Path | None = None,
+    download: bool = True,
+) -> Splits:
+    """Returns the splits as `load_splits` does, images of any size, none of them decoded.
+
+    Splits of the data set that play no part in these are added under their own names. Where there is nothing
+    to report on, the splits are those of the data set, and `notes` says why.
+    """
+    source, skip = _open(name, decoding, data_dir, download)
+    usual = (selection.train, selection.test, selection.validation) == ("train", "test", "")
+    splits: dict[str, Split] = {}
+    try:
+        chosen, reported, notes = choose(source, selection, decoding.interpolation, skip)
+        splits = held_out(source, chosen, selection)
+    except InputError as error:
+        if not usual:
+            raise
+        reported, notes = "", [*source.notes, str(error)]
+    texts = (selection.train, reported.partition(" (")[0], selection.validation) if splits else ()
+    used = {
+        notation.find(part.name, source.split_names)
+        for text in filter(None, texts)
+        for part in notation.parse(text)
+    }
+    # Only data without splits of their own have `all`, of which theirs are parts.
+    for other in () if "all" in source.split_names else source.split_names:
+        if other not in used:
+            splits[other] = _readable(source, source.split(other), skip)
+    notes += skip.note(source.name) if skip is not None else []
+    return Splits(splits, reported, notes, None if skip is None else list(skip.found))
+
+
+def _open(
+    name: str | Source, decoding: Decoding, data_dir: str | Path | None, download: bool
+) -> tuple[Source, skipping.Skip | None]:
+    """Returns a data set, and what leaves images out of it."""
     skip = skipping.Skip(decoding.cache) if decoding.unreadable == "skip" else None
     source = (
         open_source(
@@ -176,27 +237,23 @@ def load_splits(
         if isinstance(name, str)
         else name
     )
+    return source, skip
+
+
+def choose(
+    source: Source, selection: Selection, interpolation: str, skip: skipping.Skip | None = None
+) -> tuple[dict[str, _Stored], str, list[str]]:
+    """Returns the stored split of each role, the one that is reported on, and notes.
+
+    Nothing is held out yet, see `held_out`.
+    """
+    train, test = selection.train, selection.test
     tested, notes = _choose_test(source, train, test, selection.validation)
     wanted = {"train": train, "test": tested, "validation": selection.validation}
     wanted = {role: text for role, text in wanted.items() if text or role == "test"}
-    chosen = _resolve(source, wanted, decoding.interpolation, skip)
-    notes = [*source.notes, *notes, *_shared_images(source, chosen)]
-    notes += skip.note(source.name) if skip is not None else []
-    chosen = _one_shape(chosen, decoding.image_size)
-    cache = DecodedCache(decoding.cache) if decoding.cache else None
-    splits = _in_memory(chosen, decoding.max_memory_bytes, cache)
-    splits = _in_memory(_chosen(source, splits, selection), decoding.max_memory_bytes, cache)
-    if train:
-        notes += _class_notes(source, splits, train)
-    elif test == "test" and "all" in source.split_names:
-        notes.append(
-            f"{source.name}: {len(splits['test']):,} of {len(source.split('all')):,} images are test; for all of "
-            "them: --config.data.test_split=all"
-        )
-    if wait:
-        wait_for(splits)
+    chosen = _resolve(source, wanted, interpolation, skip)
     reported = tested if tested == test else f"{tested} (there is no test split with labels)"
-    return Splits(splits, reported, notes, None if skip is None else list(skip.found))
+    return chosen, reported, [*source.notes, *notes]
 
 
 def wait_for(splits: Mapping[str, Split]) -> None:
@@ -331,7 +388,7 @@ def _readable(source: Source, split: _Stored, skip: skipping.Skip | None) -> _St
     return _part(split, skip.readable(split), split.name, split.interpolation)
 
 
-def _chosen(source: Source, splits: dict[str, Split], selection: Selection) -> dict[str, Split]:
+def held_out(source: Source, splits: Mapping[str, Split], selection: Selection) -> dict[str, Split]:
     """Returns the splits with what is held out of train, and the few examples that train keeps."""
     splits = dict(splits)
     if selection.validation_fraction:

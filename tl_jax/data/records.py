@@ -20,7 +20,7 @@ from tl_jax.errors import InputError
 # Pixels of a stored image from which several threads are faster than one: Pillow holds the interpreter's
 # lock while it reads headers, and two threads decode 32-pixel images at 2/3 of the pace of one (64 pixels:
 # 3/4, 96: 1.1, 224: 1.8; two cores).
-_THREADS_PAY = 96 * 96
+THREADS_PAY = 96 * 96
 # Images read at once: each read of an array_record costs a millisecond or two, but the images of a batch
 # should keep several threads busy, and photos (encoded, one byte for three pixels or so) little memory.
 _LARGE_CHUNK, _CHUNK_PIXELS = 32, 16 << 20
@@ -366,7 +366,7 @@ class LazySplit:
     def _chunk(self) -> tuple[int, bool]:
         """Returns how many images are read at once, and whether one thread is to decode all."""
         pixels = self._framing.pixels
-        if pixels < _THREADS_PAY:
+        if pixels < THREADS_PAY:
             return chunks.SMALL_CHUNK, True
         return max(1, min(_LARGE_CHUNK, _CHUNK_PIXELS // pixels)), False
 

@@ -10,6 +10,7 @@ from tl_jax.reporting.writers import MetricWriter, read_metrics
 
 if TYPE_CHECKING:
     from tl_jax.reporting.comparison import write_comparison
+    from tl_jax.reporting.inspection import write_inspection
     from tl_jax.reporting.probe import write_probe
     from tl_jax.reporting.report import write_report
     from tl_jax.reporting.sweep import write_sweep
@@ -22,6 +23,7 @@ __all__ = [
     "print_table",
     "read_metrics",
     "write_comparison",
+    "write_inspection",
     "write_probe",
     "write_report",
     "write_sweep",
@@ -30,6 +32,7 @@ __all__ = [
 # Imported when first asked for, at the end of a run: matplotlib would hold up its start by half a second.
 _LATE = {
     "write_comparison": "comparison",
+    "write_inspection": "inspection",
     "write_probe": "probe",
     "write_report": "report",
     "write_sweep": "sweep",

@@ -1,5 +1,7 @@
 """The splits of a run: what is trained on, held out to choose by, and tested."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
@@ -9,6 +11,8 @@ from tl_jax.config import flat, naming_fields
 from tl_jax.errors import InputError
 from tl_jax.parallel import placement
 from tl_jax.runs import weights
+
+_DECODING = functools.partial(data.load_splits, wait=False)
 
 
 def make_splits(
@@ -46,8 +50,26 @@ def make_test_split(
     return _load_splits(config, source, train="")
 
 
+def make_undecoded_splits(
+    config: ml_collections.ConfigDict, source: data.Source | None = None
+) -> data.Splits:
+    """Returns the splits of a run, none of them decoded, and what else the data set holds; for an inspection."""
+    section = config.data
+    return _load_splits(
+        config,
+        source,
+        data.open_undecoded,
+        train=section.train_split,
+        validation=section.validation_split,
+        validation_fraction=section.validation_fraction,
+    )
+
+
 def _load_splits(
-    config: ml_collections.ConfigDict, source: data.Source | None, **chosen: Any
+    config: ml_collections.ConfigDict,
+    source: data.Source | None,
+    load: Callable[..., data.Splits] = _DECODING,
+    **chosen: Any,
 ) -> data.Splits:
     section = config.data
     fields = {
@@ -65,7 +87,7 @@ def _load_splits(
     named = [name for name, value in usual.items() if values[name] != value]
     try:
         with naming_fields(config, "data.name", *named, **fields):
-            splits = data.load_splits(
+            splits = load(
                 section.name if source is None else source,
                 data.Selection(test=section.test_split, seed=section.seed, **chosen),
                 data.Decoding(
@@ -76,7 +98,6 @@ def _load_splits(
                     unreadable=section.unreadable,
                 ),
                 data_dir=section.data_dir or None,
-                wait=False,
             )
     except InputError as error:
         if "held out" in str(error) and section.validation_fraction:
