@@ -1,4 +1,4 @@
-"""Looks at a data set before anything is trained on it: leakage between splits, duplicates, broken images.
+"""Looks at a data set before training: leakage between splits, duplicates, broken images.
 
     python -m experiments.inspect_data folder:photos --workdir=runs/photos_inspected
     python -m experiments.inspect_data --config=configs/quickstart.py --workdir=runs/inspected

@@ -78,7 +78,7 @@ def test_pairs_name_files_and_classes(found, folder):
         },
         "second": {
             "split": "test",
-            "index": 14,
+            "index": 13,
             "file": str(folder / "test/b/copy.png"),
             "class": "b",
         },

@@ -5,7 +5,7 @@ import broken_files
 import numpy as np
 import pytest
 
-from tl_jax.data import Decoding, Selection, images, load_splits, records
+from tl_jax.data import Decoding, Selection, folder, images, load_splits, records
 from tl_jax.errors import InputError
 
 SELECTION = Selection(validation_fraction=0.2, examples_per_class=3)
@@ -168,6 +168,13 @@ def test_records_of_other_sources_are_left_out_too(tmp_path):
     found = load_splits(Source(), decoding=Decoding(16, unreadable="skip"))
     assert len(found["train"]) == len(found["test"]) == len(content) - 1
     assert found.skipped == (f"record {len(content) - 1}",)
+
+
+def test_a_folder_that_was_opened_without_it_is_looked_at_too(tmp_path):
+    broken = broken_files.write(tmp_path)
+    found = load_splits(folder.Folder(tmp_path, 16), decoding=Decoding(16, unreadable="skip"))
+    assert found.skipped == tuple(sorted(map(str, broken)))
+    assert len(found["train"]) + len(found["test"]) == 26
 
 
 def test_other_words_are_refused():

@@ -8,6 +8,7 @@ from experiments import (
     compare,
     evaluate,
     finetune,
+    inspect_data,
     predict,
     prepare_data,
     pretrain,
@@ -18,7 +19,18 @@ from experiments import (
 from experiments.cli import help, runtime
 from tl_jax.config import FIELDS
 
-COMMANDS = [compare, evaluate, finetune, predict, prepare_data, pretrain, probe, profile, sweep]
+COMMANDS = [
+    compare,
+    evaluate,
+    finetune,
+    inspect_data,
+    predict,
+    prepare_data,
+    pretrain,
+    probe,
+    profile,
+    sweep,
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
@@ -29,7 +41,7 @@ def test_help_says_what_a_newcomer_needs(command):
     assert lines[0].startswith(f"experiments.{name}: ") and len(lines) <= 13
     assert max(map(len, lines)) <= 118
     assert "Exit codes: 0 done; 2 " in text and "--helpfull" in text
-    if command not in (prepare_data, predict):
+    if command not in (inspect_data, prepare_data, predict):
         assert "--config=FILE" in text and "--workdir=DIR" in text and "--list_fields" in text
         assert text.count("--config.") >= 3
 

@@ -48,7 +48,7 @@ def near_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
         hashes: uint64 [N], see `look`.
         thumbnails: uint8 [N, 16, 16, 3].
     """
-    flat = thumbnails.reshape(len(thumbnails), -1)
+    flat = thumbnails.reshape(len(thumbnails), 3 * THUMBNAIL**2)
     contrast = flat.std(axis=1) if len(flat) else np.zeros(0)
     compared = np.flatnonzero(contrast >= _LEAST_CONTRAST)
     hashes = np.asarray(hashes, np.uint64)[compared]
