@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import shutil
@@ -63,6 +64,22 @@ def test_what_is_in_two_splits_is_counted_by_kind(found):
         "leakage: 3 of 15 test images are in train too (1 byte for byte, 1 the same pixels, 1 nearly the same; "
         "1 with another class); 1 of 14 validation images are in test too (1 byte for byte)"
     )
+
+
+def test_an_image_counts_once_as_its_strongest_kind(found):
+    """One of test is near one of train and, under another label, byte for byte another of train."""
+    near = inspection.Pair("near", ("train", 0), ("test", 2), False)
+    equal = inspection.Pair("bytes", ("train", 1), ("test", 2), True)
+    for pairs in ((near, equal), (equal, near)):
+        row = dataclasses.replace(found, pairs=pairs).repeated()[0]
+        assert (row["first"], row["second"]) == ("train", "test")
+        assert [row[name] for name in (*inspection.KINDS, "images", "other_class")] == [
+            1,
+            0,
+            0,
+            1,
+            1,
+        ]
 
 
 def test_pairs_name_files_and_classes(found, folder):

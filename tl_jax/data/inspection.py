@@ -292,10 +292,18 @@ def _looks(split: Split) -> Iterator[_Look]:
     def work(places: np.ndarray) -> list[_Look]:
         if not isinstance(split, LazySplit):
             return [_of_pixels(pixels, "array RGB") for pixels in split.gather(places)]
-        return [_of_record(split, int(place)) for place in places]
+        rows = split.rows[places]
+        problems: dict[int, str] = {}
+        looks = {
+            number: _of_encoded(encoded, split.records.describe(int(rows[number])))
+            for number, encoded in split.read(rows, problems)
+        }
+        looks |= {number: _Look(problem=problem) for number, problem in problems.items()}
+        return [looks[number] for number in range(len(places))]
 
-    places = np.arange(len(split))
-    yield from chunks.map_chunks(work, places, _CHUNK, alone=_is_small(split))
+    small = _is_small(split)
+    size = chunks.SMALL_CHUNK if small else _CHUNK
+    yield from chunks.map_chunks(work, np.arange(len(split)), size, alone=small)
 
 
 def _is_small(split: Split) -> bool:
@@ -310,11 +318,8 @@ def _is_small(split: Split) -> bool:
         return False
 
 
-def _of_record(split: LazySplit, place: int) -> _Look:
-    row = split.rows[[place]]
-    name = split.records.describe(int(row[0]))
+def _of_encoded(encoded: bytes, name: str) -> _Look:
     try:
-        (encoded,), _ = split.records.read(row)
         size, kind = images.stored(encoded, name)
         shrunk = size[0] * size[1] > 4 * _SIDE**2
         pixels = images.decode(encoded, name, _SIDE if shrunk else 0)

@@ -315,7 +315,7 @@ class LazySplit:
 
         def work(some: np.ndarray) -> list[tuple[int, str]]:
             problems: dict[int, str] = {}
-            for number, encoded in self._read(self.rows[some], problems):
+            for number, encoded in self.read(self.rows[some], problems):
                 name = self.records.describe(int(self.rows[some[number]]))
                 try:
                     images.decode(encoded, name, self.image_side, self.interpolation)
@@ -325,8 +325,13 @@ class LazySplit:
 
         return dict(sorted(chunks.map_chunks(work, places, _LARGE_CHUNK)))
 
-    def _read(self, rows: np.ndarray, problems: dict[int, str]) -> Iterator[tuple[int, bytes]]:
-        """Yields places in `rows` and encoded images; `problems` gets those that cannot be read."""
+    def read(self, rows: np.ndarray, problems: dict[int, str]) -> Iterator[tuple[int, bytes]]:
+        """Yields places in `rows` and encoded images; `problems` gets those that cannot be read.
+
+        Args:
+            rows: int64, of the records.
+            problems: what is wrong, by place in `rows`.
+        """
         try:
             encoded, _ = self.records.read(rows)
         except InputError:
@@ -347,7 +352,7 @@ class LazySplit:
 
         def work(places: np.ndarray) -> Sequence[int]:
             problems: dict[int, str] = {}
-            for number, encoded in self._read(rows[places], problems):
+            for number, encoded in self.read(rows[places], problems):
                 try:
                     row = int(rows[places[number]])
                     pixels[places[number]] = self._decode_one(encoded, row)
