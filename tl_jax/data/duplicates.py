@@ -2,8 +2,8 @@
 
 N: images. Two images are nearly the same where their difference hashes differ in `HASH_BITS` bits of 64 at
 most, and their thumbnails of 16x16 pixels by `THUMBNAIL_LEVELS` levels of 255 on average at most. An image that
-is stored again at another quality or size is within both; the same object in another photo is not. Images
-without contrast all look alike and are not compared.
+is stored again at another quality or size, a little cropped or recoloured is within both; the same object in
+another photo hardly ever is. Images without contrast all look alike and are not compared.
 
 Source: N. Krawetz, "Kind of like that", 2013, for the difference hash.
 """
@@ -13,8 +13,8 @@ import itertools
 import numpy as np
 from PIL import Image
 
-HASH_BITS = 5
-THUMBNAIL_LEVELS = 6.0
+HASH_BITS = 8
+THUMBNAIL_LEVELS = 12.0
 THUMBNAIL = 16  # side, in pixels
 _ROWS, _COLUMNS = 8, 9
 _LEAST_CONTRAST = 6.0  # levels: standard deviation of a thumbnail
