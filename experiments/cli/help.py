@@ -99,6 +99,11 @@ _OWN_FLAGS = {
         ("--config.augment.flip=True", "what is done to the copies: fields of augment"),
         ("--config.data.validation_fraction=0.1", "held out before, and never augmented"),
     ],
+    "inspect_data": [
+        ("DATA", "such as folder:photos, photos.zip as folder:photos.zip, csv:FILE; or --config"),
+        ("--config=FILE", "the splits of an experiment, such as configs/quickstart.py"),
+        ("--workdir=DIR", "where inspection.html and inspection.json are written; unset: nowhere"),
+    ],
     "prepare_data": [
         ("--dataset=cifar10", "or cifar100"),
         ("--data_dir=DIR", "where prepared data sets are kept"),

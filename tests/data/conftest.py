@@ -4,12 +4,15 @@ import dataclasses
 import io
 import pathlib
 import pickle
+import sys
 import tarfile
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 
 @dataclasses.dataclass(frozen=True)

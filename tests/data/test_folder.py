@@ -294,10 +294,17 @@ def test_layouts_that_are_refused(tmp_path, write_image, paths, message):
         load_splits(f"folder:{tmp_path}")
 
 
-def test_an_archive_is_to_be_unpacked(tmp_path):
-    (tmp_path / "photos.zip").write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"photos\.zip is an archive: unpack it .*folder:photos"):
-        load_splits(f"folder:{tmp_path / 'photos.zip'}")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("photos.7z", r"photos\.7z is an archive of a kind that is not read .*folder:photos"),
+        ("photos.csv", r"photos\.csv is a table: give --config\.data\.name=csv:.*photos\.csv"),
+    ],
+)
+def test_files_in_place_of_a_folder(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(InputError, match=message):
+        load_splits(f"folder:{tmp_path / name}")
 
 
 def test_what_is_ignored_is_said(classes, write_image):
@@ -330,6 +337,8 @@ def tiny_imagenet(path: pathlib.Path, write_image) -> pathlib.Path:
     for number in range(4):
         write_image(path / f"val/images/val_{number}.JPEG", 10 + number)
         write_image(path / f"test/images/test_{number}.JPEG", 90)
+        (path / f"train/{name}/{name}_boxes.txt").write_text(f"{name}_0.JPEG\t0\t0\t7\t7\n")
+    (path / "wnids.txt").write_text("n02\nn01\n")
     table = path / "val/val_annotations.txt"
     table.write_text("".join(f"val_{n}.JPEG\tn0{2 - n % 2}\t0\t0\t7\t7\n" for n in range(4)))
     return table
@@ -346,8 +355,29 @@ def test_tiny_imagenet_as_published(tmp_path, write_image):
     assert [labels[value] for value in sorted(labels)] == [1, 0, 1, 0]
     assert found.reported == "val (there is no test split with labels)"
     assert any("test has no labels: test/images" in note for note in found.notes)
+    assert not any("ignored" in note for note in found.notes)
     with pytest.raises(InputError, match="'val' would be reported on"):
         load_splits(f"folder:{tmp_path}", Selection(validation="val"))
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("n02\tgoldfish, Carassius auratus\nn01\tEgyptian cat\nn09\towl\n",
+         ("Egyptian cat", "goldfish, Carassius auratus")),
+        ("n01\tcrane\nn02\tcrane\n", ("crane (n01)", "crane (n02)")),
+        ("n01\tEgyptian cat\n", ("n01", "n02")),
+    ],
+    ids=["in the order of the folders", "one word for two", "not all"],
+)  # fmt: skip
+def test_classes_are_called_as_words_says(tmp_path, write_image, words, names):
+    tiny_imagenet(tmp_path, write_image)
+    (tmp_path / "words.txt").write_text(words)
+    found = load_splits(f"folder:{tmp_path}")
+    assert found["train"].class_names == found["test"].class_names == names
+    assert found["train"].labels.tolist() == [0] * 3 + [1] * 3
+    said = any("classes are called as words.txt says" in note for note in found.notes)
+    assert said == (names != ("n01", "n02"))
 
 
 @pytest.mark.parametrize("line", ["val_0.JPEG n01", "val_9.JPEG\tn01", "val_0.JPEG\t"])
@@ -396,16 +426,20 @@ def test_all_broken_images_are_named_at_once(splits):
     assert str(cut) in message and str(late) in message
 
 
-def test_of_many_broken_images_ten_are_shown(classes):
+def test_of_many_broken_images_twenty_are_shown(classes, write_image):
+    for number in range(10, 15):
+        for name in ("cat", "dog"):
+            write_image(classes / name / f"{number}.png", number)
     for path in classes.rglob("*.png"):
         path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(InputError) as raised:
         load_splits(f"folder:{classes}")
     message = str(raised.value)
-    assert message.startswith("20 images cannot be used:")
-    assert len(message.splitlines()) == 13
+    assert message.startswith("30 images cannot be used:")
+    assert len(message.splitlines()) == 23
     assert "\n  and 10 more\n" in message
-    assert len(pickle.loads(pickle.dumps(raised.value)).problems) == 20
+    assert message.endswith("or leave them out: --config.data.unreadable=skip")
+    assert len(pickle.loads(pickle.dumps(raised.value)).problems) == 30
 
 
 def test_an_image_that_cannot_be_opened_does_not_hide_others(classes):

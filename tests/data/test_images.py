@@ -1,12 +1,18 @@
+import importlib.machinery
 import io
 import itertools
+import struct
+import sys
+import types
+import zlib
 
+import broken_files
 import numpy as np
 import pytest
 from PIL import Image, features
 
 from tl_jax.augment import preprocessing
-from tl_jax.data import images
+from tl_jax.data import images, listing
 from tl_jax.errors import InputError
 
 
@@ -80,10 +86,125 @@ def test_a_damaged_avif_is_named():
     assert refused > len(whole) // 4
 
 
-def test_deep_images_are_refused():
-    deep = Image.fromarray(np.full((2, 2), 1000, np.uint16))
-    with pytest.raises(InputError, match="x has more than 8 bits a channel"):
-        images.decode(encode(deep), "x")
+LEVELS = np.array([[0, 255, 256], [257, 40_000, 65_535]], np.uint16)
+UPPER = [[0, 0, 1], [1, 156, 255]]  # of each, divided by 256
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "JPEG2000"])
+def test_of_sixteen_bits_of_grey_the_upper_eight_are_kept(kind):
+    if kind == "JPEG2000" and not features.check("jpg_2000"):
+        pytest.skip("this Pillow does not read JPEG 2000")
+    content = encode(Image.fromarray(LEVELS), kind)
+    decoded = images.decode(content, "x")
+    np.testing.assert_array_equal(decoded, np.repeat(np.array(UPPER)[..., None], 3, axis=-1))
+    assert images.stored_size(content, "x") == (2, 3)
+
+
+def test_sixteen_bits_of_colour_are_those_of_grey():
+    """A PNG written by hand, as Pillow writes none."""
+    rows = np.repeat(LEVELS[..., None], 3, axis=-1).astype(">u2")
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", 3, 2, 16, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        broken_files.chunk(*part)
+        for part in ((b"IHDR", header), (b"IDAT", zlib.compress(raw)), (b"IEND", b""))
+    )
+    np.testing.assert_array_equal(
+        images.decode(content, "x"), images.decode(encode(Image.fromarray(LEVELS)), "x")
+    )
+
+
+def test_white_is_zero_in_some_tiff_files():
+    buffer = io.BytesIO()
+    Image.fromarray(LEVELS).save(buffer, "TIFF", tiffinfo={262: 0})
+    np.testing.assert_array_equal(
+        images.decode(buffer.getvalue(), "x")[..., 0], 255 - np.array(UPPER)
+    )
+
+
+def test_a_transparent_level_of_sixteen_bits_is_white():
+    buffer = io.BytesIO()
+    Image.fromarray(LEVELS).save(buffer, "PNG", transparency=256)
+    assert images.decode(buffer.getvalue(), "x")[0, :, 0].tolist() == [0, 0, 255]
+
+
+def test_twelve_bits_fill_the_range():
+    """A TIFF written by hand, of one row: 0, 2048 and 4095, then half a byte."""
+    entries = [
+        (256, 3),
+        (257, 1),
+        (258, 12),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 1),
+        (279, 5),
+    ]
+    directory = struct.pack("<H", len(entries)) + b"".join(
+        struct.pack("<HHLL", tag, 3, 1, value) for tag, value in entries
+    )
+    content = (
+        b"II*\0" + struct.pack("<L", 14) + bytes([0x00, 0x08, 0x00, 0xFF, 0xF0, 0]) + directory
+    )
+    assert images.decode(content + b"\0\0\0\0", "x")[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "floats"), (np.int32, "integers")])
+def test_images_without_a_range_are_refused(dtype, kind):
+    deep = encode(Image.fromarray(np.full((2, 2), 1000, dtype)), "TIFF")
+    for read in (images.decode, images.stored_size):
+        with pytest.raises(InputError, match=f"x holds {kind} of 32 bits a channel"):
+            read(deep, "x")
+
+
+def test_cmyk_is_ink_on_white_as_adobe_stores_it_or_not():
+    """Half of the cyan and all of the yellow ink: what Pillow shows, (255 - C) (255 - K) / 255."""
+    image = Image.new("CMYK", (16, 16), (128, 0, 255, 0))
+    decoded = images.decode(encode(image, "JPEG"), "x")
+    assert np.abs(decoded[8, 8].astype(int) - [127, 255, 0]).max() <= 2
+    # Pillow writes Adobe's marker, with which levels are stored inverted.
+    assert b"Adobe" in encode(image, "JPEG")
+    assert images.decode(encode(image, "TIFF"), "x")[8, 8].tolist() == [127, 255, 0]
+
+
+def test_of_several_pages_the_first_counts():
+    pages = [Image.new("L", (4, 2), level) for level in (10, 200)]
+    buffer = io.BytesIO()
+    pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:])
+    assert (images.decode(buffer.getvalue(), "x") == 10).all()
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow does not read AVIF")
+def test_avif_is_read():
+    flat = images.decode(encode(Image.new("RGB", (16, 16), (9, 99, 200)), "AVIF"), "x")
+    assert np.abs(flat.astype(int) - [9, 99, 200]).max() <= 4
+
+
+def test_installed_plugins_teach_more_formats(monkeypatch):
+    """As pillow-heif, which registers itself when it is asked to."""
+    called = []
+    plugin = types.ModuleType("pillow_heif")
+    plugin.__spec__ = importlib.machinery.ModuleSpec("pillow_heif", None)
+    plugin.register_heif_opener = lambda: called.append(True)
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    images.register_plugins.cache_clear()
+    assert listing.image_endings()
+    images.stored_size(encode(Image.new("RGB", (2, 2))), "x")
+    images.register_plugins.cache_clear()
+    assert called == [True]
+
+
+@pytest.mark.parametrize(("content", "said"), broken_files.BROKEN.values(), ids=broken_files.BROKEN)
+def test_what_is_wrong_with_a_file_is_said(content, said):
+    with pytest.raises(InputError, match=r"cat\.png (cannot be read|holds)") as raised:
+        images.decode(content, "cat.png")
+    assert said in str(raised.value) and " at 0x" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", broken_files.ODD.values(), ids=broken_files.ODD)
+def test_files_are_read_by_what_they_are(content):
+    assert images.decode(content, "x").shape == (16, 16, 3)
 
 
 def with_exif(image: Image.Image, orientation: int, kind: str = "PNG", **options) -> bytes:

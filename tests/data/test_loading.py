@@ -119,7 +119,9 @@ def test_no_train_split_need_exist_where_none_is_wanted(tmp_path):
 
 @pytest.mark.parametrize("name", ["digit", "cifar10", "tfds:", "folder:", "npz:", "", "http:x"])
 def test_unknown_names_say_what_there_is(name):
-    with pytest.raises(InputError, match=r"unknown data set .*known: digits, folder:PATH"):
+    with pytest.raises(
+        InputError, match=r"unknown data set .*known: csv:PATH, digits, folder:PATH"
+    ):
         load_splits(name)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_jax.data import Decoding, Selection, images, load_splits, records
+from tl_jax.data import Decoding, Selection, chunks, images, load_splits, records
 from tl_jax.data.loading import open_source
 
 
@@ -105,7 +105,7 @@ def test_memory_is_for_all_splits_together(photos):
 
 
 def test_decoding_counts_the_threads_and_what_they_read(photos, monkeypatch):
-    monkeypatch.setattr(records, "_threads", lambda: 3)
+    monkeypatch.setattr(chunks, "threads", lambda: 3)
     path = photos(400, 300)
     split = open_source(f"folder:{path}", image_size=8).split("all")
     sizes = [file.stat().st_size for file in path.rglob("*.png")]

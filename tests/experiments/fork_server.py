@@ -30,7 +30,16 @@ from running import small_architectures
 from experiments import cli
 from tl_jax.models import registry
 
-MODULES = ("compare", "evaluate", "finetune", "predict", "pretrain", "probe", "sweep")
+MODULES = (
+    "compare",
+    "evaluate",
+    "finetune",
+    "inspect_data",
+    "predict",
+    "pretrain",
+    "probe",
+    "sweep",
+)
 COMMANDS = {
     f"experiments.{name}": importlib.import_module(f"experiments.{name}") for name in MODULES
 }

@@ -22,7 +22,7 @@ FIELDS = {
     ),
     "wrong dtype": ({"model__dtype": "float16"}, "unknown model.dtype 'float16'"),
     "wrong data": ({"data__name": "digit"}, "data.name='digit': unknown data set 'digit'; nearest: digits"),
-    "wrong form of data": ({"data__name": "tfd:cifar10"}, "known: digits, folder:PATH"),
+    "wrong form of data": ({"data__name": "tfd:cifar10"}, "known: csv:PATH, digits, folder:PATH"),
     "wrong split": ({"data__train_split": "trian"}, "nearest: train"),
     "training on the test split": (
         {"data__train_split": "test"},

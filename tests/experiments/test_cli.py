@@ -11,6 +11,7 @@ from experiments import (
     extend_data,
     features,
     finetune,
+    inspect_data,
     predict,
     prepare_data,
     pretrain,
@@ -30,6 +31,7 @@ COMMANDS = [
     extend_data,
     features,
     finetune,
+    inspect_data,
     predict,
     prepare_data,
     pretrain,
@@ -48,7 +50,7 @@ def test_help_says_what_a_newcomer_needs(command):
     assert lines[0].startswith(f"experiments.{name}: ") and len(lines) <= 13
     assert max(map(len, lines)) <= 118
     assert "Exit codes: 0 done; 2 " in text and "--helpfull" in text
-    if command not in (prepare_data, predict, extend_data):
+    if command not in (inspect_data, prepare_data, predict, extend_data):
         assert "--config=FILE" in text and "--workdir=DIR" in text and "--list_fields" in text
         assert text.count("--config.") >= 3
 

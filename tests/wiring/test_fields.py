@@ -89,6 +89,8 @@ FIELDS: dict[str, list[Case]] = {
     "data.name": [Case("npz:{images}", DATA)],
     "data.data_dir": [Case("{other_folder}", DATA, ARRAYS)],
     "data.cache_dir": [Case("{folder}", "")],
+    # Where all can be read; tests/runs/test_skipping.py has images that cannot.
+    "data.unreadable": [Case("skip", "")],
     "data.train_split": [Case("train[:80%]", "train validation")],
     "data.test_split": [Case("test[:50%]", "test")],
     "data.validation_split": [Case("test[50%:]", "validation plan", HALF_A_TEST)],

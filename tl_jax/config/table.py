@@ -5,7 +5,7 @@ from typing import Any
 from tl_jax import features, models, objectives, optim, porting
 from tl_jax.augment import FILLS
 from tl_jax.config.field import LARGEST, Field
-from tl_jax.data import order
+from tl_jax.data import order, skipping
 from tl_jax.features.pooling import POOLS
 from tl_jax.features.saving import FORMATS
 from tl_jax.models.batch_norm import NORM_POLICIES
@@ -127,13 +127,19 @@ _FIELDS = (
         'of the images that the network of a file takes; empty: "bgr" for files of Keras, else "rgb"',
     ),
     # data
-    Field("data.name", "tfds:cifar10", "tfds:NAME, folder:PATH, npz:PATH or digits"),
+    Field("data.name", "tfds:cifar10", "tfds:NAME, folder:PATH, csv:PATH, npz:PATH or digits"),
     Field("data.data_dir", "", "folder of tfds data sets; empty: the default of tfds"),
     Field(
         "data.cache_dir",
         "~/.cache/tl_jax/decoded",
-        "folder of decoded images; empty: none is kept",
+        "folder of decoded images and archives; empty: none is kept",
         changes_numbers=False,
+    ),
+    _choice(
+        "data.unreadable",
+        "stop",
+        skipping.UNREADABLE,
+        'images that cannot be read: "stop" lists them, "skip" leaves them out, as if they were not there',
     ),
     Field("data.train_split", "train", "in the notation of tfds, such as train[:20%]"),
     Field("data.test_split", "test", "reported on; val stands in where there is no test"),

@@ -1,7 +1,16 @@
 """Data: sources (tfds, folders, .npz files, arrays, digits), preparation, splits, the order of examples."""
 
 from tl_jax.data.arrays import Arrays
-from tl_jax.data.loading import Decoding, Source, Splits, load_splits, register, wait_for
+from tl_jax.data.inspection import Inspection, inspect
+from tl_jax.data.loading import (
+    Decoding,
+    Source,
+    Splits,
+    load_splits,
+    open_undecoded,
+    register,
+    wait_for,
+)
 from tl_jax.data.selection import Selection
 from tl_jax.data.split import InMemorySplit, Split
 
@@ -9,11 +18,14 @@ __all__ = [
     "Arrays",
     "Decoding",
     "InMemorySplit",
+    "Inspection",
     "Selection",
     "Source",
     "Split",
     "Splits",
+    "inspect",
     "load_splits",
+    "open_undecoded",
     "register",
     "wait_for",
 ]

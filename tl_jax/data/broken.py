@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from tl_jax.errors import InputError
 
-_SHOWN = 10
+_SHOWN = 20
 
 T = TypeVar("T")
 
@@ -14,7 +14,7 @@ class BrokenImages(InputError):
     """Some images cannot be read.
 
     Args:
-        problems: what is wrong, an image each; the message shows the first ten.
+        problems: what is wrong, an image each; the message shows the first twenty.
 
     Attributes:
         problems: the same, sorted, without repetitions.
@@ -31,7 +31,8 @@ class BrokenImages(InputError):
             lines.append(f"and {count - _SHOWN} more")
         super().__init__(
             "\n  ".join(lines)
-            + "\nRemove them, replace them or make them readable, then start again"
+            + "\nRemove them, replace them or make them readable, then start again; or leave them out: "
+            "--config.data.unreadable=skip"
         )
 
     def __reduce__(self):

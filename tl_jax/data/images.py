@@ -2,14 +2,22 @@
 
 Orientation: a camera that was held sideways says so in the EXIF header. Sizes and pixels are those of
 the turned image. (In a PNG the header counts where it stands before the pixels; Pillow turns TIFF
-images by itself.) Transparent pixels become white. Of an animation the first frame counts.
-Of 16 bits a channel only the upper eight are kept in colour images; grey ones are refused.
+images by itself.) Transparent pixels become white. Of an animation, or of a TIFF file with several
+pages, the first counts.
+
+Depth: of 16 bits a channel the upper eight are kept, in colour and in grey, so that the whole range of
+the file, not that of one image, is shown as black to white; likewise of 12-bit TIFF files. Images of
+32 bits a channel, integers or floats, have no range that a viewer could know: they are refused.
 
 H, W: rows and columns of the turned image. S: the side of a square.
 """
 
+import functools
+import importlib
+import importlib.util
 import io
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +28,10 @@ from tl_jax.errors import InputError, unknown
 
 # Pillow would clip these to 8 bits without a word.
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+# Formats whose mode "I" (32 bits) means 16 bits of grey, scaled to [0, 65535].
+_SIXTEEN_BITS = ("PNG", "PPM")
+# Tags of TIFF 6.0, section 8: bits of a sample; 0 where white is zero.
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _BACKGROUND = (255, 255, 255)
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _ORIENTATION, _SHORT = 274, 3
@@ -41,22 +53,49 @@ _PIXEL_BYTES = 4
 # What the pixels of a file depend on besides its bytes; to be changed with what `decode` does.
 DECODER = f"Pillow {PIL.__version__}, turned, over white, reduced to {_DRAFT} sides"
 
-# Pillow raises RuntimeError where the decoder of AVIF or WebP gives up.
-_UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+# Pillow raises RuntimeError where the decoder of AVIF or WebP gives up, and whatever its plugins meet in
+# a damaged header: some thirty formats, each with its own habits.
+_UNREADABLE = (
+    *(OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError, EOFError),
+    *(struct.error, zlib.error, LookupError, TypeError, AttributeError, ArithmeticError),
+)
+# Libraries that teach Pillow more formats when they are installed: (module, function to call).
+_PLUGINS = (("pillow_heif", "register_heif_opener"),)
+
+
+@functools.cache
+def register_plugins() -> None:
+    """Makes Pillow read the formats of the plugins that are installed: HEIC where pillow-heif is."""
+    for module, function in _PLUGINS:
+        if importlib.util.find_spec(module) is not None:
+            getattr(importlib.import_module(module), function)()
 
 
 def stored_size(encoded: bytes | Path, name: str) -> tuple[int, int]:
     """Returns (H, W) from the header alone; `name` is how a message calls the image.
 
     Raises:
-        InputError: if it is no image.
+        InputError: if it is no image, or one that is not read.
     """
+    return stored(encoded, name)[0]
+
+
+def stored(encoded: bytes | Path, name: str) -> tuple[tuple[int, int], str]:
+    """Returns (H, W) and what an image is stored as, such as "JPEG RGB"; see `stored_size`."""
+    register_plugins()
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
             width, height = image.size
-            return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+            _check_depth(image, name)
+            if not width or not height:
+                raise ValueError(f"it is {height}x{width} pixels")
+            kind = f"{image.format} {image.mode}"
+            sideways = _orientation(image) in _SIDEWAYS
+            return ((width, height) if sideways else (height, width)), kind
+    except InputError:
+        raise
     except _UNREADABLE as error:
-        raise InputError(f"{name} cannot be read as an image: {error}") from error
+        raise _unreadable(encoded, name, error) from error
 
 
 def decode(
@@ -76,21 +115,19 @@ def decode(
         interpolation: of the resize, antialiased: `bilinear` or `bicubic`.
 
     Raises:
-        InputError: if the bytes are no image, cut short, or deeper than 8 bits a channel.
+        InputError: if the bytes are no image, cut short, or deeper than 16 bits a channel.
     """
     if interpolation not in _FILTERS:
         raise unknown("interpolation", interpolation, _FILTERS)
+    register_plugins()
     try:
         with Image.open(io.BytesIO(encoded)) as opened:
-            if opened.mode in _DEEP_MODES:
-                raise InputError(
-                    f"{name} has more than 8 bits a channel (mode {opened.mode}); expected 8"
-                )
+            _check_depth(opened, name)
             # Asked before the pixels are loaded, as in `stored_size`: both must say the same.
             orientation, size = _orientation(opened), opened.size
             box = _draft(opened, image_size)
             opened.load()
-            image = _opaque(opened)
+            image = _opaque(_eight_bits(opened))
             if image_size and image.size != (image_size, image_size):
                 resized = _resized(size, image_size)
                 image = image.resize(resized, _FILTERS[interpolation], box)
@@ -100,7 +137,14 @@ def decode(
     except InputError:
         raise
     except _UNREADABLE as error:
-        raise InputError(f"{name} cannot be read as an image: {error}") from error
+        raise _unreadable(encoded, name, error) from error
+
+
+def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Returns the centre square of an image, uint8 [H, W, 3], resized as by `decode`: uint8 [S, S, 3]."""
+    image = Image.fromarray(pixels)
+    resized = image.resize(_resized(image.size, side), Image.Resampling.BILINEAR)
+    return np.asarray(_central(resized, side))
 
 
 def to_png(pixels: np.ndarray) -> bytes:
@@ -156,6 +200,56 @@ def decoding_bytes(encoded: bytes, image_size: int = 0) -> int:
             return count
     except _UNREADABLE:
         return 0
+
+
+def _unreadable(encoded: bytes | Path, name: str, error: Exception) -> InputError:
+    """Returns the error for an image that Pillow refuses, with what the file looks like instead."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, PIL.UnidentifiedImageError):
+        if isinstance(encoded, bytes):
+            start = encoded[:200]
+        else:
+            with open(encoded, "rb") as file:
+                start = file.read(200)
+        reason = _looks_like(start)
+    return InputError(f"{name} cannot be read as an image: {reason}")
+
+
+def _looks_like(start: bytes) -> str:
+    """Returns what a file that is no image seems to be, by its first bytes."""
+    if not start:
+        return "the file is empty"
+    text = start.decode("ascii", "replace").strip()
+    if "\ufffd" in text or not all(letter.isprintable() or letter.isspace() for letter in text):
+        return "its content has none of the formats that are read, or its header is damaged"
+    if text.lower().startswith(("<!doctype html", "<html")):
+        return "it is an HTML page"
+    return f"it is text that begins with {text.split()[0][:20] if text else ' '!r}"
+
+
+def _check_depth(image: Image.Image, name: str) -> None:
+    """Raises InputError for an image whose levels have no known range."""
+    if image.mode == "F" or (image.mode == "I" and image.format not in _SIXTEEN_BITS):
+        kind = "floats" if image.mode == "F" else "integers"
+        raise InputError(
+            f"{name} holds {kind} of 32 bits a channel (mode {image.mode}), of which no range is known; "
+            "expected 8 or 16 bits: scale it yourself"
+        )
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Returns a grey image of 12 or 16 bits with the upper eight of them; any other as it is."""
+    if image.mode not in _DEEP_MODES:
+        return image
+    levels = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    shift = 4 if tags.get(_BITS) in (12, (12,)) else 8
+    grey = (levels >> shift).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        grey = 255 - grey
+    if isinstance(image.info.get("transparency"), int):
+        grey[levels == image.info["transparency"]] = 255
+    return Image.fromarray(grey)
 
 
 def _orientation(image: Image.Image) -> int:

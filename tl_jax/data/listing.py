@@ -7,10 +7,12 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from PIL import Image, features
 
 from tl_jax import console
+from tl_jax.data import images as decoding
 from tl_jax.errors import InputError
 
 _ALWAYS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -32,12 +34,20 @@ _SYSTEM_FOLDERS = {
     "system volume information",
 }
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db"}
+# Part of a published data set, beside its images: the bounding boxes of Tiny ImageNet.
+_KNOWN_BESIDE = ("_boxes.txt",)
 _SHOWN = 5
 
 
-@functools.cache
 def image_endings() -> tuple[str, ...]:
     """Returns the endings, in lower case, of the files that are read as images."""
+    decoding.register_plugins()
+    # A plugin that is imported later adds endings.
+    return _endings(len(Image.registered_extensions()))
+
+
+@functools.cache
+def _endings(_: int) -> tuple[str, ...]:
     registered = Image.registered_extensions()
 
     def is_read(ending: str) -> bool:
@@ -58,6 +68,7 @@ class Ignored:
         folders: those of operating systems and editors, and those that are not a split.
         loops: symbolic links to a folder that is read already.
         loose: images beside class folders instead of in one.
+        unsafe: members of an archive that are outside of it or are links.
     """
 
     endings: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -65,6 +76,7 @@ class Ignored:
     folders: list[str] = dataclasses.field(default_factory=list)
     loops: list[str] = dataclasses.field(default_factory=list)
     loose: list[str] = dataclasses.field(default_factory=list)
+    unsafe: list[str] = dataclasses.field(default_factory=list)
 
     def describe(self) -> str:
         """Returns one line; empty if nothing was passed over.
@@ -87,6 +99,7 @@ class Ignored:
             ("folders", self.folders),
             ("symbolic links to folders that are read already", self.loops),
             ("images outside the class folders", self.loose),
+            ("links, and members outside of the archive", self.unsafe),
         )
         for what, paths in named:
             distinct = dict.fromkeys(paths)  # some folders are looked at twice
@@ -94,6 +107,94 @@ class Ignored:
                 names = some([os.path.basename(path) for path in distinct])
                 parts.append(f"{what} ({len(distinct)}): {names}")
         return "; ".join(parts)
+
+    def is_image(self, path: str) -> bool:
+        """Returns whether a file is read as an image, by its name; notes why where it is not."""
+        name = os.path.basename(path)
+        ending = os.path.splitext(name)[1].lower()
+        if name.startswith(".") or name.lower() in _SYSTEM_FILES:
+            self.system.append(path)
+        elif ending in image_endings():
+            return True
+        elif not name.endswith(_KNOWN_BESIDE):
+            self.endings[ending or "without ending"] += 1
+        return False
+
+
+class Storage(Protocol):
+    """Where folders of images are: on a disk, or in an archive. Can be pickled for worker processes."""
+
+    def is_folder(self, path: Path) -> bool:
+        """Returns whether there is a folder of that path."""
+        ...
+
+    def subfolders(self, folder: Path, ignored: Ignored | None = None) -> list[Path]:
+        """See the function `subfolders`."""
+        ...
+
+    def images(
+        self, folder: Path, ignored: Ignored | None = None, *, nested: bool = True
+    ) -> list[str]:
+        """See the function `images`."""
+        ...
+
+    def tables(self, folder: Path) -> list[Path]:
+        """Returns the text files in `folder` itself, by name."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Returns the content of a file.
+
+        Raises:
+            OSError: if it cannot be read.
+        """
+        ...
+
+    def header(self, path: str) -> Path | bytes:
+        """Returns what `images.stored_size` reads: the path of a file, or its content; errors as `read`."""
+        ...
+
+    def size(self, path: str) -> int | None:
+        """Returns the bytes of a file; None if they cannot be known."""
+        ...
+
+
+class Disk:
+    """Folders on a disk; see `Storage`."""
+
+    def is_folder(self, path: Path) -> bool:
+        """See `Storage`."""
+        return os.path.isdir(path)  # pathlib raises errors where this is False
+
+    def subfolders(self, folder: Path, ignored: Ignored | None = None) -> list[Path]:
+        """See `Storage`."""
+        return subfolders(folder, ignored)
+
+    def images(
+        self, folder: Path, ignored: Ignored | None = None, *, nested: bool = True
+    ) -> list[str]:
+        """See `Storage`."""
+        return images(folder, ignored, nested=nested)
+
+    def tables(self, folder: Path) -> list[Path]:
+        """See `Storage`."""
+        return sorted(folder.glob("*.txt"))
+
+    def read(self, path: str) -> bytes:
+        """See `Storage`."""
+        with open(path, "rb") as file:
+            return file.read()
+
+    def header(self, path: str) -> Path:
+        """See `Storage`."""
+        return Path(path)
+
+    def size(self, path: str) -> int | None:
+        """See `Storage`."""
+        try:
+            return os.stat(path).st_size
+        except OSError:
+            return None  # it is reported as an image that cannot be read
 
 
 def subfolders(folder: Path, ignored: Ignored | None = None) -> list[Path]:
@@ -112,7 +213,7 @@ def subfolders(folder: Path, ignored: Ignored | None = None) -> list[Path]:
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.is_dir():
-                    if _is_system_folder(entry.name):
+                    if is_system_folder(entry.name):
                         ignored.folders.append(entry.path)
                     elif entry.is_symlink() and _holds(entry.path, folder):
                         ignored.loops.append(entry.path)
@@ -152,7 +253,7 @@ def images(folder: Path, ignored: Ignored | None = None, *, nested: bool = True)
         kept = []
         for child in sorted(children) if nested else ():
             path = os.path.join(parent, child)
-            if _is_system_folder(child):
+            if is_system_folder(child):
                 ignored.folders.append(path)
             elif (identity := _identity(path)) in seen or (
                 os.path.islink(path) and _holds(path, folder)
@@ -162,14 +263,8 @@ def images(folder: Path, ignored: Ignored | None = None, *, nested: bool = True)
                 seen.add(identity)
                 kept.append(child)
         children[:] = kept
-        for name in names:
-            ending = os.path.splitext(name)[1].lower()
-            if name.startswith(".") or name.lower() in _SYSTEM_FILES:
-                ignored.system.append(os.path.join(parent, name))
-            elif ending in image_endings():
-                found.append(os.path.join(parent, name))
-            else:
-                ignored.endings[ending or "without ending"] += 1
+        paths = (os.path.join(parent, name) for name in names)
+        found += filter(ignored.is_image, paths)
     return sorted(found)
 
 
@@ -202,13 +297,14 @@ def files_of(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def equal_files(
-    first: Sequence[str], second: Sequence[str], most_bytes: int = 512 << 20
+    storage: Storage, first: Sequence[str], second: Sequence[str], most_bytes: int = 512 << 20
 ) -> list[tuple[int, int]]:
     """Returns where files of `second` have the content of one of `first`.
 
     Only files of equal size are read.
 
     Args:
+        storage: where the files are.
         first: paths.
         second: paths.
         most_bytes: nothing is compared where more than this would have to be read.
@@ -217,7 +313,7 @@ def equal_files(
         Pairs of places in `first` and `second`, rising in `second`: of each file in `second` that has
         an equal, one pair.
     """
-    sizes = [[_size(path) for path in paths] for paths in (first, second)]
+    sizes = [[storage.size(path) for path in paths] for paths in (first, second)]
     common = set(sizes[0]) & set(sizes[1]) - {0, None}
     places = [[i for i, size in enumerate(found) if size in common] for found in sizes]
     if (
@@ -226,7 +322,7 @@ def equal_files(
     ):
         return []
     digests = [
-        {place: _digest(paths[place]) for place in own}
+        {place: _digest(storage, paths[place]) for place in own}
         for paths, own in zip((first, second), places, strict=True)
     ]
     by_digest = {digest: place for place, digest in reversed(digests[0].items()) if digest}
@@ -242,7 +338,8 @@ def some(names: Sequence[str]) -> str:
     return ", ".join([*distinct[:_SHOWN], *more])
 
 
-def _is_system_folder(name: str) -> bool:
+def is_system_folder(name: str) -> bool:
+    """Returns whether operating systems and editors make folders of that name, beside the images."""
     return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
@@ -257,16 +354,8 @@ def _holds(outer: str, inner: Path) -> bool:
     return os.path.commonpath([real, os.path.realpath(inner)]) == real
 
 
-def _size(path: str) -> int | None:
+def _digest(storage: Storage, path: str) -> bytes | None:
     try:
-        return os.stat(path).st_size
-    except OSError:
-        return None  # it is reported as an image that cannot be read
-
-
-def _digest(path: str) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return hashlib.sha256(storage.read(path)).digest()
     except OSError:
         return None

@@ -12,22 +12,26 @@ import numpy as np
 
 from tl_jax import errors
 from tl_jax.data import (
+    archive,
     arrays,
     broken,
+    csv_table,
     folder,
     listing,
     notation,
     order,
     prepare,
     records,
+    skipping,
     tfds_source,
 )
 from tl_jax.data.decoded import DecodedCache
+from tl_jax.data.file_records import FileSource
 from tl_jax.data.selection import Selection, few_shot, folds_of, hold_out
 from tl_jax.data.split import InMemorySplit, Split
 from tl_jax.errors import InputError, taken
 
-FORMS = ("digits", "folder:PATH", "npz:PATH", "tfds:NAME", "tfds:NAME/CONFIG")
+FORMS = ("digits", "folder:PATH", "csv:PATH", "npz:PATH", "tfds:NAME", "tfds:NAME/CONFIG")
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"
 _SLICE_ORDER = 3 << 40
 _REGISTERED: dict[str, Callable[[str], "Source"]] = {}
@@ -66,12 +70,21 @@ class Splits(dict[str, Split]):
         reported: the split that has the role `test`, as results call it: `test`, or another name.
         notes: what a user should know of the data, a line each: files that were ignored, a split that
             stands for another, classes without examples, images in two splits.
+        skipped: images of the data set that cannot be read and were left out, by name, sorted; None where
+            they were not looked for.
     """
 
-    def __init__(self, splits: Mapping[str, Split], reported: str, notes: Sequence[str]):
+    def __init__(
+        self,
+        splits: Mapping[str, Split],
+        reported: str,
+        notes: Sequence[str],
+        skipped: Sequence[str] | None = None,
+    ):
         super().__init__(splits)
         self.reported = reported
         self.notes = tuple(notes)
+        self.skipped = None if skipped is None else tuple(sorted(skipped))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +99,9 @@ class Decoding:
         max_memory_bytes: for the decoded images of all splits together. A split for which nothing is
             left is decoded on access.
         cache_dir: where images that took decoding are kept for later calls, checked by the content
-            of their files; None: nowhere.
+            of their files, and decompressed archives; None: nowhere.
+        unreadable: "stop" at images that cannot be read, or "skip" them: they are left out before anything
+            is computed from the size and order of a split, as if their files were not there.
 
     Raises:
         InputError: if a value is out of range.
@@ -96,10 +111,17 @@ class Decoding:
     interpolation: str = "bilinear"
     max_memory_bytes: int = 8 << 30
     cache_dir: str | Path | None = None
+    unreadable: str = "stop"
 
     def __post_init__(self) -> None:
         if self.image_size < 0:
             raise InputError(f"expected an integer from 0: image_size={self.image_size}")
+        skipping.check(self.unreadable)
+
+    @property
+    def cache(self) -> Path | None:
+        """The folder `cache_dir`."""
+        return Path(self.cache_dir).expanduser() if self.cache_dir else None
 
 
 _USUAL, _AS_STORED = Selection(), Decoding()
@@ -124,7 +146,7 @@ def load_splits(
     sources are often stored class by class, so there a slice is one of a fixed shuffled order.
 
     Args:
-        name: `digits`, `npz:PATH`, `folder:PATH`, `tfds:NAME`, `tfds:NAME/CONFIG`, a kind that was
+        name: `digits`, `npz:PATH`, `folder:PATH`, `csv:PATH`, `tfds:NAME`, `tfds:NAME/CONFIG`, a kind that was
             registered, or the source itself, such as `Arrays`.
         selection: which examples.
         decoding: how images are decoded, and where they are then.
@@ -141,27 +163,14 @@ def load_splits(
         BrokenImages: listing the images that cannot be read.
     """
     train, test = selection.train, selection.test
-    source = (
-        open_source(name, data_dir=data_dir, image_size=decoding.image_size, download=download)
-        if isinstance(name, str)
-        else name
-    )
-    if selection.folds:
-        tested, reported, test = "", f"fold {selection.fold} of {selection.folds} of {train}", ""
-        notes = [f"{source.name}: {reported} is reported on; no test split is read"]
-    else:
-        tested, notes = _choose_test(source, train, test, selection.validation)
-        stands_in = "" if tested == test else " (there is no test split with labels)"
-        reported = f"{tested}{stands_in}"
-    wanted = {"train": train, "test": tested, "validation": selection.validation}
-    wanted = {role: text for role, text in wanted.items() if text}
-    chosen = _resolve(source, wanted, decoding.interpolation)
-    notes = [*source.notes, *notes, *_shared_images(source, chosen)]
+    source, skip = _open(name, decoding, data_dir, download)
+    chosen, reported, notes = choose(source, selection, decoding.interpolation, skip)
+    notes += _shared_images(source, chosen)
+    notes += skip.note(source.name) if skip is not None else []
     chosen = _one_shape(chosen, decoding.image_size)
-    folder_of_cache = decoding.cache_dir
-    cache = DecodedCache(Path(folder_of_cache).expanduser()) if folder_of_cache else None
+    cache = DecodedCache(decoding.cache) if decoding.cache else None
     splits = _in_memory(chosen, decoding.max_memory_bytes, cache)
-    splits = _in_memory(_chosen(source, splits, selection), decoding.max_memory_bytes, cache)
+    splits = _in_memory(held_out(source, splits, selection), decoding.max_memory_bytes, cache)
     if train:
         notes += _class_notes(source, splits, train)
     elif test == "test" and "all" in source.split_names:
@@ -171,7 +180,85 @@ def load_splits(
         )
     if wait:
         wait_for(splits)
-    return Splits(splits, reported, notes)
+    return Splits(splits, reported, notes, None if skip is None else list(skip.found))
+
+
+def open_undecoded(
+    name: str | Source,
+    selection: Selection = _USUAL,
+    decoding: Decoding = _AS_STORED,
+    *,
+    data_dir: str | Path | None = None,
+    download: bool = True,
+) -> Splits:
+    """Returns the splits as `load_splits` does, images of any size, none of them decoded.
+
+    Splits of the data set that play no part in these are added under their own names. Where there is nothing
+    to report on, the splits are those of the data set, and `notes` says why.
+    """
+    source, skip = _open(name, decoding, data_dir, download)
+    usual = (selection.train, selection.test, selection.validation) == ("train", "test", "")
+    splits: dict[str, Split] = {}
+    try:
+        chosen, reported, notes = choose(source, selection, decoding.interpolation, skip)
+        splits = held_out(source, chosen, selection)
+    except InputError as error:
+        if not usual:
+            raise
+        reported, notes = "", [*source.notes, str(error)]
+    texts = (selection.train, reported.partition(" (")[0], selection.validation) if splits else ()
+    used = {
+        notation.find(part.name, source.split_names)
+        for text in filter(None, texts)
+        for part in notation.parse(text)
+    }
+    # Only data without splits of their own have `all`, of which theirs are parts.
+    for other in () if "all" in source.split_names else source.split_names:
+        if other not in used:
+            splits[other] = _readable(source, source.split(other), skip)
+    notes += skip.note(source.name) if skip is not None else []
+    return Splits(splits, reported, notes, None if skip is None else list(skip.found))
+
+
+def _open(
+    name: str | Source, decoding: Decoding, data_dir: str | Path | None, download: bool
+) -> tuple[Source, skipping.Skip | None]:
+    """Returns a data set, and what leaves images out of it."""
+    skip = skipping.Skip(decoding.cache) if decoding.unreadable == "skip" else None
+    source = (
+        open_source(
+            name,
+            data_dir=data_dir,
+            image_size=decoding.image_size,
+            download=download,
+            cache_dir=decoding.cache,
+            skip=skip,
+        )
+        if isinstance(name, str)
+        else name
+    )
+    return source, skip
+
+
+def choose(
+    source: Source, selection: Selection, interpolation: str, skip: skipping.Skip | None = None
+) -> tuple[dict[str, _Stored], str, list[str]]:
+    """Returns the stored split of each role, the one that is reported on, and notes.
+
+    Nothing is held out yet, see `held_out`.
+    """
+    train, test = selection.train, selection.test
+    if selection.folds:
+        tested, reported = "", f"fold {selection.fold} of {selection.folds} of {train}"
+        notes = [f"{source.name}: {reported} is reported on; no test split is read"]
+    else:
+        tested, notes = _choose_test(source, train, test, selection.validation)
+        stands_in = "" if tested == test else " (there is no test split with labels)"
+        reported = f"{tested}{stands_in}"
+    wanted = {"train": train, "test": tested, "validation": selection.validation}
+    wanted = {role: text for role, text in wanted.items() if text}
+    chosen = _resolve(source, wanted, interpolation, skip)
+    return chosen, reported, [*source.notes, *notes]
 
 
 def wait_for(splits: Mapping[str, Split]) -> None:
@@ -184,16 +271,24 @@ def wait_for(splits: Mapping[str, Split]) -> None:
 
 
 def open_source(
-    name: str, *, data_dir: str | Path | None = None, image_size: int = 0, download: bool = True
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    image_size: int = 0,
+    download: bool = True,
+    cache_dir: Path | None = None,
+    skip: skipping.Skip | None = None,
 ) -> Source:
-    """Returns the source that `name` stands for; see `load_splits`."""
+    """Returns the source that `name` stands for; see `load_splits` and `FileSource`."""
     kind, _, rest = name.partition(":")
     if name == "digits":
         return arrays.Digits()
     if kind == "npz" and rest:
         return arrays.Npz(_find(rest, data_dir))
     if kind == "folder" and rest:
-        return folder.Folder(_find(rest, data_dir), image_size)
+        return folder.Folder(_find(rest, data_dir), image_size, skip, cache_dir)
+    if kind == "csv" and rest:
+        return csv_table.CsvTable(_find(rest, data_dir), image_size, skip)
     if kind == "tfds" and rest:
         root = Path(data_dir or DEFAULT_DATA_DIR).expanduser()
         parsed = tfds_source.Name.parse(rest)
@@ -261,7 +356,9 @@ def _choose_test(source: Source, train: str, test: str, validation: str) -> tupl
     return "+".join(map(str, renamed)), [line]
 
 
-def _resolve(source: Source, wanted: dict[str, str], interpolation: str) -> dict[str, _Stored]:
+def _resolve(
+    source: Source, wanted: dict[str, str], interpolation: str, skip: skipping.Skip | None = None
+) -> dict[str, _Stored]:
     """Returns the split of each role; raises InputError where two share examples."""
     whole: dict[str, _Stored] = {}
     chosen, rows = {}, {}
@@ -270,7 +367,7 @@ def _resolve(source: Source, wanted: dict[str, str], interpolation: str) -> dict
         for part in notation.parse(text):
             split = _split_name(source, part.name)
             if split not in whole:
-                whole[split] = source.split(split)
+                whole[split] = _readable(source, source.split(split), skip)
             indices = _slice(
                 part, len(whole[split]), shuffled=not isinstance(source, tfds_source.Tfds)
             )
@@ -287,7 +384,16 @@ def _resolve(source: Source, wanted: dict[str, str], interpolation: str) -> dict
     return chosen
 
 
-def _chosen(source: Source, splits: dict[str, Split], selection: Selection) -> dict[str, Split]:
+def _readable(source: Source, split: _Stored, skip: skipping.Skip | None) -> _Stored:
+    """Returns a split without the images that are left out."""
+    if skip is None or not isinstance(split, records.LazySplit):
+        return split
+    if isinstance(source, FileSource) and source.skip is skip:
+        return split  # done before it was divided
+    return _part(split, skip.readable(split), split.name, split.interpolation)
+
+
+def held_out(source: Source, splits: Mapping[str, Split], selection: Selection) -> dict[str, Split]:
     """Returns the splits with what is held out of train, and the few examples that train keeps."""
     splits = dict(splits)
     if selection.folds:
@@ -401,10 +507,10 @@ def _in_memory(
 
 def _shared_images(source: Source, chosen: dict[str, _Stored]) -> list[str]:
     """Returns a line for each split other than train that has images of train."""
-    if not isinstance(source, folder.Folder) or "train" not in chosen:
+    if not isinstance(source, FileSource) or "train" not in chosen:
         return []
     train, *others = (split for split in chosen.values() if isinstance(split, records.LazySplit))
-    return [line for line in (folder.shared_images(train, other) for other in others) if line]
+    return [line for line in (source.shared_images(train, other) for other in others) if line]
 
 
 def _class_notes(source: Source, splits: Mapping[str, Split], train: str) -> list[str]:
@@ -467,7 +573,11 @@ def _split_name(source: Source, name: str) -> str:
 
 def _find(path: str, data_dir: str | Path | None) -> Path:
     given = Path(path).expanduser()
-    if data_dir is not None and not os.path.exists(given):
+    if data_dir is not None and not _exists(given):
         below = Path(data_dir).expanduser() / given
-        return below if os.path.exists(below) else given
+        return below if _exists(below) else given
     return given
+
+
+def _exists(path: Path) -> bool:
+    return os.path.exists(path) or archive.find(path) is not None

@@ -5,14 +5,13 @@ import concurrent.futures
 import copy
 import dataclasses
 import functools
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from tl_jax.data import fingerprint, images
+from tl_jax.data import chunks, fingerprint, images
 from tl_jax.data.broken import BrokenImages
 from tl_jax.data.decoded import DecodedCache
 from tl_jax.data.split import InMemorySplit, label_problems
@@ -21,11 +20,10 @@ from tl_jax.errors import InputError
 # Pixels of a stored image from which several threads are faster than one: Pillow holds the interpreter's
 # lock while it reads headers, and two threads decode 32-pixel images at 2/3 of the pace of one (64 pixels:
 # 3/4, 96: 1.1, 224: 1.8; two cores).
-_THREADS_PAY = 96 * 96
+THREADS_PAY = 96 * 96
 # Images read at once: each read of an array_record costs a millisecond or two, but the images of a batch
 # should keep several threads busy, and photos (encoded, one byte for three pixels or so) little memory.
-_SMALL_CHUNK, _LARGE_CHUNK, _CHUNK_PIXELS = 512, 32, 16 << 20
-_AHEAD = 16  # chunks
+_LARGE_CHUNK, _CHUNK_PIXELS = 32, 16 << 20
 # Images of one size are decoded at the size that is asked for where they have more than so many times its
 # pixels. Smaller ones stay as stored: the accelerator resizes them, each time, in float32.
 SHRUNK_ABOVE = 4
@@ -154,7 +152,7 @@ class LazySplit:
         if self.records.declared_size:
             sizes = np.array([self.records.declared_size])
         else:
-            found = list(_map_chunks(self._sizes, self.rows))
+            found = list(chunks.map_chunks(self._sizes, self.rows))
             broken = [size for size in found if isinstance(size, str)]
             if broken:
                 raise BrokenImages(broken)
@@ -181,7 +179,7 @@ class LazySplit:
         """int32 [N]; the first use reads them."""
         if self._labels is None:
             self._labels = self._checked(
-                np.array(list(_map_chunks(self.records.labels, self.rows)))
+                np.array(list(chunks.map_chunks(self.records.labels, self.rows)))
             )
         return self._labels
 
@@ -200,7 +198,7 @@ class LazySplit:
         """Bytes that decoding takes at most beside the images: of all threads, estimated from headers."""
         framing = self._framing
         chunk, alone = self._chunk()
-        threads = 1 if alone else min(_threads(), -(-len(self) // chunk))
+        threads = 1 if alone else min(chunks.threads(), -(-len(self) // chunk))
         each = 0
         for row in framing.largest:
             (encoded,), _ = self.records.read(np.array([row]))
@@ -305,62 +303,80 @@ class LazySplit:
 
         All headers are read; of a very large split, only the first images are decoded.
         """
-        found = list(_map_chunks(self._sizes, self.rows))
+        found = list(chunks.map_chunks(self._sizes, self.rows))
         broken = [size for size in found if isinstance(size, str)]
-        good = [
-            row for row, size in zip(self.rows, found, strict=True) if not isinstance(size, str)
-        ]
+        good = [place for place, size in enumerate(found) if not isinstance(size, str)]
+        places = np.array(good[:_MOST_CHECKED], np.int64)
+        return broken + list(self.undecodable(places).values())
 
-        def work(rows: np.ndarray) -> list[str]:
-            problems: list[str] = []
-            for place, encoded in self._read(rows, problems):
+    def undecodable(self, places: np.ndarray | None = None) -> dict[int, str]:
+        """Returns what is wrong with each image that cannot be decoded, by its place in the split.
+
+        Args:
+            places: int64, those that are looked at, each decoded as the split does; None: all.
+        """
+        places = np.arange(len(self)) if places is None else places
+
+        def work(some: np.ndarray) -> list[tuple[int, str]]:
+            problems: dict[int, str] = {}
+            for number, encoded in self.read(self.rows[some], problems):
+                name = self.records.describe(int(self.rows[some[number]]))
                 try:
-                    images.decode(encoded, self.records.describe(int(rows[place])))
+                    images.decode(encoded, name, self.image_side, self.interpolation)
                 except InputError as error:
-                    problems.append(str(error))
-            return problems
+                    problems[number] = str(error)
+            return [(int(some[number]), problem) for number, problem in problems.items()]
 
-        rows = np.array(good[:_MOST_CHECKED], np.int64)
-        return broken + list(_map_chunks(work, rows, _LARGE_CHUNK))
+        return dict(sorted(chunks.map_chunks(work, places, _LARGE_CHUNK)))
 
-    def _read(self, rows: np.ndarray, problems: list[str]) -> Iterator[tuple[int, bytes]]:
-        """Yields places in `rows` and encoded images; `problems` gets those that cannot be read."""
+    def read(self, rows: np.ndarray, problems: dict[int, str]) -> Iterator[tuple[int, bytes]]:
+        """Yields places in `rows` and encoded images; `problems` gets those that cannot be read.
+
+        Args:
+            rows: int64, of the records.
+            problems: what is wrong, by place in `rows`.
+        """
         try:
             encoded, _ = self.records.read(rows)
-            yield from enumerate(encoded)
-        except InputError as error:
-            if len(rows) == 1:
-                problems.append(str(error))
-                return
+        except InputError:
+            # Reading several fails as a whole.
             for place in range(len(rows)):
-                for _, one in self._read(rows[place : place + 1], problems):
+                try:
+                    (one,), _ = self.records.read(rows[place : place + 1])
+                except InputError as error:
+                    problems[place] = str(error)
+                else:
                     yield place, one
+        else:
+            yield from enumerate(encoded)
 
     def _decode(self, rows: np.ndarray) -> np.ndarray:
         pixels = np.empty((len(rows), *self.image_shape), np.uint8)
-        problems: list[str] = []
+        broken: list[str] = []
 
         def work(places: np.ndarray) -> Sequence[int]:
-            for place, encoded in self._read(rows[places], problems):
-                row = int(rows[places[place]])
+            problems: dict[int, str] = {}
+            for number, encoded in self.read(rows[places], problems):
                 try:
-                    pixels[places[place]] = self._decode_one(encoded, row)
+                    row = int(rows[places[number]])
+                    pixels[places[number]] = self._decode_one(encoded, row)
                 except InputError as error:
-                    problems.append(str(error))
+                    problems[number] = str(error)
+            broken.extend(problems.values())
             return ()
 
         chunk, alone = self._chunk()
-        done = _map_chunks(work, np.arange(len(rows)), chunk, alone=alone)
+        done = chunks.map_chunks(work, np.arange(len(rows)), chunk, alone=alone)
         collections.deque(done, maxlen=0)
-        if problems:
-            raise BrokenImages(problems)
+        if broken:
+            raise BrokenImages(broken)
         return pixels
 
     def _chunk(self) -> tuple[int, bool]:
         """Returns how many images are read at once, and whether one thread is to decode all."""
         pixels = self._framing.pixels
-        if pixels < _THREADS_PAY:
-            return _SMALL_CHUNK, True
+        if pixels < THREADS_PAY:
+            return chunks.SMALL_CHUNK, True
         return max(1, min(_LARGE_CHUNK, _CHUNK_PIXELS // pixels)), False
 
     def _decode_one(self, encoded: bytes, row: int) -> np.ndarray:
@@ -503,38 +519,3 @@ def join(splits: Sequence[LazySplit]) -> LazySplit:
         [split.rows + start for split, start in zip(splits, starts, strict=False)]
     )
     return LazySplit(joined, rows, first.image_side, first.name, first.interpolation)
-
-
-def _map_chunks(
-    function, values: np.ndarray, chunk: int = _SMALL_CHUNK, *, alone: bool = False
-) -> Iterator:
-    """Yields the items of function(chunk) for every chunk of `values`, in order.
-
-    Args:
-        function: from a chunk to items.
-        values: [N].
-        chunk: how many values a chunk has.
-        alone: whether to work in this thread rather than in a few others.
-    """
-    chunks = [values[start : start + chunk] for start in range(0, len(values), chunk)]
-    if alone or len(chunks) == 1:
-        for part in chunks:
-            yield from function(part)
-        return
-    # A few ahead, no more: what is queued when a program ends is worked off before it does.
-    waiting: collections.deque[concurrent.futures.Future] = collections.deque()
-    for part in chunks:
-        waiting.append(_pool().submit(function, part))
-        if len(waiting) > _AHEAD:
-            yield from waiting.popleft().result()
-    for future in waiting:
-        yield from future.result()
-
-
-@functools.cache
-def _pool() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(_threads(), "tl_jax decode")
-
-
-def _threads() -> int:
-    return min(_AHEAD, os.cpu_count() or 1)

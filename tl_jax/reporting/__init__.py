@@ -12,6 +12,7 @@ from tl_jax.reporting.writers import MetricWriter, read_metrics
 if TYPE_CHECKING:
     from tl_jax.reporting.comparison import write_comparison
     from tl_jax.reporting.cross_validation import write_cross_validation
+    from tl_jax.reporting.inspection import write_inspection
     from tl_jax.reporting.probe import write_probe
     from tl_jax.reporting.report import write_report
     from tl_jax.reporting.routes import write_routes
@@ -27,6 +28,7 @@ __all__ = [
     "read_metrics",
     "write_comparison",
     "write_cross_validation",
+    "write_inspection",
     "write_probe",
     "write_report",
     "write_routes",
@@ -37,6 +39,7 @@ __all__ = [
 _LATE = {
     "write_comparison": "comparison",
     "write_cross_validation": "cross_validation",
+    "write_inspection": "inspection",
     "write_probe": "probe",
     "write_report": "report",
     "write_routes": "routes",

@@ -5,6 +5,7 @@ import functools
 import io
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
@@ -39,6 +40,13 @@ def image_png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     picture.save(file, format="PNG")
     return file.getvalue()
+
+
+def strip_uri(images: Sequence[np.ndarray]) -> str:
+    """Returns pictures of one height, uint8 [H, W, 3] each, side by side as a JPEG in a `data:` URI."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(np.concatenate(images, axis=1)).save(file, format="JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 @functools.cache

@@ -143,6 +143,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("updates", tables.format_value(steps)),
         ("speed", f"{speed:,.0f} images/s" if math.isfinite(speed) else ""),
         ("training data", _placement(result)),
+        ("images left out", _skipped(result.get("data_skipped"))),
         ("waiting for data", f"{100 * waiting:.2f}% of the time" if math.isfinite(waiting) else ""),
         ("activations", _stored(result.get("cache"))),
         ("git revision", result.get("git_revision") or ("not known" if result else "")),
@@ -183,6 +184,14 @@ def _placement(result: Mapping[str, Any]) -> str:
         return ""
     count = dispatched["updates_per_dispatch"]
     return dispatched["data"] + (f", up to {count} updates a dispatch" if count > 1 else "")
+
+
+def _skipped(skipped: Mapping[str, Any] | None) -> str:
+    if not skipped or not skipped["count"]:
+        return ""
+    names = [os.path.basename(name) for name in skipped["first"]]
+    more = f" and {skipped['count'] - len(names)} more" if skipped["count"] > len(names) else ""
+    return f"{skipped['count']:,} that cannot be read: {', '.join(names)}{more}"
 
 
 def _stored(cache: Mapping[str, Any] | None) -> str:

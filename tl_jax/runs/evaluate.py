@@ -248,6 +248,7 @@ def _measure(
         "preprocessing": weights.describe_preprocessing(prepared.preprocessing),
         "deviations": prepared.deviations,
         "data_notes": notes,
+        **results.skipped_of(splits),
         **seen,
     }
     return results.finish(folder, config, splits["test"], logits, result)

@@ -15,7 +15,7 @@ import numpy as np
 from tl_jax import data
 from tl_jax.augment.preprocessing import Preprocessing, make_eval_transform
 from tl_jax.config import completed
-from tl_jax.data import Split, folder, listing
+from tl_jax.data import Split, file_records, listing
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
 from tl_jax.runs import results, weights
@@ -85,7 +85,9 @@ class Run:
             more = f" and {len(missing) - 5} more" if missing[5:] else ""
             raise InputError(f"no such file: {', '.join(missing[:5])}{more}")
         side = self.preprocessing.resize or self.preprocessing.image_size
-        split = folder.unlabelled(paths, side, self.preprocessing.interpolation, self.class_names)
+        split = file_records.unlabelled(
+            paths, side, self.preprocessing.interpolation, self.class_names
+        )
         return split.resized()  # each by itself: a prediction depends on no other image
 
     @functools.cached_property

@@ -13,7 +13,7 @@ import numpy as np
 
 from tl_jax import console, files, models, porting, reporting
 from tl_jax.config import completed
-from tl_jax.data import Split
+from tl_jax.data import Split, Splits, listing
 from tl_jax.errors import InputError
 from tl_jax.reporting import SCATTER_FILE, intervals, tables
 from tl_jax.runs import weights
@@ -22,6 +22,8 @@ from tl_jax.runs.run_folder import Identity, RunFolder, environment_facts
 from tl_jax.runs.setup import Setup
 
 CLASS_NAMES = "class_names.json"  # of every run folder, in the order of the head
+SKIPPED = "skipped_images.json"  # of runs with data.unreadable=skip
+_SHOWN = 10
 
 
 def finish(
@@ -126,6 +128,46 @@ def check_class_names(run: pathlib.Path, class_names: Sequence[str]) -> None:
             f"those of the data are {porting.list_names(class_names)}; the first that "
             f"differs is class {place}. Its head would mean other classes: give a new "
             f"--workdir, with --config.init.weights={run} to start from its weights"
+        )
+
+
+def skipped_of(splits: Splits) -> dict[str, Any]:
+    """Returns what `result.json` says of images that were left out; empty where they were not looked for."""
+    if splits.skipped is None:
+        return {}
+    count = len(splits.skipped)
+    return {"data_skipped": {"count": count, "first": list(splits.skipped[:_SHOWN])}}
+
+
+def write_skipped(folder: RunFolder, splits: Splits) -> None:
+    """Writes which images are left out, for a run that is resumed."""
+    if splits.skipped is not None:
+        folder.write_json(SKIPPED, list(splits.skipped))
+
+
+def check_skipped(run: pathlib.Path, splits: Splits) -> None:
+    """Compares the images that are left out with those at the start of a run that is resumed.
+
+    Raises:
+        InputError: if they are others: every later batch would be another one.
+    """
+    path = run / SKIPPED
+    if splits.skipped is None or not path.is_file():
+        return
+    before, now = set(json.loads(path.read_text())), set(splits.skipped)
+    lines = [
+        f"{what}: {listing.some(sorted(names))}"
+        for what, names in (
+            ("readable since then", before - now),
+            ("not readable any more", now - before),
+        )
+        if names
+    ]
+    if lines:
+        raise InputError(
+            f"--workdir {run} holds a run that left out {len(before)} images (data.unreadable=skip), of the data "
+            f"are now {len(now)} left out; {'; '.join(lines)}. Its batches would be others: put the files back "
+            "as they were, or give a new --workdir"
         )
 
 

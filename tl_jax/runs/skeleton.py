@@ -120,6 +120,7 @@ def introduce_inputs(setup: Setup, folder: RunFolder) -> None:
     folder.write_json("preprocessing.json", weights.describe_preprocessing(setup.preprocessing))
     names = list(setup.splits["train"].class_names)
     folder.write_json(results.CLASS_NAMES, {"class_names": names})
+    results.write_skipped(folder, setup.splits)
 
 
 def _of_data(setup: Setup) -> str:
@@ -160,4 +161,5 @@ def facts_of(setup: Setup, parameters: list[dict[str, Any]]) -> dict[str, Any]:
         "preprocessing": weights.describe_preprocessing(setup.preprocessing),
         "deviations": setup.deviations,
         "data_notes": setup.splits.notes,
+        **results.skipped_of(setup.splits),
     }

@@ -1,5 +1,7 @@
 """The splits of a run: what is trained on, held out to choose by, and tested."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
@@ -11,6 +13,8 @@ from tl_jax.data import selection
 from tl_jax.errors import InputError
 from tl_jax.parallel import placement
 from tl_jax.runs import weights
+
+_DECODING = functools.partial(data.load_splits, wait=False)
 
 
 def make_splits(
@@ -90,11 +94,27 @@ def _chosen(config: ml_collections.ConfigDict) -> dict[str, Any]:
     }
 
 
+def make_undecoded_splits(
+    config: ml_collections.ConfigDict, source: data.Source | None = None
+) -> data.Splits:
+    """Returns the splits of a run, none of them decoded, and what else the data set holds; for an inspection."""
+    section = config.data
+    return _load_splits(
+        config,
+        source,
+        load=data.open_undecoded,
+        train=section.train_split,
+        validation=section.validation_split,
+        validation_fraction=section.validation_fraction,
+    )
+
+
 def _load_splits(
     config: ml_collections.ConfigDict,
     source: data.Source | None,
     room: int | None = None,
     quiet: bool = False,
+    load: Callable[..., data.Splits] = _DECODING,
     **chosen: Any,
 ) -> data.Splits:
     """Returns the splits of a selection.
@@ -104,6 +124,7 @@ def _load_splits(
         source: of the data; None: what `data.name` says.
         room: bytes for decoded images; None: as the machine has.
         quiet: whether notes on the data are left out.
+        load: makes the splits, as `data.load_splits` does.
         **chosen: arguments of `data.Selection`.
     """
     section = config.data
@@ -124,7 +145,7 @@ def _load_splits(
     named = [name for name, value in usual.items() if values[name] != value]
     try:
         with naming_fields(config, "data.name", *named, **fields):
-            splits = data.load_splits(
+            splits = load(
                 section.name if source is None else source,
                 data.Selection(test=section.test_split, seed=section.seed, **chosen),
                 data.Decoding(
@@ -132,9 +153,9 @@ def _load_splits(
                     weights.host_interpolation(config),
                     placement.room_for_decoded_images() if room is None else room,
                     cache_dir=(section.cache_dir or None) if room is None else None,
+                    unreadable=section.unreadable,
                 ),
                 data_dir=section.data_dir or None,
-                wait=False,
             )
     except InputError as error:
         if "held out" in str(error) and section.validation_fraction:

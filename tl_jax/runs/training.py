@@ -165,6 +165,7 @@ def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path, parts: Pa
             with naming_phase(config, number):
                 dispatches[number] = dispatch.make(setup)
     results.check_class_names(workdir, phases[0].splits["train"].class_names)
+    results.check_skipped(workdir, phases[0].splits)
     return Prepared(config, phases, dispatches)
 
 
