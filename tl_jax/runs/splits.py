@@ -92,7 +92,7 @@ def _load_splits(
                     weights.host_size(config),
                     weights.host_interpolation(config),
                     placement.room_for_decoded_images() if memory is None else memory,
-                    cache_dir=(section.cache_dir or None) if memory is None else None,
+                    cache_dir=section.cache_dir or None,
                 ),
                 data_dir=section.data_dir or None,
                 wait=False,
