@@ -708,7 +708,7 @@ OTHERS = [
         "tl_jax/augment/augmentation.py",
         "operations.with_fill(operation, augmentation.fill)",
         'operations.with_fill(operation, "black")',
-        field("augment.fill=edge-2"),
+        field("augment.fill=edge-1"),
     ),
     Mutant(
         "shear-along-y",
