@@ -16,7 +16,7 @@ OUTPUT = {
     "A network": "True",
     "A data set": "{'train': 24, 'test': 8, 'validation': 8}",
     "An objective": "{'distance': 1.0}",
-    "An operation": "[[[100.  55.   0.]]]",
+    "An operation": "[[[155.  55.   0.]]]",
     "A mixing": "[1. 1.] [0 1]",
     "A command": "train 20\n",
 }

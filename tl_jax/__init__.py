@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tl_jax.config import default_config
     from tl_jax.config import load as load_config
-    from tl_jax.runs.api import evaluate, finetune
+    from tl_jax.runs.api import evaluate, extend_data, finetune, preview_augment
     from tl_jax.runs.finished import Run, load_run
 
 _HOMES = {
@@ -23,6 +23,8 @@ _HOMES = {
     "load_config": ("tl_jax.config", "load"),
     "finetune": ("tl_jax.runs.api", "finetune"),
     "evaluate": ("tl_jax.runs.api", "evaluate"),
+    "extend_data": ("tl_jax.runs.api", "extend_data"),
+    "preview_augment": ("tl_jax.runs.api", "preview_augment"),
     "Run": ("tl_jax.runs.finished", "Run"),
     "load_run": ("tl_jax.runs.finished", "load_run"),
 }
@@ -31,9 +33,11 @@ __all__ = [
     "Run",
     "default_config",
     "evaluate",
+    "extend_data",
     "finetune",
     "load_config",
     "load_run",
+    "preview_augment",
 ]
 
 

@@ -17,10 +17,13 @@ ALL = tuple(
     OPERATIONS.read(text)
     for text in ("rotation=30", "random_resized_crop=0.3", "color_jitter=0.4", "random_erasing=0.5")
 )
+# Between them they gather, scatter, convolve and sum.
+POLICIES = tuple(OPERATIONS.read(text) for text in ("random_change=20", "blur=1", "cutout=6"))
 AUGMENTED = {
     "crop and flip": Augmentation(2, True),
     "operations": Augmentation(operations=ALL),
     "all": Augmentation(2, True, ALL),
+    "policies": Augmentation(2, True, POLICIES, "reflect"),
 }
 
 

@@ -126,7 +126,7 @@ SURVIVORS = [
         SETUP,
         "transform = augment.make_train_transform(setup.preprocessing, setup.augmentation)",
         "as_is = preprocessing.make_eval_transform(setup.preprocessing)\n"
-        "        transform = lambda key, positions, images: as_is(images)",
+        "    transform = lambda key, positions, images: as_is(images)",
         field("augment.flip=False", "augment.crop_padding=2"),
     ),
     Mutant(
@@ -706,6 +706,114 @@ OTHERS = [
         "jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)",
         "jax.random.split(key, len(positions))",
         ("tests/augment/test_augmentation.py",),
+    ),
+    Mutant(
+        "fill-mirrors-without-its-edge",
+        "tl_jax/augment/sampling.py",
+        "jnp.minimum(index, 2 * size - 1 - index)",
+        "jnp.minimum(index, jnp.maximum(2 * size - 2 - index, 0))",
+        (
+            "tests/augment/test_warps.py::test_half_way_between_the_edge_and_its_mirror_image_is_the_edge",
+        ),
+    ),
+    Mutant(
+        "fill-not-given-to-operations",
+        "tl_jax/augment/augmentation.py",
+        "operations.with_fill(operation, augmentation.fill)",
+        'operations.with_fill(operation, "black")',
+        field("augment.fill=edge-1"),
+    ),
+    Mutant(
+        "shear-along-y",
+        "tl_jax/augment/warps.py",
+        "shear_map(jnp.tan(jnp.deg2rad(angle)), 0.0)",
+        "shear_map(0.0, jnp.tan(jnp.deg2rad(angle)))",
+        ("tests/augment/test_warps.py::test_shears_are_along_x_by_uniform_angles",),
+    ),
+    Mutant(
+        "perspective-corners-move-outwards",
+        "tl_jax/augment/warps.py",
+        "jnp.where(far == 1, sides - moved, moved)",
+        "jnp.where(far == 1, sides + moved, -moved)",
+        ("tests/augment/test_warps.py::test_corners_are_drawn_as_torchvisions",),
+    ),
+    Mutant(
+        "equalise-counts-the-highest-level",
+        "tl_jax/augment/levels.py",
+        "step = (counts.sum() - counts[highest]) // 255",
+        "step = counts.sum() // 255",
+        ("tests/augment/test_levels.py::test_equalise_is_pillows",),
+    ),
+    Mutant(
+        "posterise-truncates-fractions",
+        "tl_jax/augment/levels.py",
+        "jnp.floor(_whole(image) / step) * step",
+        "jnp.floor(image / step) * step",
+        (
+            "tests/augment/test_levels.py::test_levels_between_whole_ones_are_rounded_where_bits_count",
+        ),
+    ),
+    Mutant(
+        "blur-always-the-widest",
+        "tl_jax/augment/filters.py",
+        "jax.random.uniform(key, minval=min(LEAST_SIGMA, strength), maxval=strength)",
+        "jnp.float32(strength)",
+        ("tests/augment/test_filters.py::test_standard_deviations_are_uniform",),
+    ),
+    Mutant(
+        "cutout-never-cut-off",
+        "tl_jax/augment/erasing.py",
+        "centre = jax.random.randint(key, (2,), 0, sides)",
+        "centre = jax.random.randint(key, (2,), half, sides - half)",
+        (
+            "tests/augment/test_operations.py::test_cutout_is_a_square_about_any_pixel_cut_off_at_the_edge",
+        ),
+    ),
+    Mutant(
+        "rand-augment-one-change-only",
+        "tl_jax/augment/policies.py",
+        "_RAND_AUGMENT_LAYERS = 2",
+        "_RAND_AUGMENT_LAYERS = 1",
+        ("tests/augment/test_policies.py::test_rand_augment_is_two_changes_one_after_the_other",),
+    ),
+    Mutant(
+        "rand-augment-only-one-way",
+        "tl_jax/augment/policies.py",
+        "jnp.where(jax.random.bernoulli(sign_key), -1.0, 1.0)",
+        "jnp.float32(1.0)",
+        ("tests/augment/test_policies.py::test_magnitudes_are_torchvisions[RandAugment-rotate]",),
+    ),
+    Mutant(
+        "trivial-augment-always-the-largest",
+        "tl_jax/augment/policies.py",
+        "share = magnitude.astype(jnp.float32) / LARGEST_MAGNITUDE",
+        "share = jnp.float32(1.0) + 0 * magnitude",
+        ("tests/augment/test_policies.py::test_trivial_augment_draws_every_magnitude_equally",),
+    ),
+    Mutant(
+        "preview-all-columns-of-update-0",
+        "tl_jax/runs/preview.py",
+        "steps.update_key(setup.config.seed, first + number)",
+        "steps.update_key(setup.config.seed, first)",
+        ("tests/runs/test_preview.py::test_a_column_is_what_an_update_draws[alone]",),
+    ),
+    Mutant(
+        "extension-all-copies-the-same",
+        "tl_jax/runs/extend.py",
+        "steps.update_key(config.seed, number) for number",
+        "steps.update_key(config.seed, 0 * number) for number",
+        (
+            "tests/runs/test_extend.py::test_copies_are_what_the_augmentation_draws_by_seed_copy_and_image",
+        ),
+    ),
+    Mutant(
+        "extension-test-split-augmented",
+        "tl_jax/runs/extend.py",
+        "            role: _as_stored(splits[role], stop_requested)",
+        "            role: _extended(splits[role], copier, stop_requested)",
+        (
+            "tests/runs/test_extend.py::test_other_splits_are_as_they_were_and_train_holds_the_images",
+        ),
     ),
     Mutant(
         "operations-all-of-one-key",

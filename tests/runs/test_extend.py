@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from running import tiny_config
 
+import tl_jax
 from tl_jax import data, files
 from tl_jax.augment import Augmentation, Operation, make_augment
 from tl_jax.augment.preprocessing import Preprocessing
@@ -171,6 +172,23 @@ def test_operations_that_are_objects_are_applied(tmp_path):
     extend.extend_data(config, tmp_path / "out", copies=1, parts=Parts(operations=(white,)))
     copies = list((tmp_path / "out/train").glob("*/*_1.png"))
     assert len(copies) == 20 and all((np.asarray(Image.open(path)) == 255).all() for path in copies)
+
+
+def test_arrays_and_objects_are_extended_from_python(tmp_path, capsys):
+    images = np.repeat(np.arange(20, dtype=np.uint8)[:, None, None], 8, 1).repeat(8, 2)
+    labels = np.arange(20) % 2
+    white = Operation("white", lambda key, image, strength: image * 0 + strength, 255.0)
+    counts = tl_jax.extend_data(
+        tl_jax.default_config(data__validation_fraction=0.25),
+        tmp_path / "out",
+        data=(images, labels),
+        class_names=("even", "odd"),
+        operations=[white],
+        copies=2,
+    )
+    assert counts == {"train": 36, "validation": 4, "test": 4} and not capsys.readouterr().out
+    copies = [np.asarray(Image.open(path)) for path in (tmp_path / "out").rglob("*_2.png")]
+    assert len(copies) == 12 and all((copy == 255).all() for copy in copies)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from running import tiny_config
 
-from tl_jax.augment import make_mixing, make_train_transform
+import tl_jax
+from tl_jax.augment import Operation, make_mixing, make_train_transform
 from tl_jax.errors import InputError
 from tl_jax.features import make_view_transform
 from tl_jax.runs import preview
@@ -133,3 +134,14 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file; give a folder"):
         preview.preview_augment(tiny_config(), tmp_path / "file")
+
+
+def test_arrays_and_objects_are_shown_from_python(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    black = Operation("black", lambda key, image, strength: image * strength, 0.0)
+    config = tl_jax.default_config(data__batch_size=4)
+    page = tl_jax.preview_augment(
+        config, tmp_path, data=(images, np.arange(12) % 3), operations=[black], images=1, draws=1
+    )
+    assert "black=0" in page.read_text() and not capsys.readouterr().out
+    assert tuple(config.augment.operations) == ()

@@ -134,7 +134,6 @@ FIELDS: dict[str, list[Case]] = {
         Case("reflect", STEP, {"augment.crop_padding": 2}),
         Case("edge", STEP, {"augment.operations": ("rotation=15",)}),
         Case("wrap", "prefix", VIEWS | {"augment.operations": ("rotation=15",)}),
-        Case("reflect", "", {"augment.crop_padding": 0}),
     ],
     "augment.mixing": [
         Case(("mixup=0.2",), STEP),

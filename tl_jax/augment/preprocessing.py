@@ -131,16 +131,21 @@ def central_crop(images: jax.Array, size: int) -> jax.Array:
 
 def normalize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
     """Returns (images / 255 - mean) / std as float32, for [B, H, W, C] images in [0, 255]."""
-    shift = 255 * jnp.asarray(mean, jnp.float32)[None, None, None, :]
-    scale = 255 * jnp.asarray(std, jnp.float32)[None, None, None, :]
+    shift, scale = _in_levels(mean, std)
     return (images.astype(jnp.float32) - shift) / scale
 
 
 def to_pixels(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
     """Returns normalised [B, H, W, C] images as uint8: the inverse of `normalize`, rounded and clipped."""
+    shift, scale = _in_levels(mean, std)
+    return as_levels(images * scale + shift)
+
+
+def _in_levels(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[jax.Array, jax.Array]:
+    """Returns both as [1, 1, 1, C], in levels."""
     shift = 255 * jnp.asarray(mean, jnp.float32)[None, None, None, :]
     scale = 255 * jnp.asarray(std, jnp.float32)[None, None, None, :]
-    return as_levels(images * scale + shift)
+    return shift, scale
 
 
 def as_levels(images: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from tl_jax import console
 from tl_jax import data as data_sets
 from tl_jax.augment import Mixing, Operation
 from tl_jax.errors import InputError
-from tl_jax.runs import augmentation, training
+from tl_jax.runs import augmentation, extend, preview, training
 from tl_jax.runs import evaluate as evaluation
 from tl_jax.runs.finished import Run, load_run
 from tl_jax.runs.parts import Parts, own_name
@@ -136,6 +136,96 @@ def evaluate(
         return evaluation.evaluate_run(
             folder, None, pathlib.Path(workdir).expanduser(), changes, Parts(source, model)
         )
+
+
+def preview_augment(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    data: Data | None = None,
+    class_names: tuple[str, ...] = (),
+    operations: Sequence[Operation | str] | None = None,
+    mixing: Sequence[Mixing | str] | None = None,
+    images: int = 8,
+    draws: int = 6,
+) -> pathlib.Path:
+    """Returns the page that shows what the training images of a run become; `augmentation.png` is beside it.
+
+    Args:
+        config: of the run; not changed.
+        workdir: a folder for the page and its pictures; that of the run may be given.
+        data: as of `finetune`.
+        class_names: likewise.
+        operations: likewise.
+        mixing: likewise.
+        images: how many are shown.
+        draws: of each image.
+
+    Raises:
+        InputError: if config, data or a number do not fit.
+
+    Example:
+        >>> page = tl_jax.preview_augment(config, "runs/preview", data=(images, labels))
+        >>> IPython.display.Image(page.with_suffix(".png"))
+    """
+    config = config.copy_and_resolve_references()
+    parts = _augmenting_parts(config, data, class_names, operations, mixing)
+    path = pathlib.Path(workdir).expanduser()
+    with console.verbosity("silent"):
+        return preview.preview_augment(config, path, images=images, draws=draws, parts=parts)
+
+
+def extend_data(
+    config: ml_collections.ConfigDict,
+    out: str | os.PathLike[str],
+    *,
+    data: Data | None = None,
+    class_names: tuple[str, ...] = (),
+    operations: Sequence[Operation | str] | None = None,
+    copies: int = 4,
+    store_as: str = "png",
+) -> dict[str, int]:
+    """Returns how many images each split of a new data set has, whose training images have augmented copies.
+
+    Args:
+        config: of a run; not changed. Its `data` says what is held out, its `augment` what is done.
+        out: the folder of the new data set: new or empty.
+        data: as of `finetune`.
+        class_names: likewise.
+        operations: likewise.
+        copies: augmented ones of each training image.
+        store_as: "png" or "jpeg" for class folders (`folder:OUT`), "tfds" for a TFDS directory (`tfds:extended`).
+
+    Raises:
+        InputError: if config or data do not fit, or `out` holds something; nothing is written then.
+    """
+    config = config.copy_and_resolve_references()
+    parts = _augmenting_parts(config, data, class_names, operations, None)
+    path = pathlib.Path(out).expanduser()
+    with console.verbosity("silent"), _Interrupts() as stop_requested:
+        return extend.extend_data(
+            config,
+            path,
+            copies=copies,
+            store_as=store_as,
+            parts=parts,
+            stop_requested=stop_requested,
+        )
+
+
+def _augmenting_parts(
+    config: ml_collections.ConfigDict,
+    given: Data | None,
+    class_names: tuple[str, ...],
+    operations: Sequence[Operation | str] | None,
+    mixing: Sequence[Mixing | str] | None,
+) -> Parts:
+    """Returns what is given as objects; their names become those of the config."""
+    return Parts(
+        source=_open(config, given, class_names),
+        operations=augmentation.take(config, "operations", operations),
+        mixings=augmentation.take(config, "mixing", mixing),
+    )
 
 
 def _open(

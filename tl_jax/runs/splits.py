@@ -152,7 +152,7 @@ def _load_splits(
                     weights.host_size(config),
                     weights.host_interpolation(config),
                     placement.room_for_decoded_images() if room is None else room,
-                    cache_dir=(section.cache_dir or None) if room is None else None,
+                    cache_dir=section.cache_dir or None,
                     unreadable=section.unreadable,
                 ),
                 data_dir=section.data_dir or None,
