@@ -793,8 +793,8 @@ OTHERS = [
     Mutant(
         "preview-all-columns-of-update-0",
         "tl_jax/runs/preview.py",
-        "steps.update_key(setup.config.seed, first + number)",
-        "steps.update_key(setup.config.seed, first)",
+        "network_input(first + number, batch)",
+        "network_input(first, batch)",
         ("tests/runs/test_preview.py::test_a_column_is_what_an_update_draws[alone]",),
     ),
     Mutant(
