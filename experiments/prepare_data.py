@@ -14,7 +14,7 @@ from absl import flags
 
 from experiments import cli
 from tl_jax.data import prepare
-from tl_jax.data.loading import DEFAULT_DATA_DIR
+from tl_jax.data.sources import DEFAULT_DATA_DIR
 from tl_jax.errors import InputError, unknown
 
 _DATASETS = ("cifar10", "cifar100")

@@ -183,7 +183,7 @@ def test_large_photos_are_shrunk_and_still_told_apart(tmp_path):
     for name, image in (("a", pixels), ("b", pixels), ("b", pixels[1:])):
         (tmp_path / name).mkdir(exist_ok=True)
         Image.fromarray(image).save(tmp_path / name / f"{len(image)}.bmp")
-    source = data.loading.open_source(f"folder:{tmp_path}")
+    source = data.sources.open_source(f"folder:{tmp_path}")
     found = data.inspect(data.Splits({"all": source.split("all")}, "", ()), "x")
     assert [(pair.kind, pair.first[1], pair.second[1]) for pair in found.pairs] == [("bytes", 0, 2)]
     assert found.sizes["all"] == {(700, 600): 2, (699, 600): 1}

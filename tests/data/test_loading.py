@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tl_jax import data
-from tl_jax.data import Selection, load_splits, loading
+from tl_jax.data import Selection, load_splits, sources
 from tl_jax.errors import InputError
 
 
@@ -126,10 +126,10 @@ def test_unknown_names_say_what_there_is(name):
 
 
 def test_kinds_of_data_sets_are_registered(monkeypatch, npz):
-    monkeypatch.setattr(loading, "_REGISTERED", {})
+    monkeypatch.setattr(sources, "_REGISTERED", {})
 
     def toy(rest):
-        return loading.open_source(f"npz:{rest}.npz", data_dir=npz)
+        return sources.open_source(f"npz:{rest}.npz", data_dir=npz)
 
     data.register("toy", toy)
     data.register("toy", toy)  # the same one again

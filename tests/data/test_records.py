@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tl_jax.data import Decoding, Selection, chunks, images, load_splits, records
-from tl_jax.data.loading import open_source
+from tl_jax.data.sources import open_source
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ CLASSIC = "tl_jax/training/classic.py"
 IMAGE_FEATURES = "tl_jax/runs/image_features.py"
 ORDER = "tl_jax/data/order.py"
 SELECTION = "tl_jax/data/selection.py"
+CHOSEN_SPLITS = "tl_jax/data/chosen_splits.py"
 LOADING = "tl_jax/data/loading.py"
 TRANSFORMS = "tl_jax/optim/transforms.py"
 SCHEDULES = "tl_jax/optim/schedules.py"
@@ -618,21 +619,21 @@ OTHERS = [
     ),
     Mutant(
         "loading-held-out-of-test",
-        LOADING,
+        CHOSEN_SPLITS,
         'splits["validation"] = whole.subset(held',
         'splits["validation"] = splits["test"].subset(held % len(splits["test"])',
         ("tests/data/test_loading.py",),
     ),
     Mutant(
         "loading-held-out-stays-in-train",
-        LOADING,
+        CHOSEN_SPLITS,
         'splits["train"] = whole.subset(stay)',
         "pass",
         ("tests/data/test_loading.py",),
     ),
     Mutant(
         "loading-few-shot-seed-ignored",
-        LOADING,
+        CHOSEN_SPLITS,
         "few_shot(whole.labels, count, selection.seed, whole.class_names)",
         "few_shot(whole.labels, count, 0, whole.class_names)",
         field("data.seed=1-1"),
@@ -2396,7 +2397,7 @@ OTHERS = [
     ),
     Mutant(
         "folds-trained-on-too",
-        LOADING,
+        CHOSEN_SPLITS,
         'splits["train"] = whole.subset(np.flatnonzero(fold != selection.fold))',
         "pass",
         ("tests/data/test_loading.py::test_each_fold_is_the_test_split_once",),
@@ -2522,7 +2523,7 @@ OTHERS = [
     ),
     Mutant(
         "skipping-after-the-test-split-is-chosen",
-        "tl_jax/data/loading.py",
+        CHOSEN_SPLITS,
         "if isinstance(source, FileSource) and source.skip is skip:",
         "if isinstance(source, FileSource):",
         ("tests/data/test_skipping.py::test_a_folder_that_was_opened_without_it_is_looked_at_too",),

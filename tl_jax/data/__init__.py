@@ -2,16 +2,9 @@
 
 from tl_jax.data.arrays import Arrays
 from tl_jax.data.inspection import Inspection, inspect
-from tl_jax.data.loading import (
-    Decoding,
-    Source,
-    Splits,
-    load_splits,
-    open_undecoded,
-    register,
-    wait_for,
-)
+from tl_jax.data.loading import Decoding, Splits, load_splits, open_undecoded, wait_for
 from tl_jax.data.selection import Selection
+from tl_jax.data.sources import Source, register
 from tl_jax.data.split import InMemorySplit, Split
 
 __all__ = [
