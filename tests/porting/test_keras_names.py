@@ -207,7 +207,9 @@ def test_a_head_of_several_layers_is_reset_whole_and_kept_never():
         InputError, match=r"(?s)missing: predictions/kernel.*not expected: bn_top/gamma"
     ) as caught:
         porting.port_state_dict(tensors, variables, head="keep")
-    assert "the head is kept where one dense layer follows the backbone" in str(caught.value)
+    assert "a head is kept where it is the one dense layer after the backbone; head=reset" in str(
+        caught.value
+    )
 
 
 def test_weights_of_another_resnet_name_the_networks_of_keras():

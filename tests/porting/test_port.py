@@ -160,7 +160,7 @@ def test_arguments_are_checked():
     with pytest.raises(InputError, match="unknown treatment of the head 'rest'; nearest: reset"):
         porting.port_state_dict(source(), VARIABLES, head="rest")
     with pytest.raises(InputError, match="unknown naming"):
-        porting.port_state_dict(source(), VARIABLES, naming="keras")
+        porting.port_state_dict(source(), VARIABLES, naming="caffe")
 
 
 def test_load_pretrained_initialises_a_fresh_head_from_the_key(tmp_path):

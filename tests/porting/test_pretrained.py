@@ -242,13 +242,16 @@ def test_no_network_says_where_a_file_of_keras_goes(published, tmp_path, monkeyp
     with pytest.raises(InputError) as caught:
         porting.fetch(away)
     message = str(caught.value)
-    assert "no file for vgg16.keras_in1k: http://127.0.0.1:9/file.h5: " in message
+    assert "no file for vgg16.keras_in1k: http://127.0.0.1:9/file.h5 cannot be reached" in message
+    assert not hub.KERAS_CACHE.exists()
     assert f"place it as {hub.KERAS_CACHE / weights.filename}" in message
     assert "--config.preprocess.weights=vgg16.keras_in1k" in message
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(hub, "KERAS_CACHE", tmp_path / "file" / "models")
-    with pytest.raises(InputError, match=r"no file for vgg16.keras_in1k: .*Not a directory"):
-        porting.fetch(away)
+    with pytest.raises(
+        InputError, match=r"no file for vgg16.keras_in1k: the download failed: .*Not a directory"
+    ):
+        porting.fetch(weights)
 
 
 def test_a_registered_order_of_channels_is_not_overruled():

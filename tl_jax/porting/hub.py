@@ -56,6 +56,9 @@ def _from_address(weights: PretrainedWeights) -> Path:
     if path.is_file():
         _verify_md5(path, weights, "delete or rename it, and run again")
         return path
+    reason = _unreachable(weights.address)
+    if reason:
+        raise _not_placed(weights, path, f"{weights.address} cannot be reached ({reason})")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return download(
@@ -68,10 +71,14 @@ def _from_address(weights: PretrainedWeights) -> Path:
     except OSError as error:
         if files.is_disk_full(error):
             raise
-        raise InputError(
-            f"no file for {weights.name}: {error}. Download {weights.url} where there is a network and place "
-            f"it as {path}, or pass it as --config.init.weights=FILE --config.preprocess.weights={weights.name}"
-        ) from error
+        raise _not_placed(weights, path, f"the download failed: {error}") from error
+
+
+def _not_placed(weights: PretrainedWeights, path: Path, reason: str) -> InputError:
+    return InputError(
+        f"no file for {weights.name}: {reason}. Download it where there is a network and place it as {path}, or "
+        f"pass it as --config.init.weights=FILE --config.preprocess.weights={weights.name}"
+    )
 
 
 def _verify_md5(path: Path, weights: PretrainedWeights, remedy: str) -> None:

@@ -32,8 +32,8 @@ _HIDDEN_ABSENT = "model.classifier=pooled: the network has no hidden layers"
 _HINTS = {
     r"missing: (fc1|dense)/kernel, for params/hidden/.*": "a file without the hidden layers of VGG (notop) "
     "fits model.classifier=pooled",
-    r"missing: .*, for params/head/kernel.*": "the head is kept where one dense layer follows the backbone; "
-    "init.head=reset starts a fresh one and leaves out what follows the backbone in the file",
+    r"missing: .*, for params/head/kernel.*": "a head is kept where it is the one dense layer after the "
+    "backbone; head=reset starts a fresh one and leaves out all that follows the backbone in the file",
     r"not expected: (conv1_conv|conv2d)/bias .*": "ResNets of Keras have biases, and stride elsewhere: "
     "their networks are keras_resnet50, keras_resnet101 and keras_resnet152 (model.name)",
 }
