@@ -178,7 +178,7 @@ def parts_of_routes(config, workdir, patch):
         seen.update(vars(grid) | vars(search))
         return types.SimpleNamespace(
             method=method,
-            chosen={},
+            chosen={"pca": 0.0},
             components=None,
             accuracy=0.5,
             accuracy_std=0.1,

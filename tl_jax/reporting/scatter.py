@@ -42,7 +42,7 @@ def figure(
     shown = [place for place in range(len(class_names)) if (labels == place).any()]
     columns = 1 if len(shown) <= 20 else 2
     with matplotlib.rc_context(plots.STYLE):
-        figure = matplotlib.figure.Figure(figsize=(6.4 + 1.2 * columns, 4.8), layout="constrained")
+        figure = matplotlib.figure.Figure(figsize=(5.6 + 1.1 * columns, 4.3), layout="constrained")
         axes = figure.subplots()
         axes.set_title(_title(projection))
         axes.grid(False)
