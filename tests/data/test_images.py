@@ -260,6 +260,13 @@ def test_the_orientation_is_found_among_other_entries():
         assert images.stored_size(buffer.getvalue(), "x") == (4, 2)
 
 
+def test_a_plugin_may_give_no_header():
+    """As pillow-heif, whose `exif` is None where the file has none."""
+    image = Image.new("RGB", (4, 2))
+    image.info["exif"] = None
+    assert images._orientation(image) == 1
+
+
 @pytest.mark.parametrize(
     "exif",
     [

@@ -260,7 +260,7 @@ def _orientation(image: Image.Image) -> int:
 
     Source: TIFF 6.0, section 2, for the layout; EXIF 2.32, tag 274.
     """
-    header = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    header = (image.info.get("exif") or b"").removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(header[:2])
     if order is None:
         return 1
