@@ -30,7 +30,10 @@ from running import small_architectures
 from experiments import cli
 from tl_jax.models import registry
 
-MODULES = ("compare", "evaluate", "finetune", "predict", "pretrain", "probe", "sweep")
+MODULES = (
+    "compare", "evaluate", "extend_data", "finetune", "predict", "pretrain", "preview_augment",
+    "probe", "sweep",
+)  # fmt: skip
 COMMANDS = {
     f"experiments.{name}": importlib.import_module(f"experiments.{name}") for name in MODULES
 }
