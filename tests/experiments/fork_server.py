@@ -33,10 +33,12 @@ from tl_jax.models import registry
 MODULES = (
     "compare",
     "evaluate",
+    "extend_data",
     "finetune",
     "inspect_data",
     "predict",
     "pretrain",
+    "preview_augment",
     "probe",
     "sweep",
 )
