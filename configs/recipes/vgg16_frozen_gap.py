@@ -33,6 +33,7 @@ def get_config() -> tl_jax.Config:
     config.preprocess.resize = 32
     config.augment.crop_padding = 0
     config.augment.operations = ("rotation=36",)
+    config.augment.fill = "reflect"  # as keras.layers.RandomRotation(0.1)
     config.augment.once = True
     config.freeze.strategy = "backbone"
     config.optim.name = "adamw"

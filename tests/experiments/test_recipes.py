@@ -130,6 +130,8 @@ AS_PUBLISHED = {
         "optim.weight_decay": 0.0,
         "freeze.strategy": "backbone",
         "augment.flip": True,
+        "augment.operations": ("rotation=36",),
+        "augment.fill": "reflect",
         "augment.once": True,
         "augment.crop_padding": 0,
         "data.validation_fraction": 0.0,
