@@ -108,9 +108,18 @@ FIELDS: dict[str, list[Case]] = {
         Case(("rotation=20",), STEP, {"augment.operations": ("rotation=15",)}),
         Case(("rotation=20",), "prefix", VIEWS | {"augment.operations": ("rotation=15",)}),
     ],
+    # Each alone: of the crop, of an operation.
     "augment.fill": [
         Case("reflect", STEP, {"augment.crop_padding": 2}),
-        Case("edge", STEP, {"augment.operations": ("rotation=15",)}),
+        Case(
+            "edge",
+            STEP,
+            {
+                "augment.operations": ("rotation=15",),
+                "augment.crop_padding": 0,
+                "augment.flip": False,
+            },
+        ),
         Case("wrap", "prefix", VIEWS | {"augment.operations": ("rotation=15",)}),
     ],
     "augment.mixing": [
