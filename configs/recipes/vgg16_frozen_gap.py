@@ -6,6 +6,7 @@ Command:
 Needs: CIFAR-10; the Keras extra; VGG-16's weights without top from Keras' publisher, downloaded or placed by hand.
 Without these, the packaged ResNet-20:
     --config.model.name=resnet20_cifar --config.model.classifier= --config.init.weights=resnet20_cifar.tin32
+    --config.init.channel_order=bgr
 Setting: Adam of rate 0.001, batches of 32, 10 epochs; the last step is reported. Keras adds epsilon to the square
 root before the correction of bias, this project (as PyTorch) after it.
 Flaws: images are passed in as they are, in [0, 255] and RGB, where the weights expect BGR less a mean. Flip and
@@ -24,6 +25,7 @@ def get_config() -> tl_jax.Config:
     config.model.name = "vgg16"
     config.model.classifier = "pooled"
     config.init.weights = "vgg16.keras_in1k_notop"
+    config.init.channel_order = "rgb"  # red where the weights expect blue, as published
     config.data.image_size = 32
     config.data.validation_fraction = 0.0
     config.data.batch_size = 32

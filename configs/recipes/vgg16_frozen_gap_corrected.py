@@ -4,7 +4,8 @@ Command:
     python -m experiments.finetune --config=configs/recipes/vgg16_frozen_gap_corrected.py \
         --workdir=runs/vgg16_frozen_gap_corrected
 
-Needs: as configs/recipes/vgg16_frozen_gap.py, which says what stands in where there is no network.
+Needs: as configs/recipes/vgg16_frozen_gap.py, which says what stands in where there is no network, here with
+    --config.init.channel_order=
 Setting: that of the recipe, but images are normalised as the weights were trained, flip and rotation are drawn anew
 for every epoch, and a tenth of train chooses the best epoch; test is read once, at the end.
 Result: docs/recipes.md.
@@ -21,6 +22,7 @@ def get_config() -> tl_jax.Config:
     config = load(pathlib.Path(__file__).with_name("vgg16_frozen_gap.py"))
     config.preprocess.mean = ()
     config.preprocess.std = ()
+    config.init.channel_order = ""
     config.augment.once = False
     config.data.validation_fraction = 0.1
     return config

@@ -37,14 +37,6 @@ FIELDS = {
         {"init__channel_order": "bgrr"},
         "unknown init.channel_order 'bgrr'; nearest: bgr",
     ),
-    "another order of channels than published": (
-        {
-            "model__name": "vgg16",
-            "init__weights": "vgg16.keras_in1k",
-            "init__channel_order": "rgb",
-        },
-        "init.channel_order=rgb: vgg16.keras_in1k takes bgr",
-    ),
     "hidden layers that weights without top have not": (
         {"model__name": "vgg16", "init__weights": "vgg16.keras_in1k_notop"},
         "add --config.model.classifier=pooled, or choose vgg16.keras_in1k",

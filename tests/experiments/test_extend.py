@@ -6,6 +6,7 @@ CONFIG = (
     "--config=configs/quickstart.py",
     "--config.data.train_split=train",
     "--config.data.test_split=test",
+    "--config.init.weights=",
 )
 DARKER = "--config.augment.operations=('brightness=0.3',)"
 

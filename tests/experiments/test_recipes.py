@@ -120,6 +120,7 @@ AS_PUBLISHED = {
     "vgg16_frozen_gap": {
         "model.name": "vgg16",
         "model.classifier": "pooled",
+        "init.channel_order": "rgb",
         "data.image_size": 32,
         "preprocess.mean": (0.0, 0.0, 0.0),
         "preprocess.std": (1 / 255, 1 / 255, 1 / 255),
@@ -150,6 +151,7 @@ CORRECTIONS = {
         "train.eval_statistics",
     },
     "vgg16_frozen_gap": {
+        "init.channel_order",
         "preprocess.mean",
         "preprocess.std",
         "augment.once",

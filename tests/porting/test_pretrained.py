@@ -254,12 +254,6 @@ def test_no_network_says_where_a_file_of_keras_goes(published, tmp_path, monkeyp
         porting.fetch(weights)
 
 
-def test_a_registered_order_of_channels_is_not_overruled():
-    model = models.create_model("vgg16", 4)
-    with pytest.raises(InputError, match=r"channel_order=rgb: vgg16.keras_in1k takes bgr"):
-        porting.load_pretrained("vgg16.keras_in1k", model, channel_order="rgb")
-
-
 def cached(folder, weights, content, blob):
     """Lays a file into the hub's cache as the hub library does."""
     repository = folder / f"models--{weights.repo_id.replace('/', '--')}"

@@ -139,7 +139,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 def test_arrays_and_objects_are_shown_from_python(tmp_path, capsys):
     images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
     black = Operation("black", lambda key, image, strength: image * strength, 0.0)
-    config = tl_jax.default_config(data__batch_size=4, parallel__devices=1)
+    config = tl_jax.default_config(data__batch_size=4, parallel__devices=1, train__steps=1)
     page = tl_jax.preview_augment(
         config, tmp_path, data=(images, np.arange(12) % 3), operations=[black], images=1, draws=1
     )

@@ -130,9 +130,18 @@ FIELDS: dict[str, list[Case]] = {
         Case(("rotation=20",), "prefix", VIEWS | {"augment.operations": ("rotation=15",)}),
     ],
     "augment.once": [Case(True, STEP)],
+    # Each alone: of the crop, of an operation.
     "augment.fill": [
         Case("reflect", STEP, {"augment.crop_padding": 2}),
-        Case("edge", STEP, {"augment.operations": ("rotation=15",)}),
+        Case(
+            "edge",
+            STEP,
+            {
+                "augment.operations": ("rotation=15",),
+                "augment.crop_padding": 0,
+                "augment.flip": False,
+            },
+        ),
         Case("wrap", "prefix", VIEWS | {"augment.operations": ("rotation=15",)}),
     ],
     "augment.mixing": [

@@ -75,7 +75,7 @@ def make_even(image: jax.Array) -> jax.Array:
     """
     channels = image.shape[-1]
     levels = _whole(image).astype(jnp.int32).reshape(-1, channels)
-    # Scatter-add: on CPUs twenty times as fast as products of one-hot levels, and thrice as sorting.
+    # Scatter-add: on CPUs eight times as fast as products of one-hot levels or more, and three as sorting.
     counts = jax.vmap(_histogram, in_axes=1)(levels)
     table, changes = (computed_once(part) for part in jax.vmap(_evening_table)(counts))
     places = levels + LEVELS * jnp.arange(channels)[None, :]

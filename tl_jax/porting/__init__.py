@@ -9,7 +9,7 @@ from tl_jax.porting.classes import (
 )
 from tl_jax.porting.export import export_state_dict, save_state_dict
 from tl_jax.porting.hub import fetch
-from tl_jax.porting.load import check_channel_order, check_source, load_pretrained
+from tl_jax.porting.load import check_source, load_pretrained
 from tl_jax.porting.naming import CHANNEL_ORDERS, name_map
 from tl_jax.porting.port import HEAD_CHOICES, port_state_dict, reset_rules
 from tl_jax.porting.reading import SourceFile, read_source
@@ -23,7 +23,6 @@ __all__ = [
     "PortReport",
     "SourceFile",
     "are_named",
-    "check_channel_order",
     "check_source",
     "class_order",
     "export_state_dict",

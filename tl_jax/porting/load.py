@@ -47,7 +47,6 @@ def load_pretrained(
     """
     if head not in HEAD_CHOICES:
         raise unknown("treatment of the head", head, HEAD_CHOICES)
-    check_channel_order(source, channel_order)
     name, path = _locate(source)
     file = read_source(path)
     _check_config(file)
@@ -86,16 +85,6 @@ def check_source(source: str | Path) -> None:
     if Path(source).suffix in SUFFIXES or "/" in str(source):
         raise InputError(f"no such file of weights: {source}")
     raise unknown("pretrained weights or file", str(source), list_pretrained())
-
-
-def check_channel_order(source: str | Path, channel_order: str | None) -> None:
-    """Raises InputError if registered weights are said to take images in another order than they do."""
-    if channel_order and str(source) in list_pretrained():
-        stated = get_pretrained(str(source)).channel_order
-        if channel_order != stated:
-            raise InputError(
-                f"channel_order={channel_order}: {source} takes {stated}, as its publisher says; leave it empty"
-            )
 
 
 def _locate(source: str | Path) -> tuple[str, Path]:

@@ -52,8 +52,6 @@ def find(config: ml_collections.ConfigDict) -> str:
         raise InputError(
             f"init.reset={tuple(config.init.reset)} without init.weights: all is random; expected weights, or ()"
         )
-    with naming_fields(config, "init.weights", channel_order="init.channel_order"):
-        porting.check_channel_order(given, config.init.channel_order)
     if not given or given in models.list_pretrained():
         return given
     path = pathlib.Path(given).expanduser()
@@ -174,6 +172,12 @@ def make_initial(
             key=key,
             channel_order=chosen,
         )
+    if report.weights and chosen:
+        stated = models.get_pretrained(report.weights).channel_order
+        if chosen != stated:
+            deviations.append(
+                f"init.channel_order is {chosen}, the network of {report.weights} takes {stated}"
+            )
     if report.channel_order == "bgr" and not report.weights and not chosen:
         deviations.append(
             f"{config.init.weights} does not say in which order its network takes channels; taken as BGR, "
