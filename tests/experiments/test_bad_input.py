@@ -161,8 +161,7 @@ FIELDS = {
     "wrong metric": ({"train__select_by": "macro_f2"}, "unknown train.select_by 'macro_f2'; nearest: macro_f1"),
     "a metric of one phase": (
         {"phases": (("train.select_by=loss", "train.steps=2"), ())},
-        "phase 1: train.select_by=loss: the best step is chosen from all phases by one metric; expected "
-        "train.select_by=top1_accuracy as in the run",
+        "phase 1: train.select_by=loss: train.select_by is of the whole run, not of a phase",
     ),
     "no length": ({"train__steps": 0}, "exactly one must be above 0"),
     "two lengths": ({"train__epochs": 1.0}, "exactly one must be above 0"),

@@ -28,7 +28,7 @@ def config_of(**fields):
 def test_a_run_ends_after_so_many_evaluations_without_a_new_best(tmp_path):
     result = training.run(config_of(), tmp_path / "run")
     assert (result["steps"], result["selected_step"], result["stopped_early"]) == (8, 2, True)
-    assert "stopped at step 8 of 20, 3 evaluations after it" in result["selection"]
+    assert "stopped at step 8 of 20, 3 evaluations without a better one" in result["selection"]
     assert result["phases"][0]["last_step"] == 8
     assert result["images_per_second"] == pytest.approx(8 * 10 / result["wall_seconds"])
     whole = training.run(config_of(train__patience=0), tmp_path / "whole")

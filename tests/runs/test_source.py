@@ -1,15 +1,19 @@
 """Runs that start from a source run of their own: trained first and once, and what of it is carried over."""
 
 import json
+import pathlib
 import shutil
 
 import numpy as np
+import optax
 import pytest
 from running import tiny_config
 
 from tl_jax import checkpointing, load_run, trees
 from tl_jax.errors import InputError
 from tl_jax.runs import compare, evaluate, profile, training
+from tl_jax.runs.parts import Parts
+from tl_jax.runs.source import source_config, source_folder
 from tl_jax.training import loops
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -160,6 +164,69 @@ def test_what_is_wrong_is_said_before_the_source_is_trained(fields, message, tmp
     with pytest.raises(InputError, match=message):
         training.run(config_of(**fields), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_made_again_from_its_own_config(run, tmp_path):
+    found = load_run(run[0])
+    assert found.config.init.weights == "" and found.config.init.source == SOURCE
+    assert training.run(found.config, run[0])["splits"] == run[1]["splits"]
+
+
+def test_a_run_from_a_source_is_not_extended(run):
+    with pytest.raises(InputError, match=r"cannot be extended: init\.source describes a run"):
+        training.run(config_of(train__steps=12, optim__schedule="constant"), run[0])
+
+
+def test_what_trains_the_target_trains_its_source_too(tmp_path):
+    config = config_of(train__steps=1, optim__name="own:sgd")
+    parts = Parts(optimizer=optax.sgd)
+    training.run(config, tmp_path / "run", parts=parts)
+    source = json.loads((tmp_path / "run" / "source" / "config.json").read_text())
+    assert source["optim"]["name"] == "own:sgd"
+
+
+def test_what_is_wrong_with_the_source_says_so(tmp_path):
+    source = (*SOURCE, "train.patience=2", "data.validation_fraction=0")
+    with pytest.raises(InputError, match=r"^init\.source: train\.patience=2: nothing is held out"):
+        training.run(config_of(init__source=source), tmp_path / "run")
+
+
+def test_sources_are_shared_whatever_a_comparison_compares():
+    config = config_of()
+    folders = set()
+    for seeds, count in (((0, 1), 5), ((0, 1, 2), 7)):
+        config.compare.seeds, config.sweep.width = seeds, count
+        folders.add(source_folder(source_config(config), pathlib.Path("sources")))
+    assert len(folders) == 1
+
+
+def test_folds_are_of_the_target():
+    of_others = source_config(config_of(data__folds=3, init__source=("data.name=npz:others.npz",)))
+    assert (of_others.data.folds, of_others.data.fold) == (0, 1)
+    of_the_same = source_config(config_of(data__folds=3, data__fold=2))
+    assert (of_the_same.data.folds, of_the_same.data.fold) == (3, 2)
+
+
+def test_weights_are_evaluated_as_they_are(run, tmp_path):
+    config = config_of(
+        init__source=(),
+        init__weights=str(run[0]),
+        init__head="keep",
+        init__reset=("hidden/.*",),
+    )
+    with pytest.raises(InputError, match=r"init\.reset=.*evaluated as they are"):
+        evaluate.evaluate_weights(config, tmp_path / "evaluated")
+
+
+def test_objectives_do_not_pull_to_leaves_that_start_at_random(run, tmp_path):
+    config = config_of(
+        init__source=(),
+        init__weights=str(run[0]),
+        init__reset=("hidden/.*",),
+        objective__l2_sp=0.1,
+    )
+    with pytest.raises(InputError, match=r"needs source\.params, but init\.reset="):
+        training.run(config, tmp_path / "run")
 
 
 def test_other_commands_refuse_a_source(tmp_path):

@@ -58,8 +58,10 @@ def identity_of(config: ml_collections.ConfigDict, command: str = "") -> Identit
         )
     if config.phases:
         reason = "it has phases, which begin and end at fixed updates"
+    if config.train.fit_to_data:
+        reason = "train.fit_to_data chooses warm-up and intervals by the length"
     if config.init.source:
-        others.append("init.weights")  # the folder of the run that init.source describes
+        reason = "init.source describes a run of the same length, which would be another one"
     return Identity(
         defaults=files.plain(default_config().to_dict()),
         without_effect=(*names, *others),

@@ -18,6 +18,8 @@ Phases = tuple[tuple[str, ...], ...]
 
 # Sections whose fields a phase may set; the others are of the whole run.
 PHASE_SECTIONS = ("freeze", "optim", "train", "cache", "augment", "objective", "average")
+# Of these sections, what all phases have in common.
+_OF_THE_RUN = ("train.fit_to_data", "train.patience", "train.select_by", "train.eval_statistics")
 # The same in updates and in epochs: in a phase, one of them takes the place of the other.
 _UNITS = ("train.", "train.eval_every_", "optim.warmup_", "optim.step_")
 
@@ -141,6 +143,8 @@ def _assignment_problem(assignment: str) -> str | None:
             f"{assignment}: {name} is of the whole run; a phase may set fields of "
             f"{', '.join(PHASE_SECTIONS)}"
         )
+    if name in _OF_THE_RUN:
+        return f"{assignment}: {name} is of the whole run, not of a phase"
     return None
 
 

@@ -61,7 +61,13 @@ def run(
             folder = workdir / f"fold{fold}"
             cell = fold_config(config, fold)
             with table.run("fold", fold, _updates(cell)) as shown, _alone(fold):
-                result = training.run(cell, folder, stop_requested, callbacks=[shown.logged])
+                result = training.run(
+                    cell,
+                    folder,
+                    stop_requested,
+                    callbacks=[shown.logged],
+                    sources=workdir / "sources",
+                )
                 shown.finished(result)
             if stop_requested() and fold < count:
                 raise Stopped(result["steps"])

@@ -133,6 +133,11 @@ def evaluate_weights(config: ml_collections.ConfigDict, workdir: pathlib.Path) -
             f"init.weights={config.init.weights!r}, init.head={config.init.head!r}: evaluation needs "
             "--config.init.weights=FILE and --config.init.head=keep, or --checkpoint=RUN"
         )
+    for name in ("reset", "source"):
+        if config.init[name]:
+            raise InputError(
+                f"init.{name}={tuple(config.init[name])}: weights are evaluated as they are; expected ()"
+            )
     selection = f"the weights {config.init.weights}, as they are"
     return _evaluate(config, None, workdir, selection, {}, [])
 

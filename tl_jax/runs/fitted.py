@@ -2,7 +2,7 @@
 
 The rule, for N training images:
 
-- batches of the largest power of two up to N / 8, at least 4 and at most `data.batch_size`;
+- batches of the largest power of two up to N / 8, at least 8 and at most `data.batch_size`;
 - 20 epochs, but at least 500 updates and at most 20,000;
 - a warm-up over the first twentieth of the updates;
 - an evaluation every epoch, but at most 20 of them, evenly spaced.
@@ -18,11 +18,12 @@ from typing import Any
 
 import ml_collections
 
+from tl_jax.config import FIELDS as ALL
 from tl_jax.errors import InputError
-from tl_jax.runs.lengths import check_length
+from tl_jax.runs.lengths import total_steps
 
 _BATCHES_AN_EPOCH = 8
-_SMALLEST_BATCH = 4
+_SMALLEST_BATCH = 8
 _EPOCHS, _LEAST_UPDATES, _MOST_UPDATES = 20, 500, 20_000
 _WARMUP = 20  # one part of so many
 _EVALUATIONS = 20
@@ -35,9 +36,7 @@ FIELDS = (
 )
 
 
-def fitted(
-    config: ml_collections.ConfigDict, num_examples: int, num_devices: int = 1
-) -> ml_collections.ConfigDict:
+def fitted(config: ml_collections.ConfigDict, num_examples: int) -> ml_collections.ConfigDict:
     """Returns the config with the fields of `FIELDS` as the data ask for, where `train.fit_to_data` is set.
 
     A length, warm-up or interval that the config gives stays.
@@ -45,7 +44,6 @@ def fitted(
     Args:
         config: of the run.
         num_examples: N.
-        num_devices: whose multiple the batch size is.
 
     Raises:
         InputError: if the run has phases, whose lengths are fixed.
@@ -60,15 +58,17 @@ def fitted(
     train, optim = config.train, config.optim
     size = 1 << max(1, num_examples // _BATCHES_AN_EPOCH).bit_length() - 1
     size = min(max(size, _SMALLEST_BATCH), config.data.batch_size, num_examples)
-    config.data.batch_size = max(size // num_devices, 1) * num_devices
+    config.data.batch_size = size
     epoch = max(1, round(num_examples / config.data.batch_size))
     if not (train.steps or train.epochs):
         train.steps = min(max(_EPOCHS * epoch, _LEAST_UPDATES), _MOST_UPDATES)
-    check_length(config)
-    updates = train.steps or max(1, round(train.epochs * num_examples / config.data.batch_size))
+    updates = total_steps(config, num_examples)
     if not (optim.warmup_steps or optim.warmup_epochs):
         optim.warmup_steps = updates // _WARMUP
-    if not train.eval_every_steps:
+    if (
+        not train.eval_every_steps
+        and train.eval_every_epochs == ALL["train.eval_every_epochs"].default
+    ):
         train.eval_every_steps = max(epoch, -(-updates // _EVALUATIONS))
     return config
 

@@ -7,7 +7,7 @@ import jax
 import ml_collections
 
 from tl_jax import models
-from tl_jax.config import FIELDS, naming_fields
+from tl_jax.config import FIELDS, naming_fields, phase_configs
 from tl_jax.errors import InputError
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts, is_own, must_be_given
 
@@ -53,10 +53,16 @@ def make_eval_forward(
     if config.train.eval_statistics == "running":
         return models.make_forward(model)
     given = f"train.eval_statistics={config.train.eval_statistics}"
-    if config.cache.boundary:
+    for phase in phase_configs(config):
+        if phase.cache.boundary:
+            raise InputError(
+                f"{given} with cache.boundary={phase.cache.boundary}: what is stored was computed with running "
+                "statistics; expected running, or no cache (--config.cache.boundary=)"
+            )
+    if config.report.scatter:
         raise InputError(
-            f"{given} with cache.boundary={config.cache.boundary}: what is stored was computed with running "
-            "statistics; expected running, or no cache (--config.cache.boundary=)"
+            f"{given} with report.scatter={config.report.scatter}: features are drawn by running statistics; "
+            "expected report.scatter=0"
         )
     dropout = getattr(model, "dropout", 0)
     if dropout:

@@ -20,7 +20,7 @@ from tl_jax.models.taps import LOGITS
 from tl_jax.objectives import Reference
 from tl_jax.runs import weights
 from tl_jax.runs.class_weights import make_class_weights, problems_of_class_weights
-from tl_jax.runs.network import make_model
+from tl_jax.runs.network import make_eval_forward, make_model
 from tl_jax.runs.parts import is_own, must_be_given
 from tl_jax.training.steps import Passes
 
@@ -215,6 +215,12 @@ def make_minimised(
     class_weights = make_class_weights(config, train_split)
     objective = make_objective(config, model, given, class_weights)
     needs = objectives.needs_of(objective)
+    source_needs = [need for need in needs if need.startswith("source.")]
+    if source_needs and config.init.reset:
+        raise InputError(
+            f"objective {objectives.name_of(objective)} needs {source_needs[0]}, but init.reset="
+            f"{tuple(config.init.reset)} starts a part at random; expected init.reset=()"
+        )
     if "source.logits" in needs and config.init.head != "keep":
         raise InputError(
             f"objective {objectives.name_of(objective)} needs source.logits, but init.head={config.init.head} "
@@ -259,7 +265,7 @@ def _read_teacher(
         raise InputError(f"objective.teacher={folder} does not fit: {error}") from error
     return Teacher(
         initial.variables,
-        models.make_forward(model),
+        make_eval_forward(theirs, model),
         tuple(seen.mean),
         tuple(seen.std),
         files.digest(folder / weights.EXPORTED, "sha256"),

@@ -6,7 +6,6 @@ from typing import Any
 
 import ml_collections
 
-from tl_jax.errors import InputError
 from tl_jax.reporting import tables
 from tl_jax.training.metrics import SELECTION
 
@@ -15,16 +14,6 @@ def metric_and_mode(config: ml_collections.ConfigDict) -> tuple[str, str]:
     """Returns the metric that says which checkpoint of a run is best, and "max" or "min"."""
     name = config.train.select_by
     return name, SELECTION[name]
-
-
-def check_phase(phase: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> None:
-    """Raises InputError if a phase chooses by another metric than its run: the best step is one of all phases."""
-    given, expected = phase.train.select_by, config.train.select_by
-    if given != expected:
-        raise InputError(
-            f"train.select_by={given}: the best step is chosen from all phases by one metric; expected "
-            f"train.select_by={expected} as in the run, or --config.train.select_by={given} for all phases"
-        )
 
 
 def describe(

@@ -16,7 +16,7 @@ from tl_jax.config import naming_fields, naming_phase, phase_configs
 from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
 from tl_jax.parallel import sharding
-from tl_jax.runs import augmentation, fitted, selection, weights
+from tl_jax.runs import augmentation, fitted, weights
 from tl_jax.runs.lengths import check_length, make_intervals, total_steps
 from tl_jax.runs.network import check_network, make_eval_forward, make_model
 from tl_jax.runs.objective import (
@@ -37,6 +37,7 @@ from tl_jax.runs.optimisation import (
     make_partition,
 )
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
+from tl_jax.runs.source import source_config
 from tl_jax.runs.splits import make_splits
 from tl_jax.training import loops, steps
 from tl_jax.training.averaging import Averaging
@@ -167,6 +168,8 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
         InputError: listing what is out of range, or naming what does not exist.
     """
     check_fields(config)
+    if config.init.source:
+        check_fields(source_config(config))
     check_optimizer(config, parts.optimizer)
     model = make_model(config, 1, parts)
     weights.find(config)
@@ -188,7 +191,6 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
             if phase is not config:
                 check_fields(phase)
                 check_length(phase)
-                selection.check_phase(phase, config)
             _check_phase(phase, parts, model, variables["params"])
 
 
@@ -252,7 +254,7 @@ def prepare_phases(
     splits = make_splits(config, parts.source)
     train_split = splits["train"]
     if config.train.fit_to_data:
-        config = fitted.fitted(config, len(train_split), mesh.size)
+        config = fitted.fitted(config, len(train_split))
         _check_batches(config, mesh)
     phases = phase_configs(config)
     orders = [

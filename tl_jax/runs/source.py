@@ -8,7 +8,14 @@ import pathlib
 import ml_collections
 
 from tl_jax import files
-from tl_jax.config import FIELDS, assigned, default_config, flat, naming_fields
+from tl_jax.config import (
+    FIELDS,
+    assigned,
+    default_config,
+    flat,
+    naming_fields,
+    of_command,
+)
 from tl_jax.errors import InputError
 
 FOLDER = "source"  # of a run's folder
@@ -20,7 +27,8 @@ def source_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
     """Returns the config of the run that `init.source` describes.
 
     It is `config` with these assignments; what they do not set is as in `config`, but for phases, the sections init,
-    freeze, objective, average and cache, and `data.examples_per_class`, which are at their defaults.
+    freeze, objective, average and cache, `data.examples_per_class` and, of another data set, folds, which are at
+    their defaults.
 
     Raises:
         InputError: if weights are given beside, or an assignment is of another run's weights or makes no sense.
@@ -39,6 +47,9 @@ def source_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
     source.phases, source.data.examples_per_class = (), 0
     with naming_fields(config, "init.source"):
         source = assigned(source, assignments)
+    if source.data.name != config.data.name:
+        # Folds are of the target's images; of the same ones, a fold must not be seen by the source.
+        source.data.folds, source.data.fold = defaults.data.folds, defaults.data.fold
     if source.init.source:
         raise InputError(f"init.source={assignments}: a source run has no source of its own")
     return source
@@ -48,7 +59,7 @@ def source_folder(source: ml_collections.ConfigDict, sources: pathlib.Path) -> p
     """Returns the folder of a source run among those that several runs share: one for every run that differs."""
     values = {
         name: value
-        for name, value in flat(source).items()
+        for name, value in flat(of_command(source)).items()
         if name in FIELDS and FIELDS[name].changes_numbers
     }
     text = json.dumps(files.plain(values), sort_keys=True)

@@ -28,6 +28,7 @@ from tl_jax.runs import (
     scatter,
     selection,
     source,
+    weights,
 )
 from tl_jax.runs.averages import make_candidate
 from tl_jax.runs.lengths import in_steps
@@ -38,7 +39,7 @@ from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup, check_config, prepare_phases
 from tl_jax.runs.skeleton import facts_of, in_folder, introduce
 from tl_jax.runs.source import source_config, source_folder
-from tl_jax.runs.splits import make_splits
+from tl_jax.runs.splits import make_undecoded_splits
 from tl_jax.training import loops
 from tl_jax.training.averaging import Averaging
 from tl_jax.training.state import TrainState
@@ -73,13 +74,14 @@ def run(
         loops.NonFiniteLoss: naming step, batch and last good checkpoint.
         FrozenChanged: if training moved what it had to leave alone; the result says what.
     """
+    started = config
     if config.init.source:
-        config = _from_source(config, workdir, stop_requested, parts, sources)
+        started = _from_source(config, workdir, stop_requested, parts, sources)
     return in_folder(
         config,
         workdir,
         "",
-        prepare=lambda: _prepare(config, workdir, parts),
+        prepare=lambda: _prepare(started, workdir, parts),
         introduce=_introduce,
         make=lambda prepared, folder, parameters: _make(
             prepared, folder, parameters, stop_requested, callbacks
@@ -95,20 +97,30 @@ def _from_source(
     sources: pathlib.Path | None,
 ) -> ml_collections.ConfigDict:
     """Returns the config that starts from the weights of its source run, which is trained unless it is finished."""
-    given = source_config(config)
-    folder = source_folder(given, sources) if sources else workdir / source.FOLDER
+    described = source_config(config)
+    folder = source_folder(described, sources) if sources else workdir / source.FOLDER
     started = copy.deepcopy(config)
-    started.init.weights = str(folder)
+    started.init.weights, started.init.source = str(folder), ()
     if RunFolder.look(workdir, of_command(config), identity_of(config)) == "finished":
         return started
     # What is wrong with the target is said before its source is trained.
     with sharding.together(), console.verbosity("silent"):
         check_config(config, parts)
-        make_splits(config, parts.source)
-    console.say(f"source: {given.data.name}, in {folder}")
-    run(given, folder, stop_requested, Parts(model=parts.model))
+        make_undecoded_splits(config, parts.source)
+    console.say(f"source: {described.data.name}, in {folder}")
+    own = dataclasses.replace(
+        parts,
+        source=parts.source if described.data.name == config.data.name else None,
+        objective=None,
+    )
+    try:
+        run(described, folder, stop_requested, own)
+    except InputError as error:
+        raise InputError(f"init.source: {error}") from error
     if stop_requested():
         raise loops.Stopped(0)
+    with sharding.together():  # its weights are written by the first process
+        weights.find(started)
     console.say(f"target: {config.data.name}, in {workdir}")
     return started
 
@@ -155,7 +167,8 @@ class Prepared:
 def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path, parts: Parts) -> Prepared:
     phases = prepare_phases(config, parts)
     _check_teachers(phases, workdir)
-    if not config.phases:  # a run in phases is never extended
+    # A run in phases, or fitted to its data, is never extended.
+    if not (config.phases or config.train.fit_to_data):
         _check_extension(phases[0], workdir)
     first = number_at(phases, newest_step(workdir / "checkpoints") + 1)
     dispatches = {}
@@ -297,9 +310,7 @@ def conclude(
     )
     if total < setup.total_steps:
         patience = setup.config.train.patience
-        chosen += (
-            f"; stopped at step {total} of {setup.total_steps}, {patience} evaluations after it"
-        )
+        chosen += f"; stopped at step {total} of {setup.total_steps}, {patience} evaluations without a better one"
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     if jax.process_index() == 0:
         results.save_weights(folder, setup, variables)
