@@ -15,8 +15,8 @@ MODEL = models.resnet.ResNet((1, 1, 1), "basic", 4, stem_kind="cifar", width=4, 
 class Dropping(models.ResNet):
     """Drops activations at random in every stage."""
 
-    def _stage(self, index, norm):
-        stage, drop = super()._stage(index, norm), nn.Dropout(0.5)
+    def _stage(self, index, conv, norm):
+        stage, drop = super()._stage(index, conv, norm), nn.Dropout(0.5)
         return lambda x, train: drop(stage(x, train), deterministic=not train)
 
 

@@ -14,8 +14,6 @@ from tl_jax.errors import InputError
 from tl_jax.parallel import placement
 from tl_jax.runs import weights
 
-_DECODING = functools.partial(data.load_splits, wait=False)
-
 
 def make_splits(
     config: ml_collections.ConfigDict, source: data.Source | None = None
@@ -114,7 +112,7 @@ def _load_splits(
     source: data.Source | None,
     room: int | None = None,
     quiet: bool = False,
-    load: Callable[..., data.Splits] = _DECODING,
+    load: Callable[..., data.Splits] | None = None,
     **chosen: Any,
 ) -> data.Splits:
     """Returns the splits of a selection.
@@ -124,10 +122,11 @@ def _load_splits(
         source: of the data; None: what `data.name` says.
         room: bytes for decoded images; None: as the machine has.
         quiet: whether notes on the data are left out.
-        load: makes the splits, as `data.load_splits` does.
+        load: makes the splits; None: `data.load_splits`, images decoding in the background.
         **chosen: arguments of `data.Selection`.
     """
     section = config.data
+    load = load or functools.partial(data.load_splits, wait=False)
     fields = {
         "train": "data.train_split",
         "test": "data.test_split",
