@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 
 from benchmarks import record
 
@@ -49,19 +48,13 @@ def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict:
     cifar = [f"data.data_dir={args.data_dir}", f"data.train_split={args.train_split}"]
     data = {"cifar10": routes(scratch / "cifar10", [*cifar, *args.set])}
     if args.flowers is not None:
-        folder = unpacked(args.flowers, scratch / "flowers")
-        fields = [f"data.name=folder:{folder}", "data.image_size=32", *args.set]
+        fields = [
+            f"data.name=folder:{args.flowers.absolute()}",
+            "data.image_size=32",
+            *args.set,
+        ]
         data["flowers"] = routes(scratch / "flowers_routes", fields)
     return {"config": _CONFIG, "data": data}
-
-
-def unpacked(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """Returns the folder of the classes of a zip, which may be inside others."""
-    with zipfile.ZipFile(archive) as file:
-        file.extractall(folder)
-    while len(inner := [path for path in folder.iterdir() if path.is_dir()]) == 1:
-        folder = inner[0]
-    return folder
 
 
 def routes(workdir: pathlib.Path, fields: list[str]) -> dict:

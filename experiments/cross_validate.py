@@ -1,6 +1,6 @@
 """Cross-validates a training run: a run for each fold of train, which reports on that fold.
 
-python -m experiments.cross_validate --config=configs/photos.py --workdir=runs/photos_folds \
+python -m experiments.cross_validate --config=configs/folder_finetune.py --workdir=runs/photos_folds \
     --config.cross_validate.folds=5
 
 The test split is not read. A finished run is not made again. See tl_jax/runs/cross_validate.py.

@@ -210,6 +210,16 @@ def test_drafts_of_living_processes_stay_and_of_killed_ones_go(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_folders_of_the_user_with_a_similar_name_stay(tmp_path):
+    own, old = tmp_path / ".draft-pictures", tmp_path / f".draft-{7:032x}"
+    for folder in (own, old):
+        folder.mkdir()
+        (folder / "photo.png").write_text("content")
+        made_before(folder, 2 * 24 * 3600)
+    files.Draft(tmp_path).discard()
+    assert names(own) == ["photo.png"] and not old.exists()
+
+
 def is_locked(folder: pathlib.Path) -> bool:
     descriptor = os.open(folder, os.O_RDONLY)
     try:

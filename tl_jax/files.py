@@ -8,8 +8,8 @@ import io
 import json
 import math
 import os
+import re
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +19,8 @@ from typing import Any, Self
 import numpy as np
 
 _DRAFT = ".draft-"
+# Of drafts alone: `.draft-pictures` beside a data set is the user's.
+_DRAFT_NAME = re.compile(r"\.draft-[0-9a-f]{32}")
 # A process takes the lock of its draft within this time after making it.
 _SECONDS_TO_LOCK = 60
 # Age after which a draft is removed on a file system without locks.
@@ -181,6 +183,13 @@ class Draft:
             self._lock = None
 
 
+def _new_folder(cache: Path) -> Path:
+    # Not by `tempfile`, whose folders other users cannot read.
+    path = cache / f"{_DRAFT}{uuid.uuid4().hex}"
+    path.mkdir()
+    return path
+
+
 def _new_locked_folder(cache: Path) -> tuple[Path, int]:
     """Returns a new hidden folder and the descriptor that holds its lock.
 
@@ -188,9 +197,7 @@ def _new_locked_folder(cache: Path) -> tuple[Path, int]:
         OSError: if it cannot be made, or not locked though the file system has locks.
     """
     while True:
-        # Not by `tempfile`, whose folders other users cannot read.
-        path = cache / f"{_DRAFT}{uuid.uuid4().hex}"
-        path.mkdir()
+        path = _new_folder(cache)
         descriptor = os.open(path, os.O_RDONLY)
         try:
             # A process that looks whether the draft is abandoned holds the lock for a moment.
@@ -232,6 +239,8 @@ def _remove_broken_link(entry: Path) -> None:
 def _remove_abandoned(cache: Path) -> None:
     """Removes the drafts of processes that have ended."""
     for draft in cache.glob(f"{_DRAFT}*"):
+        if not _DRAFT_NAME.fullmatch(draft.name):
+            continue
         try:
             seconds = time.time() - draft.stat().st_mtime
             descriptor = os.open(draft, os.O_RDONLY)
@@ -279,7 +288,7 @@ def _move_away(entry: Path, judged: int) -> None:
     _wait_for_lock(judged)
     if not os.path.samestat(entry.stat(), os.fstat(judged)):
         return
-    folder = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=entry.parent))
+    folder = _new_folder(entry.parent)
     try:
         moved = folder / "removed"
         entry.rename(moved)

@@ -184,3 +184,48 @@ def test_an_unknown_fill_is_refused():
 def test_operations_without_a_fill_are_left_alone():
     operation = OPERATIONS.read("hue=0.1")
     assert operations.with_fill(operation, "reflect") is operation
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_places_at_infinity_are_pixels(fill):
+    """The horizon of a projective map; a map of corners of which three are on a line."""
+    image = noise(16, 16, 3)
+    places = jnp.array([jnp.inf, -jnp.inf, jnp.nan, 0.0])
+    found = np.asarray(sample(image, places, places, fill))
+    expected = np.zeros((4, 3)) if fill == "black" else np.tile(image[0, 0], (4, 1))
+    expected[3] = image[0, 0]
+    np.testing.assert_array_equal(found, expected)
+    flat = warps.corner_map(jnp.array([[0, 0], [12, 4], [8, 8], [4, 12]]), 16, 16)
+    assert np.isfinite(warp(image, flat, fill)).all()
+
+
+@pytest.mark.parametrize(
+    ("corners", "convex"),
+    [
+        ([[0, 0], [15, 0], [15, 15], [0, 15]], True),
+        ([[7, 7], [8, 7], [8, 8], [7, 8]], True),
+        ([[0, 0], [12, 4], [8, 8], [4, 12]], False),  # three on a line
+        ([[0, 0], [14, 7], [8, 8], [7, 14]], False),  # the third inside of the others
+    ],
+)
+def test_convex_corners(corners, convex):
+    assert bool(warps.is_convex(jnp.array(corners))) is convex
+
+
+@pytest.mark.parametrize("fill", ["reflect", "edge", "wrap"])
+def test_perspective_of_the_largest_strength_is_an_image(fill):
+    image = jnp.asarray(noise(16, 16, 3))
+    keys = jax.random.split(jax.random.key(0), 500)
+    corners = jax.vmap(lambda key: warps.draw_corners(key, 16, 16, 0.99))(keys)
+    assert not np.asarray(jax.vmap(warps.is_convex)(corners)).all()
+    found = jax.jit(jax.vmap(lambda key: warps.perspective(key, image, 0.99, fill)))(keys)
+    assert np.isfinite(found).all() and found.min() >= 0 and found.max() <= 255.01
+
+
+def test_corners_that_make_no_quadrilateral_move_by_half(monkeypatch):
+    drawn = jnp.array([[0, 0], [12, 4], [8, 8], [4, 12]])
+    monkeypatch.setattr(warps, "draw_corners", lambda *_: drawn)
+    image = noise(16, 16, 3)
+    half = jnp.array([[0, 0], [13.5, 2], [11.5, 11.5], [2, 13.5]])
+    found = warps.perspective(jax.random.key(0), jnp.asarray(image), 0.9)
+    np.testing.assert_allclose(found, warp(image, warps.corner_map(half, 16, 16)), atol=0.05)

@@ -241,6 +241,15 @@ def test_other_compression_and_passwords_are_refused(photos, monkeypatch):
         folder.Folder(packed, 0)
 
 
+def test_a_zip_of_a_version_to_come_is_refused(photos):
+    packed = pack(photos, "zip")
+    content = bytearray(packed.read_bytes())
+    content[content.index(b"PK\1\2") + 6] = 99
+    packed.write_bytes(content)
+    with pytest.raises(InputError, match=r"is not a readable archive: zip file version 9\.9"):
+        folder.Folder(packed, 0)
+
+
 def test_a_member_of_impossible_size_is_not_read(photos, monkeypatch):
     monkeypatch.setattr(archive, "_LARGEST", 10)
     opened = archive.Archive(pack(photos, "zip"))

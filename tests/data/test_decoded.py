@@ -113,7 +113,7 @@ def test_the_last_room_on_a_disk_is_not_taken(cache, tmp_path, capsys, monkeypat
 
 
 def test_drafts_of_killed_processes_go_after_a_day(cache, tmp_path, monkeypatch):
-    fresh = tmp_path / "cache" / ".draft-fresh"
+    fresh = tmp_path / "cache" / f".draft-{0:032x}"
     fresh.mkdir()
     cache.keep("key", PIXELS, LABELS)
     assert fresh.is_dir()

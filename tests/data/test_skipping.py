@@ -1,11 +1,21 @@
+import errno
 import pathlib
 import pickle
 
 import broken_files
 import numpy as np
 import pytest
+from PIL import Image
 
-from tl_jax.data import Decoding, Selection, folder, images, load_splits, records
+from tl_jax.data import (
+    Decoding,
+    Selection,
+    folder,
+    images,
+    listing,
+    load_splits,
+    records,
+)
 from tl_jax.errors import InputError
 
 SELECTION = Selection(validation_fraction=0.2, examples_per_class=3)
@@ -96,6 +106,57 @@ def test_files_that_cannot_be_opened_are_looked_at_each_time(tmp_path):
     assert skipping(tmp_path / "photos", tmp_path / "cache").skipped == (str(link),)
     (tmp_path / "late.png").write_bytes(broken_files.encoded("PNG"))
     assert skipping(tmp_path / "photos", tmp_path / "cache").skipped == ()
+
+
+def test_a_read_error_that_passes_is_not_kept(tmp_path, monkeypatch):
+    """The file is read for its fingerprint, then not once more, then again: a disk that fails for a moment."""
+    broken_files.write(tmp_path / "photos", broken=False)
+    failing, read, count = str(tmp_path / "photos/cat/3.png"), listing.Disk.read, 0
+
+    def fail(storage, path):
+        nonlocal count
+        count += path == failing
+        if path == failing and count in (2, 3):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return read(storage, path)
+
+    monkeypatch.setattr(listing.Disk, "read", fail)
+    assert skipping(tmp_path / "photos", tmp_path / "cache").skipped == (failing,)
+    assert not list((tmp_path / "cache").glob("unreadable-*"))
+    assert skipping(tmp_path / "photos", tmp_path / "cache").skipped == ()
+
+
+def test_what_was_found_is_not_kept_for_other_formats(tmp_path, monkeypatch):
+    """A plugin that is installed later may read what could not be read."""
+    broken_files.write(tmp_path / "photos")
+    skipping(tmp_path / "photos", tmp_path / "cache")
+    monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")
+    monkeypatch.setitem(Image.OPEN, "HEIF", Image.OPEN["PNG"])
+    listing._endings.cache_clear()
+    skipping(tmp_path / "photos", tmp_path / "cache")
+    listing._endings.cache_clear()
+    assert len(list((tmp_path / "cache").glob("unreadable-*"))) == 2
+
+
+@pytest.mark.parametrize(("pixels", "expected"), [(95 * 96, 512), (2**19, 32), (2**23, 2)])
+def test_large_photos_are_read_a_few_at_once(monkeypatch, pixels, expected):
+    """As decoding for training does: 2**24 pixels at most, 32 images."""
+
+    class Sized:
+        class_names, declared_size = ("a",), None
+
+        def size(self, index):
+            if index == 1:
+                raise InputError("broken")
+            return (1, pixels) if index == 2 else (8, 8)
+
+    split = records.LazySplit(Sized(), np.arange(4), 0, "")
+    read = []
+    monkeypatch.setattr(
+        records.LazySplit, "read", lambda split, rows, problems: read.append(len(rows)) or iter(())
+    )
+    assert split.chunk_size() == expected and not split.undecodable()
+    assert sorted(read) == [min(4, expected)] * (4 // min(4, expected))
 
 
 def test_a_file_without_permission_is_left_out(tmp_path, monkeypatch):

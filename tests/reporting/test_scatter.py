@@ -48,6 +48,12 @@ def test_one_axis_is_a_histogram_of_each_class():
     assert drawn.axes[0].get_title(loc="left") == "LDA: 50.0% of the variance between classes"
 
 
+@pytest.mark.parametrize("axes", [1, 2])
+def test_names_that_begin_with_an_underscore_are_in_the_legend(axes):
+    drawn = scatter.figure(projection(9, axes), np.arange(9) % 3, ["_a", "b", "_c"])
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["_a", "b", "_c"]
+
+
 def test_plots_of_a_folder(tmp_path):
     assert scatter.write_plots(tmp_path) is None
     arrays = scatter.arrays_of(

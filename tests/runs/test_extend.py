@@ -238,11 +238,68 @@ def test_a_stop_half_way_leaves_nothing(tmp_path, store_as):
         (("cat", "a/b"), (True, True), "no names of folders: 'a/b'.*--store_as=tfds"),
         ((".cat", "dog"), (True, True), "no names of folders: '.cat'"),
         (("cat", "dog"), (True, False), "no training images of: 'dog'"),
+        (("cat", "@eaDir"), (True, True), "no names of folders: '@eaDir'"),
+        (("2", "10"), (True, True), "'2' is class 0, and would be 1; expected --store_as=tfds"),
+        (("dog", "cat", "owl"), (True, True, True), "'dog' is class 0, and would be 1"),
     ],
 )
 def test_classes_that_folders_cannot_name_are_refused(names, present, message):
     with pytest.raises(InputError, match=message):
         writing.check_folder_names(names, np.array(present))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("a", "b\nc"), r'the class "b\\nc" is no line of text'),
+        (("a ", "b"), "the class \"a \" .*; expected --store_as=png, or other names"),
+        (("", "b"), 'the class ""'),
+    ],
+)
+def test_classes_that_tfds_cannot_name_are_refused_first(tmp_path, monkeypatch, names, message):
+    monkeypatch.setattr(extend, "_make_copier", None)
+    with pytest.raises(InputError, match=message):
+        tl_jax.extend_data(
+            tl_jax.default_config(augment__flip=True), tmp_path / "out", store_as="tfds",
+            data=(np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 2), class_names=names,
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending"), [("JPEG2000", ".jp2"), ("WEBP", ".webp"), ("PNG", ".png"), ("PCX", ".png")]
+)
+def test_images_without_an_ending_get_that_of_their_format(tmp_path, kind, ending):
+    """A table may list any file; a folder of classes is read by endings."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    rows = ["path,label,split"]
+    for number in range(4):
+        split = "train" if number < 2 else "test"
+        name = tmp_path / (f"{number}" if number else "0.v2")
+        Image.fromarray(pixels).save(name, kind)
+        rows.append(f"{name},{'ab'[number % 2]},{split}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    split = data.open_undecoded(f"csv:{tmp_path / 'table.csv'}")["train"]
+    found = writing.stored_images(split, np.arange(2))
+    assert [one for _, one in found] == [ending, ending]
+    content = (tmp_path / "1").read_bytes()
+    if kind != "PCX":
+        assert found[1][0] == content
+    np.testing.assert_array_equal(images.decode(found[1][0], "b"), images.decode(content, "b"))
+
+
+def test_the_printed_command_crops_no_copy_again_and_has_no_folds(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(extend.writing, "write_folder", lambda *_: {"train": 1})
+    config = config_of(
+        data__validation_fraction=0.0, data__folds=4, data__fold=2, preprocess__resize=40
+    )
+    extend.extend_data(config, tmp_path / "out", copies=1)
+    said, noted = capsys.readouterr()
+    assert "--config.data.folds=0 --config.preprocess.resize=32" in said
+    assert "test is fold 2 of 4" in noted and "copies of what is trained on" in noted
+    extend.extend_data(config_of(), tmp_path / "usual", copies=1)
+    said, noted = capsys.readouterr()
+    assert "folds" not in said + noted and "preprocess.resize" not in said
 
 
 def test_an_empty_folder_is_filled(tmp_path):

@@ -9,7 +9,7 @@ from running import tiny_config
 import tl_jax
 from tl_jax.augment import Operation, make_mixing, make_train_transform
 from tl_jax.errors import InputError
-from tl_jax.features import make_view_transform
+from tl_jax.features import compute, make_view_transform
 from tl_jax.runs import preview
 from tl_jax.runs.setup import prepare, prepare_phases
 
@@ -83,18 +83,24 @@ def test_every_change_is_shown_alone(monkeypatch, tmp_path):
 
 
 def test_stored_views_are_shown_where_activations_are_stored(monkeypatch, tmp_path):
+    """As the cache makes them, which numbers examples as in the split that they were taken from."""
     config = tiny_config(
-        freeze__strategy="backbone", cache__boundary="auto", cache__views=2, cache__view_seed=5
-    )
+        freeze__strategy="backbone", cache__boundary="auto", cache__views=2, cache__view_seed=5,
+        data__validation_fraction=0.5,
+    )  # fmt: skip
     sheet, _ = shown(monkeypatch, tmp_path, config, images=2, draws=6)
     assert sheet.columns == ["image", "view 0", "view 1"]
     setup = prepare(config)
+    whole, places = setup.splits["train"].whole()
     examples = setup.order.examples(0)[:2]
+    numbers = places[examples]
+    assert (numbers != examples).all()
     transform = jax.jit(make_view_transform(setup.preprocessing, setup.augmentation, 2, 5))
+    stored = np.empty((2, 2, *sheet.rows[0][0].image.shape), np.float32)
+    batches = [{"image": whole.gather(numbers), "index": np.arange(2)}]
+    compute(lambda batch: transform(batch["row"], batch["image"]), batches, 2, numbers, stored)
     for view in (0, 1):
-        images = jnp.asarray(setup.splits["train"].gather(examples))
-        expected = transform(jnp.asarray(2 * examples + view), images)
-        assert_levels([row[1 + view] for row in sheet.rows], pixels(setup, expected))
+        assert_levels([row[1 + view] for row in sheet.rows], pixels(setup, stored[:, view]))
 
 
 def test_phases_are_shown_where_they_augment_differently(monkeypatch, tmp_path):

@@ -30,10 +30,13 @@ def sample(image: jax.Array, rows: jax.Array, columns: jax.Array, fill: str = "b
     Args:
         image: where pixels are taken.
         rows: float32 [...], places from the centre of the first pixel.
-        columns: likewise.
+        columns: likewise. A place that is infinite or not a number is black, or the first pixel.
         fill: what stands outside of the image, one of `FILLS`.
     """
     height, width = image.shape[:2]
+    if fill != "black":
+        # Of a projective map, places on its horizon are infinite.
+        rows, columns = (jnp.where(jnp.isfinite(place), place, 0) for place in (rows, columns))
     top, down = neighbours(rows)
     left, right = neighbours(columns)
     source = jnp.asarray(image)

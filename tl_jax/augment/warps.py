@@ -50,10 +50,16 @@ def perspective(
 ) -> jax.Array:
     """Returns the image seen from elsewhere: each corner moves inwards by up to `strength` / 2 of a side.
 
-    Source: torchvision `RandomPerspective(distortion_scale=strength, p=1)`.
+    Corners that make no convex quadrilateral, which can happen from a strength of 2/3 on, show an image from
+    nowhere: they move by half of it.
+
+    Source: torchvision `RandomPerspective(distortion_scale=strength, p=1)`, which draws such corners too.
     """
     height, width = image.shape[:2]
-    return warp(image, corner_map(draw_corners(key, height, width, strength), height, width), fill)
+    corners = draw_corners(key, height, width, strength)
+    start = jnp.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]])
+    corners = jnp.where(is_convex(corners), corners, (corners + start) / 2)
+    return warp(image, corner_map(corners, height, width), fill)
 
 
 def draw_pair(key: jax.Array, strength: float) -> jax.Array:
@@ -71,6 +77,13 @@ def draw_corners(key: jax.Array, height: int, width: int, strength: float) -> ja
     sides = jnp.array([width - 1, height - 1])
     far = jnp.array([[0, 0], [1, 0], [1, 1], [0, 1]])
     return jnp.where(far == 1, sides - moved, moved)
+
+
+def is_convex(corners: jax.Array) -> jax.Array:
+    """Returns whether corners, [4, 2] in the order of `draw_corners`, make a convex quadrilateral: bool."""
+    sides = jnp.roll(corners, -1, axis=0) - corners
+    following = jnp.roll(sides, -1, axis=0)
+    return (sides[:, 0] * following[:, 1] > sides[:, 1] * following[:, 0]).all()
 
 
 def translation_map(x: jax.Array | float, y: jax.Array | float) -> jax.Array:

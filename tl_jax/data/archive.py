@@ -34,7 +34,11 @@ _OPENERS: dict[str, Callable] = {
     **dict.fromkeys((".xz", ".txz"), lzma.open),
     **dict.fromkeys((".bz2", ".tbz2"), bz2.open),
 }
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
+# NotImplementedError: a .zip that says it needs a newer version of the format, or a method that is not known.
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError),
+    NotImplementedError,
+)
 _HEADER_BYTES = 30  # of a member of a .zip, before its name
 _ENCRYPTED = 1
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED

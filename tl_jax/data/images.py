@@ -167,6 +167,7 @@ def format_of(encoded: bytes, name: str) -> str:
     Raises:
         InputError: if it is none.
     """
+    register_plugins()
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             return str(image.format)

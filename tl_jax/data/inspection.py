@@ -301,9 +301,8 @@ def _looks(split: Split) -> Iterator[_Look]:
         looks |= {number: _Look(problem=problem) for number, problem in problems.items()}
         return [looks[number] for number in range(len(places))]
 
-    small = _is_small(split)
-    size = chunks.SMALL_CHUNK if small else _CHUNK
-    yield from chunks.map_chunks(work, np.arange(len(split)), size, alone=small)
+    size = split.chunk_size() if isinstance(split, LazySplit) else _CHUNK
+    yield from chunks.map_chunks(work, np.arange(len(split)), size, alone=_is_small(split))
 
 
 def _is_small(split: Split) -> bool:

@@ -5,6 +5,7 @@ import concurrent.futures
 import copy
 import dataclasses
 import functools
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -309,25 +310,45 @@ class LazySplit:
         places = np.array(good[:_MOST_CHECKED], np.int64)
         return broken + list(self.undecodable(places).values())
 
-    def undecodable(self, places: np.ndarray | None = None) -> dict[int, str]:
+    def undecodable(
+        self, places: np.ndarray | None = None, unread: list[int] | None = None
+    ) -> dict[int, str]:
         """Returns what is wrong with each image that cannot be decoded, by its place in the split.
 
         Args:
             places: int64, those that are looked at, each decoded as the split does; None: all.
+            unread: gets the places of those whose bytes cannot be read, which may pass.
         """
         places = np.arange(len(self)) if places is None else places
+        unread = [] if unread is None else unread
 
         def work(some: np.ndarray) -> list[tuple[int, str]]:
             problems: dict[int, str] = {}
-            for number, encoded in self.read(self.rows[some], problems):
+            failed: dict[int, str] = {}
+            for number, encoded in self.read(self.rows[some], failed):
                 name = self.records.describe(int(self.rows[some[number]]))
                 try:
                     images.decode(encoded, name, self.image_side, self.interpolation)
                 except InputError as error:
                     problems[number] = str(error)
-            return [(int(some[number]), problem) for number, problem in problems.items()]
+            unread.extend(int(some[number]) for number in failed)
+            return [(int(some[number]), problem) for number, problem in (problems | failed).items()]
 
-        return dict(sorted(chunks.map_chunks(work, places, _LARGE_CHUNK)))
+        return dict(sorted(chunks.map_chunks(work, places, self.chunk_size(places))))
+
+    def chunk_size(self, places: np.ndarray | None = None) -> int:
+        """Returns how many of the images are read at once, by the size of the largest.
+
+        All headers are read where the data set does not declare a size; broken ones count nothing.
+
+        Args:
+            places: int64, those that are to be read; None: all.
+        """
+        if self.records.declared_size:
+            return _chunk_of(math.prod(self.records.declared_size))
+        rows = self.rows if places is None else self.rows[places]
+        sizes = chunks.map_chunks(self._sizes, rows)
+        return _chunk_of(max((math.prod(size) for size in sizes if not isinstance(size, str)), default=0))
 
     def read(self, rows: np.ndarray, problems: dict[int, str]) -> Iterator[tuple[int, bytes]]:
         """Yields places in `rows` and encoded images; `problems` gets those that cannot be read.
@@ -375,9 +396,7 @@ class LazySplit:
     def _chunk(self) -> tuple[int, bool]:
         """Returns how many images are read at once, and whether one thread is to decode all."""
         pixels = self._framing.pixels
-        if pixels < THREADS_PAY:
-            return chunks.SMALL_CHUNK, True
-        return max(1, min(_LARGE_CHUNK, _CHUNK_PIXELS // pixels)), False
+        return _chunk_of(pixels), pixels < THREADS_PAY
 
     def _decode_one(self, encoded: bytes, row: int) -> np.ndarray:
         shape, side = self._framing.shape, self._framing.side
@@ -406,6 +425,13 @@ class LazySplit:
         if problems:
             raise InputError(f"{self.name}: " + "; ".join(problems))
         return labels.astype(np.int32)
+
+
+def _chunk_of(pixels: int) -> int:
+    """Returns how many images are read at once, `pixels` being those of the largest."""
+    if pixels < THREADS_PAY:
+        return chunks.SMALL_CHUNK
+    return max(1, min(_LARGE_CHUNK, _CHUNK_PIXELS // pixels))
 
 
 class _Decoding:

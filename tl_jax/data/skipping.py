@@ -65,18 +65,21 @@ class Skip:
         try:
             key = fingerprint.combine(
                 *("unreadable", split.records.fingerprint(), images.DECODER),
-                *(str(split.image_side), split.rows),
+                # What cannot be read today may be with more of Pillow's libraries and plugins.
+                *(" ".join(listing.image_endings()), str(split.image_side), split.rows),
             )
         except InputError:
             key = ""  # a file cannot be opened now, but perhaps later
         path = self._cache_dir / f"unreadable-{key}.json" if self._cache_dir and key else None
         kept = None if path is None else _read(path)
         if kept is None:
+            unread: list[int] = []
             kept = {
                 place: reason.removeprefix(split.records.describe(int(split.rows[place])))
-                for place, reason in split.undecodable().items()
+                for place, reason in split.undecodable(unread=unread).items()
             }
-            if path is not None:
+            # A disk or server may fail for a moment: that is no property of the content.
+            if path is not None and not unread:
                 _write(path, kept)
         # Kept without the names of files, which may have been moved.
         return {

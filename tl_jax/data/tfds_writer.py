@@ -6,10 +6,34 @@ numbers does not. The rule of what needs TensorFlow: tfds 4.9.10, `core/features
 
 import contextlib
 import io
+import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tl_jax.errors import InputError
+
+
+def check_class_names(class_names: Sequence[str], what: str, instead: str) -> None:
+    """Checks that a TFDS directory can hold the names: a line of text for each, without spaces around it.
+
+    Args:
+        class_names: one per class.
+        what: asks for a TFDS directory, such as "--store_as=tfds".
+        instead: what a user can choose.
+
+    Raises:
+        InputError: naming the first that would be read back as another.
+    """
+    for place, name in enumerate(class_names):
+        if name != name.strip() or len(name.splitlines()) != 1:
+            raise InputError(
+                f"{what}: the class {json.dumps(name)} is no line of text without spaces around it; "
+                f"expected {instead}"
+            )
+        if name in class_names[:place]:
+            raise InputError(f"{what}: two classes are called {name!r}; expected {instead}")
 
 
 def write(

@@ -4,13 +4,14 @@ A folder is `PATH/SPLIT/CLASS/NAME.ENDING`, a TFDS directory `PATH/NAME/VERSION`
 """
 
 import dataclasses
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tl_jax.data import images, tfds_writer
+from tl_jax.data import images, listing, tfds_writer
 from tl_jax.data.records import LazySplit
 from tl_jax.data.split import Split
 from tl_jax.errors import InputError
@@ -18,6 +19,8 @@ from tl_jax.errors import InputError
 VERSION = "1.0.0"  # of TFDS directories
 # What tfds reads without more packages.
 _TFDS_FORMATS = ("JPEG", "PNG")
+# Of formats whose files do not end as Pillow calls them.
+_ENDINGS = {"JPEG2000": ".jp2"}
 _MOST_NAMED = 10
 
 
@@ -42,19 +45,28 @@ Splits = Mapping[str, Iterable[Example]]
 
 
 def stored_images(split: Split, indices: np.ndarray) -> list[tuple[bytes, str]]:
-    """Returns the images of a split as they are stored, each with the ending of its file; pixels as PNG."""
+    """Returns the images of a split as they are stored, each with an ending that is read; pixels as PNG.
+
+    A file keeps its own ending where images have such; one without, as tables may list, gets that of its
+    format. An image of a format that has none becomes PNG.
+    """
     if not isinstance(split, LazySplit):
         return [(images.to_png(pixels), ".png") for pixels in split.gather(indices)]
-    found = []
+    found: list[tuple[bytes, str]] = []
+    known = listing.image_endings()
     for index, encoded in zip(indices, split.encoded(indices), strict=True):
-        file = split.file(int(index))
-        kind = Path(file).suffix if file else "." + _format(split, encoded, int(index)).lower()
-        found.append((encoded, kind))
+        own = Path(split.file(int(index))).suffix
+        name = f"image {index} of {split.name}"
+        ending = own if own.lower() in known else _ending(images.format_of(encoded, name))
+        if ending.lower() in known:
+            found.append((encoded, ending))
+        else:
+            found.append((images.to_png(images.decode(encoded, name)), ".png"))
     return found
 
 
-def _format(split: Split, encoded: bytes, index: int) -> str:
-    return images.format_of(encoded, f"image {index} of {split.name}")
+def _ending(kind: str) -> str:
+    return _ENDINGS.get(kind, f".{kind.lower()}")
 
 
 def check_folder_names(class_names: Sequence[str], present: np.ndarray) -> None:
@@ -65,7 +77,8 @@ def check_folder_names(class_names: Sequence[str], present: np.ndarray) -> None:
         present: whether each has training images: bool [K].
 
     Raises:
-        InputError: naming classes whose names cannot be those of folders, or that have no training images.
+        InputError: naming classes whose names cannot be those of folders, or that have no training images, or
+            classes that are not in the order of their names.
     """
     bad = [name for name in class_names if not _is_folder_name(name)]
     empty = [name for name, has in zip(class_names, present, strict=True) if not has]
@@ -75,7 +88,13 @@ def check_folder_names(class_names: Sequence[str], present: np.ndarray) -> None:
         for what, names in (("no names of folders", bad), ("no training images of", empty))
         if names
     ]
-    # `folder:PATH` numbers classes by the order of their names.
+    # `folder:PATH` numbers classes by the order of their names, in Unicode's composed form.
+    composed = [unicodedata.normalize("NFC", name) for name in class_names]
+    for place, name in enumerate(composed):
+        number = sorted(composed).index(name)
+        if number != place:
+            problems.append(f"{name!r} is class {place}, and would be {number}")
+            break
     if problems:
         raise InputError(
             f"a folder of class folders cannot hold these classes; {'; '.join(problems)}; expected "
@@ -84,7 +103,7 @@ def check_folder_names(class_names: Sequence[str], present: np.ndarray) -> None:
 
 
 def _is_folder_name(name: str) -> bool:
-    return bool(name) and not name.startswith(".") and not set(name) & set('/\\\0:*?"<>|')
+    return bool(name) and not listing.is_system_folder(name) and not set(name) & set('/\\\0:*?"<>|')
 
 
 def write_folder(folder: Path, class_names: Sequence[str], splits: Splits) -> dict[str, int]:
@@ -116,7 +135,7 @@ def write_tfds(
     Args:
         data_dir: made where it does not exist.
         dataset: the name that `tfds:NAME` finds it by.
-        class_names: one name per class.
+        class_names: one name per class; see `tfds_writer.check_class_names`.
         splits: read once.
         description: of the data set.
     """

@@ -4,7 +4,6 @@ N: examples of a split; F: features of an example.
 """
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +55,14 @@ class Features:
         )
 
 
+def check_class_names(class_names: Sequence[str], kind: str) -> None:
+    """Raises InputError if files of this kind, see `save`, cannot hold the names of the classes."""
+    if kind not in FORMATS:
+        raise unknown("features.format", kind, FORMATS)
+    if kind == "tfds":
+        tfds_writer.check_class_names(class_names, "features.format=tfds", "features.format=npz")
+
+
 def save(folder: Path, splits: Mapping[str, Features], kind: str) -> dict[str, str]:
     """Writes the features of every split into `folder`; returns {split: where, relative to it}.
 
@@ -68,11 +75,10 @@ def save(folder: Path, splits: Mapping[str, Features], kind: str) -> dict[str, s
             the data_dir `folder`, each example with `features`, `label` and `index`, in order.
 
     Raises:
-        InputError: if `kind` is unknown.
+        InputError: if `kind` is unknown, or cannot hold the names of the classes.
         OSError: if the disk is full.
     """
-    if kind not in FORMATS:
-        raise unknown("features.format", kind, FORMATS)
+    check_class_names(next(iter(splits.values())).class_names, kind)
     if kind == "tfds":
         return _save_tfds(folder, splits)
     for name, split in splits.items():
@@ -116,7 +122,7 @@ def _save_tfds(folder: Path, splits: Mapping[str, Features]) -> dict[str, str]:
     first = next(iter(splits.values()))
     described = {
         "features": tfds.features.Tensor(shape=(first.features.shape[1],), dtype=np.float32),
-        "label": tfds.features.ClassLabel(names=_plain(first.class_names)),
+        "label": tfds.features.ClassLabel(names=list(first.class_names)),
         "index": tfds.features.Scalar(dtype=np.int64),
     }
     # What an interrupted command left would be taken for this data set.
@@ -134,20 +140,6 @@ def _save_tfds(folder: Path, splits: Mapping[str, Features]) -> dict[str, str]:
         )
     place = str(written.relative_to(folder))
     return dict.fromkeys(splits, place)
-
-
-def _plain(class_names: Sequence[str]) -> list[str]:
-    """Returns the names as tfds stores them, a line each.
-
-    Raises:
-        InputError: if a name has a line break.
-    """
-    broken = [name for name in class_names if len(name.splitlines()) != 1]
-    if broken:
-        raise InputError(
-            f"features.format=tfds: the class {json.dumps(broken[0])} is no line of text; expected npz"
-        )
-    return list(class_names)
 
 
 def _examples(split: Features) -> Iterator[tuple[int, dict[str, Any]]]:

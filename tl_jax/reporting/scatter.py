@@ -47,13 +47,15 @@ def figure(
         axes.set_title(_title(projection))
         axes.grid(False)
         if projection.points.shape[1] == 1:
-            _histograms(axes, projection, labels, class_names)
+            handles = _histograms(axes, projection, labels, class_names)
         else:
-            _clouds(axes, projection, labels, class_names)
+            handles = _clouds(axes, projection, labels, class_names)
         if len(shown) <= _CLASSES_IN_LEGEND:
+            # Named: Matplotlib leaves out labels that begin with "_".
             legend = figure.legend(
-                loc="outside right upper", fontsize=7.5, ncols=columns, markerscale=1.6
-            )
+                handles, [plots.shortened(class_names[place]) for place in shown],
+                loc="outside right upper", fontsize=7.5, ncols=columns, markerscale=1.6,
+            )  # fmt: skip
             for text in legend.get_texts():
                 text.set_parse_math(False)
         return figure
@@ -65,14 +67,16 @@ def _title(projection: Projection) -> str:
     return f"{projection.name}: {shares} {what}"
 
 
-def _clouds(axes: matplotlib.axes.Axes, projection: Projection, labels, class_names) -> None:
+def _clouds(axes: matplotlib.axes.Axes, projection: Projection, labels, class_names) -> list[Any]:
+    """Draws the points of each class; returns what a legend shows of each."""
+    handles: list[Any] = []
     size = 22 if len(labels) <= _FEW_POINTS else 11
     middles = {}
-    for place, name in enumerate(class_names):
+    for place in range(len(class_names)):
         points = projection.points[labels == place]
         if not len(points):
             continue
-        axes.scatter(
+        cloud = axes.scatter(
             points[:, 0],
             points[:, 1],
             s=size,
@@ -80,8 +84,8 @@ def _clouds(axes: matplotlib.axes.Axes, projection: Projection, labels, class_na
             marker=_MARKERS[(place // len(_COLOURS) + place) % len(_MARKERS)],
             alpha=0.6,
             linewidths=0,
-            label=plots.shortened(name),
         )
+        handles.append(cloud)
         middles[place] = np.median(points, axis=0)
     for place, middle in middles.items():
         axes.annotate(
@@ -103,16 +107,22 @@ def _clouds(axes: matplotlib.axes.Axes, projection: Projection, labels, class_na
         )
     for axis, number in ((axes.xaxis, 1), (axes.yaxis, 2)):
         axis.set_label_text(f"{_axis(projection)} {number}")
+    return handles
 
 
-def _histograms(axes: matplotlib.axes.Axes, projection: Projection, labels, class_names) -> None:
+def _histograms(
+    axes: matplotlib.axes.Axes, projection: Projection, labels, class_names
+) -> list[Any]:
+    """Draws the histogram of each class; returns what a legend shows of each."""
+    handles: list[Any] = []
     edges = np.histogram_bin_edges(projection.points, 40).tolist()
-    for place, name in enumerate(class_names):
+    for place in range(len(class_names)):
         points = projection.points[labels == place, 0]
         if len(points):
-            axes.hist(points, edges, color=_colour(place), alpha=0.55, label=plots.shortened(name))
+            handles.append(axes.hist(points, edges, color=_colour(place), alpha=0.55)[2])
     axes.set_xlabel(f"{_axis(projection)} 1")
     axes.set_ylabel("examples")
+    return handles
 
 
 def _axis(projection: Projection) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from tl_jax import console, data, files
 from tl_jax.augment import make_augment, preprocessing
 from tl_jax.config import flat
-from tl_jax.data import images, writing
+from tl_jax.data import images, tfds_writer, writing
 from tl_jax.data.writing import Example
 from tl_jax.errors import InputError, unknown
 from tl_jax.runs import augmentation, weights
@@ -76,7 +76,9 @@ def extend_data(
     splits = make_stored_splits(config, parts.source)
     train = splits["train"]
     names = train.class_names
-    if store_as != "tfds":
+    if store_as == "tfds":
+        tfds_writer.check_class_names(names, "--store_as=tfds", "--store_as=png, or other names")
+    else:
         writing.check_folder_names(names, np.bincount(train.labels, minlength=len(names)) > 0)
     copier = _make_copier(config, parts, train, copies, store_as)
     _say_plan(splits, copies, copier, out)
@@ -105,7 +107,7 @@ def extend_data(
             raise InputError(
                 f"{out}: another process has put files there; expected an empty folder"
             )
-    _say_result(config, splits, out, store_as, counts)
+    _say_result(config, splits, copier, out, store_as, counts)
     return counts
 
 
@@ -148,6 +150,8 @@ class _Copier:
         encode: from uint8 [S, S, 3] to bytes.
         ending: of their files.
         size: S.
+        cropped: whether the preprocessing resizes images to more than S before it crops: copies, which
+            are made after it, would be enlarged and cropped again.
     """
 
     augment: Callable[..., jax.Array]
@@ -155,6 +159,7 @@ class _Copier:
     encode: Callable[[np.ndarray], bytes]
     ending: str
     size: int
+    cropped: bool
 
     def __call__(self, pixels: np.ndarray, indices: np.ndarray) -> list[list[bytes]]:
         """Returns the copies, encoded, of each of up to `_CHUNK` images; `indices` are theirs in the split."""
@@ -188,6 +193,7 @@ def _make_copier(
         encode,
         ".jpg" if store_as == "jpeg" else ".png",
         spec.image_size,
+        (spec.resize or 0) > spec.image_size,
     )
 
 
@@ -251,6 +257,7 @@ def _say_plan(splits: data.Splits, copies: int, copier: _Copier, out: pathlib.Pa
 def _say_result(
     config: ml_collections.ConfigDict,
     splits: data.Splits,
+    copier: _Copier,
     out: pathlib.Path,
     store_as: str,
     counts: dict[str, int],
@@ -266,9 +273,17 @@ def _say_result(
     console.say(
         f"train on it with --config.data.name={name} --config.data.train_split=train --config.data.test_split=test "
         f"{held} --config.data.examples_per_class=0"
+        + " --config.data.folds=0" * bool(config.data.folds)
+        + f" --config.preprocess.resize={copier.size}" * copier.cropped
     )
+    if config.data.folds:
+        console.note(
+            f"test is fold {config.data.fold} of {config.data.folds}; folds of the new training split would hold copies "
+            "of what is trained on: cross-validation is for the data set before extending"
+        )
     if "validation" not in splits:
         console.note(
-            "no validation split: one held out of the new training split would hold copies of what is trained on; "
+            "no validation split: one held out of the new training split would hold copies of what is trained on, as "
+            "its folds would; "
             "--config.data.validation_fraction=0.1 before extending holds out images, not copies"
         )

@@ -60,6 +60,7 @@ def _save(
     stop_requested: Callable[[], bool],
     began: float,
 ) -> dict[str, Any]:
+    saving.check_class_names(setup.splits["train"].class_names, options.format)
     found, setup = image_features.compute(setup, options.pool, stop_requested)
     places = saving.save(folder.path, found, options.format)
     rows = [

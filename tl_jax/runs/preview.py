@@ -162,13 +162,15 @@ def _views(
 ) -> list[np.ndarray]:
     """Returns the first stored views of the examples, as the cache makes them."""
     views = setup.order.views
+    # A part of a data set has the views that it has in the whole.
+    numbers = np.asarray(setup.splits["train"].whole()[1])[examples]
     transform = jax.jit(
         features.make_view_transform(
             setup.preprocessing, setup.augmentation, views, setup.config.cache.view_seed
         )
     )
     return [
-        _pixels(setup, transform(jnp.asarray(examples * views + view, jnp.int32), batch["image"]))
+        _pixels(setup, transform(jnp.asarray(numbers * views + view, jnp.int32), batch["image"]))
         for view in range(min(views, draws))
     ]
 
