@@ -594,6 +594,22 @@ def test_gradual_unfreezing_and_its_errors():
             gradual_unfreezing(wrong)
 
 
+@pytest.mark.parametrize("fields", [{"repeats": 2}, {"once": True}], ids=str)
+def test_lp_ft_of_a_run_whose_images_come_several_times_or_alike(fields):
+    """Its first phase stores every image as it is; one that says so itself is refused."""
+    (name, value), *_ = fields.items()
+    run = {"augment__flip": True, f"augment__{name}": value}
+    probe_phase, tuned = prepare_phases(config_of(LP_FT, **run))
+    assert (probe_phase.order.repeats, probe_phase.config.augment.once) == (1, False)
+    assert (tuned.order.repeats, tuned.config.augment.once) == (
+        fields.get("repeats", 1),
+        fields.get("once", False),
+    )
+    wrong = lp_ft((f"augment.{name}={value}",))
+    with pytest.raises(InputError, match=rf"phase 1: augment\.{name}={value}"):
+        prepare_phases(config_of(wrong, **run))
+
+
 def test_lp_ft_as_a_method_of_a_comparison(tmp_path):
     given = config_of(**HELD_OUT)
     given.compare.seeds, given.compare.baseline = (0,), "full_finetune"
