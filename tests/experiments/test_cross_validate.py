@@ -85,6 +85,22 @@ def test_an_evaluation_of_a_fold_s_run_is_of_the_test_split_and_says_so(validate
     assert note in result["data_notes"] and note in capsys.readouterr().err
 
 
+def test_folds_may_have_phases_and_a_run_to_start_from(make_config, tmp_path):
+    config = make_config(
+        cross_validate__folds=2,
+        phases=(("freeze.strategy=backbone", "train.steps=1"), ("train.steps=1",)),
+        init__source=("train.steps=1",),
+        report__html=False,
+    )
+    cross_validate.run(config, tmp_path / "run")
+    for fold in (1, 2):
+        folder = tmp_path / "run" / f"fold{fold}"
+        result = json.loads((folder / "result.json").read_text())
+        assert [row["last_step"] for row in result["phases"]] == [1, 2]
+        source = json.loads((folder / "source" / "config.json").read_text())
+        assert (source["data"]["folds"], source["data"]["fold"]) == (2, fold)  # nothing of its own fold
+
+
 def test_an_evaluation_of_weights_refuses_folds(validated, make_config, tmp_path):
     weights = str(validated[1] / "fold1")
     config = make_config(data__folds=3, init__weights=weights, init__head="keep")

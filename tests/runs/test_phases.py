@@ -523,7 +523,11 @@ def test_all_problems_of_all_phases_are_listed():
 @pytest.mark.parametrize("kind", [sweep, probe, profile])
 def test_other_commands_refuse_phases(tmp_path, kind):
     run = profile.profile if kind is profile else kind.run
-    with pytest.raises(InputError, match=r"^phases=\(\('train.steps=4',\),\): only finetune"):
+    message = (
+        r"^phases=\(\('train.steps=4',\),\): only finetune, pretrain, compare and cross_validate train in phases, and "
+        "preview_augment shows them"
+    )
+    with pytest.raises(InputError, match=message):
         run(config_of((("train.steps=4",),), **HELD_OUT), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -165,5 +165,5 @@ def test_what_is_wrong_is_said_before_the_source_is_trained(fields, message, tmp
 def test_other_commands_refuse_a_source(tmp_path):
     with pytest.raises(InputError, match="pretrain starts from random weights"):
         training.pretrain(config_of(), tmp_path / "run")
-    with pytest.raises(InputError, match="only finetune and compare"):
+    with pytest.raises(InputError, match="only finetune, compare and cross_validate train a run"):
         profile.profile(config_of(), tmp_path / "run")
