@@ -1,5 +1,6 @@
 """What is wrong is said before anything is made: exit code 2, one message, nothing on disk."""
 
+import json
 import os
 import re
 import subprocess
@@ -36,6 +37,10 @@ FIELDS = {
     "wrong order of channels": (
         {"init__channel_order": "bgrr"},
         "unknown init.channel_order 'bgrr'; nearest: bgr",
+    ),
+    "order of channels of nothing": (
+        {"init__channel_order": "bgr"},
+        "init.channel_order=bgr without init.weights: no network takes channels in an order yet",
     ),
     "hidden layers that weights without top have not": (
         {"model__name": "vgg16", "init__weights": "vgg16.keras_in1k_notop"},
@@ -221,6 +226,24 @@ def test_a_head_of_other_classes_cannot_be_kept(other_weights, tmp_path, monkeyp
             command(config, tmp_path / "new")
         assert "head/kernel" in str(raised.value)
     assert tree_of(tmp_path) == {}
+
+
+def test_weights_of_our_own_take_rgb(other_weights, tmp_path):
+    """A run has turned them round already, where they came from a network that takes BGR."""
+    config = tiny_config(init__weights=str(other_weights), init__channel_order="bgr")
+    assert weights.find(config) == str(other_weights)  # other makers may write a BGR network
+    own = tmp_path / weights.EXPORTED
+    porting.save_state_dict(
+        own,
+        porting.read_source(other_weights).tensors,
+        metadata={weights.METADATA_KEY: json.dumps({"model": "resnet20_cifar"})},
+    )
+    for place in (own, tmp_path):
+        config.init.weights = str(place)
+        with pytest.raises(InputError, match=f"init.channel_order=bgr with init.weights={place}: "):
+            weights.find(config)
+    config.init.channel_order = "rgb"
+    assert weights.find(config) == str(own)
 
 
 def test_a_folder_without_weights(tmp_path):

@@ -10,7 +10,7 @@ from running import tiny_config, tree_of
 from tl_jax.data import Selection, load_splits
 from tl_jax.data.selection import folds_of
 from tl_jax.errors import InputError
-from tl_jax.runs import cross_validate, training
+from tl_jax.runs import cross_validate, evaluate, training
 from tl_jax.runs.splits import folds_of_train, make_splits
 from tl_jax.training.loops import Stopped
 
@@ -75,6 +75,38 @@ def test_the_table_is_of_the_folds_and_of_all_images(validated):
     assert [result["splits"]["validation"]["examples"] for result in results] == [26] * 3
     assert [result["train_examples"] for result in results] == [104] * 3
     assert "fold 2 of 3 of train[:15%] was read once" in results[1]["selection"]
+
+
+def test_an_evaluation_of_a_fold_s_run_is_of_the_test_split_and_says_so(validated, tmp_path, capsys):
+    _, workdir, _ = validated
+    result = evaluate.evaluate_run(workdir / "fold2", None, tmp_path / "again")
+    assert (result["data"]["split"], result["splits"]["test"]["examples"]) == ("test", 500)
+    note = "test is evaluated, not fold 2 of 3 of train[:15%]: the accuracy on the fold is in the result of its run"
+    assert note in result["data_notes"] and note in capsys.readouterr().err
+
+
+def test_folds_may_have_phases_and_a_run_to_start_from(make_config, tmp_path):
+    config = make_config(
+        cross_validate__folds=2,
+        phases=(("freeze.strategy=backbone", "train.steps=1"), ("train.steps=1",)),
+        init__source=("train.steps=1",),
+        report__html=False,
+    )
+    cross_validate.run(config, tmp_path / "run")
+    for fold in (1, 2):
+        folder = tmp_path / "run" / f"fold{fold}"
+        result = json.loads((folder / "result.json").read_text())
+        assert [row["last_step"] for row in result["phases"]] == [1, 2]
+        source = json.loads((folder / "source" / "config.json").read_text())
+        assert (source["data"]["folds"], source["data"]["fold"]) == (2, fold)  # nothing of its own fold
+
+
+def test_an_evaluation_of_weights_refuses_folds(validated, make_config, tmp_path):
+    weights = str(validated[1] / "fold1")
+    config = make_config(data__folds=3, init__weights=weights, init__head="keep")
+    with pytest.raises(InputError, match=r"^data.folds=3: an evaluation of weights reads data.test"):
+        evaluate.evaluate_weights(config, tmp_path / "new")
+    assert tree_of(tmp_path) == {}
 
 
 def test_finished_folds_are_not_made_again(validated, make_config, monkeypatch, tmp_path):

@@ -143,6 +143,27 @@ def test_a_finished_probe_says_so(probed, capsys):
     assert "is finished" in capsys.readouterr().out
 
 
+TRAINING = {
+    "train__patience": 3,
+    "train__eval_every_epochs": 0.0,
+    "train__fit_to_data": True,
+    "train__steps": 0,
+    "augment__once": True,
+    "optim__accumulation": 5,
+    "optim__lr_multipliers": ("stem/.*=0.1",),
+    "data__batch_size": 1000,
+}
+
+
+def test_what_only_training_reads_changes_nothing(make_config, probed, tmp_path, capsys):
+    """A config may say how its fine-tuning goes; the probe of it is the same, and says nothing of that."""
+    result = probe.run(make_config(**TRAINING), tmp_path / "run")
+    assert result["splits"] == probed[2]["splits"] and result["refit"] == probed[2]["refit"]
+    assert result["fitted"] is None
+    out = capsys.readouterr().out
+    assert "(L-BFGS, 5 L2 strengths)" in out and "updates" not in out and "fitted to" not in out
+
+
 def test_another_grid_is_another_probe(make_config, probed):
     _, workdir, _ = probed
     before = tree_of(workdir)
@@ -173,6 +194,11 @@ def test_the_grid_of_the_literature_is_the_default():
             {},
             {"augment__mixing": ("mixup=1",)},
             "augment.mixing=('mixup=1',): a probe is fitted to",
+        ),
+        (
+            {},
+            {"train__eval_statistics": "image"},
+            "train.eval_statistics=image: a probe is fitted to features that are computed with running statistics",
         ),
     ],
 )

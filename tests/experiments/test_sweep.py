@@ -265,6 +265,12 @@ BAD = {
     "test": ({"test": "chosn"}, {}, "unknown sweep.test 'chosn'; nearest: chosen"),
     "nothing held out": ({}, {"data__validation_fraction": 0.0}, "nothing is held out"),
     "random backbones": ({}, {"init__weights": ""}, "another one for every seed"),
+    "redrawn backbones": (
+        {},
+        {"init__reset": ("stage1/block0/conv1/kernel", "head/kernel")},
+        "sweep.seed=[0, 7] with init.reset=('stage1/block0/conv1/kernel', 'head/kernel'): every seed would draw other "
+        "values for stage1/block0/conv1/kernel, and activations after pool are computed once",
+    ),
     "nothing frozen": ({}, {"freeze__strategy": "none"}, "would not be exact"),
     "activations elsewhere": ({}, {"cache__storage": "disk"}, "cache.storage=disk: the members"),
     "pmap": ({}, {"parallel__mode": "pmap"}, "parallel.mode=pmap"),

@@ -523,7 +523,11 @@ def test_all_problems_of_all_phases_are_listed():
 @pytest.mark.parametrize("kind", [sweep, probe, profile])
 def test_other_commands_refuse_phases(tmp_path, kind):
     run = profile.profile if kind is profile else kind.run
-    with pytest.raises(InputError, match=r"^phases=\(\('train.steps=4',\),\): only finetune"):
+    message = (
+        r"^phases=\(\('train.steps=4',\),\): only finetune, pretrain, compare and cross_validate train in phases, and "
+        "preview_augment shows them"
+    )
+    with pytest.raises(InputError, match=message):
         run(config_of((("train.steps=4",),), **HELD_OUT), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -592,6 +596,22 @@ def test_gradual_unfreezing_and_its_errors():
     for wrong in [(), ("stem", "head"), ("stem", "stem")]:
         with pytest.raises(InputError, match="expected the parts of the backbone"):
             gradual_unfreezing(wrong)
+
+
+@pytest.mark.parametrize("fields", [{"repeats": 2}, {"once": True}], ids=str)
+def test_lp_ft_of_a_run_whose_images_come_several_times_or_alike(fields):
+    """Its first phase stores every image as it is; one that says so itself is refused."""
+    (name, value), *_ = fields.items()
+    run = {"augment__flip": True, f"augment__{name}": value}
+    probe_phase, tuned = prepare_phases(config_of(LP_FT, **run))
+    assert (probe_phase.order.repeats, probe_phase.config.augment.once) == (1, False)
+    assert (tuned.order.repeats, tuned.config.augment.once) == (
+        fields.get("repeats", 1),
+        fields.get("once", False),
+    )
+    wrong = lp_ft((f"augment.{name}={value}",))
+    with pytest.raises(InputError, match=rf"phase 1: augment\.{name}={value}"):
+        prepare_phases(config_of(wrong, **run))
 
 
 def test_lp_ft_as_a_method_of_a_comparison(tmp_path):

@@ -233,5 +233,5 @@ def test_objectives_do_not_pull_to_leaves_that_start_at_random(run, tmp_path):
 def test_other_commands_refuse_a_source(tmp_path):
     with pytest.raises(InputError, match="pretrain starts from random weights"):
         training.pretrain(config_of(), tmp_path / "run")
-    with pytest.raises(InputError, match="only finetune and compare"):
+    with pytest.raises(InputError, match="only finetune, compare and cross_validate train a run"):
         profile.profile(config_of(), tmp_path / "run")

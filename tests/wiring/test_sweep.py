@@ -175,6 +175,25 @@ def test_every_seed_has_its_own_head_and_order(monkeypatch, pretrained):
             np.testing.assert_array_equal(given["rows"](seed, step), order.rows(step))
 
 
+def test_seeds_may_redraw_what_comes_after_the_boundary(pretrained):
+    config = with_sweep(CACHED | pretrained | {"init.reset": ("head/.*",)}, seed=(0, 7))
+    setup, grid = made(config)
+    sweep._check(setup, grid)
+    assert members.frozen_resets(setup) == []
+
+
+@pytest.mark.parametrize("reset", [(), ("stage1/block0/conv1/kernel",)], ids=["random", "reset"])
+def test_one_seed_draws_the_network_whose_activations_are_stored(pretrained, reset):
+    """It need not be the config's: the backbone that is saved is the one that was measured."""
+    changes = CACHED | ({"init.reset": reset} | pretrained if reset else {})
+    setup, grid = made(with_sweep(changes, seed=(7,)))
+    sweep._check(setup, grid)
+    _, variables = members.start(setup, grid, 7)
+    stored = trees.flatten(setup.initial.variables)
+    for name, leaf in trees.flatten(variables).items():
+        np.testing.assert_array_equal(leaf, stored[name], err_msg=name)
+
+
 def test_test_accuracies_are_those_of_their_members(pretrained, monkeypatch, tmp_path):
     """One member learns next to nothing; its accuracy is not that of the chosen one."""
     train, seen = members.train, {}

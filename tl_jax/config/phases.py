@@ -1,7 +1,8 @@
 """Phases: a run whose freezing, optimizer, objective, augmentation, cache and length change on the way.
 
 `config.phases` holds a tuple of assignments for each phase, such as `("freeze.strategy=backbone", "train.steps=20")`.
-A phase is the run's config with these assignments; one that gives no length has that of the config.
+A phase is the run's config with these assignments; one that gives no length has that of the config, and one that
+stores every image as it is (`cache.boundary`, `cache.views=1`) takes no `augment.repeats` and `augment.once` from it.
 """
 
 import contextlib
@@ -22,6 +23,8 @@ PHASE_SECTIONS = ("freeze", "optim", "train", "cache", "augment", "objective", "
 _OF_THE_RUN = ("train.fit_to_data", "train.patience", "train.select_by", "train.eval_statistics")
 # The same in updates and in epochs: in a phase, one of them takes the place of the other.
 _UNITS = ("train.", "train.eval_every_", "optim.warmup_", "optim.step_")
+# Of random changes, and so not of a phase that stores every image as it is.
+_ONLY_OF_CHANGED_IMAGES = {"augment.repeats": 1, "augment.once": False}
 
 
 def phase_configs(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
@@ -177,4 +180,8 @@ def _phase_config(
 ) -> ml_collections.ConfigDict:
     phase = assigned(config, assignments)
     phase.phases = ()
+    if phase.cache.boundary and phase.cache.views == 1:
+        for name, value in _ONLY_OF_CHANGED_IMAGES.items():
+            if not any(assignment.startswith(f"{name}=") for assignment in assignments):
+                phase.update_from_flattened_dict({name: value})
     return phase

@@ -40,6 +40,16 @@ def frozen(config: ml_collections.ConfigDict, boundary: str = "") -> ml_collecti
     return plain
 
 
+def without_training(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns a config with the defaults of what only training looks at, and the shortest run that can be prepared."""
+    plain, defaults = copy.deepcopy(config), default_config()
+    for section in _OF_TRAINING:
+        plain[section] = defaults[section]
+    plain.train.steps = 1
+    plain.data.batch_size = sharding.make_mesh(config.parallel.devices).size
+    return plain
+
+
 def setup_of(config: ml_collections.ConfigDict) -> Setup:
     """Returns what computes the features that `config.features` asks for.
 
@@ -57,12 +67,8 @@ def setup_of(config: ml_collections.ConfigDict) -> Setup:
     boundary = config.features.boundary or choices[-1]
     if boundary not in choices:
         raise unknown("features.boundary", boundary, choices)
-    plain, defaults = copy.deepcopy(config), default_config()
+    plain = without_training(config)
     plain.phases = ()
-    for section in _OF_TRAINING:
-        plain[section] = defaults[section]
-    plain.train.steps = 1
-    plain.data.batch_size = sharding.make_mesh(config.parallel.devices).size
     plain.cache.dtype = "float32"
     return prepare(frozen(plain, boundary))
 

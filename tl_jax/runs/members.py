@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tl_jax import models
+from tl_jax import models, porting, trees
 from tl_jax.models import cpu
 from tl_jax.parallel import memory, placement
 from tl_jax.runs import weights
@@ -98,6 +98,17 @@ def suffix(setup: Setup, tree: dict[str, Any]) -> dict[str, Any]:
     """Returns the part of a tree like params that comes after the boundary."""
     groups = setup.model.boundaries[models.segment(setup.model, setup.boundary, None)[0] :]
     return {group: tree[group] for group in groups if group in tree}
+
+
+def frozen_resets(setup: Setup) -> list[str]:
+    """Returns the leaves before the boundary that `init.reset` draws anew, in the order of the tree."""
+    stored = {
+        collection: {name: tree[name] for name in tree if name not in suffix(setup, tree)}
+        for collection, tree in setup.initial.variables.items()
+    }
+    names = trees.flatten(setup.initial.variables)
+    drawn = porting.reset_rules(names, "keep", tuple(setup.config.init.reset))
+    return [leaf.partition("/")[2] for leaf in trees.flatten(stored) if leaf in drawn]
 
 
 def train(

@@ -3,9 +3,10 @@
 Multinomial logistic regression by L-BFGS for every strength of a grid at once; the strength with the best
 validation accuracy is fitted again on train and validation, and test is read once. Of the config it is the
 model, weights and data that count; a section `probe` may set `least`, `most`, `count` (the grid),
-`max_evaluations` and `tolerance`.
+`max_evaluations` and `tolerance`. Lengths, batch size, optimizer, flips and crops are not looked at.
 """
 
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def run(
         workdir,
         "probe",
         prepare=prepared,
-        introduce=introduce,
+        introduce=functools.partial(introduce, solver=f"L-BFGS, {len(strengths)} L2 strengths"),
         make=lambda setup, folder, parameters: _probe(
             activation_cache.use(setup, stop_requested), folder, strengths, parameters, began
         ),
@@ -93,7 +94,12 @@ def _run_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
                 f"augment.{field}={tuple(config.augment[field])}: a probe is fitted to the features of every image "
                 f"as it is, all at once; expected --config.augment.{field}="
             )
-    return image_features.frozen(config)
+    if config.train.eval_statistics != "running":
+        raise InputError(
+            f"train.eval_statistics={config.train.eval_statistics}: a probe is fitted to features that are computed "
+            "with running statistics; expected running"
+        )
+    return image_features.frozen(image_features.without_training(config))
 
 
 def _check(setup: Setup) -> None:

@@ -219,13 +219,13 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
     """
     if config.phases:
         raise InputError(
-            f"phases={tuple(map(tuple, config.phases))}: only finetune, pretrain and compare train in phases; "
-            "expected --config.phases='()'"
+            f"phases={tuple(map(tuple, config.phases))}: only finetune, pretrain, compare and "
+            "cross_validate train in phases, and preview_augment shows them; expected --config.phases='()'"
         )
     if config.init.source:
         raise InputError(
-            f"init.source={tuple(config.init.source)}: only finetune and compare train a run to start from; expected "
-            "the folder of a finished run, as --config.init.weights=FOLDER"
+            f"init.source={tuple(config.init.source)}: only finetune, compare and cross_validate train a run to start "
+            "from; expected the folder of a finished run, as --config.init.weights=FOLDER"
         )
     (setup,) = prepare_phases(config, parts)
     return setup

@@ -75,7 +75,7 @@ def in_folder(
 
 
 def introduce(
-    setup: Setup, folder: RunFolder, phases: Sequence[Setup] = ()
+    setup: Setup, folder: RunFolder, phases: Sequence[Setup] = (), solver: str = ""
 ) -> list[dict[str, Any]]:
     """Prints and writes what will be trained and from what; returns the rows of the freezing table.
 
@@ -83,6 +83,7 @@ def introduce(
         setup: of the run; of several phases, the one that trains most.
         folder: of the run.
         phases: all of them, where there are several.
+        solver: what finds the trained parameters, where it is not the config's optimizer.
     """
     state = setup.state_shapes
     rows = freezing.summary(
@@ -98,7 +99,7 @@ def introduce(
     whole = sum(row["parameters"] for row in rows)
     for number, phase in enumerate(phases or (setup,), 1):
         which = f"phase {number}, " if phases else ""
-        console.say(which + _of_parameters(phase, whole))
+        console.say(which + _of_parameters(phase, whole, solver))
     folder.write_json("freezing.json", rows)
     overlap.record(folder.path, setup.splits["train"])
     reporting.print_table("Parameters", rows)
@@ -137,12 +138,12 @@ def _of_data(setup: Setup) -> str:
     )
 
 
-def _of_parameters(setup: Setup, whole: int) -> str:
+def _of_parameters(setup: Setup, whole: int, solver: str) -> str:
     """Returns a line about what is trained, of so many parameters."""
     config, updates = setup.config, setup.total_steps - setup.first_step
+    by = solver or f"{config.optim.name}, {updates:,} updates of {config.data.batch_size} images"
     return (
-        f"trained: {trainable_parameters(setup):,} of {whole:,} parameters of {config.model.name} "
-        f"({config.optim.name}, {updates:,} updates of {config.data.batch_size} images)"
+        f"trained: {trainable_parameters(setup):,} of {whole:,} parameters of {config.model.name} ({by})"
     )
 
 

@@ -76,8 +76,33 @@ def folds_of_train(config: ml_collections.ConfigDict, folds: int) -> tuple[np.nd
 def make_test_split(
     config: ml_collections.ConfigDict, source: data.Source | None = None
 ) -> data.Splits:
-    """Returns the split `test` alone, for an evaluation; no other split need exist."""
-    return _load_splits(config, source, train="")
+    """Returns the split `test` alone, for an evaluation; no other split need exist.
+
+    Of a run that is reported on a fold of train, it is `data.test_split` too, and a note says so.
+
+    Args:
+        config: of the evaluation.
+        source: of the data; None: what `data.name` says.
+
+    Raises:
+        InputError: if the data cannot be found or read, or a config that names its weights asks for folds.
+    """
+    section = config.data
+    if section.folds and config.init.weights:
+        raise InputError(
+            f"data.folds={section.folds}: an evaluation of weights reads data.test_split={section.test_split}, not a "
+            "fold of train; expected data.folds=0, and a slice such as --config.data.test_split='train[:20%]' for a "
+            "part of train"
+        )
+    splits = _load_splits(config, source, train="")
+    if section.folds:
+        note = (
+            f"{splits.reported} is evaluated, not fold {section.fold} of {section.folds} of {section.train_split}: the "
+            "accuracy on the fold is in the result of its run"
+        )
+        splits.notes = (*splits.notes, note)
+        console.note(note)
+    return splits
 
 
 def _chosen(config: ml_collections.ConfigDict) -> dict[str, Any]:

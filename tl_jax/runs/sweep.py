@@ -120,6 +120,9 @@ def _run_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
             "teacher looks at the images; expected 0"
         )
     plain = copy.deepcopy(config)
+    seeds = read_grid(config).seeds
+    if len(seeds) == 1:
+        plain.seed = seeds[0]  # Also of what is drawn of the frozen part.
     plain.cache.boundary = plain.cache.boundary or "auto"
     plain.parallel.devices = 1
     if plain.cache.storage == "auto":
@@ -138,6 +141,13 @@ def _check(setup: Setup, grid: Grid) -> None:
         problems.append(
             f"sweep.seed={list(grid.seeds)} with init.weights='': the frozen part would be another one "
             "for every seed; expected pretrained weights, or one seed"
+        )
+    redrawn = members.frozen_resets(setup) if len(grid.seeds) > 1 else []
+    if redrawn:
+        problems.append(
+            f"sweep.seed={list(grid.seeds)} with init.reset={tuple(setup.config.init.reset)}: every seed would draw "
+            f"other values for {', '.join(redrawn[:3])}{', ...' if redrawn[3:] else ''}, and activations after "
+            f"{setup.boundary} are computed once; expected patterns of what comes after it, or one seed"
         )
     if setup.config.train.patience:
         problems.append(

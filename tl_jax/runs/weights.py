@@ -52,6 +52,12 @@ def find(config: ml_collections.ConfigDict) -> str:
         raise InputError(
             f"init.reset={tuple(config.init.reset)} without init.weights: all is random; expected weights, or ()"
         )
+    channel_order = config.init.channel_order
+    if channel_order and not given and not config.init.source:
+        raise InputError(
+            f"init.channel_order={channel_order} without init.weights: no network takes channels in an order yet; "
+            "expected weights, or ''"
+        )
     if not given or given in models.list_pretrained():
         return given
     path = pathlib.Path(given).expanduser()
@@ -64,6 +70,11 @@ def find(config: ml_collections.ConfigDict) -> str:
             )
     with naming_fields(config, "init.weights"):
         porting.check_source(path)
+    if channel_order == "bgr" and _description(path):
+        raise InputError(
+            f"init.channel_order=bgr with init.weights={given}: a run of tl_jax wrote these weights, and its networks "
+            "take RGB; expected rgb or ''"
+        )
     return str(path)
 
 
