@@ -2179,7 +2179,7 @@ OTHERS = [
     Mutant(
         "source-before-the-target-is-checked",
         "tl_jax/runs/training.py",
-        "        check_config(config, parts)\n        make_splits(config, parts.source)\n",
+        "        check_config(config, parts)\n        make_undecoded_splits(config, parts.source)\n",
         "        check_config(config, parts)\n",
         ("tests/runs/test_source.py",),
     ),
