@@ -100,7 +100,9 @@ def test_a_class_of_which_nothing_can_be_read_is_an_error(table, tmp_path, split
 
 
 def test_labels_of_one_number_are_named(table):
-    found = load_splits(table(*(f"images/{n}.png,{('1', '01', '2', '10')[n % 4]}" for n in range(20))))
+    found = load_splits(
+        table(*(f"images/{n}.png,{('1', '01', '2', '10')[n % 4]}" for n in range(20)))
+    )
     assert found["train"].class_names == ("01", "1", "2", "10")
     (note,) = found.notes
     assert "differ in case, spaces or leading zeros only: '01' and '1'" in note

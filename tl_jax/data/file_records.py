@@ -224,7 +224,9 @@ def similar_names(class_names: Sequence[str]) -> list[str]:
     alike = [" and ".join(map(repr, names)) for names in by_name.values() if len(names) > 1]
     if not alike:
         return []
-    return [f"classes whose names differ in case, spaces or leading zeros only: {listing.some(alike)}"]
+    return [
+        f"classes whose names differ in case, spaces or leading zeros only: {listing.some(alike)}"
+    ]
 
 
 def unlabelled(
