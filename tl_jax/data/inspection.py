@@ -208,8 +208,9 @@ class Inspection:
         return [*lines, *self.splits.notes]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all of it as plain values; of sizes and pairs the first ones, the same images first, and the
-        number of all.
+        """Returns all of it as plain values; of sizes and pairs the first ones and the number of all.
+
+        Pairs of the same images come before those that are nearly the same.
         """
         counts = self.counts()
         conflicts = [pair for pair in self.pairs if pair.other_class and pair.kind != "near"]
