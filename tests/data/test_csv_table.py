@@ -74,6 +74,40 @@ def test_a_column_of_splits(table):
     }  # fmt: skip
 
 
+def test_splits_of_one_meaning_are_one(table):
+    names = ("train", "Train", "training", "test", "TEST")
+    lines = [f"{row},{names[n % 5]}" for n, row in enumerate(rows())]
+    found = load_splits(table("path,label,split", *lines))
+    assert {role: len(split) for role, split in found.items()} == {"train": 12, "test": 8}
+    assert [note.partition(": ")[2] for note in found.notes] == [
+        "splits 'train' and 'Train' and 'training' are read as one, train",
+        "splits 'test' and 'TEST' are read as one, test",
+    ]
+
+
+@pytest.mark.parametrize("split", ["", ",train"])
+def test_a_class_of_which_nothing_can_be_read_is_an_error(table, tmp_path, split):
+    for number in range(10):
+        (tmp_path / "images" / f"{number}.png").write_text("no image")
+    names = "path,label" + ",split" * bool(split)
+    lines = [f"{row}{split}" for row in [*rows(), "images/0.png,cat", "images/11.png,dog"]]
+    lines.append(f"images/../images/19.png,dog{split}")
+    (tmp_path / "images/20.png").write_bytes((tmp_path / "images/19.png").read_bytes())
+    with pytest.raises(InputError, match=r"cat has no images.*left out as they cannot be read"):
+        load_splits(
+            table(names, *lines, f"images/20.png,owl{split}"), decoding=Decoding(unreadable="skip")
+        )
+
+
+def test_labels_of_one_number_are_named(table):
+    found = load_splits(
+        table(*(f"images/{n}.png,{('1', '01', '2', '10')[n % 4]}" for n in range(20)))
+    )
+    assert found["train"].class_names == ("01", "1", "2", "10")
+    (note,) = found.notes
+    assert "differ in case, spaces or leading zeros only: '01' and '1'" in note
+
+
 def test_on_access_equals_in_memory(table):
     name = table(*rows())
     access = load_splits(name, decoding=Decoding(max_memory_bytes=0))["train"]

@@ -69,6 +69,21 @@ def test_every_pair_is_found_by_one_band_or_another():
     assert found == expected and 5 < len(expected) < 30
 
 
+def test_each_image_has_the_closest_before_it_in_every_split(monkeypatch):
+    """Frames of a video: all are near each other; brighter by one level each."""
+    hashes, thumbnails = noise(6)
+    hashes[:], thumbnails[:] = hashes[0], np.minimum(thumbnails[0], 200)
+    thumbnails += np.array([0, 3, 4, 1, 9, 8], np.uint8)[:, None, None, None]
+    splits = np.array([0, 0, 0, 1, 1, 1])
+    expected = [[0, 1], [0, 3], [1, 2], [2, 4], [2, 5], [3, 4], [4, 5]]
+    assert duplicates.near_pairs(hashes, thumbnails, splits).tolist() == expected
+    assert duplicates.near_pairs(hashes, thumbnails).tolist() == [
+        [0, 1], [0, 3], [1, 2], [2, 4], [4, 5],
+    ]  # fmt: skip
+    monkeypatch.setattr(duplicates, "_MOST_AT_ONCE", 3)
+    assert duplicates.near_pairs(hashes, thumbnails, splits).tolist() == expected
+
+
 def test_images_without_contrast_are_not_compared():
     hashes, thumbnails = np.zeros(3, np.uint64), np.full((3, 16, 16, 3), 200, np.uint8)
     assert len(duplicates.near_pairs(hashes, thumbnails)) == 0

@@ -468,7 +468,7 @@ def test_names_that_differ_in_case_are_said(classes, write_image):
     for number in range(10):
         write_image(classes / "Cat" / f"{number}.png", 100 + number)
     (note,) = load_splits(f"folder:{classes}").notes
-    assert "differ in case or spaces only: 'Cat' and 'cat'" in note
+    assert "differ in case, spaces or leading zeros only: 'Cat' and 'cat'" in note
 
 
 def test_symbolic_links_are_followed_but_not_round_and_round(tmp_path, write_image):

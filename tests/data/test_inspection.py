@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_jax import data
+from tl_jax import data, default_config
 from tl_jax.data import Arrays, Decoding, Selection, inspection, load_splits, open_undecoded
 from tl_jax.errors import InputError
+from tl_jax.runs.splits import make_undecoded_splits
 
 
 def photo(seed: int) -> Image.Image:
@@ -51,7 +52,7 @@ def found(folder):
 def test_what_is_in_two_splits_is_counted_by_kind(found):
     rows = {(row["first"], row["second"]): row for row in found.repeated()}
     counted = {
-        splits: [row[name] for name in ("bytes", "pixels", "near", "images", "other_class")]
+        splits: [row[name] for name in (*inspection.KINDS, "images", "other_class")]
         for splits, row in rows.items()
         if row["images"]
     }
@@ -61,9 +62,28 @@ def test_what_is_in_two_splits_is_counted_by_kind(found):
         ("train", "train"): [1, 0, 0, 1, 0],
     }
     assert found.leakage() == (
-        "leakage: 3 of 15 test images are in train too (1 byte for byte, 1 the same pixels, 1 nearly the same; "
-        "1 with another class); 1 of 14 validation images are in test too (1 byte for byte)"
+        "leakage: 2 of 15 test images are in train too (1 byte for byte, 1 the same pixels; 1 with another class); "
+        "1 of 14 validation images are in test too (1 byte for byte)"
     )
+    assert found.nearly_the_same() == (
+        "nearly the same (stored again, or only alike; look at them): 1 of 15 test images are like some of train"
+    )
+
+
+def test_images_that_are_only_alike_are_no_leakage(found):
+    """Two test images are like one of train, with another label; one of them is in train too, with its label."""
+    near = (
+        inspection.Pair("near", ("train", 1), ("test", 2), True),
+        inspection.Pair("near", ("train", 1), ("test", 3), True),
+    )
+    alike = dataclasses.replace(found, pairs=near)
+    assert alike.leakage() == "no leakage: no image is in two of train, test, validation"
+    assert "2 of 15 test images are like some of train (2 with another class)" in alike.summary()[4]
+    assert alike.to_json()["conflicts"] == 0
+    same = inspection.Pair("bytes", ("train", 4), ("test", 2), False)
+    row = dataclasses.replace(found, pairs=(*near, same)).repeated()[0]
+    assert (row["other_class"], row["near_other_class"]) == (0, 1)
+    assert "are there twice" not in " ".join(alike.summary())
 
 
 def test_an_image_counts_once_as_its_strongest_kind(found):
@@ -129,13 +149,20 @@ def test_leakage_is_said_first(found):
     assert lines[0] == found.leakage()
     assert lines[1] == "1 images cannot be read:"
     assert "1 train images are there twice (1 byte for byte)" in lines
-    assert any(line.startswith("pixels: preprocess.mean=(0.") for line in lines)
+    assert any(line.startswith("pixels of train: preprocess.mean=(0.") for line in lines)
 
 
 def test_all_of_it_is_plain(found):
     facts = json.loads(json.dumps(found.to_json()))
     assert facts["splits"]["test"]["per_class"] == {"a": 7, "b": 8}
-    assert len(facts["pairs"]) == 5 and facts["conflicts"] == 1
+    assert len(facts["pairs"]) == facts["number_of_pairs"] == 5 and facts["conflicts"] == 1
+
+
+def test_the_strongest_pairs_are_listed_and_all_are_counted(found, monkeypatch):
+    monkeypatch.setattr(inspection, "_PAIRS_LISTED", 4)
+    facts = found.to_json()
+    assert [pair["kind"] for pair in facts["pairs"]] == ["bytes", "bytes", "bytes", "pixels"]
+    assert facts["number_of_pairs"] == 5
 
 
 def test_arrays_are_inspected_as_files_are(found, folder):
@@ -164,6 +191,28 @@ def test_what_is_held_out_is_a_split_of_its_own(tmp_path):
 
 def test_splits_that_no_role_uses_are_looked_at_too(folder):
     assert set(open_undecoded(f"folder:{folder}")) == {"train", "test", "val"}
+
+
+def test_folds_are_looked_at_and_the_test_split_under_a_name_of_its_own(folder):
+    """The fold that is reported on is `test`, as of a run."""
+    selection = Selection(folds=3, fold=2, examples_per_class=2)
+    found = open_undecoded(f"folder:{folder}", selection, Decoding(16))
+    used = load_splits(f"folder:{folder}", selection, Decoding(16))
+    assert set(found) == {"train", "test", "val", "test, unused"}
+    assert (len(found["train"]), len(found["test, unused"])) == (4, 15)
+    for role in ("train", "test"):
+        assert [found[role].file(row) for row in range(len(found[role]))] == [
+            used[role].file(row) for row in range(len(used[role]))
+        ]
+
+
+def test_the_splits_of_a_config_are_those_of_its_run(folder):
+    config = default_config(
+        data__name=f"folder:{folder}", data__folds=3, data__fold=2, data__examples_per_class=2,
+        data__validation_fraction=0.0, data__image_size=16,
+    )  # fmt: skip
+    found = make_undecoded_splits(config)
+    assert (len(found["train"]), len(found["test"])) == (4, 4)
 
 
 def test_data_without_a_test_split_are_looked_at(tmp_path, folder):

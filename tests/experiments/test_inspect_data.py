@@ -47,6 +47,7 @@ def test_the_splits_of_a_config_are_inspected(launcher, photos):
         "--config.data.train_split=train",
         "--config.data.test_split=test",
         "--config.data.validation_fraction=0.4",
+        "--config.data.examples_per_class=0",
         "--config.data.cache_dir=",
     )
     assert code == 0, err

@@ -98,7 +98,9 @@ def test_wrong_formats_names_and_files_are_refused(tmp_path):
         saving.save(tmp_path, SPLITS, "csv")
     broken = saving.Features(*vars(features(2)).values())
     object.__setattr__(broken, "class_names", ("a", "b\nc"))
-    with pytest.raises(InputError, match=r'the class "b\\nc" is no line of text.*; expected features\.format=npz'):
+    with pytest.raises(
+        InputError, match=r'the class "b\\nc" is no line of text.*; expected features\.format=npz'
+    ):
         saving.save(tmp_path, {"train": broken}, "tfds")
     (tmp_path / "a.npz").write_text("no archive")
     with pytest.raises(InputError, match=r"a\.npz is no file of features"):

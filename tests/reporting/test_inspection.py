@@ -42,7 +42,16 @@ def test_leakage_is_the_first_thing_on_the_page(tmp_path, other):
         and json.loads((tmp_path / "inspection.json").read_text()) == found.to_json()
     )
     row = re.search(r"<tr><td>test</td><td>train</td>(.*?)</tr>", page).group(1)
-    assert re.findall(r'">(\d+)<', row) == ["0", "1", "0", "1"]
+    assert re.findall(r'">(\d+)<', row) == ["0", "1", "0", "1", "0"]
+    assert "deviation of the train images" in page and "and all pairs, are also" in page
+
+
+def test_images_that_are_only_alike_are_no_warning(tmp_path, other):
+    near = np.clip(splits_of(other)["train"].images[3:4], 4, 250) + np.uint8(1)
+    found, page = page_of(tmp_path, splits_of(np.concatenate([other, near])))
+    assert [pair.kind for pair in found.pairs] == ["near"] and found.pairs[0].other_class
+    assert 'class="good">no leakage' in page and "1 of 4 test images are like some of train" in page
+    assert 'class="bad"' not in page and 'class="warning"' not in page
 
 
 def test_a_page_without_leakage(tmp_path, other):

@@ -252,7 +252,7 @@ def test_classes_that_folders_cannot_name_are_refused(names, present, message):
     ("names", "message"),
     [
         (("a", "b\nc"), r'the class "b\\nc" is no line of text'),
-        (("a ", "b"), "the class \"a \" .*; expected --store_as=png, or other names"),
+        (("a ", "b"), 'the class "a " .*; expected --store_as=png, or other names'),
         (("", "b"), 'the class ""'),
     ],
 )

@@ -4,7 +4,7 @@ import csv
 import os
 from pathlib import Path
 
-from tl_jax.data import listing
+from tl_jax.data import listing, notation
 from tl_jax.data.file_records import (
     Files,
     FileSource,
@@ -47,6 +47,8 @@ class CsvTable(FileSource):
         self._path = path
         self._problems: list[str] = []
         self._repeated = 0
+        # Of each part that a split plays, the names that rows give it, in their order.
+        self._spellings: dict[str, list[str]] = {}
         files = self._files(self._rows_of(path))
         if self._problems:
             # Missing files alone are images that cannot be read, and can be left out.
@@ -55,6 +57,11 @@ class CsvTable(FileSource):
             raise InputError("\n  ".join([f"{path}:", *self._problems[:_SHOWN], *more]))
         class_names = self._index(files)
         lines = similar_names(class_names)
+        lines += [
+            f"splits {' and '.join(map(repr, names))} are read as one, {names[0]}"
+            for names in self._spellings.values()
+            if len(names) > 1
+        ]
         if self._repeated:
             lines.append(f"{self._repeated} rows say again what another row says, and count once")
         self.notes = tuple(f"{self.name}: {line}" for line in lines)
@@ -126,6 +133,7 @@ class CsvTable(FileSource):
             if absent:
                 self._problems.append(f"row {number} has no {' and no '.join(absent)}")
                 continue
+            split = None if split is None else self._spelled(split)
             path = os.path.normpath(self._path.parent / os.path.expanduser(name))
             if path in seen:
                 earlier, other, where = seen[path]
@@ -149,6 +157,13 @@ class CsvTable(FileSource):
             for split, classes in files.items()
         }
 
+    def _spelled(self, split: str) -> str:
+        """Returns what a split is called where rows call it by several names, such as `train` and `Train`."""
+        names = self._spellings.setdefault(notation.role(split) or split, [])
+        if split not in names:
+            names.append(split)
+        return names[0]
+
     def _missing(self, files: dict[str, Files]) -> list[str]:
         paths = [path for classes in files.values() for found in classes.values() for path in found]
         return [f"{path} does not exist" for path in sorted(paths) if not os.path.isfile(path)]
@@ -158,9 +173,15 @@ class CsvTable(FileSource):
         reference = reference_split(files)
         for split in files:
             files[split] = self._readable(files[split])
-        names = [name for name, found in files[reference].items() if found]
-        class_names = sorted(names, key=int) if all(map(_is_integer, names)) else sorted(names)
-        problems = []
+        class_names = sorted(files[reference])
+        if all(map(_is_integer, class_names)):
+            class_names.sort(key=int)  # stable: of `1` and `01` the latter is the first
+        # Each was in a row: its images were left out.
+        problems = [
+            f"{'' if reference == 'all' else reference + '/'}{name} has no images"
+            for name in class_names
+            if not files[reference][name]
+        ]
         for split, classes in files.items():
             extra = sorted(name for name in set(classes) - set(class_names) if classes[name])
             problems += not_classes(split, extra, reference, class_names)

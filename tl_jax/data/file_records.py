@@ -216,14 +216,17 @@ def not_classes(
 
 
 def similar_names(class_names: Sequence[str]) -> list[str]:
-    """Returns a line if names of classes differ in case or spaces only."""
+    """Returns a line if names of classes differ in case, spaces or zeros before a number only."""
     by_name: dict[str, list[str]] = {}
     for name in class_names:
-        by_name.setdefault("".join(name.casefold().split()), []).append(name)
+        plain = "".join(name.casefold().split())
+        by_name.setdefault(plain.lstrip("0") if plain.isdecimal() else plain, []).append(name)
     alike = [" and ".join(map(repr, names)) for names in by_name.values() if len(names) > 1]
     if not alike:
         return []
-    return [f"classes whose names differ in case or spaces only: {listing.some(alike)}"]
+    return [
+        f"classes whose names differ in case, spaces or leading zeros only: {listing.some(alike)}"
+    ]
 
 
 def unlabelled(

@@ -24,6 +24,7 @@ KINDS = ("bytes", "pixels", "near")
 _SIDE = 256
 _CHUNK = 64
 _PAIRS_SHOWN = 20
+_PAIRS_LISTED = 10_000
 _SIZES_SHOWN = 10
 
 
@@ -79,7 +80,8 @@ class Inspection:
         problems: why images cannot be read, by split and place in it.
         sizes: of each split, the number of images of each size (H, W).
         kinds: of each split, the number of images of each kind of file.
-        pairs: images that are there twice, each image with the first of its kind in every split.
+        pairs: images that are there twice, each image with the first of its kind in every split; of those that
+            are nearly the same, with the closest before it in every split.
         mean: per channel, of the training images (else of the first split), in [0, 1]; every image counts alike.
         std: likewise, over all pixels.
     """
@@ -98,6 +100,11 @@ class Inspection:
         """Of the classes, in the order of the labels."""
         return next(iter(self.splits.values())).class_names
 
+    @property
+    def measured(self) -> str:
+        """The split that mean and std are of: `train`, else the first."""
+        return _measured(self.splits)
+
     def counts(self) -> dict[str, np.ndarray]:
         """Returns the number of images of each class, [K], of each split."""
         return {
@@ -109,16 +116,19 @@ class Inspection:
         """Returns, for each two splits and each one with itself, how many images of the second are in the first.
 
         A row has `first`, `second`, `bytes`, `pixels`, `near` (each image counts once, as the strongest of
-        these), `images` (their sum) and `other_class`: those that have another label there. What is in two
-        splits comes first.
+        these), `images` (their sum), and those that have another label there: `other_class` of the same images,
+        `near_other_class` of others. What is in two splits comes first.
         """
         strongest: dict[tuple[str, str], dict[int, str]] = collections.defaultdict(dict)
         relabelled: dict[tuple[str, str], set[int]] = collections.defaultdict(set)
+        alike: dict[tuple[str, str], set[int]] = collections.defaultdict(set)
         for pair in sorted(self.pairs, key=lambda pair: KINDS.index(pair.kind)):
             splits = pair.first[0], pair.second[0]
             strongest[splits].setdefault(pair.second[1], pair.kind)
-            if pair.other_class:
+            if pair.other_class and pair.kind != "near":
                 relabelled[splits].add(pair.second[1])
+            elif pair.other_class and strongest[splits][pair.second[1]] == "near":
+                alike[splits].add(pair.second[1])
         names = list(self.splits)
         order = [*itertools.combinations(names, 2), *((name, name) for name in names)]
         rows = []
@@ -127,24 +137,42 @@ class Inspection:
             row: dict[str, Any] = {"first": splits[0], "second": splits[1]}
             row |= {kind: counted[kind] for kind in KINDS}
             row |= {"images": counted.total(), "other_class": len(relabelled[splits])}
+            row |= {"near_other_class": len(alike[splits])}
             rows.append(row)
         return rows
 
     def leakage(self) -> str:
-        """Returns a line about images that are in two splits."""
+        """Returns a line about images that are in two splits: the same bytes or pixels."""
         found = [
-            f"{row['images']:,} of {len(self.splits[row['second']]):,} {row['second']} images are in "
+            f"{_same(row):,} of {len(self.splits[row['second']]):,} {row['second']} images are in "
             f"{row['first']} too ({_kinds(row)}"
             + (f"; {row['other_class']} with another class" if row["other_class"] else "")
             + ")"
             for row in self.repeated()
-            if row["images"] and row["first"] != row["second"]
+            if _same(row) and row["first"] != row["second"]
         ]
         if found:
             return "leakage: " + "; ".join(found)
         if len(self.splits) < 2:
             return "leakage: there is one split only"
         return f"no leakage: no image is in two of {', '.join(self.splits)}"
+
+    def nearly_the_same(self) -> str:
+        """Returns a line about images that are nearly the same as others; empty where there are none.
+
+        These can be one picture stored twice, or two of one kind: handwritten digits look alike.
+        """
+        found = [
+            f"{row['near']:,} of {len(self.splits[row['second']]):,} {row['second']} images are like some of "
+            f"{row['first']}"
+            + f" ({row['near_other_class']:,} with another class)"
+            * bool(row["near_other_class"])
+            for row in self.repeated()
+            if row["near"]
+        ]
+        if not found:
+            return ""
+        return f"nearly the same (stored again, or only alike; look at them): {'; '.join(found)}"
 
     def summary(self) -> list[str]:
         """Returns lines for a terminal, leakage first."""
@@ -161,28 +189,36 @@ class Inspection:
         lines.append(
             f"{self.name}: {', '.join(counts.values())} images, {len(self.class_names)} classes"
         )
+        lines += [self.nearly_the_same()] * bool(self.nearly_the_same())
         for row in self.repeated():
-            if row["images"] and row["first"] == row["second"]:
+            if _same(row) and row["first"] == row["second"]:
                 other = f", {row['other_class']:,} of them with another class" * bool(
                     row["other_class"]
                 )
                 lines.append(
-                    f"{row['images']:,} {row['first']} images are there twice ({_kinds(row)}){other}"
+                    f"{_same(row):,} {row['first']} images are there twice ({_kinds(row)}){other}"
                 )
         for name, counted in self.counts().items():
             lines.append(f"{name}: {counted.min():,} to {counted.max():,} images a class")
         lines += [f"sizes: {_five(self.sizes.values())}", f"files: {_five(self.kinds.values())}"]
         mean, std = ([round(value, 4) for value in values] for values in (self.mean, self.std))
-        lines.append(f"pixels: preprocess.mean={tuple(mean)} preprocess.std={tuple(std)}")
+        lines.append(
+            f"pixels of {self.measured}: preprocess.mean={tuple(mean)} preprocess.std={tuple(std)}"
+        )
         return [*lines, *self.splits.notes]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all of it as plain values; of sizes and pairs the first ones and the number of all."""
+        """Returns all of it as plain values; of sizes and pairs the first ones and the number of all.
+
+        Pairs of the same images come before those that are nearly the same.
+        """
         counts = self.counts()
-        conflicts = [pair for pair in self.pairs if pair.other_class]
+        conflicts = [pair for pair in self.pairs if pair.other_class and pair.kind != "near"]
+        listed = sorted(self.pairs, key=lambda pair: KINDS.index(pair.kind))[:_PAIRS_LISTED]
         return {
             "name": self.name,
             "leakage": self.leakage(),
+            "nearly_the_same": self.nearly_the_same(),
             "repeated": self.repeated(),
             "near_means": {
                 "hash_bits": duplicates.HASH_BITS,
@@ -203,8 +239,10 @@ class Inspection:
                 for (split, place), reason in self.problems.items()
             ],
             "left_out": list(self.splits.skipped or ()),
-            "pairs": [self.describe(pair) for pair in self.pairs],
+            "pairs": [self.describe(pair) for pair in listed],
+            "number_of_pairs": len(self.pairs),
             "conflicts": len(conflicts),
+            "measured": self.measured,
             "mean": list(self.mean),
             "std": list(self.std),
             "notes": list(self.splits.notes),
@@ -241,8 +279,7 @@ def inspect(splits: Splits, name: str) -> Inspection:
         good = [look for look in found if not look.problem]
         sizes[split] = collections.Counter(look.size for look in good)
         kinds[split] = collections.Counter(look.kind for look in good)
-    reference = "train" if "train" in looks else next(iter(looks))
-    moments = [look.moments for look in looks[reference] if look.moments is not None]
+    moments = [look.moments for look in looks[_measured(splits)] if look.moments is not None]
     mean, square = np.mean(moments, axis=0) / [[255], [255**2]] if moments else np.zeros((2, 3))
     std = np.sqrt(np.maximum(square - mean**2, 0))
     return Inspection(
@@ -374,7 +411,7 @@ def _pairs(splits: Splits, looks: Mapping[str, list[_Look]]) -> Iterator[Pair]:
     hashes = np.array([good[place].difference_hash for place in first], np.uint64)
     thumbnails = np.array([good[place].thumbnail for place in first], np.uint8)
     thumbnails = thumbnails.reshape(-1, duplicates.THUMBNAIL, duplicates.THUMBNAIL, 3)
-    for one, other in first[duplicates.near_pairs(hashes, thumbnails)].tolist():
+    for one, other in first[duplicates.near_pairs(hashes, thumbnails, numbers[first])].tolist():
         if pixels[one] != pixels[other]:
             found.setdefault((one, other), "near")
     for (one, other), kind in sorted(found.items()):
@@ -383,9 +420,17 @@ def _pairs(splits: Splits, looks: Mapping[str, list[_Look]]) -> Iterator[Pair]:
         yield Pair(kind, *images_of_pair, bool(labels[0] != labels[1]))
 
 
+def _measured(splits: Mapping[str, Any]) -> str:
+    return "train" if "train" in splits else next(iter(splits))
+
+
+def _same(row: Mapping[str, Any]) -> int:
+    return row["bytes"] + row["pixels"]
+
+
 def _kinds(row: Mapping[str, Any]) -> str:
-    words = {"bytes": "byte for byte", "pixels": "the same pixels", "near": "nearly the same"}
-    return ", ".join(f"{row[kind]:,} {words[kind]}" for kind in KINDS if row[kind])
+    words = {"bytes": "byte for byte", "pixels": "the same pixels"}
+    return ", ".join(f"{row[kind]:,} {word}" for kind, word in words.items() if row[kind])
 
 
 def _five(counts: Iterable[Mapping[Any, int]]) -> str:

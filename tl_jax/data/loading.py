@@ -149,7 +149,8 @@ def open_undecoded(
 ) -> Splits:
     """Returns the splits as `load_splits` does, images of any size, none of them decoded.
 
-    Splits of the data set that play no part in these are added under their own names. Where there is nothing
+    Splits of the data set that play no part in these are added under their own names (`test, unused` where a fold
+    of train is `test`). Where there is nothing
     to report on, the splits are those of the data set, and `notes` says why.
     """
     source, skip = _open(name, decoding, data_dir, download)
@@ -162,7 +163,8 @@ def open_undecoded(
         if not usual:
             raise
         reported, notes = "", [*source.notes, str(error)]
-    texts = (selection.train, reported.partition(" (")[0], selection.validation) if splits else ()
+    tested = "" if selection.folds else reported.partition(" (")[0]
+    texts = (selection.train, tested, selection.validation) if splits else ()
     used = {
         notation.find(part.name, source.split_names)
         for text in filter(None, texts)
@@ -171,7 +173,9 @@ def open_undecoded(
     # Only data without splits of their own have `all`, of which theirs are parts.
     for other in () if "all" in source.split_names else source.split_names:
         if other not in used:
-            splits[other] = readable(source, source.split(other), skip)
+            # What is held out of train may have the name of a split that is not used.
+            own = f"{other}, unused" if other in splits else other
+            splits[own] = readable(source, source.split(other), skip)
     notes += skip.note(source.name) if skip is not None else []
     return Splits(splits, reported, notes, None if skip is None else list(skip.found))
 

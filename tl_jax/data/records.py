@@ -348,7 +348,9 @@ class LazySplit:
             return _chunk_of(math.prod(self.records.declared_size))
         rows = self.rows if places is None else self.rows[places]
         sizes = chunks.map_chunks(self._sizes, rows)
-        return _chunk_of(max((math.prod(size) for size in sizes if not isinstance(size, str)), default=0))
+        return _chunk_of(
+            max((math.prod(size) for size in sizes if not isinstance(size, str)), default=0)
+        )
 
     def read(self, rows: np.ndarray, problems: dict[int, str]) -> Iterator[tuple[int, bytes]]:
         """Yields places in `rows` and encoded images; `problems` gets those that cannot be read.

@@ -31,9 +31,14 @@ def write_inspection(
     split = next(iter(found.splits))
     pictures = inspection.examples(found.splits[split], examples, _SIDE)
     counts = found.counts()
-    # What is in two splits, and what has two labels, is what a reader should see first.
+    # The same images before those that look alike; in two splits, and with two labels, first.
     pairs = sorted(
-        found.pairs, key=lambda pair: (pair.first[0] == pair.second[0], not pair.other_class)
+        found.pairs,
+        key=lambda pair: (
+            pair.kind == "near",
+            pair.first[0] == pair.second[0],
+            not pair.other_class,
+        ),
     )
     page = pages.render(
         "inspection.html",

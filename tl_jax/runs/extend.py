@@ -278,8 +278,8 @@ def _say_result(
     )
     if config.data.folds:
         console.note(
-            f"test is fold {config.data.fold} of {config.data.folds}; folds of the new training split would hold copies "
-            "of what is trained on: cross-validation is for the data set before extending"
+            f"test is fold {config.data.fold} of {config.data.folds}; folds of the new training split would hold "
+            "copies of what is trained on: cross-validation is for the data set before extending"
         )
     if "validation" not in splits:
         console.note(

@@ -121,15 +121,7 @@ def make_undecoded_splits(
     config: ml_collections.ConfigDict, source: data.Source | None = None
 ) -> data.Splits:
     """Returns the splits of a run, none of them decoded, and what else the data set holds; for an inspection."""
-    section = config.data
-    return _load_splits(
-        config,
-        source,
-        load=data.open_undecoded,
-        train=section.train_split,
-        validation=section.validation_split,
-        validation_fraction=section.validation_fraction,
-    )
+    return _load_splits(config, source, load=data.open_undecoded, **_chosen(config))
 
 
 def _load_splits(
