@@ -222,8 +222,8 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
         )
     if config.init.source:
         raise InputError(
-            f"init.source={tuple(config.init.source)}: only finetune, compare and cross_validate train a run to start "
-            "from; expected the folder of a finished run, as --config.init.weights=FOLDER"
+            f"init.source={tuple(config.init.source)}: only finetune, compare and cross_validate train a run to "
+            "start from; expected the folder of a finished run, as --config.init.weights=FOLDER"
         )
     (setup,) = prepare_phases(config, parts)
     return setup
