@@ -2595,7 +2595,7 @@ OTHERS = [
         "if channel_order and not given and not config.init.source:",
         "if False:",
         (
-            f"{TEST_BAD_INPUT}::test_a_wrong_field_is_told_before_the_run_folder_is_made[order of channels of nothing]",
+            f"{TEST_BAD_INPUT}::test_a_wrong_field_is_told_before_the_run_folder_is_made[channels of nothing]",
         ),
     ),
     Mutant(
