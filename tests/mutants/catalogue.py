@@ -14,6 +14,7 @@ def field(*cases: str) -> tuple[str, ...]:
 
 OPTIMISATION = "tl_jax/runs/optimisation.py"
 SETUP = "tl_jax/runs/setup.py"
+PURE_STEP = "tl_jax/runs/pure_step.py"
 MEMBERS = "tl_jax/runs/members.py"
 PROBE = "tl_jax/runs/probe.py"
 ROUTES = "tl_jax/runs/routes.py"
@@ -120,16 +121,16 @@ SURVIVORS = [
     ),
     Mutant(
         "run-batch-norm-policy-ignored",
-        SETUP,
+        PURE_STEP,
         "frozen_norms=setup.optimisation.frozen_norms,\n            norm_policy=config.freeze.batch_norm,",
         'frozen_norms=setup.optimisation.frozen_norms,\n            norm_policy="frozen",',
         field("freeze.batch_norm=update"),
     ),
     Mutant(
         "run-augmentation-off",
-        SETUP,
+        PURE_STEP,
         "transform = augment.make_train_transform(setup.preprocessing, setup.augmentation)",
-        "as_is = preprocessing.make_eval_transform(setup.preprocessing)\n"
+        "as_is = augment.preprocessing.make_eval_transform(setup.preprocessing)\n"
         "    transform = lambda key, positions, images: as_is(images)",
         field("augment.flip=False", "augment.crop_padding=2"),
     ),
@@ -437,7 +438,7 @@ OTHERS = [
     ),
     Mutant(
         "run-accumulation-ignored",
-        SETUP,
+        PURE_STEP,
         "accumulation=config.optim.accumulation,",
         "",
         field("optim.accumulation=2"),
@@ -2202,7 +2203,7 @@ OTHERS = [
     ),
     Mutant(
         "once-not-passed",
-        SETUP,
+        PURE_STEP,
         "return steps.Once(transform) if setup.config.augment.once else transform",
         "return transform",
         field("augment.once=True"),
