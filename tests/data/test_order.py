@@ -12,7 +12,7 @@ from tl_jax.errors import InputError
 def test_every_epoch_holds_each_example_once(seed, num_examples, batch_size):
     steps = 5 * num_examples // batch_size + 1
     places = np.concatenate(
-        [order.batch_indices(seed, step, batch_size, num_examples) for step in range(steps)]
+        [order.Order(seed, batch_size, num_examples).examples(step) for step in range(steps)]
     )
     for epoch in range(5):
         chosen = places[epoch * num_examples : (epoch + 1) * num_examples]
@@ -20,38 +20,38 @@ def test_every_epoch_holds_each_example_once(seed, num_examples, batch_size):
 
 
 def test_a_step_does_not_depend_on_the_steps_before_it():
-    expected = [order.batch_indices(3, step, 4, 10) for step in range(30)]
+    expected = [order.Order(3, 4, 10).examples(step) for step in range(30)]
     order._permutation.cache_clear()
     for step in (29, 0, 17, 3):
-        np.testing.assert_array_equal(order.batch_indices(3, step, 4, 10), expected[step])
+        np.testing.assert_array_equal(order.Order(3, 4, 10).examples(step), expected[step])
 
 
 def test_epochs_and_seeds_differ():
-    epochs = {tuple(order.batch_indices(0, step, 20, 20)) for step in range(5)}
-    seeds = {tuple(order.batch_indices(seed, 0, 20, 20)) for seed in range(5)}
+    epochs = {tuple(order.Order(0, 20, 20).examples(step)) for step in range(5)}
+    seeds = {tuple(order.Order(seed, 20, 20).examples(0)) for seed in range(5)}
     assert len(epochs) == len(seeds) == 5
 
 
 def test_the_order_is_the_same_everywhere():
-    assert order.batch_indices(0, 0, 8, 8).tolist() == [0, 3, 7, 5, 1, 2, 6, 4]
-    assert order.batch_indices(0, 0, 8, 8).dtype == np.int64
+    assert order.Order(0, 8, 8).examples(0).tolist() == [0, 3, 7, 5, 1, 2, 6, 4]
+    assert order.Order(0, 8, 8).examples(0).dtype == np.int64
 
 
 def test_the_result_may_be_changed_without_changing_the_order():
-    order.batch_indices(0, 0, 4, 8)[:] = -1
-    assert (order.batch_indices(0, 0, 4, 8) >= 0).all()
+    order.Order(0, 4, 8).examples(0)[:] = -1
+    assert (order.Order(0, 4, 8).examples(0) >= 0).all()
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 11])
 def test_a_batch_that_does_not_fit_is_refused(batch_size):
     with pytest.raises(InputError, match=f"batch size {batch_size} does not fit the split of 10"):
-        order.batch_indices(0, 0, batch_size, 10)
+        order.Order(0, batch_size, 10).examples(0)
 
 
 @pytest.mark.parametrize(("seed", "step"), [(-1, 0), (0, -1)])
 def test_negative_seeds_and_steps_are_refused(seed, step):
     with pytest.raises(InputError, match="integers from 0"):
-        order.batch_indices(seed, step, 2, 10)
+        order.Order(seed, 2, 10).examples(step)
 
 
 def test_the_stored_order_is_the_same_in_every_epoch():
@@ -68,7 +68,7 @@ def test_repeats_come_in_a_row_and_the_permutation_goes_on():
     """Three epochs of six places are one pass over six examples, three times each."""
     repeated = order.Order(0, 4, 6, repeats=3)
     rows = np.concatenate([repeated.rows(step) for step in range(9)])
-    permutations = np.concatenate([order.batch_indices(0, step, 6, 6) for step in range(2)])
+    permutations = np.concatenate([order.Order(0, 6, 6).examples(step) for step in range(2)])
     np.testing.assert_array_equal(rows, permutations.repeat(3))
 
 

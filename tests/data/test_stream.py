@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 
-from tl_jax.data import order, stream
+from tl_jax.data import stream
 from tl_jax.data.order import Order
 from tl_jax.data.split import InMemorySplit
 from tl_jax.errors import InputError
@@ -23,7 +23,7 @@ def test_batches_follow_the_order_and_say_where_they_come_from(split):
     found = list(stream.batches(split, Order(5, 4, len(split)), 2, 9))
     assert len(found) == 7
     for step, batch in zip(range(2, 9), found, strict=True):
-        indices = order.batch_indices(5, step, 4, 10)
+        indices = Order(5, 4, 10).examples(step)
         np.testing.assert_array_equal(batch["index"], indices)
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], indices)
         np.testing.assert_array_equal(batch["label"], indices % 3)
@@ -91,7 +91,7 @@ def test_a_failure_comes_in_place_of_its_batch(split):
             return super().gather(indices)
 
     failing = Failing(split.images, split.labels, "abc")
-    good = next(step for step in range(10) if 0 in order.batch_indices(0, step, 2, 10))
+    good = next(step for step in range(10) if 0 in Order(0, 2, 10).examples(step))
     iterator = stream.batches(failing, Order(0, 2, len(failing)), 0, 10)
     for _ in range(good):
         next(iterator)

@@ -38,7 +38,7 @@ FIELDS = {
         {"init__channel_order": "bgrr"},
         "unknown init.channel_order 'bgrr'; nearest: bgr",
     ),
-    "order of channels of nothing": (
+    "channels of nothing": (
         {"init__channel_order": "bgr"},
         "init.channel_order=bgr without init.weights: no network takes channels in an order yet",
     ),

@@ -77,7 +77,9 @@ def test_the_table_is_of_the_folds_and_of_all_images(validated):
     assert "fold 2 of 3 of train[:15%] was read once" in results[1]["selection"]
 
 
-def test_an_evaluation_of_a_fold_s_run_is_of_the_test_split_and_says_so(validated, tmp_path, capsys):
+def test_an_evaluation_of_a_fold_s_run_is_of_the_test_split_and_says_so(
+    validated, tmp_path, capsys
+):
     _, workdir, _ = validated
     result = evaluate.evaluate_run(workdir / "fold2", None, tmp_path / "again")
     assert (result["data"]["split"], result["splits"]["test"]["examples"]) == ("test", 500)
@@ -97,14 +99,21 @@ def test_folds_may_have_phases_and_a_run_to_start_from(make_config, tmp_path):
         folder = tmp_path / "run" / f"fold{fold}"
         result = json.loads((folder / "result.json").read_text())
         assert [row["last_step"] for row in result["phases"]] == [1, 2]
-        source = json.loads((folder / "source" / "config.json").read_text())
-        assert (source["data"]["folds"], source["data"]["fold"]) == (2, fold)  # nothing of its own fold
+    configs = [
+        json.loads(path.read_text())["data"]
+        for path in (tmp_path / "run").rglob("config.json")
+        if path.parent.parent.name != "run"
+    ]
+    # A run to start from has not seen the fold either.
+    assert sorted((of["folds"], of["fold"]) for of in configs) == [(2, 1), (2, 2)]
 
 
 def test_an_evaluation_of_weights_refuses_folds(validated, make_config, tmp_path):
     weights = str(validated[1] / "fold1")
     config = make_config(data__folds=3, init__weights=weights, init__head="keep")
-    with pytest.raises(InputError, match=r"^data.folds=3: an evaluation of weights reads data.test"):
+    with pytest.raises(
+        InputError, match=r"^data.folds=3: an evaluation of weights reads data.test"
+    ):
         evaluate.evaluate_weights(config, tmp_path / "new")
     assert tree_of(tmp_path) == {}
 

@@ -31,9 +31,7 @@ def shrunk(name, **fields):
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"animals_to_plants"}))
 def test_a_recipe_shrunk_runs(name, tmp_path):
-    config = shrunk(
-        name, init__reset=(), init__channel_order="", data__examples_per_class=4
-    )
+    config = shrunk(name, init__reset=(), init__channel_order="", data__examples_per_class=4)
     result = training.run(config, tmp_path / "run")
     assert result["status"] == "finished" and result["frozen"]["changed"] == []
     assert result["splits"]["test"]["examples"] == 500

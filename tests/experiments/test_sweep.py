@@ -268,8 +268,8 @@ BAD = {
     "redrawn backbones": (
         {},
         {"init__reset": ("stage1/block0/conv1/kernel", "head/kernel")},
-        "sweep.seed=[0, 7] with init.reset=('stage1/block0/conv1/kernel', 'head/kernel'): every seed would draw other "
-        "values for stage1/block0/conv1/kernel, and activations after pool are computed once",
+        "sweep.seed=[0, 7] with init.reset=('stage1/block0/conv1/kernel', 'head/kernel'): every seed would draw "
+        "other values for stage1/block0/conv1/kernel, and activations after pool are computed once",
     ),
     "nothing frozen": ({}, {"freeze__strategy": "none"}, "would not be exact"),
     "activations elsewhere": ({}, {"cache__storage": "disk"}, "cache.storage=disk: the members"),

@@ -14,6 +14,7 @@ def field(*cases: str) -> tuple[str, ...]:
 
 OPTIMISATION = "tl_jax/runs/optimisation.py"
 SETUP = "tl_jax/runs/setup.py"
+PURE_STEP = "tl_jax/runs/pure_step.py"
 MEMBERS = "tl_jax/runs/members.py"
 PROBE = "tl_jax/runs/probe.py"
 ROUTES = "tl_jax/runs/routes.py"
@@ -37,6 +38,9 @@ METRICS = "tl_jax/training/metrics.py"
 
 TEST_ORDER = ("tests/properties/test_order.py",)
 TEST_SELECTION = ("tests/properties/test_selection.py",)
+TEST_SWEEPS = "tests/experiments/test_sweep.py"
+TEST_BAD_INPUT = "tests/experiments/test_bad_input.py"
+TEST_PHASES = "tests/runs/test_phases.py"
 TEST_SWEEP = ("tests/wiring/test_sweep.py",)
 TEST_PROBE = ("tests/wiring/test_probe.py",)
 TEST_ROUTES = "tests/experiments/test_routes.py"
@@ -117,16 +121,16 @@ SURVIVORS = [
     ),
     Mutant(
         "run-batch-norm-policy-ignored",
-        SETUP,
+        PURE_STEP,
         "frozen_norms=setup.optimisation.frozen_norms,\n            norm_policy=config.freeze.batch_norm,",
         'frozen_norms=setup.optimisation.frozen_norms,\n            norm_policy="frozen",',
         field("freeze.batch_norm=update"),
     ),
     Mutant(
         "run-augmentation-off",
-        SETUP,
+        PURE_STEP,
         "transform = augment.make_train_transform(setup.preprocessing, setup.augmentation)",
-        "as_is = preprocessing.make_eval_transform(setup.preprocessing)\n"
+        "as_is = augment.preprocessing.make_eval_transform(setup.preprocessing)\n"
         "    transform = lambda key, positions, images: as_is(images)",
         field("augment.flip=False", "augment.crop_padding=2"),
     ),
@@ -434,7 +438,7 @@ OTHERS = [
     ),
     Mutant(
         "run-accumulation-ignored",
-        SETUP,
+        PURE_STEP,
         "accumulation=config.optim.accumulation,",
         "",
         field("optim.accumulation=2"),
@@ -2199,7 +2203,7 @@ OTHERS = [
     ),
     Mutant(
         "once-not-passed",
-        SETUP,
+        PURE_STEP,
         "return steps.Once(transform) if setup.config.augment.once else transform",
         "return transform",
         field("augment.once=True"),
@@ -2650,6 +2654,89 @@ OTHERS = [
         (
             "tests/runs/test_extend.py::test_the_printed_command_crops_no_copy_again_and_has_no_folds",
         ),
+    ),
+    Mutant(
+        "sweep-redraws-what-is-stored",
+        "tl_jax/runs/sweep.py",
+        "members.frozen_resets(setup) if len(grid.seeds) > 1 else []",
+        "[]",
+        (
+            f"{TEST_SWEEPS}::test_what_does_not_fit_is_told_before_anything_is_made[redrawn backbones]",
+        ),
+    ),
+    Mutant(
+        "sweep-refuses-a-fresh-head",
+        MEMBERS,
+        "for name in tree if name not in suffix(setup, tree)}",
+        "for name in tree}",
+        (f"{TEST_SWEEP[0]}::test_seeds_may_redraw_what_comes_after_the_boundary",),
+    ),
+    Mutant(
+        "sweep-stores-the-network-of-another-seed",
+        "tl_jax/runs/sweep.py",
+        "plain.seed = seeds[0]",
+        "pass",
+        (f"{TEST_SWEEP[0]}::test_one_seed_draws_the_network_whose_activations_are_stored",),
+    ),
+    Mutant(
+        "weights-order-of-channels-of-nothing",
+        "tl_jax/runs/weights.py",
+        "if channel_order and not given and not config.init.source:",
+        "if False:",
+        (
+            f"{TEST_BAD_INPUT}::test_a_wrong_field_is_told_before_the_run_folder_is_made[channels of nothing]",
+        ),
+    ),
+    Mutant(
+        "weights-of-our-own-turned-round",
+        "tl_jax/runs/weights.py",
+        'channel_order == "bgr" and _description(path)',
+        "False",
+        (f"{TEST_BAD_INPUT}::test_weights_of_our_own_take_rgb",),
+    ),
+    Mutant(
+        "probe-looks-at-training",
+        PROBE,
+        "image_features.frozen(image_features.without_training(config))",
+        "image_features.frozen(config)",
+        ("tests/experiments/test_probe.py::test_what_only_training_reads_changes_nothing",),
+    ),
+    Mutant(
+        "phase-on-stored-images-repeats-them",
+        "tl_jax/config/phases.py",
+        "if phase.cache.boundary and phase.cache.views == 1:",
+        "if False:",
+        (f"{TEST_PHASES}::test_lp_ft_of_a_run_whose_images_come_several_times_or_alike",),
+    ),
+    Mutant(
+        "phase-loses-the-repeats-that-it-asks-for",
+        "tl_jax/config/phases.py",
+        'if not any(assignment.startswith(f"{name}=") for assignment in assignments):',
+        "if True:",
+        (f"{TEST_PHASES}::test_lp_ft_of_a_run_whose_images_come_several_times_or_alike",),
+    ),
+    Mutant(
+        "evaluation-keeps-quiet-about-the-fold",
+        "tl_jax/runs/splits.py",
+        "splits.notes = (*splits.notes, note)",
+        "splits.notes = splits.notes",
+        (
+            f"{TEST_CROSS_VALIDATE[0]}::test_an_evaluation_of_a_fold_s_run_is_of_the_test_split_and_says_so",
+        ),
+    ),
+    Mutant(
+        "evaluation-takes-folds",
+        "tl_jax/runs/splits.py",
+        "if section.folds and config.init.weights:",
+        "if False:",
+        (f"{TEST_CROSS_VALIDATE[0]}::test_an_evaluation_of_weights_refuses_folds",),
+    ),
+    Mutant(
+        "config-fields-of-commands-left-out",
+        "tl_jax/config/table.py",
+        "(*_FIELDS, *command_fields.FIELDS)",
+        "_FIELDS",
+        TEST_CONFIG,
     ),
 ]
 

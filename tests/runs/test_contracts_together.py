@@ -10,7 +10,8 @@ from safetensors import numpy as safetensors_numpy
 import tl_jax
 from tl_jax import trees
 from tl_jax.runs import averages, evaluate
-from tl_jax.runs.setup import make_pure_step, prepare, prepare_phases
+from tl_jax.runs.pure_step import make_pure_step
+from tl_jax.runs.setup import prepare, prepare_phases
 from tl_jax.training import norm_statistics
 
 pytestmark = pytest.mark.usefixtures("small_networks")

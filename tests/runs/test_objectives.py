@@ -19,7 +19,8 @@ import tl_jax
 from tl_jax import objectives, trees
 from tl_jax.errors import InputError
 from tl_jax.objectives import Own
-from tl_jax.runs.setup import make_pure_step, prepare
+from tl_jax.runs.pure_step import make_pure_step
+from tl_jax.runs.setup import prepare
 from tl_jax.training import averaging
 
 QUIET = {"report__html": False, "report__tensorboard": False, "data__cache_dir": ""}

@@ -524,8 +524,8 @@ def test_all_problems_of_all_phases_are_listed():
 def test_other_commands_refuse_phases(tmp_path, kind):
     run = profile.profile if kind is profile else kind.run
     message = (
-        r"^phases=\(\('train.steps=4',\),\): only finetune, pretrain, compare and cross_validate train in phases, and "
-        "preview_augment shows them"
+        r"^phases=\(\('train.steps=4',\),\): only finetune, pretrain, compare and cross_validate train in phases, "
+        "and preview_augment shows them"
     )
     with pytest.raises(InputError, match=message):
         run(config_of((("train.steps=4",),), **HELD_OUT), tmp_path / "run")

@@ -118,7 +118,7 @@ class Case:
 
 
 def batch_rows(seed, step):
-    return order.batch_indices(seed, step, BATCH, EXAMPLES)
+    return order.Order(seed, BATCH, EXAMPLES).examples(step)
 
 
 @functools.cache

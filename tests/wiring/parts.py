@@ -19,7 +19,8 @@ from tl_jax import features, trees
 from tl_jax.models import registry
 from tl_jax.parallel import device_dataset, sharding
 from tl_jax.runs import activation_cache, dispatch, selection
-from tl_jax.runs.setup import Setup, make_pure_step, prepare_phases
+from tl_jax.runs.pure_step import make_pure_step
+from tl_jax.runs.setup import Setup, prepare_phases
 
 _UPDATES = 8
 

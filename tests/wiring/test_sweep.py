@@ -11,7 +11,8 @@ from small import CACHED, QUIET, VIEWS, config_with
 
 from tl_jax import models, porting, trees
 from tl_jax.runs import activation_cache, members, sweep
-from tl_jax.runs.setup import make_pure_step, prepare
+from tl_jax.runs.pure_step import make_pure_step
+from tl_jax.runs.setup import prepare
 from tl_jax.training import vmapped
 
 pytestmark = pytest.mark.usefixtures("small_networks")

@@ -130,6 +130,22 @@ class Field:
         return value
 
 
+def integer(name: str, default: int, least: int, most: int, help: str, **more: Any) -> Field:
+    """Returns a field that holds an integer in an interval."""
+    return Field(name, default, help, within=f"[{least}, {most}]", **more)
+
+
+def numbers(name: str, within: str, help: str) -> Field:
+    """Returns a field that holds any number of numbers in an interval; none by default."""
+    return Field(name, (), help, within=within, element=float)
+
+
+def choice(name: str, default: str, choices: Any, help: str, **more: Any) -> Field:
+    """Returns a field that holds one of some texts; `choices` is these, or returns them."""
+    listed = choices if callable(choices) else lambda: choices
+    return Field(name, default, help, choices=listed, **more)
+
+
 def _has_type(value: object, kind: type) -> bool:
     if kind is float and type(value) in (int, float):
         return math.isfinite(value)  # type: ignore[arg-type]

@@ -20,30 +20,6 @@ ORDERS = (SHUFFLED, STORED, BALANCED)
 _VIEWS, _CLASS_TURNS, _CLASS_EXAMPLES, _PLACES = 5 << 40, 6 << 40, 7 << 40, 8 << 40
 
 
-def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
-    """Returns the indices of the examples of update `step`: int64 [batch_size].
-
-    A pure function of its arguments, the same on every machine and numpy version. Every run of
-    `num_examples` places that starts at a multiple of `num_examples` holds each example once.
-
-    Args:
-        seed: integer from 0; another seed gives another order.
-        step: number of updates completed before this one, from 0.
-        batch_size: global batch size, from 1 to `num_examples`.
-        num_examples: size of the split.
-
-    Raises:
-        InputError: if the batch does not fit into one epoch, or an argument is out of range.
-
-    Example:
-        >>> sorted(int(i) for step in range(3) for i in batch_indices(0, step, 2, 6))
-        [0, 1, 2, 3, 4, 5]
-    """
-    check_batch_size(batch_size, num_examples)
-    _check_seed_and_step(seed, step)
-    return _shuffled_places(seed, step * batch_size, batch_size, num_examples)
-
-
 def examples_by_class(labels: np.ndarray) -> tuple[np.ndarray, ...]:
     """Returns the examples of each class that has some, int64 [n] in stored order.
 
@@ -62,6 +38,9 @@ def examples_by_class(labels: np.ndarray) -> tuple[np.ndarray, ...]:
 @dataclasses.dataclass(frozen=True)
 class Order:
     """Which rows of a training split each update sees: a pure function of the update.
+
+    It is the same on every machine and numpy version. Without repeats, every run of N places of a shuffled or stored
+    order that starts at a multiple of N holds each example once.
 
     Attributes:
         seed: of the order.
@@ -87,6 +66,8 @@ class Order:
     examples come equally often.
 
     Example:
+        >>> sorted(int(i) for step in range(3) for i in Order(0, 2, 6).examples(step))
+        [0, 1, 2, 3, 4, 5]
         >>> order = Order(0, 3, 6, kind="stored", repeats=2)
         >>> order.examples(0).tolist(), order.examples(1).tolist()
         ([0, 0, 1], [1, 2, 2])

@@ -71,6 +71,19 @@ class Selection:
             )
 
 
+def at_most(labels: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Returns the places of `most` examples at most, each class in proportion: int64, in rising order.
+
+    Args:
+        labels: integers [N].
+        most: from 1.
+        seed: integer from 0.
+    """
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    return hold_out(labels, most, seed)[1]
+
+
 def hold_out(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Splits examples into those that stay and `count` held out, each class in proportion.
 

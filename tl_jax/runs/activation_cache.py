@@ -15,7 +15,8 @@ from tl_jax import console, features, models, reporting, trees
 from tl_jax.data import Split, stream
 from tl_jax.features import ActivationSplit, Store
 from tl_jax.parallel import memory, placement, sharding
-from tl_jax.runs.setup import Setup, make_pure_step
+from tl_jax.runs.pure_step import make_pure_step
+from tl_jax.runs.setup import Setup
 from tl_jax.training.evaluator import Evaluator, fit
 from tl_jax.training.loops import Stopped
 

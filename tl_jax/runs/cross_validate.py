@@ -6,7 +6,6 @@ chosen by what `data.validation_fraction` (or `data.validation_split`) holds out
 0, and `data.examples_per_class` chooses from these. The test split is not opened.
 """
 
-import contextlib
 import copy
 import io
 import pathlib
@@ -22,6 +21,7 @@ from tl_jax.config import check, phase_configs
 from tl_jax.errors import InputError
 from tl_jax.runs import training
 from tl_jax.runs.setup import check_config
+from tl_jax.runs.skeleton import alone
 from tl_jax.runs.splits import folds_of_train
 from tl_jax.training.loops import Stopped
 
@@ -60,7 +60,7 @@ def run(
         for fold in range(1, count + 1):
             folder = workdir / f"fold{fold}"
             cell = fold_config(config, fold)
-            with table.run("fold", fold, _updates(cell)) as shown, _alone(fold):
+            with table.run("fold", fold, _updates(cell)) as shown, alone(f"fold {fold}"):
                 result = training.run(
                     cell,
                     folder,
@@ -118,17 +118,6 @@ def pooled(
                 )
             probabilities[own] = stored["probabilities"]
     return probabilities
-
-
-@contextlib.contextmanager
-def _alone(fold: int):
-    """Keeps what a run prints out of the table; on request it is printed instead of that."""
-    if console.shows("verbose"):
-        console.say(f"\nfold {fold}")
-        yield
-    else:
-        with console.verbosity("silent"):
-            yield
 
 
 def _updates(config: ml_collections.ConfigDict) -> int:

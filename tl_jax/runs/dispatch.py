@@ -23,7 +23,8 @@ from tl_jax.models import cpu
 from tl_jax.parallel import device_dataset, memory, sharding
 from tl_jax.parallel.placement import choose_layout, room_for_data
 from tl_jax.runs import memory_plan
-from tl_jax.runs.setup import Setup, make_pure_step
+from tl_jax.runs.pure_step import make_pure_step
+from tl_jax.runs.setup import Setup
 from tl_jax.training.evaluator import compile_or_refuse
 
 # A dispatch takes about a quarter of a second, so that a run still answers when it is asked to stop:

@@ -4,7 +4,6 @@
 config, weights and images give the same bytes on the same device.
 """
 
-import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -13,9 +12,9 @@ from typing import Any
 import ml_collections
 
 from tl_jax import console, reporting
-from tl_jax.config import Identity, check
+from tl_jax.config import check
 from tl_jax.features import saving
-from tl_jax.runs import image_features
+from tl_jax.runs import image_features, results
 from tl_jax.runs.run_folder import RunFolder, environment_facts
 from tl_jax.runs.setup import Setup
 from tl_jax.runs.skeleton import facts_of, in_folder, introduce_inputs
@@ -49,7 +48,7 @@ def run(
         prepare=lambda: image_features.setup_of(config),
         introduce=introduce_inputs,
         make=lambda setup, folder, _: _save(setup, folder, config.features, stop_requested, began),
-        read=_read,
+        read=results.reader(_described),
     )
 
 
@@ -87,12 +86,6 @@ def _save(
     }
     folder.finish(result)
     console.say(f"{folder.path}: {_described(result)}")
-    return result
-
-
-def _read(workdir: pathlib.Path, _: dict[str, Any], __: Identity) -> dict[str, Any]:
-    result = json.loads((workdir / "result.json").read_text())
-    console.say(f"{workdir} is finished: {_described(result)}")
     return result
 
 

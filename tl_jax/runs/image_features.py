@@ -41,7 +41,7 @@ def frozen(config: ml_collections.ConfigDict, boundary: str = "") -> ml_collecti
 
 
 def without_training(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns a config with the defaults of what only training looks at, and the shortest run that can be prepared."""
+    """Returns a config with the shortest training there is, and the defaults of what nothing else looks at."""
     plain, defaults = copy.deepcopy(config), default_config()
     for section in _OF_TRAINING:
         plain[section] = defaults[section]

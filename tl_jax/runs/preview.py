@@ -17,7 +17,8 @@ from tl_jax.augment import Augmentation, make_augment, preprocessing
 from tl_jax.errors import InputError
 from tl_jax.reporting.preview import Picture, Sheet, write_preview
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
-from tl_jax.runs.setup import Setup, make_transform, prepare_phases
+from tl_jax.runs.pure_step import make_transform
+from tl_jax.runs.setup import Setup, prepare_phases
 from tl_jax.training import steps
 
 # Of the key of what a sheet shows alone; no update has it.

@@ -15,8 +15,9 @@ from tl_jax.data import stream
 from tl_jax.errors import InputError
 from tl_jax.objectives import losses
 from tl_jax.parallel import memory, sharding
+from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.run_folder import environment_facts
-from tl_jax.runs.setup import Setup, make_pure_step, prepare
+from tl_jax.runs.setup import Setup, prepare
 
 _TRACED_STEPS = 5
 _NOTE = (

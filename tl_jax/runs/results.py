@@ -4,7 +4,7 @@ import io
 import itertools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -202,6 +202,23 @@ def describe(result: dict[str, Any]) -> str:
         for name, split in result["splits"].items()
     )
     return measured + averages
+
+
+def reader(
+    described: Callable[[dict[str, Any]], str],
+) -> Callable[[pathlib.Path, dict[str, Any], Identity], dict[str, Any]]:
+    """Returns what reads the result of a finished run that has no report, having said that it is finished.
+
+    Args:
+        described: the line about a result.
+    """
+
+    def read(workdir: pathlib.Path, _: dict[str, Any], __: Identity) -> dict[str, Any]:
+        result = json.loads((workdir / "result.json").read_text())
+        console.say(f"{workdir} is finished: {described(result)}")
+        return result
+
+    return read
 
 
 def _with_interval(split: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ with `data.examples_per_class`, where the few labelled images are all that a rou
 import dataclasses
 import functools
 import io
-import json
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -19,12 +18,12 @@ import ml_collections
 import numpy as np
 
 from tl_jax import console, files, reporting
-from tl_jax.config import Identity, check, flat, naming_fields
+from tl_jax.config import check, flat, naming_fields
 from tl_jax.data import Splits
 from tl_jax.errors import InputError, unknown
 from tl_jax.features.saving import Features
 from tl_jax.reporting import intervals
-from tl_jax.runs import image_features, scatter
+from tl_jax.runs import image_features, results, scatter
 from tl_jax.runs.finished import Run, load_run
 from tl_jax.runs.run_folder import RunFolder, environment_facts
 from tl_jax.runs.setup import Setup
@@ -72,7 +71,7 @@ def run(
             stop_requested,
             began,
         ),
-        read=_read,
+        read=results.reader(_described),
     )
 
 
@@ -346,12 +345,6 @@ def _write_predictions(
         **arrays,  # type: ignore[arg-type]
     )
     files.write(folder.path / "routes.npz", content.getvalue())
-
-
-def _read(workdir: pathlib.Path, _: dict[str, Any], __: Identity) -> dict[str, Any]:
-    result = json.loads((workdir / "result.json").read_text())
-    console.say(f"{workdir} is finished: {_described(result)}")
-    return result
 
 
 def _described(result: dict[str, Any]) -> str:

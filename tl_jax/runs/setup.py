@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,10 +22,8 @@ from tl_jax.runs.objective import (
     Minimised,
     check_objective,
     check_stored,
-    exact_prefix,
     make_minimised,
     make_objective,
-    make_passes,
     reference_variables,
 )
 from tl_jax.runs.optimisation import (
@@ -224,8 +221,8 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
         )
     if config.init.source:
         raise InputError(
-            f"init.source={tuple(config.init.source)}: only finetune, compare and cross_validate train a run to start "
-            "from; expected the folder of a finished run, as --config.init.weights=FOLDER"
+            f"init.source={tuple(config.init.source)}: only finetune, compare and cross_validate train a run to "
+            "start from; expected the folder of a finished run, as --config.init.weights=FOLDER"
         )
     (setup,) = prepare_phases(config, parts)
     return setup
@@ -373,69 +370,6 @@ def _make_phase(
         boundary=boundary,
         inputs=shared.splits,
     )
-
-
-def make_transform(setup: Setup) -> steps.Transform | steps.Once:
-    """Returns what becomes of training images before the network sees them."""
-    transform = augment.make_train_transform(setup.preprocessing, setup.augmentation)
-    return steps.Once(transform) if setup.config.augment.once else transform
-
-
-def _as_stored(key: jax.Array, positions: jax.Array, stored: jax.Array) -> jax.Array:
-    return stored.astype(jnp.float32)
-
-
-def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[..., Callable]:
-    """Returns `make_step(axis_name)`, which returns the pure training step of a run.
-
-    Args:
-        setup: of the run; once it has activations, the step is that of the part after the boundary.
-        transform: from what a batch holds to what the network takes, where not the usual one.
-    """
-    config = setup.config
-    start = setup.boundary if setup.cache is not None else None
-    prefix = None
-    # In a later phase the frozen part need not be that of the source any more.
-    if setup.minimised.passes_source and not setup.first_step:
-        prefix = exact_prefix(
-            setup.model,
-            setup.optimisation.frozen_mask,
-            setup.optimisation.frozen_norms,
-            config.freeze.batch_norm,
-            setup.preprocessing.image_size,
-        )
-    seen: steps.Transform | steps.Once
-    if transform is not None:
-        seen = transform
-    elif start is None:
-        seen = make_transform(setup)
-    else:
-        seen = _as_stored
-
-    def make_step(axis_name):
-        passes = make_passes(
-            setup.minimised,
-            setup.model,
-            setup.preprocessing,
-            start=start,
-            prefix=prefix,
-            frozen_norms=setup.optimisation.frozen_norms,
-            norm_policy=config.freeze.batch_norm,
-            axis_name=axis_name,
-        )
-        step = steps.make_train_step(
-            passes,
-            seen,
-            setup.optimisation.tx,
-            frozen_mask=setup.optimisation.frozen_mask,
-            objective=setup.minimised.objective,
-            accumulation=config.optim.accumulation,
-            mixing=setup.mixing,
-            axis_name=axis_name,
-        )
-        return step if setup.averaging is None else setup.averaging.averaged(step)
-
-    return make_step
 
 
 def _choose_boundary(

@@ -2,7 +2,7 @@
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -74,6 +74,21 @@ def in_folder(
         return make(prepared, folder, introduced)
 
 
+@contextlib.contextmanager
+def alone(title: str) -> Iterator[None]:
+    """Keeps what one of several runs prints out of their table; with `--verbose` it is printed instead of that.
+
+    Args:
+        title: of the run, such as "fold 2".
+    """
+    if console.shows("verbose"):
+        console.say(f"\n{title}")
+        yield
+    else:
+        with console.verbosity("silent"):
+            yield
+
+
 def introduce(
     setup: Setup, folder: RunFolder, phases: Sequence[Setup] = (), solver: str = ""
 ) -> list[dict[str, Any]]:
@@ -142,9 +157,7 @@ def _of_parameters(setup: Setup, whole: int, solver: str) -> str:
     """Returns a line about what is trained, of so many parameters."""
     config, updates = setup.config, setup.total_steps - setup.first_step
     by = solver or f"{config.optim.name}, {updates:,} updates of {config.data.batch_size} images"
-    return (
-        f"trained: {trainable_parameters(setup):,} of {whole:,} parameters of {config.model.name} ({by})"
-    )
+    return f"trained: {trainable_parameters(setup):,} of {whole:,} parameters of {config.model.name} ({by})"
 
 
 def facts_of(setup: Setup, parameters: list[dict[str, Any]]) -> dict[str, Any]:

@@ -97,8 +97,8 @@ def make_test_split(
     splits = _load_splits(config, source, train="")
     if section.folds:
         note = (
-            f"{splits.reported} is evaluated, not fold {section.fold} of {section.folds} of {section.train_split}: the "
-            "accuracy on the fold is in the result of its run"
+            f"{splits.reported} is evaluated, not fold {section.fold} of {section.folds} of {section.train_split}: "
+            "the accuracy on the fold is in the result of its run"
         )
         splits.notes = (*splits.notes, note)
         console.note(note)

@@ -72,8 +72,8 @@ def find(config: ml_collections.ConfigDict) -> str:
         porting.check_source(path)
     if channel_order == "bgr" and _description(path):
         raise InputError(
-            f"init.channel_order=bgr with init.weights={given}: a run of tl_jax wrote these weights, and its networks "
-            "take RGB; expected rgb or ''"
+            f"init.channel_order=bgr with init.weights={given}: a run of tl_jax wrote these weights, and its "
+            "networks take RGB; expected rgb or ''"
         )
     return str(path)
 

@@ -28,7 +28,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from tl_jax.data.selection import hold_out
+from tl_jax.data.selection import at_most
 from tl_jax.errors import InputError, unknown
 
 # Up to so many the kernel of an RBF SVM is held in memory, 512 MB of it.
@@ -269,9 +269,7 @@ def check_counts(labels: np.ndarray, search: Search, class_names: tuple[str, ...
 
 def searched(labels: np.ndarray, search: Search) -> np.ndarray:
     """Returns the places of the examples of the search, int64, in rising order."""
-    if not 0 < search.examples < len(labels):
-        return np.arange(len(labels))
-    return hold_out(labels, search.examples, search.seed)[1]
+    return at_most(labels, search.examples or len(labels), search.seed)
 
 
 def least_in_training(labels: np.ndarray, search: Search) -> int:
