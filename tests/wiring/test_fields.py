@@ -83,7 +83,7 @@ FIELDS: dict[str, list[Case]] = {
     "init.weights": [Case("{weights}", "start"), Case("{others}", "start", PRETRAINED)],
     "init.head": [Case("keep", "start", PRETRAINED)],
     # Trained before the run itself: tests/runs/test_source.py.
-    "init.source": [Case(("train.steps=3",), "", PRETRAINED)],
+    "init.source": [Case(("train.steps=3",), "")],
     "init.reset": [Case(("stage2/.*",), "start", PRETRAINED)],
     "init.channel_order": [Case("bgr", "start", PRETRAINED)],
     "data.name": [Case("npz:{images}", DATA)],
