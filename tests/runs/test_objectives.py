@@ -115,7 +115,7 @@ def test_l2_sp_equals_the_gradient_of_its_formula(plain):
 
 def test_a_prefix_shared_with_the_source_changes_no_number(plain, monkeypatch):
     """Up to stage 2 both networks are one, computed once: the same update as without sharing."""
-    from tl_jax.runs import setup as setup_file
+    from tl_jax.runs import pure_step
 
     config = config_of(
         init__weights=str(plain), freeze__strategy="up_to:stage1", objective__delta=0.5
@@ -138,7 +138,7 @@ def test_a_prefix_shared_with_the_source_changes_no_number(plain, monkeypatch):
         return trees.flatten(jax.device_get(new.params)), metrics, cost
 
     shared, measured, cost = updated()
-    monkeypatch.setattr(setup_file, "exact_prefix", lambda *_: None)
+    monkeypatch.setattr(pure_step, "exact_prefix", lambda *_: None)
     apart, expected, more = updated()
     assert cost < 0.9 * more
     assert float(measured["delta"]) == pytest.approx(float(expected["delta"]), rel=1e-5)
