@@ -80,18 +80,7 @@ def recipes(results: pathlib.Path) -> str:
         for variant in ("as published", "corrected"):
             found = _by_seed(run, recipe=recipe, variant=variant)
             rows.append([f"`{recipe}`", variant, *_recipe_cells(found, published)])
-    head = [
-        "recipe",
-        "",
-        *_RECIPE_METRICS.values(),
-        "difference in top-1",
-        "seeds",
-        "time of a run",
-    ]
-    counts = sorted({row["test_examples"] for row in run["rows"]})
-    count = " or ".join(f"{number:,}" for number in counts)
-    text = _markdown(head, rows, "l" * (len(head) - 2) + "rr")
-    return f"{text}\n\n{count} test images a run, all counted. {_caption(run)}"
+    return _recipe_table(run, ("recipe", ""), "difference in top-1", rows)
 
 
 @table
@@ -110,18 +99,8 @@ def animals_to_plants(results: pathlib.Path) -> str:
             found = _by_seed(run, method=method, examples_per_class=shots)
             baseline = _by_seed(run, method=scratch, examples_per_class=shots)
             rows.append([labels, _PLANT_METHODS[method], *_recipe_cells(found, baseline)])
-    head = [
-        "labels per class",
-        "network",
-        *_RECIPE_METRICS.values(),
-        "difference in top-1 to the same network from scratch",
-        "seeds",
-        "time of a run",
-    ]
-    counts = sorted({row["test_examples"] for row in run["rows"]})
-    count = " or ".join(f"{number:,}" for number in counts)
-    text = _markdown(head, rows, "l" * (len(head) - 2) + "rr")
-    return f"{text}\n\n{count} test images a run, all counted. {_caption(run)}"
+    difference = "difference in top-1 to the same network from scratch"
+    return _recipe_table(run, ("labels per class", "network"), difference, rows)
 
 
 _PLANT_METHODS = {
@@ -132,6 +111,20 @@ _PLANT_METHODS = {
     "resnet20_scratch": "ResNet-20 from scratch, 32 px",
     "resnet20_packaged": "ResNet-20, packaged weights, 32 px",
 }
+
+
+def _recipe_table(
+    run: Mapping[str, Any],
+    first: tuple[str, str],
+    difference: str,
+    rows: Iterable[Sequence[str]],
+) -> str:
+    """Returns the table of rows that begin with two cells and go on as `_recipe_cells`."""
+    head = [*first, *_RECIPE_METRICS.values(), difference, "seeds", "time of a run"]
+    counts = sorted({row["test_examples"] for row in run["rows"]})
+    count = " or ".join(f"{number:,}" for number in counts)
+    text = _markdown(head, rows, "l" * (len(head) - 2) + "rr")
+    return f"{text}\n\n{count} test images a run, all counted. {_caption(run)}"
 
 
 def _by_seed(run: Mapping[str, Any], **chosen: Any) -> dict[int, Mapping[str, Any]]:

@@ -2020,7 +2020,7 @@ OTHERS = [
     ),
     Mutant(
         "comparison-runs-print-into-the-table",
-        "tl_jax/runs/compare.py",
+        "tl_jax/runs/skeleton.py",
         'with console.verbosity("silent"):',
         'with console.verbosity("normal"):',
         ("tests/experiments/test_compare.py",),

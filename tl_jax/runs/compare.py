@@ -20,6 +20,7 @@ from tl_jax.config import check, phase_configs, set_field
 from tl_jax.errors import InputError, unknown
 from tl_jax.runs import training
 from tl_jax.runs.setup import check_config
+from tl_jax.runs.skeleton import alone
 from tl_jax.training.loops import Stopped
 from tl_jax.training.metrics import CLASS_AVERAGES
 
@@ -91,7 +92,7 @@ def run_cells(
             folder = workdir / method / f"seed{seed}"
             lengths = [phase.train.steps for phase in phase_configs(cell)]
             updates = sum(lengths) if all(lengths) else 0  # unknown where a length is in epochs
-            with table.run(method, seed, updates) as shown, _alone(method, seed):
+            with table.run(method, seed, updates) as shown, alone(f"{method}, seed {seed}"):
                 result = training.run(
                     cell,
                     folder,
@@ -115,17 +116,6 @@ def _naming_method(method: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"compare.methods.{method}: {error}") from error
-
-
-@contextlib.contextmanager
-def _alone(method: str, seed: int) -> Iterator[None]:
-    """Keeps what a run prints out of the table of all runs; on request it is printed instead of that."""
-    if console.shows("verbose"):
-        console.say(f"\n{method}, seed {seed}")
-        yield
-    else:
-        with console.verbosity("silent"):
-            yield
 
 
 def _row(method: str, seed: int, run: str, result: dict[str, Any]) -> dict[str, Any]:

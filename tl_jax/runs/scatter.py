@@ -9,7 +9,7 @@ import numpy as np
 from tl_jax import files, models
 from tl_jax.augment.preprocessing import make_eval_transform
 from tl_jax.data import Split, stream
-from tl_jax.data.selection import hold_out
+from tl_jax.data.selection import at_most
 from tl_jax.features.pooling import as_vectors
 from tl_jax.features.saving import Features
 from tl_jax.parallel import sharding
@@ -21,13 +21,6 @@ from tl_jax.runs.setup import Setup
 _SEED = 0
 # Training examples on which axes are found, at least, however few are drawn.
 _FIT_PER_CLASS = 20
-
-
-def some(labels: np.ndarray, most: int) -> np.ndarray:
-    """Returns the places of `most` examples at most, in proportion to the classes, in rising order."""
-    if len(labels) <= most:
-        return np.arange(len(labels))
-    return hold_out(labels, most, _SEED)[1]
 
 
 def save(folder: RunFolder, train: Features, test: Features, most: int) -> None:
@@ -44,8 +37,10 @@ def save(folder: RunFolder, train: Features, test: Features, most: int) -> None:
     from tl_jax.training.projection import project
 
     content = io.BytesIO()
-    fitted = train.at(some(train.labels, max(most, _FIT_PER_CLASS * len(train.class_names))))
-    drawn = test.at(some(test.labels, most))
+    fitted = train.at(
+        at_most(train.labels, max(most, _FIT_PER_CLASS * len(train.class_names)), _SEED)
+    )
+    drawn = test.at(at_most(test.labels, most, _SEED))
     projections = project(fitted.features, fitted.labels, drawn.features)
     arrays = arrays_of(projections, drawn.labels, drawn.class_names, len(fitted))
     np.savez(content, **arrays)  # type: ignore[arg-type]
@@ -66,7 +61,7 @@ def save_of_state(folder: RunFolder, setup: Setup, params: Any, batch_stats: Any
     parts = []
     for name, least in (("train", _FIT_PER_CLASS * len(names)), ("test", 1)):
         split = setup.inputs[name]
-        places = some(split.labels, max(most, least))
+        places = at_most(split.labels, max(most, least), _SEED)
         chosen = split.subset(places)
         found = _features(setup, params, batch_stats, chosen)
         parts.append(Features(found, chosen.labels, places, names))
