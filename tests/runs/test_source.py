@@ -119,6 +119,10 @@ def test_a_run_with_reset_leaves_is_evaluated(run, tmp_path):
         init__source=(), init__weights=str(run[0]), init__reset=("stage1/.*",), train__steps=1
     )
     result = training.run(config, tmp_path / "run")
+    # They moved: what they started from would be noticed.
+    loaded, trained = trees.flatten(load_run(tmp_path / "run").variables), latest(tmp_path / "run")
+    for name, leaf in trained.items():
+        np.testing.assert_array_equal(loaded[name], leaf, err_msg=name)
     found = evaluate.evaluate_run(tmp_path / "run", None, tmp_path / "evaluated", [])
     assert found["splits"]["test"]["loss"] == pytest.approx(result["splits"]["test"]["loss"])
 
