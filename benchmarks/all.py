@@ -54,6 +54,8 @@ _COMPARE = ("benchmarks.compare", "--config=configs/quickstart.py")
 _COMPARE_CIFAR = ("benchmarks.compare", "--config=configs/cifar10_compare.py", "--data_dir=DIR")
 _COMPARE_LPFT = ("benchmarks.compare", "--config=configs/cifar10_lpft.py", "--data_dir=DIR")
 _RECIPES = ("benchmarks.recipes", "--data_dir=DIR")
+_ROUTES = ("benchmarks.routes", "--data_dir=DIR")
+_FOLDERS = ("benchmarks.folders", "--data_dir=DIR", "--data=folder:flowers128.zip")
 _GRADIENTS = ("benchmarks.throughput", "--rows", "*/full", "*/frozen_late", "--sides")
 STAGES = (
     Stage("flops", 1, ("benchmarks.flops",), timed=False),
@@ -64,7 +66,12 @@ STAGES = (
     Stage("cifar10_lpft", 10, _COMPARE_LPFT, by_version=False),
     Stage("recipes", 20, (*_RECIPES, "--only=cifar10"), by_version=False),
     Stage("animals_to_plants", 50, (*_RECIPES, "--only=animals_to_plants"), by_version=False),
-    Stage("routes", 15, ("benchmarks.routes", "--data_dir=DIR"), by_version=False),
+    Stage("routes", 15, (*_ROUTES, "--flowers=DIR/flowers128.zip"), by_version=False),
+    Stage(
+        "folders",
+        18,
+        (*_FOLDERS, "--data=folder:flowers128", "--data=folder:tinyimagenet32"),
+    ),
     Stage("linear_probe", 30, ("benchmarks.linear_probe", "--data_dir=DIR")),
     Stage("sweep", 6, ("benchmarks.sweep", "--data_dir=DIR", "--runs=64")),
     Stage("throughput", 20, ("benchmarks.throughput",), rows=16),

@@ -6,7 +6,7 @@
 In Markdown three comments mark where a figure comes from; `<!-- end -->` ends each:
 
     <!-- figure: cpu-jax0.10/flops.json none_ratio .2f -->3.00<!-- end -->  FILE KEY... FORMAT of Python
-    <!-- table: throughput -->                                              a function of benchmarks/figure_tables.py
+    <!-- table: throughput -->                                              of figure_tables or figure_timings
     <!-- source: Kumar et al. 2022, Table 1 -->91.8%<!-- end -->            somebody else's number; not changed
 
 Every other number outside of code is refused, unless it is of a kind that is no measurement: `KINDS`.
@@ -18,7 +18,8 @@ import pathlib
 import re
 import sys
 
-from benchmarks import figure_tables
+# The two others register their tables.
+from benchmarks import figure_cells, figure_tables, figure_timings  # noqa: F401
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 # Of the table of fields, by its own command.
@@ -141,7 +142,7 @@ def make_table(name: str, results: pathlib.Path) -> str:
     Raises:
         FigureError: if there is no such table, or its JSON lacks what the table shows.
     """
-    tables = figure_tables.TABLES
+    tables = figure_cells.TABLES
     if name not in tables:
         raise FigureError(f"table: {name}: known are {', '.join(sorted(tables))}")
     try:

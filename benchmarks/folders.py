@@ -2,13 +2,13 @@
 
     python -m benchmarks.folders --data=folder:photos.zip [--data=...] --data_dir=DIR [--out=folders.json]
 
-A cold start decodes the images and keeps them; a warm one finds them; "access" decodes each image when a batch asks
-for it, as of data larger than memory. "skip" is a cold start with `data.unreadable=skip`, which decodes all images
-once more to find those that cannot be read. The clock runs from before the data set is opened to the end of the
-first update of a ResNet-20 on a frozen backbone, whose program is compiled before. Each start has a process of its
-own; its peak memory is that above what it held before. Files come from the operating system's memory: all of them
-are read once before. Inspection (`experiments.inspect_data`) is timed in the same way. Paths are relative to
---data_dir, which is not recorded.
+A cold start decodes the images and keeps them, and what it learns of the files; a warm one finds both. "access" reads
+an image when a batch asks for it, as of data larger than memory, where the files are known. "skip" is a cold start
+with `data.unreadable=skip`, which decodes all images once more to find those that cannot be read. The clock runs from
+before the data set is opened to the end of the first update of a ResNet-20 on a frozen backbone, whose program is
+compiled before. Each start has a process of its own; its peak memory is that above what it held before. Files come
+from the operating system's memory: all of them are read once before. Inspection (`experiments.inspect_data`) is timed
+in the same way. Paths are relative to --data_dir, which is not recorded.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     decoding = data.Decoding(
         args.image_size,
         max_memory_bytes=0 if args.start == "access" else 8 << 30,
-        cache_dir=None if args.start == "access" else args.cache,
+        cache_dir=args.cache,
         unreadable="skip" if args.start == "skip" else "stop",
     )
     step = None

@@ -30,7 +30,7 @@ _NO_CODE = (":(exclude)results", ":(exclude)docs", ":(exclude)*.md")
 # What two runs must have in common to share a file.
 _SAME_VERSIONS = ("python", "jax", "jaxlib", "flax", "numpy", "torch")
 # Of an argument, what is a folder of the machine and no part of the measurement.
-_PRIVATE_ARGUMENTS = ("--data_dir", "--flowers")
+_PRIVATE_ARGUMENTS = ("--data_dir", "--flowers", "--workdir")
 # They change how long programs take.
 _TIMED_VARIABLES = ("GLIBC_TUNABLES", "OMP_WAIT_POLICY")
 

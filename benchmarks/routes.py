@@ -5,7 +5,8 @@
 CIFAR-10 with 20,000 training images, at the features of the packaged ResNet-20; and, where a zip of
 FOLDER/CLASS/IMAGE is named, these flowers at 32 px with the same network, a fifth of each class as test. Each data
 set is one command in a separate process; activations are computed by it, and the seconds of each route are those of
-its search, its last fit and its prediction of test.
+its search, its last fit and its prediction of test. Beside them: the same network fine-tuned in full on the same
+images, but for a tenth that is held out, as the method of configs/cifar10_compare.py.
 """
 
 import argparse
@@ -15,12 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 from benchmarks import record
 
 _CONFIG = "configs/cifar10_linear_probe.py"
+_FINETUNE = "configs/cifar10_compare.py"
+_FINETUNED = ("data.examples_per_class=0", "report.html=false", "report.tensorboard=false")
 # Of what a run says, what a table shows.
-_KEPT = ("routes", "selection", "train_examples", "splits")
+_KEPT = ("routes", "finetuned", "selection", "train_examples", "splits")
 
 
 def main() -> None:
@@ -43,7 +47,7 @@ def main() -> None:
         recording.write(measure(args, pathlib.Path(scratch)))
 
 
-def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict:
+def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict[str, Any]:
     """Returns {"data": {name: the routes}}."""
     cifar = [f"data.data_dir={args.data_dir}", f"data.train_split={args.train_split}"]
     data = {"cifar10": routes(scratch / "cifar10", [*cifar, *args.set])}
@@ -54,26 +58,38 @@ def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict:
             *args.set,
         ]
         data["flowers"] = routes(scratch / "flowers_routes", fields)
-    return {"config": _CONFIG, "data": data}
+    return {"config": _CONFIG, "finetuned": _FINETUNE, "data": data}
 
 
-def routes(workdir: pathlib.Path, fields: list[str]) -> dict:
-    """Returns what the command says of its routes, and its seconds."""
+def routes(workdir: pathlib.Path, fields: list[str]) -> dict[str, Any]:
+    """Returns what the command says of its routes and of the fine-tuned network, and its seconds."""
+    finetuned = workdir.with_name(f"{workdir.name}_finetuned")
+    run("finetune", _FINETUNE, finetuned, [*_FINETUNED, *fields])
+    beside = [f"cache.dir={workdir}-activations", f"routes.finetuned={finetuned}"]
     began = time.perf_counter()
+    run("routes", _CONFIG, workdir, [*beside, *fields])
+    seconds = time.perf_counter() - began
+    result = json.loads((workdir / "result.json").read_text())
+    result["finetuned"].pop("run")  # a folder of this machine
+    return {**{name: result[name] for name in _KEPT}, "command_seconds": seconds}
+
+
+def run(command: str, config: str, workdir: pathlib.Path, fields: list[str]) -> None:
+    """Runs one of `experiments`.
+
+    Raises:
+        subprocess.CalledProcessError: if it fails.
+    """
     subprocess.run(
         [
-            *(sys.executable, "-m", "experiments.routes"),
-            *(f"--config={_CONFIG}", f"--workdir={workdir}"),
-            f"--config.cache.dir={workdir}-activations",
+            *(sys.executable, "-m", f"experiments.{command}"),
+            *(f"--config={config}", f"--workdir={workdir}"),
             *(f"--config.{field}" for field in fields),
         ],
         cwd=record.REPOSITORY,
         check=True,
         stdout=sys.stderr,
     )
-    seconds = time.perf_counter() - began
-    result = json.loads((workdir / "result.json").read_text())
-    return {**{name: result[name] for name in _KEPT}, "command_seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m experiments.predict runs/photos photo.jpg more_photos
     python -m experiments.predict runs/photos more_photos --top=1 --format=csv > predictions.csv
 
-A folder stands for all images in it. Any format that Pillow reads.
+A folder stands for all images in it. Any format that Pillow reads. With --unreadable=skip, images that cannot be
+read are listed on standard error and left out.
 """
 
 import csv
@@ -14,11 +15,15 @@ from absl import flags
 
 from experiments import cli
 from tl_jax import reporting
+from tl_jax.data.skipping import UNREADABLE
 from tl_jax.errors import InputError
 from tl_jax.runs import finished
 
 _TOP = flags.DEFINE_integer("top", 3, "Classes named for each image.", lower_bound=1)
 _FORMAT = flags.DEFINE_enum("format", "table", ["table", "csv", "json"], "What is printed.")
+_UNREADABLE = flags.DEFINE_enum(
+    "unreadable", "stop", UNREADABLE, "Images that cannot be read: an error, or left out."
+)
 
 
 def main(run: str = "", *paths: str) -> bool:
@@ -31,7 +36,7 @@ def main(run: str = "", *paths: str) -> bool:
         raise InputError(
             "expected RUN IMAGE...: the folder of a run, then images or folders of images"
         )
-    rows = finished.predict_files(finished.load_run(run), paths, _TOP.value)
+    rows = finished.predict_files(finished.load_run(run), paths, _TOP.value, _UNREADABLE.value)
     if _FORMAT.value == "table":
         reporting.print_table(f"Predictions of {run}", rows, level="normal")
     elif _FORMAT.value == "json":

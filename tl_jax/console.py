@@ -43,3 +43,18 @@ def note(line: str) -> None:
     """Prints a line about the data or the machine to standard error, unless the process is silent."""
     if shows():
         print(line, file=sys.stderr, flush=True)
+
+
+def count(number: int, noun: str) -> str:
+    """Returns a number of things as a message says it.
+
+    Args:
+        number: of them.
+        noun: what one is called, such as "image" or "class".
+
+    Example:
+        >>> count(1, "class"), count(2, "class"), count(1200, "image")
+        ('1 class', '2 classes', '1,200 images')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"

@@ -1,7 +1,7 @@
 """Error messages about wrong input: what was given, what was expected, the nearest choice."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -19,15 +19,23 @@ def nearest(given: str, choices: Iterable[str], count: int = 3) -> list[str]:
     return [by_lower[name] for name in dict.fromkeys([*begun, *close])][:count]
 
 
-def unknown(kind: str, given: object, choices: Iterable[str]) -> InputError:
+def unknown(
+    kind: str, given: object, choices: Iterable[str], near: Sequence[str] = ()
+) -> InputError:
     """Returns the error for a name that is not one of `choices`.
+
+    Args:
+        kind: what it names, such as "model".
+        given: the name.
+        choices: those that are known.
+        near: the nearest of them, where the caller knows better than `nearest`.
 
     Example:
         >>> str(unknown("model", "resnet5O", ["resnet18", "resnet50"]))
         "unknown model 'resnet5O'; nearest: resnet50, resnet18; known: resnet18, resnet50"
     """
     choices = sorted(choices)
-    near = nearest(str(given), choices)
+    near = near or nearest(str(given), choices)
     parts = [f"unknown {kind} {given!r}"]
     if near:
         parts.append("nearest: " + ", ".join(near))

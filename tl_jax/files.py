@@ -65,11 +65,16 @@ def map_array(path: str | os.PathLike[str], checksum: str | None = None) -> np.n
         return None
 
 
-def write(path: str | os.PathLike[str], content: bytes | str) -> None:
+def write(path: str | os.PathLike[str], content: bytes | str, *, shared: bool = False) -> None:
     """Writes a file whole or not at all; its folder is made if need be.
 
     The content is in `.NAME.tmp` beside the file until it is on disk. One process at a time may
     write a file; what a killed one left is overwritten by the next.
+
+    Args:
+        path: of the file.
+        content: text is written as UTF-8.
+        shared: whether several processes may write it at the same time; the last one's content stays.
 
     Raises:
         OSError: if the disk is full (as `explain_full_disk`) or the place cannot be written; an
@@ -78,7 +83,8 @@ def write(path: str | os.PathLike[str], content: bytes | str) -> None:
     path = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
+    own = f".{uuid.uuid4().hex}" if shared else ""
+    draft = path.with_name(f".{path.name}{own}.tmp")
     with explain_full_disk(path.name, path.parent, len(data)):
         try:
             with open(draft, "wb") as file:

@@ -4,7 +4,8 @@ Command:
     python -m experiments.finetune --config=configs/recipes/resnet50_full_sgd.py --workdir=runs/resnet50_full_sgd
 
 Needs: CIFAR-10; ImageNet weights from the Hugging Face hub; an accelerator. Without these, the packaged ResNet-20:
-    --config.model.name=resnet20_cifar --config.init.weights=resnet20_cifar.tin32 --config.data.image_size=32
+    --config.model.name=resnet20_cifar --config.init.weights=resnet20_cifar.tin32 --config.data.image_size=32 \
+    --config.preprocess.resize=32
 Setting: no augmentation, SGD of rate 0.001 and momentum 0.9, batches of 4, 2 epochs; the last step is reported.
 Flaws: images are normalised with mean 0.5 and std 0.5 where the weights expect ImageNet's mean and std. Nothing is
 held out: whatever is chosen is chosen on the test images. Batches of 4 give BatchNorm statistics of 4 images.

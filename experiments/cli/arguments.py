@@ -131,7 +131,9 @@ def _flag_message(text: str) -> str:
             return str(errors.unknown(f"--{name}", value, choices))
         kind = flags.FLAGS[name].parser.flag_type()
         expected = {"int": "an integer", "bool": "true or false", "float": "a number"}
-        return f"--{name}={value}: expected {expected.get(kind, kind)}"
+        lowest = getattr(flags.FLAGS[name].parser, "lower_bound", None)
+        bound = "" if lowest is None else f" from {lowest}"
+        return f"--{name}={value}: expected {expected.get(kind, kind)}{bound}"
     missing = re.match(r"Missing value for flag (\S+)", text)
     if missing:
         return f"{missing[1]}: expected a value, as in {missing[1]}=VALUE"

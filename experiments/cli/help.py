@@ -114,6 +114,7 @@ _OWN_FLAGS = {
         ("IMAGE...", "images, and folders of images"),
         ("--top=3", "classes named for each image"),
         ("--format=table", "or csv, json"),
+        ("--unreadable=stop", "at images that cannot be read, or skip: leave them out"),
     ],
 }
 _EXIT_CODES = (

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import figure_tables, figures
+from benchmarks import figure_cells, figure_tables, figure_timings, figures
 
 
 def test_every_figure_of_this_repository_comes_from_results(monkeypatch, capsys):
@@ -47,7 +47,7 @@ def test_a_changed_result_makes_a_page_stale_until_it_is_written(repository, mon
 
 
 def test_a_page_with_a_stale_table_is_refused(repository, monkeypatch):
-    monkeypatch.setitem(figure_tables.TABLES, "tiny", lambda results: "| a |\n|---|\n| 1.5 |")
+    monkeypatch.setitem(figure_cells.TABLES, "tiny", lambda results: "| a |\n|---|\n| 1.5 |")
     page = repository / "README.md"
     page.write_text("<!-- table: tiny -->\n| a |\n|---|\n| 1.4 |\n<!-- end -->\n")
     with pytest.raises(SystemExit, match=r"README.md: table: tiny is stale"):
@@ -127,15 +127,15 @@ def test_a_figure_that_is_not_there_is_named(repository, text, message):
 
 def test_means_have_t_intervals():
     """Mean 60, standard deviation 10, three values: 4.3027 * 10 / sqrt(3)."""
-    assert figure_tables._interval([0.5, 0.6, 0.7]) == "60.0 ± 24.8"
-    assert figure_tables._interval([0.1, 0.2], signed=True) == "+15.0 ± 63.5"
-    assert figure_tables._interval([0.354]) == "35.4"
+    assert figure_cells.interval([0.5, 0.6, 0.7]) == "60.0 ± 24.8"
+    assert figure_cells.interval([0.1, 0.2], signed=True) == "+15.0 ± 63.5"
+    assert figure_cells.interval([0.354]) == "35.4"
 
 
 def test_single_runs_have_wilson_intervals():
     """10 of 10: low end 10 / (10 + z^2); 50 of 100 is symmetric: 40.4 to 59.6."""
-    assert figure_tables._wilson({"top1_accuracy": 1.0, "examples": 10}) == "72.2 to 100.0"
-    assert figure_tables._wilson({"top1_accuracy": 0.5, "examples": 100}) == "40.4 to 59.6"
+    assert figure_cells.wilson({"top1_accuracy": 1.0, "examples": 10}) == "72.2 to 100.0"
+    assert figure_cells.wilson({"top1_accuracy": 0.5, "examples": 100}) == "40.4 to 59.6"
 
 
 def comparison():
@@ -191,7 +191,7 @@ def test_versions_of_jax_stand_below_each_other_in_order(tmp_path):
         }
         (tmp_path / f"cpu-jax{version}").mkdir()
         (tmp_path / f"cpu-jax{version}" / "flops.json").write_text(json.dumps(run))
-    text = figure_tables.flops(tmp_path)
+    text = figure_timings.flops(tmp_path)
     assert [text.index(f"JAX {version}") for version in ("0.9", "0.10", "0.12")] == sorted(
         text.index(f"JAX {version}") for version in ("0.9", "0.10", "0.12")
     )
@@ -218,7 +218,7 @@ def test_steps_of_each_version_of_jax_stand_side_by_side(tmp_path):
         "command": "python -m benchmarks.steps",
     }
     (tmp_path / "steps.json").write_text(json.dumps(run))
-    lines = figure_tables.steps(tmp_path).splitlines()
+    lines = figure_timings.steps(tmp_path).splitlines()
     assert lines[0] == (
         "| full step | batch | Python 3.11.7, JAX 0.10.2 | Python 3.13.0, JAX 0.12.1, huge pages |"
     )
@@ -243,17 +243,17 @@ def test_gradients_of_convolutions_are_compared_round_by_round(tmp_path):
     }
     (tmp_path / "cpu-jax0.12").mkdir()
     (tmp_path / "cpu-jax0.12" / "convolution_gradients.json").write_text(json.dumps(run))
-    text = figure_tables.convolution_gradients(tmp_path)
+    text = figure_timings.convolution_gradients(tmp_path)
     line = "| ResNet-50, 224 px, full step | 8 | 100 | 50 | 1 | 1 | 2.00x (2.00x to 2.00x) |"
     assert line in text
 
 
 def test_what_is_not_measured_is_said_with_its_command(tmp_path):
-    assert figure_tables.throughput(tmp_path) == (
+    assert figure_timings.throughput(tmp_path) == (
         "Not measured yet: `python -m benchmarks.all --only=throughput`."
     )
 
 
 def test_every_table_is_shown_on_some_page():
     text = "".join(page.read_text() for page in figures.pages(figures.REPOSITORY))
-    assert [name for name in figure_tables.TABLES if f"<!-- table: {name} -->" not in text] == []
+    assert [name for name in figure_cells.TABLES if f"<!-- table: {name} -->" not in text] == []

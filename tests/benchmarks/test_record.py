@@ -160,6 +160,9 @@ def test_folders_of_this_machine_are_not_recorded(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["sweep.py", "--data_dir", "/home/me/data", "--small"])
     found = record.command_line("python -m benchmarks.sweep")
     assert found == "python -m benchmarks.sweep --data_dir DIR --small"
+    monkeypatch.setattr(sys, "argv", ["recipes.py", "--flowers=~/flowers.zip", "--workdir=/a/b"])
+    found = record.command_line("recipes.py")
+    assert found == "python -m benchmarks.recipes --flowers=DIR --workdir=DIR"
     monkeypatch.setattr(sys, "argv", ["sweep.py", "--out", "/home/me/sweep.json", "--small"])
     assert record.command_line("sweep.py") == "python -m benchmarks.sweep --out sweep.json --small"
 

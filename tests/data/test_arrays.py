@@ -201,3 +201,11 @@ def test_arrays_of_one_split_that_are_wrong():
         Arrays({"train": (images, labels[1:])})
     with pytest.raises(InputError, match="arrays train"):
         Arrays({"train": (images, labels)}, ("one",))
+    words = np.array(["cat", "dog"])[labels % 2]
+    for wrong in (words, words.astype(object)):
+        with pytest.raises(
+            InputError, match=r"expected integers from 0: class_names, labels = np\.unique"
+        ):
+            Arrays.split_off_test(images, wrong)
+        with pytest.raises(InputError, match="expected integers from 0"):
+            Arrays({"train": (images, wrong)})

@@ -158,8 +158,9 @@ def test_missing_files_are_images_that_cannot_be_read(table):
         (["path,label,split", *(f"{row},train" for row in rows()), "images/19.png,dog,"], "row 22 has no split"),
         ([f"images/{n}.png,cat" for n in range(20)], "all has 1 class; expected two or more"),
         (["", ""], "has no rows"),
+        (["path,label", ""], "has no rows of images; expected path,label"),
     ],
-    ids=["no column", "two splits", "another class", "no split", "one class", "empty"],
+    ids=["no column", "two splits", "another class", "no split", "one class", "empty", "names alone"],
 )  # fmt: skip
 def test_tables_that_are_refused(table, lines, message):
     with pytest.raises(InputError, match=message):
@@ -174,3 +175,17 @@ def test_what_is_no_table_is_refused(tmp_path):
         csv_table.CsvTable(tmp_path / "photo.csv", 0)
     with pytest.raises(InputError, match="cannot be read as a table"):
         csv_table.CsvTable(tmp_path, 0)
+
+
+def test_paths_of_windows_are_told(table):
+    lines = [*rows()[:18], *(row.replace("/", "\\") for row in rows()[18:])]
+    with pytest.raises(InputError) as raised:
+        load_splits(table("path,label", *lines))
+    message = str(raised.value)
+    assert r"row 20: images\18.png is not there, and looks like a path of Windows" in message
+    assert message.endswith("(2 of 20 rows do); expected / between folders, as in images/18.png")
+
+
+def test_a_table_in_another_encoding_is_to_be_saved_as_utf8(table):
+    with pytest.raises(InputError, match=r"not in UTF-8 \(.* at byte .*\); save it as UTF-8"):
+        load_splits(table("path,label", *rows(), "images/1.png,café", encoding="latin-1"))

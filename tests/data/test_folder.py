@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tl_jax.data import Decoding, Selection, folder, load_splits, records
+from tl_jax.data.broken import BrokenImages
 from tl_jax.errors import InputError
 
 
@@ -439,7 +440,8 @@ def test_of_many_broken_images_twenty_are_shown(classes, write_image):
     assert len(message.splitlines()) == 23
     assert "\n  and 10 more\n" in message
     assert message.endswith("or leave them out: --config.data.unreadable=skip")
-    assert len(pickle.loads(pickle.dumps(raised.value)).problems) == 30
+    copied = pickle.loads(pickle.dumps(raised.value))
+    assert len(copied.problems) == 30 and str(copied) == message
 
 
 def test_an_image_that_cannot_be_opened_does_not_hide_others(classes):
@@ -452,6 +454,11 @@ def test_an_image_that_cannot_be_opened_does_not_hide_others(classes):
     with pytest.raises(InputError) as raised:
         split.gather(np.arange(20))
     assert str(raised.value).startswith("2 images cannot be used:")
+    assert "\n  " + str(classes / "dog" / "9.png") + " cannot be read: No such file" in str(
+        raised.value
+    )
+    with pytest.raises(BrokenImages, match=r"9\.png cannot be read"):
+        split.encoded(np.arange(20))
     assert values(split.subset(np.array([0, 0, 5]))) == [0, 0, 5]
 
 
@@ -528,3 +535,30 @@ def test_folders_without_permission(classes, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match=r"dog cannot be read: .*Permission denied"):
         load_splits(f"folder:{classes}")
+
+
+@pytest.mark.parametrize("image_size", [0, 8])
+def test_a_link_to_nothing_is_an_image_that_cannot_be_used(classes, image_size, tmp_path):
+    """As any other one: with all that are broken, and what leaves them out; with a cache and without."""
+    (classes / "dog" / "link.png").symlink_to("nowhere.png")
+    for cache in (None, tmp_path / "cache"):
+        with pytest.raises(
+            BrokenImages, match=r"1 image cannot be used:\n.*dog/link\.png"
+        ) as raised:
+            load_splits(f"folder:{classes}", decoding=Decoding(image_size, cache_dir=cache))
+        assert str(raised.value).endswith("leave them out: --config.data.unreadable=skip")
+    records = folder.Folder(classes, image_size).split("all").records
+    with pytest.raises(BrokenImages, match=r"link\.png cannot be read: No such file"):
+        records.fingerprint()
+
+
+def test_classes_that_train_lacks_are_named_with_those_it_has(tmp_path, write_image):
+    for split, names in (("train", ("cat", "dog")), ("test", ("cat", "owl"))):
+        for name in names:
+            write_image(tmp_path / split / name / "0.png", 1)
+    with pytest.raises(InputError) as raised:
+        load_splits(f"folder:{tmp_path}")
+    assert str(raised.value).endswith(
+        "test/owl is not a class of train; the classes of train are cat, dog: rename or remove the folders that "
+        "are not among them, or add them to train"
+    )

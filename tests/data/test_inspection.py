@@ -147,8 +147,8 @@ def test_mean_and_std_are_those_of_the_training_pixels(found, folder):
 def test_leakage_is_said_first(found):
     lines = found.summary()
     assert lines[0] == found.leakage()
-    assert lines[1] == "1 images cannot be read:"
-    assert "1 train images are there twice (1 byte for byte)" in lines
+    assert lines[1] == "1 image cannot be read:"
+    assert "1 train image is there twice (1 byte for byte)" in lines
     assert any(line.startswith("pixels of train: preprocess.mean=(0.") for line in lines)
 
 

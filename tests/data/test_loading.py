@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tl_jax import data
-from tl_jax.data import Selection, load_splits, sources
+from tl_jax.data import Arrays, Selection, load_splits, sources
 from tl_jax.errors import InputError
 
 
@@ -74,7 +74,7 @@ def test_splits_can_be_joined(npz):
     ("options", "message"),
     [
         ({"test": "train[:10%]"}, r"train='train' and test='train\[:10%\]' .* share 2 examples"),
-        ({"test": "val", "validation": "val[:1]"}, "share 1 examples"),
+        ({"test": "val", "validation": "val[:1]"}, "share 1 example;"),
         ({"test": "tset"}, "unknown split of npz:.* 'tset'; .*known: train, val"),
         (
             {"validation": "val"},
@@ -83,7 +83,7 @@ def test_splits_can_be_joined(npz):
         ({"train": "trian"}, "unknown split of npz:.* 'trian'; nearest: train"),
         ({"test": "val", "train": "train[:1]"}, "train_split='train.*' .* one class only: '[01]'"),
         ({"test": "val", "validation_fraction": 1.0}, r"not in \[0, 1\)"),
-        ({"test": "val", "validation_fraction": 0.01}, "0 of 20 examples cannot be held out"),
+        ({"test": "val", "validation_fraction": 0.01}, "holds 0 of 20 training images out"),
         ({"test": "val", "validation_fraction": 0.1, "validation": "val"}, "give one"),
         ({"test": "val", "examples_per_class": 11}, "from 1 to 10; classes with fewer examples"),
         ({"test": "val", "seed": -1}, "integers from 0"),
@@ -182,3 +182,48 @@ def test_validation_and_few_examples_are_chosen_from_the_other_folds(npz):
 
 def test_a_separate_validation_split_is_the_same_for_all_folds(npz):
     assert pixels(fold_of(npz, 2, validation="val")["validation"]) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        ("photos", "folder:photos"),
+        ("photos.csv", "csv:photos.csv"),
+        ("photos.npz", "npz:photos.npz"),
+        ("photos.zip", "folder:photos.zip"),
+        ("foldr:photos", "folder:photos"),
+        ("digit", "digits"),
+        ("photos.txt", ""),
+    ],
+)
+def test_names_of_data_that_are_nearly_right(tmp_path, monkeypatch, given, near):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for ending in ("csv", "npz", "zip", "txt"):
+        (tmp_path / f"photos.{ending}").touch()
+    places = [given] if ":" in given or given == "digit" else [given, str(tmp_path / given)]
+    for name in places:
+        with pytest.raises(InputError) as raised:
+            load_splits(name)
+        expected = f"nearest: {near.replace(given, name)};" if near else f"{name!r}; known:"
+        assert expected in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "message"),
+    [
+        (
+            0.999,
+            "validation_fraction=0.999 holds 10 of 10 training images out; expected a smaller fraction, .*, or 0",
+        ),
+        (
+            0.01,
+            "holds 0 of 10 training images out; expected a fraction that is at least one image, or 0",
+        ),
+    ],
+)
+def test_fractions_that_leave_nothing_on_one_side(fraction, message):
+    images, labels = np.zeros((10, 4, 4, 3), np.uint8), np.arange(10) % 2
+    source = Arrays({"train": (images, labels), "test": (images, labels)})
+    with pytest.raises(InputError, match=message):
+        load_splits(source, Selection(validation_fraction=fraction))

@@ -115,3 +115,9 @@ def test_folds_that_cannot_be(given, message):
 def test_more_folds_than_examples(folds):
     with pytest.raises(InputError, match=f"folds={folds}: expected an integer from 2 to 4"):
         selection.folds_of(np.zeros(4, int), folds, seed=0)
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 examples"), (1, "1 example")])
+def test_too_few_to_divide(number, said):
+    with pytest.raises(InputError, match=f"^{said} cannot be divided in two; expected 2 or more$"):
+        selection.hold_out(np.zeros(number, np.int64), 1, seed=0)

@@ -61,7 +61,7 @@ FIELDS = {
     "wrong type": ({"optim__step_steps": ("ten",)}, "optim.step_steps=('ten',): expected a tuple of integers"),
     "no train split": ({"data__train_split": ""}, "data.train_split='': expected a split"),
     "notation": ({"data__train_split": "train[:"}, "data.train_split='train[:'"),
-    "nothing held out": ({"data__validation_fraction": 1e-5}, "data.validation_fraction=1e-05: "),
+    "nothing held out": ({"data__validation_fraction": 1e-5}, "data.validation_fraction=1e-05 holds 0 of"),
     "infinite epochs": ({"train__steps": 0, "train__epochs": float("inf")}, "train.epochs=inf: expected a number"),
     "negative epochs": ({"train__epochs": -1.0}, "train.epochs=-1.0: expected a number in [0, inf)"),
     "nesterov": (

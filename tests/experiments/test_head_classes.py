@@ -11,7 +11,17 @@ from safetensors.numpy import load_file, save_file
 from tl_jax import data
 from tl_jax.config import completed
 from tl_jax.errors import InputError
-from tl_jax.runs import compare, evaluate, members, probe, results, sweep, training, weights
+from tl_jax.runs import (
+    compare,
+    evaluate,
+    members,
+    probe,
+    results,
+    resuming,
+    sweep,
+    training,
+    weights,
+)
 from tl_jax.runs.setup import prepare
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -218,7 +228,7 @@ def test_many_classes_are_not_listed_one_by_one(tmp_path):
     names = [f"class {number}" for number in range(1000)]
     (tmp_path / results.CLASS_NAMES).write_text(json.dumps({"class_names": names}))
     with pytest.raises(InputError) as raised:
-        results.check_class_names(tmp_path, [*names[:500], "other", *names[501:]])
+        resuming.check_class_names(tmp_path, [*names[:500], "other", *names[501:]])
     message = str(raised.value)
     assert message.count("; class 19 and 980 more") == 2 and "class 20" not in message
     assert "the first that differs is class 500." in message

@@ -32,7 +32,7 @@ def test_a_folder_is_inspected(launcher, photos, tmp_path):
     assert lines[0] == (
         "leakage: 1 of 11 test images are in train too (1 byte for byte; 1 with another class)"
     )
-    assert "1 images cannot be read:" in lines
+    assert "1 image cannot be read:" in lines
     facts = json.loads((tmp_path / "page/inspection.json").read_text())
     assert facts["leakage"] == lines[0] and set(facts["splits"]) == {"train", "test"}
     assert (tmp_path / "page/inspection.html").is_file()
@@ -55,12 +55,34 @@ def test_the_splits_of_a_config_are_inspected(launcher, photos):
     assert "1 image that cannot be read is left out: text.png" in out
 
 
+def test_files_of_a_user_are_not_replaced(launcher, photos, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "inspection.html").write_text("precious")
+    code, out, err = launcher.run("inspect_data", f"folder:{photos}", f"--workdir={own}")
+    assert (code, out) == (2, "") and "holds inspection.html; give a new folder" in err
+    assert (own / "inspection.html").read_text() == "precious"
+    for _ in range(2):  # an earlier inspection is replaced
+        code, _, err = launcher.run(
+            "inspect_data", f"folder:{photos}", f"--workdir={tmp_path / 'new'}"
+        )
+        assert code == 0, err
+
+
+def test_a_split_called_otherwise_is_proposed_as_it_is_called_and_once(launcher, photos):
+    shutil.rmtree(photos / "test")
+    (photos / "train").rename(photos / "Train")
+    code, out, err = launcher.run("inspect_data", f"folder:{photos}")
+    assert code == 0 and "unknown split" not in err
+    assert out.count("unknown split") == 1 and "--config.data.train_split='Train[:80%]'" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((), "expected a data set, such as folder:photos, or --config=FILE"),
         (("folder:nowhere",), "nowhere does not exist"),
-        (("folders:photos",), "nearest: folder:PATH"),
+        (("folders:photos",), "nearest: folder:photos;"),
         (("digits", "more"), "unexpected argument 'more'"),
         (("digits", "--config=configs/quickstart.py"), "digits and --config: give one"),
     ],

@@ -36,6 +36,8 @@ OBJECTIVE = "tl_jax/runs/objective.py"
 TERMS = "tl_jax/objectives/terms.py"
 METRICS = "tl_jax/training/metrics.py"
 
+TEST_RESUMING = "tests/runs/test_resuming.py"
+TEST_FILE_INDEX = "tests/data/test_file_index.py"
 TEST_ORDER = ("tests/properties/test_order.py",)
 TEST_SELECTION = ("tests/properties/test_selection.py",)
 TEST_SWEEPS = "tests/experiments/test_sweep.py"
@@ -57,6 +59,8 @@ TEST_API = ("tests/runs/test_api.py",)
 TEST_OWN_MODEL = ("tests/runs/test_own_model.py",)
 TEST_RESNET = "tests/models/test_resnet.py"
 TEST_KERAS_NAMES = "tests/porting/test_keras_names.py"
+TEST_FITTING = "tests/porting/test_fitting.py"
+TEST_PREDICT = "tests/experiments/test_predict.py"
 TEST_VGG = ("tests/models/test_vgg.py",)
 TEST_VGG_RUNS = ("tests/runs/test_vgg.py",)
 TEST_CONFIG = ("tests/config/test_table.py",)
@@ -270,8 +274,8 @@ OTHERS = [
     Mutant(
         "api-predictions-depend-on-other-images",
         "tl_jax/runs/finished.py",
-        "return split.resized()",
-        "return split",
+        "split = split.resized()",
+        "pass",
         TEST_API,
     ),
     Mutant(
@@ -480,14 +484,14 @@ OTHERS = [
     ),
     Mutant(
         "training-latest-reported-as-best",
-        "tl_jax/runs/training.py",
+        "tl_jax/runs/updates.py",
         "best = checkpointer.restore_best(template)",
         "best = checkpointer.restore_latest(template)",
         TEST_RESULTS,
     ),
     Mutant(
         "training-validation-measured-as-test",
-        "tl_jax/runs/training.py",
+        "tl_jax/runs/conclusion.py",
         "state.params, state.batch_stats, setup.inputs[name]",
         'state.params, state.batch_stats, setup.inputs["test"]',
         TEST_RESULTS,
@@ -1542,7 +1546,7 @@ OTHERS = [
     ),
     Mutant(
         "training-seconds-between-checkpoints-ignored",
-        "tl_jax/runs/training.py",
+        "tl_jax/runs/updates.py",
         "intervals.log_every, config.train.checkpoint_every_seconds",
         "intervals.log_every, 0.0",
         ("tests/wiring/test_reached.py",),
@@ -1743,7 +1747,7 @@ OTHERS = [
     ),
     Mutant(
         "phase-time-without-the-cache",
-        "tl_jax/runs/training.py",
+        "tl_jax/runs/updates.py",
         "seconds, storing = seconds + stored, storing + stored",
         "storing = storing + 0 * stored",
         ("tests/runs/test_phases.py::test_what_a_result_says_of_its_phases",),
@@ -1824,7 +1828,7 @@ OTHERS = [
     ),
     Mutant(
         "average-not-reported-on",
-        "tl_jax/runs/training.py",
+        "tl_jax/runs/updates.py",
         "state = state.replace(**candidate)",
         "pass",
         TEST_OBJECTIVES,
@@ -1880,7 +1884,7 @@ OTHERS = [
     ),
     Mutant(
         "phase-best-state-on-activations-of-another",
-        "tl_jax/runs/training.py",
+        "tl_jax/runs/updates.py",
         "if int(state.step) <= setup.first_step:",
         "if False:",
         ("tests/runs/test_phases.py::test_the_best_state_may_be_of_an_earlier_phase",),
@@ -1894,7 +1898,7 @@ OTHERS = [
     ),
     Mutant(
         "phase-digests-of-the-resumed-state",
-        "tl_jax/runs/training.py",
+        "tl_jax/runs/updates.py",
         "if state is None or len(phases) == 1:",
         "if True:",
         (
@@ -1913,7 +1917,7 @@ OTHERS = [
     ),
     Mutant(
         "phase-unproved-phase-goes-on",
-        "tl_jax/runs/training.py",
+        "tl_jax/runs/updates.py",
         'if row["frozen"]["changed"] and not is_last:',
         "if False:",
         ("tests/runs/test_phases.py::test_a_change_of_what_phase_1_froze_ends_the_run",),
@@ -2252,7 +2256,7 @@ OTHERS = [
     ),
     Mutant(
         "patience-forgets-the-best-step-of-before",
-        "tl_jax/runs/training.py",
+        "tl_jax/runs/updates.py",
         "best_saved=job.checkpointer.best_step,",
         "",
         ("tests/runs/test_early_stopping.py",),
@@ -2542,7 +2546,7 @@ OTHERS = [
     Mutant(
         "skipping-of-a-resumed-run-not-compared",
         "tl_jax/runs/training.py",
-        "    results.check_skipped(workdir, phases[0].splits)\n",
+        "    resuming.check_skipped(workdir, splits)\n",
         "",
         ("tests/runs/test_skipping.py::test_a_resumed_run_leaves_out_the_same_images",),
     ),
@@ -2730,6 +2734,235 @@ OTHERS = [
         "if section.folds and config.init.weights:",
         "if False:",
         (f"{TEST_CROSS_VALIDATE[0]}::test_an_evaluation_of_weights_refuses_folds",),
+    ),
+    Mutant(
+        "file-index-without-the-time-of-any-change",
+        "tl_jax/data/listing.py",
+        "(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)",
+        "(status.st_size, status.st_mtime_ns, status.st_mtime_ns, status.st_ino)",
+        (
+            f"{TEST_FILE_INDEX}::test_a_file_of_another_content_is_read_though_its_size_and_time_are_as_before",
+        ),
+    ),
+    Mutant(
+        "file-index-of-links-themselves",
+        "tl_jax/data/listing.py",
+        "        status = os.stat(path)\n",
+        "        status = os.lstat(path)\n",
+        (f"{TEST_FILE_INDEX}::test_a_link_to_another_file_is_read",),
+    ),
+    Mutant(
+        "file-index-of-files-that-may-not-be-read",
+        "tl_jax/data/listing.py",
+        "if not os.access(path, os.R_OK):",
+        "if False:",
+        (f"{TEST_FILE_INDEX}::test_a_file_that_may_not_be_read_any_more_is_noticed",),
+    ),
+    Mutant(
+        "file-index-found-by-name-alone",
+        "tl_jax/data/file_index.py",
+        "        if stored != packed:\n",
+        "        if False:\n",
+        (TEST_FILE_INDEX,),
+    ),
+    Mutant(
+        "file-index-kept-though-just-changed",
+        "tl_jax/data/file_index.py",
+        "if time.time_ns() - status.touched_ns < _SETTLED_NS:",
+        "if False:",
+        (f"{TEST_FILE_INDEX}::test_what_changed_just_now_is_for_this_run_alone",),
+    ),
+    Mutant(
+        "file-index-settled-by-the-time-of-the-content",
+        "tl_jax/data/file_index.py",
+        "if time.time_ns() - status.touched_ns < _SETTLED_NS:",
+        "if time.time_ns() - status.changed_ns < _SETTLED_NS:",
+        (f"{TEST_FILE_INDEX}::test_what_changed_just_now_is_for_this_run_alone",),
+    ),
+    Mutant(
+        "file-index-settled-at-once",
+        "tl_jax/data/file_index.py",
+        "_SETTLED_NS = 2_500_000_000",
+        "_SETTLED_NS = 2_500_000",
+        (f"{TEST_FILE_INDEX}::test_what_changed_just_now_is_for_this_run_alone",),
+    ),
+    Mutant(
+        "file-index-kept-though-changed-meanwhile",
+        "tl_jax/data/file_index.py",
+        "if before is None or now != before:",
+        "if before is None:",
+        (f"{TEST_FILE_INDEX}::test_a_file_that_changes_while_it_is_read_is_not_kept",),
+    ),
+    Mutant(
+        "file-index-size-forgets-the-digest",
+        "tl_jax/data/file_index.py",
+        "            digest = known[0]\n",
+        "            pass\n",
+        (TEST_FILE_INDEX,),
+    ),
+    Mutant(
+        "file-index-damaged-and-read",
+        "tl_jax/data/file_index.py",
+        "if hashlib.sha256(content).digest() != checksum:",
+        "if False:",
+        (f"{TEST_FILE_INDEX}::test_a_damaged_index_is_as_none",),
+    ),
+    Mutant(
+        "file-index-no-sample",
+        "tl_jax/data/file_index.py",
+        "            self._check_sample()\n",
+        "            pass\n",
+        (f"{TEST_FILE_INDEX}::test_another_disk_in_place_of_one_is_noticed",),
+    ),
+    Mutant(
+        "file-index-of-the-place-as-given",
+        "tl_jax/data/file_index.py",
+        "place = os.fsencode(os.path.realpath(root))",
+        "place = os.fsencode(root)",
+        (f"{TEST_FILE_INDEX}::test_one_folder_has_one_index",),
+    ),
+    Mutant(
+        "file-index-of-an-archive-that-was-replaced",
+        "tl_jax/data/archive.py",
+        "if now is None or member is None or now != self._status:",
+        "if now is None or member is None:",
+        (TEST_FILE_INDEX,),
+    ),
+    Mutant(
+        "file-index-of-an-unpacked-archive-never-right",
+        "tl_jax/data/archive.py",
+        "                self._status = listing.status_of(self._file)\n",
+        "",
+        (f"{TEST_FILE_INDEX}::test_a_second_start_opens_no_image",),
+    ),
+    Mutant(
+        "file-index-members-of-an-archive-alike",
+        "tl_jax/data/archive.py",
+        "return now._replace(start=member.start)",
+        "return now",
+        (TEST_FILE_INDEX,),
+    ),
+    Mutant(
+        "file-index-archives-have-none",
+        "tl_jax/data/folder.py",
+        "storage, path, image_size, skip, cache_dir)",
+        "storage, path, image_size, skip, cache_dir if found is None else None)",
+        (f"{TEST_FILE_INDEX}::test_a_second_start_opens_no_image",),
+    ),
+    Mutant(
+        "file-index-never-saved",
+        "tl_jax/data/loading.py",
+        "            source.save_index()\n",
+        "            pass\n",
+        (f"{TEST_FILE_INDEX}::test_a_start_that_fails_saves_what_it_read",),
+    ),
+    Mutant(
+        "file-index-digests-never-saved",
+        "tl_jax/data/file_records.py",
+        "            self._index.save()\n",
+        "",
+        (f"{TEST_FILE_INDEX}::test_digests_that_are_computed_late_are_saved",),
+    ),
+    Mutant(
+        "resuming-other-data-not-noticed",
+        "tl_jax/runs/training.py",
+        "    resuming.check_data(workdir, splits)\n",
+        "",
+        (TEST_RESUMING,),
+    ),
+    Mutant(
+        "resuming-labels-of-other-classes",
+        "tl_jax/runs/resuming.py",
+        "fingerprint.combine(split.fingerprint(), split.labels)",
+        "fingerprint.combine(split.fingerprint())",
+        (TEST_RESUMING,),
+    ),
+    Mutant(
+        "resuming-names-of-files-forgotten",
+        "tl_jax/runs/resuming.py",
+        "fingerprint.combine(os.fsencode(names), split.whole()[1])",
+        "fingerprint.combine(split.whole()[1])",
+        (f"{TEST_RESUMING}::test_images_on_access_are_told_apart_by_their_names",),
+    ),
+    Mutant(
+        "evaluation-of-other-pixels-than-the-run-saw",
+        "tl_jax/runs/splits.py",
+        "                square=square,\n",
+        "",
+        (f"{TEST_RESUMING}::test_an_evaluation_sees_the_pixels_of_the_run",),
+    ),
+    Mutant(
+        "extension-inside-its-data",
+        "tl_jax/runs/extend.py",
+        'if kind == "folder" and root.is_dir() and',
+        "if False and",
+        ("tests/runs/test_extend.py::test_a_place_inside_the_data_set_is_refused",),
+    ),
+    Mutant(
+        "source-of-another-network",
+        "tl_jax/runs/training.py",
+        "if described.model[name] != config.model[name]:",
+        "if False:",
+        ("tests/runs/test_source.py::test_what_is_wrong_is_said_before_the_source_is_trained",),
+    ),
+    Mutant(
+        "predict-skips-nothing",
+        "tl_jax/runs/finished.py",
+        "if place not in problems]",
+        "]",
+        (f"{TEST_PREDICT}::test_images_that_cannot_be_read",),
+    ),
+    Mutant(
+        "predict-names-the-field-of-runs",
+        "tl_jax/runs/finished.py",
+        'leave_out="--unreadable=skip"',
+        "",
+        (f"{TEST_PREDICT}::test_images_that_cannot_be_read",),
+    ),
+    Mutant(
+        "broken-images-pickled-without-advice",
+        "tl_jax/data/broken.py",
+        "(self.problems, self._leave_out)",
+        "(self.problems, '')",
+        ("tests/data/test_folder.py::test_of_many_broken_images_twenty_are_shown",),
+    ),
+    Mutant(
+        "fitting-ignores-what-is-left-over",
+        "tl_jax/porting/port.py",
+        "for source in tensors.keys() - used\n",
+        "for source in ()\n",
+        (f"{TEST_FITTING}::test_a_file_that_fits_no_network",),
+    ),
+    Mutant(
+        "fitting-ignores-shapes",
+        "tl_jax/porting/port.py",
+        "        is None\n        for name in body",
+        "        is not name\n        for name in body",
+        (f"{TEST_FITTING}::test_options_that_change_parameters_are_named",),
+    ),
+    Mutant(
+        "fitting-default-options-alone",
+        "tl_jax/porting/fitting.py",
+        '("", *values[1:])',
+        '("",)',
+        (f"{TEST_FITTING}::test_options_that_change_parameters_are_named",),
+    ),
+    Mutant(
+        "report-mean-of-all-classes",
+        "tl_jax/reporting/report.py",
+        "len(np.union1d(found.labels, found.predicted[found.predicted >= 0]))",
+        "len(names)",
+        ("tests/reporting/test_report.py::test_means_are_said_to_be_of_the_classes_they_are_of",),
+    ),
+    Mutant(
+        "inspection-says-notes-twice",
+        "tl_jax/runs/splits.py",
+        "load=data.open_undecoded, quiet=True,",
+        "load=data.open_undecoded,",
+        (
+            "tests/experiments/test_inspect_data.py"
+            "::test_a_split_called_otherwise_is_proposed_as_it_is_called_and_once",
+        ),
     ),
     Mutant(
         "config-fields-of-commands-left-out",

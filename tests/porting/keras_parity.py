@@ -47,6 +47,7 @@ CASES = (
     Case("keras_resnet101", 64, tested=False),
     Case("keras_resnet152", 64, tested=False),
     Case("keras_resnet50", 224, top=True, tested=False),
+    Case("vgg16", 224, tested=False),
     Case("vgg16", 224, top=True, tested=False),
     Case("vgg19", 224, top=True, tested=False),
 )

@@ -88,12 +88,13 @@ def test_the_loss_is_read_only_when_shown():
     assert Loss.reads == 2
 
 
-@pytest.mark.parametrize("loss", [float("nan"), None])
+@pytest.mark.parametrize("loss", [float("nan"), -1e-9, None])
 def test_unusual_losses(loss):
     stream = io.StringIO()
     with Progress(1, stream=stream, clock=Clock()) as progress:
         progress.update(1, loss)
-    expected = "step 1/1 (100%)" if loss is None else "step 1/1 (100%)  loss nan"
+    shown = {None: "", -1e-9: "  loss 0.0000"}.get(loss, "  loss nan")
+    expected = f"step 1/1 (100%){shown}"
     assert stream.getvalue().strip() == expected
 
 

@@ -342,3 +342,20 @@ def test_where_the_data_lay_and_what_was_computed_once(tmp_path):
         "computed once after pool, read from device, found from an earlier run; "
         "20 updates both ways differ by 3.0e-08 at most"
     ) in text
+
+
+def test_means_are_said_to_be_of_the_classes_they_are_of(tmp_path):
+    """Of three, one has no example and no prediction."""
+    folder = make_run(tmp_path / "run")
+    probabilities = [[*row, 0.0] for row in PROBABILITIES]
+    write_predictions(folder, names=("alpha", "beta", "absent"), probabilities=probabilities)
+    assert "mean of 2 classes 5 58.3% 58.3% 58.3%" in report_of(folder).text
+
+
+def test_without_mistakes_there_is_one_scale_of_colour(tmp_path):
+    names = ("alpha", "beta")
+    assert len(plots.confusion(np.array([[3, 0], [0, 2]]), names).axes) == 2
+    assert len(plots.confusion(np.array([[3, 0], [1, 2]]), names).axes) == 3
+    folder = make_run(tmp_path / "run", loss=-1e-9)
+    write_predictions(folder, labels=np.argmax(PROBABILITIES, axis=1))
+    assert "on another for mistakes" not in report_of(folder).text

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import threading
 
@@ -193,6 +194,17 @@ def test_what_is_no_finished_run(made, tmp_path, removed):
         tl_jax.load_run(tmp_path)
 
 
+@pytest.mark.parametrize("damaged", ["config.json", "result.json", "preprocessing.json"])
+def test_a_damaged_file_of_a_run_is_named(made, tmp_path, damaged):
+    shutil.copytree(made[1], tmp_path / "run")
+    (tmp_path / "run" / damaged).write_text("{")
+    with pytest.raises(InputError, match=rf"run/{damaged} is no JSON"):
+        tl_jax.load_run(tmp_path / "run")
+    if damaged != "result.json":  # an interrupted run has none
+        with pytest.raises(InputError, match=rf"run/{damaged} is no JSON"):
+            tl_jax.evaluate(tmp_path / "run", tmp_path / "evaluated")
+
+
 @pytest.fixture
 def photos(tmp_path):
     """Returns a folder of photos of several sizes and formats, one in a folder inside."""
@@ -243,6 +255,9 @@ def test_grey_arrays_and_single_channels(made):
         ([], "no images; expected one"),
         (["missing.png"], "no such file: missing.png"),
         (np.zeros((2, 8, 8, 3), np.float32), "expected"),
+        (np.zeros((8, 9, 3), np.uint8), r"one image; expected \[N, H, W, 3\]: images\[None\]"),
+        (None, "None is given; expected an array, or a list of paths"),
+        ("photo.png", "'photo.png' is given; expected an array, or a list of paths"),
     ],
 )
 def test_what_cannot_be_predicted(made, given, message):

@@ -222,6 +222,24 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize("below", ["new", "train/cat/new", "../photos/new"])
+def test_a_place_inside_the_data_set_is_refused(tmp_path, monkeypatch, below):
+    """The copies would be a class of it, or more images of one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos/train/cat").mkdir(parents=True)
+    for name, data_dir in (
+        ("photos", ""),
+        (str(tmp_path / "photos"), ""),
+        ("photos", str(tmp_path)),
+    ):
+        config = config_of(data__name=f"folder:{name}", data__data_dir=data_dir)
+        with pytest.raises(InputError, match=r"is inside .*photos, the data set that is extended"):
+            extend.extend_data(config, tmp_path / "photos" / below)
+    assert [path.name for path in (tmp_path / "photos").rglob("*")] == ["train", "cat"]
+    with pytest.raises(InputError, match=r"no images|no class"):
+        extend.extend_data(config, tmp_path / "photos_extended")
+
+
 @pytest.mark.parametrize("store_as", ["png", "tfds"])
 def test_a_stop_half_way_leaves_nothing(tmp_path, store_as):
     asked = iter([False, False, True])

@@ -185,6 +185,15 @@ def test_a_teacher_is_normalised_as_it_was_trained_with(plain, tmp_path):
         ({"objective__weight": 0.0}, "objective.weight=0 without delta or distillation"),
         ({"objective__delta_boundaries": ("stage1",)}, "without objective.delta: no effect"),
         (
+            {"objective__effective_beta": 0.9999999, "objective__class_weighting": "balanced"},
+            "objective.effective_beta=0.9999999 without objective.class_weighting=effective has no effect; expected "
+            "0.999",
+        ),
+        (
+            {"objective__effective_beta": 0.9},
+            "without objective.class_weighting=effective has no effect",
+        ),
+        (
             {"objective__delta": 1.0, "objective__delta_boundaries": ("stage7",)},
             "unknown objective.delta_boundaries 'stage7'; nearest: stage",
         ),

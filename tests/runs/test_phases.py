@@ -25,6 +25,8 @@ from tl_jax.runs import (
     training,
 )
 from tl_jax.runs.setup import prepare_phases
+from tl_jax.runs.stopping import StopRequests
+from tl_jax.runs.updates import FrozenChanged
 from tl_jax.training import loops
 from tl_jax.training.evaluator import Evaluator
 
@@ -224,7 +226,7 @@ def assert_goes_on(given, run, whole):
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 9])
 def test_a_run_that_is_stopped_goes_on(uninterrupted, tmp_path, monkeypatch, name, step):
     given, whole = uninterrupted[name]
-    seen, stop = [0], training._Requests.stop
+    seen, stop = [0], StopRequests.stop
 
     def stopping(self, at):
         answer = stop(self, at)
@@ -232,7 +234,7 @@ def test_a_run_that_is_stopped_goes_on(uninterrupted, tmp_path, monkeypatch, nam
         return answer
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Requests, "stop", stopping)
+        patch.setattr(StopRequests, "stop", stopping)
         with pytest.raises(loops.Stopped) as raised:
             training.run(config_of(given, **HELD_OUT), tmp_path / "run", lambda: step - 1 in seen)
     # Asked, too, while activations are computed: before the first update of the phase.
@@ -318,9 +320,9 @@ def test_a_damaged_checkpoint_of_phase_2_falls_back_to_phase_1(
     uninterrupted, tmp_path, monkeypatch
 ):
     given, whole = uninterrupted["lp_ft"]
-    stop = training._Requests.stop
+    stop = StopRequests.stop
     with monkeypatch.context() as patch, pytest.raises(loops.Stopped):
-        patch.setattr(training._Requests, "stop", lambda self, at: stop(self, at) or at == 7)
+        patch.setattr(StopRequests, "stop", lambda self, at: stop(self, at) or at == 7)
         training.run(config_of(given, **HELD_OUT), tmp_path / "run")
     steps = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert steps[0] == 4 and steps[-1] > 4
@@ -357,18 +359,18 @@ FROZEN = (
 
 def test_a_change_of_what_phase_1_froze_ends_the_run(tmp_path, monkeypatch):
     plant(monkeypatch, 0)
-    with pytest.raises(training.FrozenChanged, match="phase 1: frozen, but changed: stem/conv/k"):
+    with pytest.raises(FrozenChanged, match="phase 1: frozen, but changed: stem/conv/k"):
         training.run(config_of(FROZEN), tmp_path / "run")
     assert metric_lines(tmp_path / "run")[-1]["step"] == 4
     assert not (tmp_path / "run" / "result.json").exists()
     # Nor does it go on when started again.
-    with pytest.raises(training.FrozenChanged, match="phase 1: frozen, but changed"):
+    with pytest.raises(FrozenChanged, match="phase 1: frozen, but changed"):
         training.run(config_of(FROZEN), tmp_path / "run")
 
 
 def test_a_change_of_what_phase_2_froze_is_found(tmp_path, monkeypatch):
     plant(monkeypatch, 4)
-    with pytest.raises(training.FrozenChanged, match="changed: stem/conv/kernel in phase 2"):
+    with pytest.raises(FrozenChanged, match="changed: stem/conv/kernel in phase 2"):
         training.run(config_of(FROZEN), tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert [row["frozen"]["changed"] for row in result["phases"]] == [[], ["stem/conv/kernel"]]
@@ -383,7 +385,7 @@ def test_a_change_is_found_by_a_process_that_did_not_see_the_start(tmp_path, mon
                 config_of(FROZEN), tmp_path / "run", lambda: seen.append(0) or len(seen) == 6
             )
     assert raised.value.step == 6
-    with pytest.raises(training.FrozenChanged, match="changed: stem/conv/kernel in phase 2"):
+    with pytest.raises(FrozenChanged, match="changed: stem/conv/kernel in phase 2"):
         training.run(config_of(FROZEN), tmp_path / "run")
 
 

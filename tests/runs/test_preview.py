@@ -140,6 +140,8 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file; give a folder"):
         preview.preview_augment(tiny_config(), tmp_path / "file")
+    with pytest.raises(InputError, match="not empty: it holds file; give a new folder"):
+        preview.preview_augment(tiny_config(), tmp_path)
 
 
 def test_arrays_and_objects_are_shown_from_python(tmp_path, capsys):

@@ -160,6 +160,10 @@ def test_methods_of_a_seed_share_a_source(tmp_path):
         ({"init__source": ("init.source=x",)}, "has no source of its own"),
         ({"init__reset": ("dense/.*",)}, "matches no leaf"),
         (
+            {"init__source": (*SOURCE, "model.name=resnet20_cifar")},
+            "init.source: model.name='resnet20_cifar', and the weights are for model.name='small_cnn'",
+        ),
+        (
             {"data__name": "folder:nowhere", "init__source": (*SOURCE, "data.name=digits")},
             "nowhere does not exist",
         ),

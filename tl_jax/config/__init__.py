@@ -17,6 +17,7 @@ from tl_jax.config.check import check
 from tl_jax.config.field import Field
 from tl_jax.config.file import load
 from tl_jax.config.identity import Identity, identity_of
+from tl_jax.config.input_fields import LARGEST_IMAGE_SIZE
 from tl_jax.config.listing import list_fields, page
 from tl_jax.config.phases import (
     PHASE_SECTIONS,
@@ -26,7 +27,7 @@ from tl_jax.config.phases import (
     naming_phase,
     phase_configs,
 )
-from tl_jax.config.table import COMMAND_SECTIONS, FIELDS, LARGEST_IMAGE_SIZE, SECTIONS
+from tl_jax.config.table import COMMAND_SECTIONS, FIELDS, SECTIONS
 
 __all__ = [
     "COMMAND_SECTIONS",

@@ -5,7 +5,7 @@ from tl_jax.config.table import FIELDS, SECTIONS
 
 _INTRODUCTION = """# Every field of a config
 
-Generated from `tl_jax/config/table.py` by `python -m tl_jax.config > docs/config.md`.
+Generated from the tables in `tl_jax/config` by `python -m tl_jax.config > docs/config.md`.
 
 Set a field on the command line (`--config.optim.learning_rate=0.01`), in a config file
 (`config.optim.learning_rate = 0.01`), or in Python (`tl_jax.default_config(optim__learning_rate=0.01)`).

@@ -104,10 +104,12 @@ class Archive:
         # By folder: the names of the folders and of the files in it.
         self._folders: dict[str, tuple[set[str], list[str]]] = {str(path): (set(), [])}
         try:
+            self._status = listing.status_of(path)
             if path.name.lower().endswith(".zip"):
                 members = _zip_members(path, self.unsafe)
             else:
                 self._file = self._as_tar(cache_dir)
+                self._status = listing.status_of(self._file)
                 members = _tar_members(self._file, self.unsafe)
             for name, member in members:
                 self._add(name, member)
@@ -255,6 +257,13 @@ class Archive:
     def size(self, path: str) -> int | None:
         """See `listing.Storage`."""
         return self._members[path].size
+
+    def status(self, path: str) -> listing.Status | None:
+        """See `listing.Storage`; None where the archive was changed since it was opened."""
+        now, member = listing.status_of(self._file), self._members.get(path)
+        if now is None or member is None or now != self._status:
+            return None
+        return now._replace(start=member.start)
 
     def _pread(self, count: int, start: int, path: str) -> bytes:
         if self._descriptor is None:

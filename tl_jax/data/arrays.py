@@ -128,6 +128,11 @@ class Arrays:
 
 def _numbers(labels: np.ndarray) -> list[str]:
     """Returns the names of classes that have none: the numbers up to the highest label."""
+    if labels.dtype.kind in "OSU":
+        raise InputError(
+            f"labels are {labels.dtype}; expected integers from 0: class_names, labels = np.unique(labels, "
+            "return_inverse=True)"
+        )
     return [str(number) for number in range(int(labels.max(initial=-1)) + 1)] if labels.size else []
 
 

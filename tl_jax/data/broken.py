@@ -15,13 +15,15 @@ class BrokenImages(InputError):
 
     Args:
         problems: what is wrong, an image each; the message shows the first twenty.
+        leave_out: what leaves them out, as the message advises; "" where nothing does.
 
     Attributes:
         problems: the same, sorted, without repetitions.
     """
 
-    def __init__(self, problems: Iterable[str]):
+    def __init__(self, problems: Iterable[str], leave_out: str = "--config.data.unreadable=skip"):
         self.problems = tuple(sorted(set(problems)))
+        self._leave_out = leave_out
         count = len(self.problems)
         lines = [
             f"{count} image{'s' if count != 1 else ''} cannot be used:",
@@ -31,13 +33,13 @@ class BrokenImages(InputError):
             lines.append(f"and {count - _SHOWN} more")
         super().__init__(
             "\n  ".join(lines)
-            + "\nRemove them, replace them or make them readable, then start again; or leave them out: "
-            "--config.data.unreadable=skip"
+            + "\nRemove them, replace them or make them readable, then start again"
+            + f"; or leave them out: {leave_out}" * bool(leave_out)
         )
 
     def __reduce__(self):
         """Pickles by the problems, as the message does not contain all of them."""
-        return BrokenImages, (self.problems,)
+        return BrokenImages, (self.problems, self._leave_out)
 
 
 def gather(calls: Iterable[Callable[[], T]]) -> list[T]:

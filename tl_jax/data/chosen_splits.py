@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tl_jax import errors
+from tl_jax import console, errors
 from tl_jax.data import notation, order, records, skipping, tfds_source
 from tl_jax.data.file_records import FileSource
 from tl_jax.data.selection import Selection, few_shot, folds_of, hold_out
@@ -50,6 +50,16 @@ def held_out(source: Source, splits: Mapping[str, Split], selection: Selection) 
     if selection.validation_fraction:
         whole = splits["train"]
         count = round(selection.validation_fraction * len(whole))
+        if not 0 < count < len(whole):
+            expected = (
+                "a smaller fraction, which leaves images to train on"
+                if count
+                else "a fraction that is at least one image"
+            )
+            raise InputError(
+                f"validation_fraction={selection.validation_fraction} holds {count:,} of "
+                f"{console.count(len(whole), 'training image')} out; expected {expected}, or 0 to hold nothing out"
+            )
         stay, held = hold_out(whole.labels, count, selection.seed)
         splits["validation"] = whole.subset(held, f"{source.name} held out of {selection.train}")
         splits["train"] = whole.subset(stay)
@@ -89,11 +99,12 @@ def _choose_test(source: Source, train: str, test: str, validation: str) -> tupl
         and stand_in in [notation.find(p.name, source.split_names) for p in notation.parse(text)]
     ]
     if stand_in is None or used_by:
+        first = notation.find("train", source.split_names) or source.split_names[0]
         reason = (
             f"its split {stand_in!r} would be reported on, were it not for {' and '.join(used_by)}"
             if stand_in
-            else "a part of train can be reported on: --config.data.train_split='train[:80%]' "
-            "--config.data.test_split='train[80%:]'"
+            else f"a part of {first} can be reported on: --config.data.train_split='{first}[:80%]' "
+            f"--config.data.test_split='{first}[80%:]'"
         )
         error = errors.unknown(f"split of {source.name}", "test", source.split_names)
         raise InputError("; ".join([f"{error} (data.test_split)", reason, *source.notes]))
@@ -127,7 +138,7 @@ def _resolve(
         if shared:
             raise InputError(
                 f"{first}={wanted[first]!r} and {second}={wanted[second]!r} of {source.name} share "
-                f"{shared} examples; expected none"
+                f"{console.count(shared, 'example')}; expected none"
             )
     return chosen
 

@@ -4,10 +4,12 @@ import csv
 import os
 from pathlib import Path
 
+from tl_jax import console
 from tl_jax.data import listing, notation
 from tl_jax.data.file_records import (
     Files,
     FileSource,
+    expected_classes,
     not_classes,
     reference_split,
     similar_names,
@@ -36,25 +38,36 @@ class CsvTable(FileSource):
         path: of the table, in UTF-8.
         image_size: see `records.LazySplit`.
         skip: see `FileSource`.
+        cache_dir: likewise.
 
     Raises:
         InputError: listing rows without a path, a label or a split, images with two labels or in two splits,
             and, beside these, missing files; or if it is no such table.
     """
 
-    def __init__(self, path: Path, image_size: int, skip: Skip | None = None):
-        super().__init__(f"csv:{path}", listing.Disk(), image_size, skip)
+    def __init__(
+        self,
+        path: Path,
+        image_size: int,
+        skip: Skip | None = None,
+        cache_dir: Path | None = None,
+    ):
+        super().__init__(f"csv:{path}", listing.Disk(), path.parent, image_size, skip, cache_dir)
         self._path = path
         self._problems: list[str] = []
         self._repeated = 0
         # Of each part that a split plays, the names that rows give it, in their order.
         self._spellings: dict[str, list[str]] = {}
-        files = self._files(self._rows_of(path))
+        rows = self._rows_of(path)
+        self._refuse_backslashes(rows)
+        files = self._files(rows)
         if self._problems:
             # Missing files alone are images that cannot be read, and can be left out.
             self._problems += self._missing(files)
             more = [f"and {len(self._problems) - _SHOWN} more"] * (len(self._problems) > _SHOWN)
             raise InputError("\n  ".join([f"{path}:", *self._problems[:_SHOWN], *more]))
+        if not files:
+            raise InputError(f"{path} has no rows of images; expected path,label in each")
         class_names = self._index(files)
         lines = similar_names(class_names)
         lines += [
@@ -77,6 +90,11 @@ class CsvTable(FileSource):
                 rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
         except FileNotFoundError as error:
             raise InputError(f"{path} does not exist; csv:PATH needs a table of images") from error
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} cannot be read as a table: it is not in UTF-8 ({error.reason} at byte {error.start:,}); "
+                "save it as UTF-8 (spreadsheet programs call it CSV UTF-8)"
+            ) from error
         except (OSError, ValueError, csv.Error) as error:
             raise InputError(f"{path} cannot be read as a table: {error}") from error
         rows = [(number, row) for number, row in rows if any(row)]
@@ -112,6 +130,19 @@ class CsvTable(FileSource):
             )
             for number, row in rows
         ]
+
+    def _refuse_backslashes(self, rows: list[tuple[int, str, str, str | None]]) -> None:
+        found = [
+            (number, name)
+            for number, name, *_ in rows
+            if "\\" in name and not os.path.isfile(self._path.parent / name)
+        ]
+        if found:
+            raise InputError(
+                f"{self._path} row {found[0][0]}: {found[0][1]} is not there, and looks like a path of Windows "
+                f"({len(found):,} of {console.count(len(rows), 'row')} do); expected / between folders, as in "
+                f"{found[0][1].replace(chr(92), '/')}"
+            )
 
     def _is_header(self, row: list[str]) -> bool:
         """Returns whether a first row of unknown names is one of names: its first cell is no image."""
@@ -182,16 +213,21 @@ class CsvTable(FileSource):
             for name in class_names
             if not files[reference][name]
         ]
+        advice = ""
         for split, classes in files.items():
             extra = sorted(name for name in set(classes) - set(class_names) if classes[name])
             problems += not_classes(split, extra, reference, class_names)
+            if extra:
+                advice = expected_classes("the labels", reference, class_names)
         if len(class_names) < 2:
             problems.append(
                 f"{reference} has {len(class_names)} class{'es' * (not class_names)}; expected two or more, "
                 "as any network is right on one class"
             )
         if problems:
-            raise InputError(f"{self._path}: " + "; ".join(problems[:_SHOWN]) + self._skipped())
+            raise InputError(
+                f"{self._path}: " + "; ".join(problems[:_SHOWN]) + advice + self._skipped()
+            )
         self._use(files, class_names, class_names)
         return class_names
 

@@ -45,7 +45,7 @@ class DecodedCache:
     def announce(self, key: str, num_examples: int, num_bytes: int) -> None:
         """Says that images are decoded, and where they will be kept."""
         console.note(
-            f"decoding {num_examples:,} images, once: later runs find them in "
+            f"decoding {console.count(num_examples, 'image')}, once: later runs find them in "
             f"{self._folder / key} ({num_bytes / 1e6:,.0f} MB, may be deleted)"
         )
 

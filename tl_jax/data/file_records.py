@@ -1,16 +1,17 @@
 """Image files whose classes are known: what folders, archives and tables of files have in common."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from tl_jax import errors
-from tl_jax.data import fingerprint, images, listing, notation, selection
+from tl_jax.data import fingerprint, listing, notation, selection
 from tl_jax.data.arrays import TEST_FRACTION
+from tl_jax.data.broken import BrokenImages
+from tl_jax.data.file_index import FileIndex
 from tl_jax.data.records import LazySplit
 from tl_jax.data.skipping import Skip
-from tl_jax.errors import InputError
 
 Files = dict[str, list[str]]  # paths by class
 
@@ -20,10 +21,10 @@ class FileRecords:
 
     Args:
         storage: where the files are.
+        index: their digests and sizes.
         classes: their paths.
         class_folders: the keys of `classes` that count, in the order of the labels.
         class_names: how these are called; empty: as their folders.
-        digests: SHA-256 of files by path, where they are known already.
     """
 
     declared_size: tuple[int, int] | None = None
@@ -31,34 +32,30 @@ class FileRecords:
     def __init__(
         self,
         storage: listing.Storage,
+        index: FileIndex,
         classes: Files,
         class_folders: Sequence[str],
         class_names: Sequence[str] = (),
-        digests: Mapping[str, str] | None = None,
     ):
         self.class_names = tuple(class_names or class_folders)
-        self._storage = storage
+        self._storage, self._index = storage, index
         found = [classes.get(name, []) for name in class_folders]
         self._files = [file for files in found for file in files]
-        self._digests = digests or {}
         self._fingerprint: str | None = None
         self._labels = np.repeat(np.arange(len(found)), [len(files) for files in found])
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getstate__(self) -> dict[str, object]:
-        """Leaves out what worker processes have no use for."""
-        return {**self.__dict__, "_digests": {}}
-
     def read(self, indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
         """See `Records`."""
-        try:
-            return [self._storage.read(self._files[index]) for index in indices], self._labels[
-                indices
-            ]
-        except OSError as error:
-            raise InputError(f"an image cannot be read: {error}") from error
+        encoded = []
+        for path in (self._files[index] for index in indices):
+            try:
+                encoded.append(self._storage.read(path))
+            except OSError as error:
+                raise BrokenImages([_unopened(path, error)]) from error
+        return encoded, self._labels[indices]
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         """See `Records`."""
@@ -66,12 +63,7 @@ class FileRecords:
 
     def size(self, index: int) -> tuple[int, int]:
         """See `Records`."""
-        path = self._files[index]
-        try:
-            header = self._storage.header(path)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read as an image: {error}") from error
-        return images.stored_size(header, path)
+        return self._index.size(self._files[index])
 
     def describe(self, index: int) -> str:
         """See `Records`."""
@@ -84,21 +76,23 @@ class FileRecords:
     def fingerprint(self, *, labelled: bool = False) -> str:
         """See `Records`; that of an archive is the one of its files unpacked."""
         if self._fingerprint is None:
-            try:
-                self._fingerprint = fingerprint.combine(*map(self._digest, self._files))
-            except OSError as error:
-                raise InputError(f"an image cannot be read: {error}") from error
+            self._fingerprint = fingerprint.combine(*self._digests())
+            self._index.save()
         if labelled:
             return fingerprint.combine(self._fingerprint, self._labels)
         return self._fingerprint
 
-    def _digest(self, path: str) -> str:
-        return self._digests.get(path) or digest(self._storage, path)
-
-
-def digest(storage: listing.Storage, path: str) -> str:
-    """Returns the SHA-256 of a file, hexadecimal; OSError if it cannot be read."""
-    return hashlib.sha256(storage.read(path)).hexdigest()
+    def _digests(self) -> list[str]:
+        """Returns the digest of every file; raises BrokenImages with all that cannot be opened."""
+        digests, problems = [], []
+        for path in self._files:
+            try:
+                digests.append(self._index.digest(path))
+            except OSError as error:
+                problems.append(_unopened(path, error))
+        if problems:
+            raise BrokenImages(problems)
+        return digests
 
 
 class FileSource:
@@ -110,9 +104,11 @@ class FileSource:
     Args:
         name: how messages call the data set.
         storage: where the files are.
+        root: of the files; see `file_index.FileIndex`.
         image_size: see `records.LazySplit`.
         skip: leaves out what cannot be read; None: nothing is looked at, an image that cannot be read is an
             error when it is.
+        cache_dir: where digests and sizes of the files are kept for later runs; None: nowhere.
 
     Attributes:
         split_names: what `split` takes.
@@ -121,23 +117,29 @@ class FileSource:
     """
 
     def __init__(
-        self, name: str, storage: listing.Storage, image_size: int, skip: Skip | None = None
+        self,
+        name: str,
+        storage: listing.Storage,
+        root: Path,
+        image_size: int,
+        skip: Skip | None = None,
+        cache_dir: Path | None = None,
     ):
         self.name = name
         self.skip = skip
         self.split_names: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
         self._storage, self._image_size = storage, image_size
+        self._file_index = FileIndex(storage, root, cache_dir)
         self._records: dict[str, FileRecords] = {}
         self._rows: dict[str, np.ndarray] = {}
-        self._digests: dict[str, str] = {}
 
     def _use(
         self, files: dict[str, Files], class_folders: Sequence[str], class_names: Sequence[str]
     ) -> None:
         """Takes the files of every split; of one called `all`, which is alone, a fifth is test."""
         self._records = {
-            split: FileRecords(self._storage, classes, class_folders, class_names, self._digests)
+            split: FileRecords(self._storage, self._file_index, classes, class_folders, class_names)
             for split, classes in files.items()
         }
         self._rows = {name: np.arange(len(found)) for name, found in self._records.items()}
@@ -154,13 +156,14 @@ class FileSource:
         if self.skip is None:
             return classes
         paths = [path for name in sorted(classes) for path in classes[name]]
+        opened: Files = {"": []}
         for path in paths:
             try:
-                self._digests[path] = digest(self._storage, path)
+                self._file_index.digest(path)
+                opened[""].append(path)
             except OSError as error:
-                self.skip.found[path] = f"{path} cannot be read: {error}"
-        opened = {"": [path for path in paths if path in self._digests]}
-        records = FileRecords(self._storage, opened, ("",), digests=self._digests)
+                self.skip.found[path] = _unopened(path, error)
+        records = FileRecords(self._storage, self._file_index, opened, ("",))
         split = LazySplit(records, np.arange(len(records)), self._image_size, self.name)
         kept = {opened[""][place] for place in self.skip.readable(split)}
         return {name: [path for path in found if path in kept] for name, found in classes.items()}
@@ -185,7 +188,7 @@ class FileSource:
         files, tested = (
             [split.records.describe(int(row)) for row in split.rows] for split in (train, test)
         )
-        pairs = listing.equal_files(self._storage, files, tested)
+        pairs = listing.equal_files(self._storage, files, tested, self._file_index.digest)
         if not pairs:
             return ""
         first, second = pairs[0]
@@ -196,6 +199,14 @@ class FileSource:
             + (f", {relabelled} of them with another class" if relabelled else "")
             + ": accuracy on them says nothing about new images"
         )
+
+    def save_index(self) -> None:
+        """Keeps the digests and sizes of the files for later runs."""
+        self._file_index.save()
+
+
+def _unopened(path: str, error: OSError) -> str:
+    return f"{path} cannot be read: {error.strerror or error}"
 
 
 def reference_split(files: Mapping[str, Files]) -> str:
@@ -213,6 +224,20 @@ def not_classes(
         + (f" (nearest: {near[0]})" if (near := errors.nearest(name, known, 1)) else "")
         for name in names
     ]
+
+
+def expected_classes(split: str, reference: str, known: Sequence[str]) -> str:
+    """Returns how an error about `not_classes` ends: the classes of the split `reference`, and what to do.
+
+    Args:
+        split: what holds images of other classes, as the message calls it.
+        reference: see `reference_split`.
+        known: its classes.
+    """
+    return (
+        f"; the classes of {reference} are {listing.some(known)}: rename or remove {split} that are not among "
+        f"them, or add them to {reference}"
+    )
 
 
 def similar_names(class_names: Sequence[str]) -> list[str]:
@@ -241,5 +266,6 @@ def unlabelled(
         class_names: of the network that is to look at them.
     """
     classes = {class_names[0]: list(map(str, files))}
-    records = FileRecords(listing.Disk(), classes, tuple(class_names))
+    disk = listing.Disk()
+    records = FileRecords(disk, FileIndex(disk, Path()), classes, tuple(class_names))
     return LazySplit(records, np.arange(len(files)), image_size, "images", interpolation)

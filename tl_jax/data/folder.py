@@ -9,6 +9,7 @@ from tl_jax.data import archive, listing, notation
 from tl_jax.data.file_records import (
     Files,
     FileSource,
+    expected_classes,
     not_classes,
     reference_split,
     similar_names,
@@ -37,7 +38,7 @@ class Folder(FileSource):
             others plays no part.
         image_size: see `records.LazySplit`.
         skip: see `FileSource`.
-        cache_dir: where a compressed .tar is kept decompressed; None: nowhere.
+        cache_dir: where a compressed .tar is kept decompressed, and the index of the files; None: nowhere.
 
     Attributes:
         split_names: what `split` takes: the names of folders, as they are.
@@ -57,7 +58,7 @@ class Folder(FileSource):
     ):
         found = None if os.path.isdir(path) else archive.find(path)
         storage = listing.Disk() if found is None else archive.Archive(found[0], cache_dir)
-        super().__init__(f"folder:{path}", storage, image_size, skip)
+        super().__init__(f"folder:{path}", storage, path, image_size, skip, cache_dir)
         self._ignored = listing.Ignored()
         self._left_out: list[str] = []
         self._path = path
@@ -167,7 +168,7 @@ class Folder(FileSource):
             for name, found in files[reference].items()
             if not found
         ] or ([] if class_folders else [f"{reference} has no class folders"])
-        labelled = {}
+        labelled, advice = {}, ""
         for split, classes in files.items():
             extra = sorted(name for name in set(classes) - set(class_folders) if classes[name])
             if split != reference and self._has_no_labels(classes, extra):
@@ -175,6 +176,8 @@ class Folder(FileSource):
             else:
                 labelled[split] = classes if split == reference else self._readable(classes)
                 problems += not_classes(split, extra, reference, class_folders)
+                if extra:
+                    advice = expected_classes("the folders", reference, class_folders)
         if len(class_folders) == 1 and files[reference][class_folders[0]]:
             raise InputError(self._one_class(reference, class_folders[0]))
         if problems:
@@ -184,7 +187,12 @@ class Folder(FileSource):
                 more += "; remove empty folders or add images"
             reason = f"; ignored {ignored}" if ignored else ""
             raise InputError(
-                f"{self._path}: " + "; ".join(problems[:10]) + more + reason + self._skipped()
+                f"{self._path}: "
+                + "; ".join(problems[:10])
+                + more
+                + advice
+                + reason
+                + self._skipped()
             )
         self._use(labelled, class_folders, self._words(class_folders))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tl_jax import console
 from tl_jax.data import chunks, duplicates, images
 from tl_jax.data.loading import Splits
 from tl_jax.data.records import THREADS_PAY, LazySplit
@@ -181,13 +182,14 @@ class Inspection:
             shown = list(self.problems.values())[:_PAIRS_SHOWN]
             more = len(self.problems) - len(shown)
             lines += [
-                f"{len(self.problems):,} images cannot be read:",
+                f"{console.count(len(self.problems), 'image')} cannot be read:",
                 *(f"  {line}" for line in shown),
             ]
             lines += [f"  and {more:,} more"] * (more > 0)
         counts = {name: f"{len(split):,} {name}" for name, split in self.splits.items()}
         lines.append(
-            f"{self.name}: {', '.join(counts.values())} images, {len(self.class_names)} classes"
+            f"{self.name}: {', '.join(counts.values())} images, "
+            + console.count(len(self.class_names), "class")
         )
         lines += [self.nearly_the_same()] * bool(self.nearly_the_same())
         for row in self.repeated():
@@ -196,10 +198,13 @@ class Inspection:
                     row["other_class"]
                 )
                 lines.append(
-                    f"{_same(row):,} {row['first']} images are there twice ({_kinds(row)}){other}"
+                    f"{_same(row):,} {row['first']} image{'s are' if _same(row) > 1 else ' is'} there twice "
+                    f"({_kinds(row)}){other}"
                 )
         for name, counted in self.counts().items():
-            lines.append(f"{name}: {counted.min():,} to {counted.max():,} images a class")
+            lines.append(
+                f"{name}: {counted.min():,} to {console.count(int(counted.max()), 'image')} a class"
+            )
         lines += [f"sizes: {_five(self.sizes.values())}", f"files: {_five(self.kinds.values())}"]
         mean, std = ([round(value, 4) for value in values] for values in (self.mean, self.std))
         lines.append(

@@ -3,11 +3,10 @@
 import collections
 import dataclasses
 import functools
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from PIL import Image, features
 
@@ -121,6 +120,37 @@ class Ignored:
         return False
 
 
+class Status(NamedTuple):
+    """What changes whenever a file does: whole numbers from 0, below 2**64.
+
+    Attributes:
+        stored_bytes: of the file; of a member of an archive, those of the archive, as all but `start`.
+        changed_ns: when its content was last changed, as its file system says.
+        touched_ns: when anything of it was last changed.
+        inode: of the file.
+        start: where it begins, in an archive.
+    """
+
+    stored_bytes: int
+    changed_ns: int
+    touched_ns: int
+    inode: int
+    start: int = 0
+
+
+def status_of(path: str | os.PathLike[str]) -> Status | None:
+    """Returns the status of a file, links followed; None where it cannot be read."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if not os.access(path, os.R_OK):
+        return None
+    parts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    # Times before 1970 are negative, and the inodes of some servers need all 64 bits.
+    return Status(*(part % 2**64 for part in parts))
+
+
 class Storage(Protocol):
     """Where folders of images are: on a disk, or in an archive. Can be pickled for worker processes."""
 
@@ -156,6 +186,10 @@ class Storage(Protocol):
 
     def size(self, path: str) -> int | None:
         """Returns the bytes of a file; None if they cannot be known."""
+        ...
+
+    def status(self, path: str) -> Status | None:
+        """Returns what changes whenever a file does; None if it cannot be read."""
         ...
 
 
@@ -195,6 +229,10 @@ class Disk:
             return os.stat(path).st_size
         except OSError:
             return None  # it is reported as an image that cannot be read
+
+    def status(self, path: str) -> Status | None:
+        """See `Storage`."""
+        return status_of(path)
 
 
 def subfolders(folder: Path, ignored: Ignored | None = None) -> list[Path]:
@@ -297,17 +335,22 @@ def files_of(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def equal_files(
-    storage: Storage, first: Sequence[str], second: Sequence[str], most_bytes: int = 512 << 20
+    storage: Storage,
+    first: Sequence[str],
+    second: Sequence[str],
+    digest: Callable[[str], str],
+    most_bytes: int = 512 << 20,
 ) -> list[tuple[int, int]]:
     """Returns where files of `second` have the content of one of `first`.
 
-    Only files of equal size are read.
+    Only files of equal size are looked at.
 
     Args:
         storage: where the files are.
         first: paths.
         second: paths.
-        most_bytes: nothing is compared where more than this would have to be read.
+        digest: from a path to the digest of its content; OSError where it cannot be read.
+        most_bytes: nothing is compared where files of equal size have more than this.
 
     Returns:
         Pairs of places in `first` and `second`, rising in `second`: of each file in `second` that has
@@ -322,12 +365,12 @@ def equal_files(
     ):
         return []
     digests = [
-        {place: _digest(storage, paths[place]) for place in own}
+        {place: _digest_or_none(digest, paths[place]) for place in own}
         for paths, own in zip((first, second), places, strict=True)
     ]
-    by_digest = {digest: place for place, digest in reversed(digests[0].items()) if digest}
+    by_digest = {content: place for place, content in reversed(digests[0].items()) if content}
     return [
-        (by_digest[digest], place) for place, digest in digests[1].items() if digest in by_digest
+        (by_digest[content], place) for place, content in digests[1].items() if content in by_digest
     ]
 
 
@@ -354,8 +397,8 @@ def _holds(outer: str, inner: Path) -> bool:
     return os.path.commonpath([real, os.path.realpath(inner)]) == real
 
 
-def _digest(storage: Storage, path: str) -> bytes | None:
+def _digest_or_none(digest: Callable[[str], str], path: str) -> str | None:
     try:
-        return hashlib.sha256(storage.read(path)).digest()
+        return digest(path)
     except OSError:
         return None

@@ -58,6 +58,7 @@ class Decoding:
             of their files, and decompressed archives; None: nowhere.
         unreadable: "stop" at images that cannot be read, or "skip" them: they are left out before anything
             is computed from the size and order of a split, as if their files were not there.
+        square: whether images of one size, too, are brought to `image_size`.
 
     Raises:
         InputError: if a value is out of range.
@@ -68,6 +69,7 @@ class Decoding:
     max_memory_bytes: int = 8 << 30
     cache_dir: str | Path | None = None
     unreadable: str = "stop"
+    square: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size < 0:
@@ -118,12 +120,26 @@ def load_splits(
             exist, two splits share examples, or `train` has examples of one class only.
         BrokenImages: listing the images that cannot be read.
     """
-    train, test = selection.train, selection.test
     source, skip = _open(name, decoding, data_dir, download)
+    try:
+        splits, reported, notes = _loaded(source, skip, selection, decoding)
+    finally:
+        if isinstance(source, FileSource):
+            source.save_index()
+    if wait:
+        wait_for(splits)
+    return Splits(splits, reported, notes, None if skip is None else list(skip.found))
+
+
+def _loaded(
+    source: Source, skip: skipping.Skip | None, selection: Selection, decoding: Decoding
+) -> tuple[dict[str, Split], str, list[str]]:
+    """Returns the splits of a source, what they report on, and notes; their images may still be decoding."""
+    train, test = selection.train, selection.test
     chosen, reported, notes = choose(source, selection, decoding.interpolation, skip)
     notes += _shared_images(source, chosen)
     notes += skip.note(source.name) if skip is not None else []
-    chosen = _one_shape(chosen, decoding.image_size)
+    chosen = _one_shape(chosen, decoding)
     cache = DecodedCache(decoding.cache) if decoding.cache else None
     splits = _in_memory(chosen, decoding.max_memory_bytes, cache)
     splits = _in_memory(held_out(source, splits, selection), decoding.max_memory_bytes, cache)
@@ -134,9 +150,7 @@ def load_splits(
             f"{source.name}: {len(splits['test']):,} of {len(source.split('all')):,} images are test; for all of "
             "them: --config.data.test_split=all"
         )
-    if wait:
-        wait_for(splits)
-    return Splits(splits, reported, notes, None if skip is None else list(skip.found))
+    return splits, reported, notes
 
 
 def open_undecoded(
@@ -209,7 +223,7 @@ def wait_for(splits: Mapping[str, Split]) -> None:
     broken.gather(functools.partial(split.gather, np.arange(0)) for split in splits.values())
 
 
-def _one_shape(chosen: dict[str, Stored], image_size: int) -> dict[str, Stored]:
+def _one_shape(chosen: dict[str, Stored], decoding: Decoding) -> dict[str, Stored]:
     """Returns the splits with images of one shape; raises InputError where they cannot have it."""
     encoded = [split for split in chosen.values() if isinstance(split, records.LazySplit)]
     try:
@@ -219,7 +233,8 @@ def _one_shape(chosen: dict[str, Stored], image_size: int) -> dict[str, Stored]:
         raise broken.BrokenImages(
             problem for split in encoded for problem in split.broken_images()
         ) from error
-    if image_size and len({split.image_shape for split in chosen.values()}) > 1:
+    several = len({split.image_shape for split in chosen.values()}) > 1
+    if decoding.image_size and (several or decoding.square):
         chosen = {
             role: split.resized() if isinstance(split, records.LazySplit) else split
             for role, split in chosen.items()

@@ -366,6 +366,8 @@ class LazySplit:
             for place in range(len(rows)):
                 try:
                     (one,), _ = self.records.read(rows[place : place + 1])
+                except BrokenImages as error:
+                    problems[place] = error.problems[0]
                 except InputError as error:
                     problems[place] = str(error)
                 else:

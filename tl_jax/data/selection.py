@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tl_jax import console
 from tl_jax.data import order
 from tl_jax.errors import InputError
 
@@ -100,13 +101,17 @@ def hold_out(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.
         Indices of the examples that stay and of those held out, int64, each in rising order.
 
     Raises:
-        InputError: if `count` leaves one of the two parts empty.
+        InputError: if there are fewer than two examples, or `count` leaves one of the two parts empty.
 
     Example:
         >>> stay, held = hold_out(np.array([0, 0, 1, 1]), 2, seed=0)
         >>> np.array([0, 0, 1, 1])[held].tolist()
         [0, 1]
     """
+    if len(labels) < 2:
+        raise InputError(
+            f"{console.count(len(labels), 'example')} cannot be divided in two; expected 2 or more"
+        )
     if not 0 < count < len(labels):
         raise InputError(
             f"{count} of {len(labels)} examples cannot be held out: one part would be empty"

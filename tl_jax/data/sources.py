@@ -59,7 +59,7 @@ def open_source(
     if kind == "folder" and rest:
         return folder.Folder(_find_images(rest, data_dir), image_size, skip, cache_dir)
     if kind == "csv" and rest:
-        return csv_table.CsvTable(_find(rest, data_dir), image_size, skip)
+        return csv_table.CsvTable(_find(rest, data_dir), image_size, skip, cache_dir)
     if kind == "tfds" and rest:
         root = Path(data_dir or DEFAULT_DATA_DIR).expanduser()
         parsed = tfds_source.Name.parse(rest)
@@ -67,7 +67,8 @@ def open_source(
         return tfds_source.Tfds(found, parsed, image_size)
     if kind in _REGISTERED:
         return _REGISTERED[kind](rest)
-    raise errors.unknown("data set", name, (*FORMS, *(f"{own}:..." for own in _REGISTERED)))
+    forms = (*FORMS, *(f"{own}:..." for own in _REGISTERED))
+    raise errors.unknown("data set", name, forms, _nearest(name, data_dir))
 
 
 def register(kind: str, open_named: Callable[[str], Source], *, replace: bool = False) -> None:
@@ -90,6 +91,22 @@ def register(kind: str, open_named: Callable[[str], Source], *, replace: bool = 
     if _REGISTERED.get(kind, open_named) != open_named and not replace:
         raise taken("kind of data set", kind)
     _REGISTERED[kind] = open_named
+
+
+def _nearest(name: str, data_dir: str | Path | None) -> list[str]:
+    """Returns the name of the data set that a path, or a name with a typo in its kind, stands for; [] if none."""
+    kind, colon, rest = name.partition(":")
+    forms = {form.partition(":")[0]: form for form in reversed(FORMS)}
+    if rest:
+        known = [own for own in (*forms, *_REGISTERED) if forms.get(own) != own]
+        return [f"{near}:{rest}" for near in errors.nearest(kind, known, 1)]
+    path = _find_images(name, data_dir) if name else Path()
+    if not name or colon or not _exists(path):
+        return []
+    if os.path.isdir(path) or archive.find(path) is not None:
+        return [f"folder:{name}"]
+    by_ending = {".csv": "csv", ".tsv": "csv", ".npz": "npz"}
+    return [f"{by_ending[path.suffix.lower()]}:{name}"] if path.suffix.lower() in by_ending else []
 
 
 def _find(path: str, data_dir: str | Path | None) -> Path:

@@ -12,7 +12,9 @@ from tl_jax import trees
 from tl_jax.errors import InputError, unknown
 from tl_jax.models import init_variables
 from tl_jax.models.pretrained import get_pretrained, list_pretrained
+from tl_jax.porting.fitting import advice
 from tl_jax.porting.hub import fetch
+from tl_jax.porting.keras_files import SUFFIXES as KERAS_SUFFIXES
 from tl_jax.porting.port import HEAD_CHOICES, port_state_dict, reset_rules
 from tl_jax.porting.reading import SUFFIXES, SourceFile, read_source
 from tl_jax.porting.report import PortReport
@@ -66,7 +68,9 @@ def load_pretrained(
             file.tensors, template, head=head, reset=reset, channel_order=channel_order
         )
     except InputError as error:
-        raise InputError(f"{name or path}: {error}") from error
+        leaves = trees.flatten(template)
+        hint = advice(file.tensors, leaves, of_keras=path.suffix in KERAS_SUFFIXES)
+        raise InputError("\n".join(filter(None, [f"{name or path}: {error}", hint]))) from error
     report = dataclasses.replace(
         report,
         source=str(path),

@@ -10,7 +10,14 @@ import numpy as np
 
 from tl_jax import trees
 from tl_jax.errors import InputError, unknown
-from tl_jax.porting.naming import CHANNEL_ORDERS, Entry, Naming, name_map, to_ours
+from tl_jax.porting.naming import (
+    CHANNEL_ORDERS,
+    FLATTENED,
+    Entry,
+    Naming,
+    name_map,
+    to_ours,
+)
 from tl_jax.porting.report import PortReport, Row
 from tl_jax.porting.schemes import get_naming, recognise
 
@@ -110,6 +117,33 @@ def port_state_dict(
     filled = {collection: {} for collection in variables} | trees.unflatten(ported)
     order = channel_order or scheme.channel_order
     return filled, PortReport(scheme.name, head, tuple(rows), channel_order=order)
+
+
+def fits(scheme: Naming, leaves: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> bool:
+    """Returns whether tensors can be ported with head="reset": all but the head is there, and nothing else.
+
+    Args:
+        scheme: the naming of the source.
+        leaves: {leaf name: array or its shape and type} of a model.
+        tensors: {source name: array}.
+    """
+    try:
+        entries = name_map(scheme, leaves, tensors=tensors, channel_order="rgb")
+    except InputError:
+        return False
+    body = [name for name in leaves if not name.startswith(_HEAD)]
+    used = {entries[name].source for name in body}
+    if not used <= tensors.keys():
+        return False
+    body.sort(key=lambda name: entries[name].layout in FLATTENED)  # these are copied to be compared
+    return all(
+        _misfit(name, leaves[name], entries[name], np.asarray(tensors[entries[name].source]))
+        is None
+        for name in body
+    ) and all(
+        _waiver(scheme, source, "reset", leaves, tensors) is not None
+        for source in tensors.keys() - used
+    )
 
 
 def reset_rules(leaves: Iterable[str], head: str, patterns: Sequence[str]) -> dict[str, str]:

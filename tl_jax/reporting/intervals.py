@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tl_jax import statistics
+from tl_jax import console, statistics
 from tl_jax.statistics import Mean, PairedDifference
 
 NONE = "-"
@@ -52,9 +52,9 @@ def single_run(split: Mapping[str, Any]) -> str:
     """
     accuracy, examples = split["top1_accuracy"], split["examples"]
     if not math.isfinite(accuracy):
-        return f"not finite, {examples:,} images"
+        return f"not finite, {console.count(examples, 'image')}"
     lower, upper = of_accuracy(accuracy, examples)
-    return f"{100 * accuracy:.2f}% ({100 * lower:.1f} to {100 * upper:.1f}), {examples:,} images"
+    return f"{100 * accuracy:.2f}% ({100 * lower:.1f} to {100 * upper:.1f}), {console.count(examples, 'image')}"
 
 
 def of_accuracy(accuracy: float, examples: int) -> tuple[float, float]:

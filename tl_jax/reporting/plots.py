@@ -136,23 +136,22 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> matplotlib.figu
     """Draws a confusion matrix, int [K, K], rows being the true classes.
 
     Colour is the share of the row. The diagonal and the mistakes have a scale each, since the
-    mistakes of a good classifier would be invisible on a common one. With many classes the counts,
-    and then the names, are left out.
+    mistakes of a good classifier would be invisible on a common one; without mistakes there is the first
+    alone. With many classes the counts, and then the names, are left out.
     """
     num_classes = len(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     diagonal = np.eye(num_classes, dtype=bool)
-    worst = max(float(shares[~diagonal].max(initial=0.0)), 1e-6)
+    worst = float(shares[~diagonal].max(initial=0.0))
     side = float(np.clip(2.0 + 0.3 * num_classes, 3.4, 8.0))
     with matplotlib.rc_context(STYLE):
         figure = matplotlib.figure.Figure(figsize=(side + 1.3, side), layout="constrained")
         axes = figure.subplots()
         axes.grid(False)
         axes.spines[:].set_visible(False)
-        for hidden, colours, highest, name in (
-            (~diagonal, _from_white(BLUE), 1.0, "right"),
-            (diagonal, _from_white(ORANGE), worst, "mistaken"),
-        ):
+        layers = [(~diagonal, _from_white(BLUE), 1.0, "right")]
+        layers += [(diagonal, _from_white(ORANGE), worst, "mistaken")] * (worst > 0)
+        for hidden, colours, highest, name in layers:
             image = axes.imshow(
                 np.ma.masked_array(shares, hidden),
                 cmap=colours,

@@ -104,7 +104,7 @@ class Progress:
         if self._bar is None:
             self.print(
                 f"{self._unit} {step}/{self._total_steps}  validation top-1 "
-                f"{100 * top1_accuracy:.2f}% of {examples:,} images"
+                f"{100 * top1_accuracy:.2f}% of {console.count(examples, 'image')}"
             )
         else:
             self._validation = f"validation {100 * top1_accuracy:.2f}%"
@@ -136,7 +136,7 @@ class Progress:
         self._shown_seconds, self._shown_step = now, self._step
         details = []
         if loss is not None:
-            details.append(f"loss {loss:.4f}")
+            details.append(f"loss {loss:z.4f}")
         if self._validation:
             details.append(self._validation)
         speed = self.images_per_second()

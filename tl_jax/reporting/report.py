@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tl_jax import files, trees
+from tl_jax import console, files, trees
 from tl_jax.reporting import analysis, intervals, pages, plots, run_files, scatter, tables
 from tl_jax.training import metrics
 
@@ -290,6 +290,9 @@ def _predictions(
         "ece": calibration["ece"],
         "mean_confidence": confidence,
         "num_classes": len(names),
+        "averaged_classes": console.count(
+            len(np.union1d(found.labels, found.predicted[found.predicted >= 0])), "class"
+        ),
         "rows": rows[:_CLASSES_SHOWN],
         "folded_rows": rows[_CLASSES_SHOWN:],
         "averages": metrics.class_averages(found.labels, found.predicted, len(names)),

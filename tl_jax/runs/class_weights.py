@@ -1,9 +1,12 @@
 """The weights of the classes in the cross-entropy of a run, from its config and its training images."""
 
+from collections.abc import Sequence
+
 import ml_collections
 import numpy as np
 
 from tl_jax import objectives, porting
+from tl_jax.config import FIELDS
 from tl_jax.data import Split
 from tl_jax.errors import InputError
 from tl_jax.objectives import class_weights
@@ -49,3 +52,18 @@ def problems_of_class_weights(section: ml_collections.ConfigDict) -> list[str]:
             f"objective.weight={section.weight:g}; expected no weights of classes"
         )
     return problems
+
+
+def check_effective_beta(sections: Sequence[ml_collections.ConfigDict]) -> None:
+    """Raises InputError where `effective_beta` is set and no phase weights its classes by it.
+
+    Args:
+        sections: `objective` of every phase.
+    """
+    default = FIELDS["objective.effective_beta"].default
+    changed = [section for section in sections if section.effective_beta != default]
+    if changed and all(section.class_weighting != "effective" for section in sections):
+        raise InputError(
+            f"objective.effective_beta={changed[0].effective_beta!r} without objective.class_weighting=effective has "
+            f"no effect; expected {default!r}, the default"
+        )

@@ -5,7 +5,6 @@ The split is `data.test_split`; no other need exist.
 
 import copy
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Sequence
@@ -19,9 +18,10 @@ from tl_jax.augment.preprocessing import Preprocessing, make_eval_transform
 from tl_jax.config import check_field, completed, default_config, set_field
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
-from tl_jax.runs import overlap, results, weights
+from tl_jax.runs import overlap, results, run_folder, weights
 from tl_jax.runs.network import make_eval_forward, make_model
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
+from tl_jax.runs.resuming import were_square
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.selection import metric_and_mode
 from tl_jax.runs.setup import check_config
@@ -60,7 +60,7 @@ def evaluate_run(
         raise InputError(
             f"--checkpoint={run}: no {' and no '.join(missing)} there; expected a run folder"
         )
-    fields, preprocessing = (json.loads(path.read_text()) for path in paths)
+    fields, preprocessing = map(run_folder.read_json, paths)
     config = completed(fields)
     held_out = config.data.validation_fraction or config.data.validation_split
     reported = which is None
@@ -96,10 +96,24 @@ def evaluate_run(
     return _evaluate(config, initial, workdir, selection, record, names, parts, run)
 
 
+def _saw_squares(
+    config: ml_collections.ConfigDict, initial: weights.Initial | None, run: pathlib.Path | None
+) -> bool:
+    """Returns whether the run brought all images of this data set to squares.
+
+    A split alone may be of one size and be kept so, where the run saw it beside others of several sizes.
+    """
+    if run is None or initial is None or initial.preprocessing is None:
+        return False
+    side = initial.preprocessing["resize"] or initial.preprocessing["image_size"]
+    named = completed(run_folder.read_json(run / "config.json")).data.name
+    return config.data.name == named and were_square(run, side)
+
+
 def _averaged(run: pathlib.Path) -> int | None:
     """Returns the step whose averaged weights a finished run reports on; None where it reports on live ones."""
     path = run / "result.json"
-    result = json.loads(path.read_text()) if path.is_file() else {}
+    result = run_folder.read_json(path) if path.is_file() else {}
     return result["selected_step"] if result.get("averaged") else None
 
 
@@ -167,7 +181,7 @@ def _evaluate(
 
     def prepared() -> _Prepared:
         check_config(_without_training(config), parts)
-        splits = make_test_split(config, parts.source)
+        splits = make_test_split(config, parts.source, _saw_squares(config, initial, run))
         split = splits["test"]
         model = make_model(config, len(split.class_names), parts)
         if initial is None:

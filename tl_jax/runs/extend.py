@@ -122,6 +122,14 @@ def _check(
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         kind = "is a file" if out.is_file() else "is not empty"
         raise InputError(f"--out={out} {kind}; expected a folder that does not exist yet")
+    kind, _, path = config.data.name.partition(":")
+    for root in (pathlib.Path(path), pathlib.Path(config.data.data_dir, path)):
+        root = root.expanduser()
+        if kind == "folder" and root.is_dir() and out.resolve().is_relative_to(root.resolve()):
+            raise InputError(
+                f"--out={out} is inside {root}, the data set that is extended: its images would be read as more of "
+                "it; expected a folder beside it"
+            )
     section = config.augment
     if section.mixing:
         raise InputError(
@@ -250,7 +258,7 @@ def _facts(
 def _say_plan(splits: data.Splits, copies: int, copier: _Copier, out: pathlib.Path) -> None:
     count, times = len(splits["train"]), "1 copy" if copies == 1 else f"{copies} copies"
     console.say(
-        f"{count:,} training images, {times} of each at {copier.size} x {copier.size} pixels, to {out}"
+        f"{console.count(count, 'training image')}, {times} of each at {copier.size} x {copier.size} pixels, to {out}"
     )
 
 

@@ -5,6 +5,7 @@ import pathlib
 import ml_collections
 
 from tl_jax import console, data, reporting
+from tl_jax.runs import run_folder
 from tl_jax.runs.splits import make_undecoded_splits
 
 
@@ -23,8 +24,13 @@ def run(
         source: of the data; None: what `data.name` says.
 
     Raises:
-        InputError: if the data cannot be found.
+        InputError: if the data cannot be found, or `workdir` holds files of something else.
     """
+    if workdir is not None:
+        # matplotlib comes with it: not before it is needed.
+        from tl_jax.reporting.inspection import FACTS
+
+        run_folder.check_replaceable(workdir, FACTS)
     splits = make_undecoded_splits(config, source)
     found = data.inspect(splits, config.data.name if source is None else source.name)
     for line in found.summary():

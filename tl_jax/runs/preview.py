@@ -15,7 +15,8 @@ import numpy as np
 from tl_jax import console, features
 from tl_jax.augment import Augmentation, make_augment, preprocessing
 from tl_jax.errors import InputError
-from tl_jax.reporting.preview import Picture, Sheet, write_preview
+from tl_jax.reporting.preview import PAGE, Picture, Sheet, write_preview
+from tl_jax.runs import run_folder
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.pure_step import make_transform
 from tl_jax.runs.setup import Setup, prepare_phases
@@ -47,12 +48,11 @@ def preview_augment(
         parts: objects that are given instead of by name.
 
     Raises:
-        InputError: if the config is wrong, a number is below 1, or `workdir` is a file.
+        InputError: if the config is wrong, a number is below 1, or `workdir` holds files of something else.
     """
     if min(images, draws) < 1:
         raise InputError(f"images={images}, draws={draws}: expected integers from 1")
-    if workdir.is_file():
-        raise InputError(f"--workdir {workdir} is a file; give a folder")
+    run_folder.check_replaceable(workdir, PAGE)
     sheets: list[Sheet] = []
     seen: list[Any] = []
     setups = prepare_phases(config, parts)

@@ -16,7 +16,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from tl_jax import reporting
+from tl_jax import console, reporting
 from tl_jax.config import check, default_config, flat
 from tl_jax.errors import InputError
 from tl_jax.runs import activation_cache, image_features, results
@@ -170,8 +170,8 @@ def _probe(
             "test": test,
         },
         "selection": (
-            f"L2 strength {strengths[place]:.3g}, the best of {len(strengths)} on {held_out:,} images held "
-            "out of train, fitted again on train and these; "
+            f"L2 strength {strengths[place]:.3g}, the best of {len(strengths)} on "
+            f"{console.count(held_out, 'image')} held out of train, fitted again on train and these; "
             f"{setup.splits.reported} was read once, at the end"
         ),
         "strength": strengths[place],

@@ -1,7 +1,6 @@
 """What a run leaves behind: its predictions, weights, report and, last of all, `result.json`."""
 
 import io
-import itertools
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -13,12 +12,11 @@ import numpy as np
 
 from tl_jax import console, files, models, porting, reporting
 from tl_jax.config import completed
-from tl_jax.data import Split, Splits, listing
-from tl_jax.errors import InputError
+from tl_jax.data import Split, Splits
 from tl_jax.reporting import SCATTER_FILE, intervals, tables
 from tl_jax.runs import weights
 from tl_jax.runs.parts import is_own
-from tl_jax.runs.run_folder import Identity, RunFolder, environment_facts
+from tl_jax.runs.run_folder import Identity, RunFolder, environment_facts, read_json
 from tl_jax.runs.setup import Setup
 
 CLASS_NAMES = "class_names.json"  # of every run folder, in the order of the head
@@ -106,29 +104,10 @@ def class_names_of(run: pathlib.Path) -> list[str]:
     """Returns the names of the classes of a run's head, in its order; empty where its folder has none."""
     for name in (CLASS_NAMES, "result.json"):
         if (run / name).is_file():
-            names = json.loads((run / name).read_text()).get("class_names", [])
+            names = read_json(run / name).get("class_names", [])
             if names:
                 return names
     return weights.class_names_of_weights(str(run / weights.EXPORTED))
-
-
-def check_class_names(run: pathlib.Path, class_names: Sequence[str]) -> None:
-    """Compares the classes of the data with those of a run that is resumed.
-
-    Raises:
-        InputError: if they have other names or another order: the run's head would mean other classes.
-    """
-    names = class_names_of(run)
-    if names and list(names) != list(class_names):
-        # Of many classes, messages list the first ones alone.
-        pairs = itertools.zip_longest(names, class_names)
-        place = next(number for number, (there, here) in enumerate(pairs) if there != here)
-        raise InputError(
-            f"--workdir {run} holds a run whose classes are, in this order, {porting.list_names(names)}; "
-            f"those of the data are {porting.list_names(class_names)}; the first that "
-            f"differs is class {place}. Its head would mean other classes: give a new "
-            f"--workdir, with --config.init.weights={run} to start from its weights"
-        )
 
 
 def skipped_of(splits: Splits) -> dict[str, Any]:
@@ -143,32 +122,6 @@ def write_skipped(folder: RunFolder, splits: Splits) -> None:
     """Writes which images are left out, for a run that is resumed."""
     if splits.skipped is not None:
         folder.write_json(SKIPPED, list(splits.skipped))
-
-
-def check_skipped(run: pathlib.Path, splits: Splits) -> None:
-    """Compares the images that are left out with those at the start of a run that is resumed.
-
-    Raises:
-        InputError: if they are others: every later batch would be another one.
-    """
-    path = run / SKIPPED
-    if splits.skipped is None or not path.is_file():
-        return
-    before, now = set(json.loads(path.read_text())), set(splits.skipped)
-    lines = [
-        f"{what}: {listing.some(sorted(names))}"
-        for what, names in (
-            ("readable since then", before - now),
-            ("not readable any more", now - before),
-        )
-        if names
-    ]
-    if lines:
-        raise InputError(
-            f"--workdir {run} holds a run that left out {len(before)} images (data.unreadable=skip), of the data "
-            f"are now {len(now)} left out; {'; '.join(lines)}. Its batches would be others: put the files back "
-            "as they were, or give a new --workdir"
-        )
 
 
 def print_deviations(deviations: Sequence[str]) -> None:

@@ -109,7 +109,7 @@ class RunFolder:
             if state == "extended" and is_primary:
                 # Before the config: a finished run is one with a result, of the config beside it.
                 _set_result_aside(folder)
-            if state == "new" or _read_json(folder / "config.json") != given:
+            if state == "new" or read_json(folder / "config.json") != given:
                 opened.write_json("config.json", given)
             return opened
         except OSError as error:
@@ -146,7 +146,7 @@ class RunFolder:
         Raises:
             InputError: if it is missing or no JSON.
         """
-        return _read_json(self.path / name)
+        return read_json(self.path / name)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes result.json: the run is finished. To be called last."""
@@ -216,6 +216,17 @@ def _check_usable(folder: Path) -> None:
         )
 
 
+def check_replaceable(folder: Path, marker: str) -> None:
+    """Raises InputError if pages written into a folder could replace files of a user.
+
+    Args:
+        folder: new, empty, that of a run, or one that holds `marker`.
+        marker: a file that is written with the pages.
+    """
+    if not (folder / marker).is_file():
+        _check_usable(folder)
+
+
 def _is_ours(name: str) -> bool:
     """Whether a start that was killed before config.json was written may have left the file or folder."""
     return name in (_LOCK, ".config.json.tmp", source.FOLDER)
@@ -224,7 +235,7 @@ def _is_ours(name: str) -> bool:
 def _state(folder: Path, given: dict[str, Any], identity: Identity) -> str:
     if not (folder / "config.json").exists():
         return "new"
-    found = upgraded(_read_json(folder / "config.json"))
+    found = upgraded(read_json(folder / "config.json"))
     differing = _differing(found, given, identity)
     is_finished = (folder / "result.json").exists()
     longer = _longer(differing, identity)
@@ -277,7 +288,7 @@ def _longer(
 
 
 def _set_result_aside(folder: Path) -> None:
-    steps = _read_json(folder / "result.json").get("steps", 0)
+    steps = read_json(folder / "result.json").get("steps", 0)
     (folder / "result.json").rename(folder / f"result_at_step_{steps}.json")
 
 
@@ -291,7 +302,12 @@ def _fields(prefix: str, value: Any) -> dict[str, str]:
     return flat
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Returns what a JSON file of a run folder holds.
+
+    Raises:
+        InputError: if it is missing or no JSON.
+    """
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:

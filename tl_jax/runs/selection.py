@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_collections
 
+from tl_jax import console
 from tl_jax.reporting import tables
 from tl_jax.training.metrics import SELECTION
 
@@ -50,4 +51,5 @@ def describe(
         if name.startswith("top")
         else tables.label(name)
     )
-    return f"step {step} of {total_steps}, the {best} {label} on {validation['examples']:,} images held out of train"
+    images = console.count(validation["examples"], "image")
+    return f"step {step} of {total_steps}, the {best} {label} on {images} held out of train"

@@ -16,6 +16,7 @@ from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
 from tl_jax.parallel import sharding
 from tl_jax.runs import augmentation, fitted, weights
+from tl_jax.runs.class_weights import check_effective_beta
 from tl_jax.runs.lengths import check_length, make_intervals, total_steps
 from tl_jax.runs.network import check_network, make_eval_forward, make_model
 from tl_jax.runs.objective import (
@@ -183,6 +184,7 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
             f"objective.teacher={config.objective.teacher!r} without objective.distillation has no effect; "
             "expected a weight above 0, or no teacher"
         )
+    check_effective_beta([phase.objective for phase in phases])
     for number, phase in enumerate(phases):
         with naming_phase(config, number):
             if phase is not config:

@@ -132,7 +132,9 @@ def introduce_inputs(setup: Setup, folder: RunFolder) -> None:
     chosen = fitted.facts(setup.config)
     if chosen is not None:
         shown = ", ".join(f"{name}={value}" for name, value in chosen.items())
-        console.say(f"fitted to {len(setup.splits['train']):,} training images: {shown}")
+        console.say(
+            f"fitted to {console.count(len(setup.splits['train']), 'training image')}: {shown}"
+        )
     folder.write_json("preprocessing.json", weights.describe_preprocessing(setup.preprocessing))
     names = list(setup.splits["train"].class_names)
     folder.write_json(results.CLASS_NAMES, {"class_names": names})
@@ -149,14 +151,17 @@ def _of_data(setup: Setup) -> str:
     seen = "" if (height, width) == (side, side) else f", seen at {side}x{side}"
     return (
         f"data: {setup.config.data.name}: {', '.join(counts)} images of {height}x{width} pixels{seen}, "
-        f"{len(train.class_names)} classes"
+        f"{console.count(len(train.class_names), 'class')}"
     )
 
 
 def _of_parameters(setup: Setup, whole: int, solver: str) -> str:
     """Returns a line about what is trained, of so many parameters."""
     config, updates = setup.config, setup.total_steps - setup.first_step
-    by = solver or f"{config.optim.name}, {updates:,} updates of {config.data.batch_size} images"
+    by = solver or (
+        f"{config.optim.name}, {console.count(updates, 'update')} of "
+        f"{console.count(config.data.batch_size, 'image')}"
+    )
     return f"trained: {trainable_parameters(setup):,} of {whole:,} parameters of {config.model.name} ({by})"
 
 

@@ -74,7 +74,7 @@ def folds_of_train(config: ml_collections.ConfigDict, folds: int) -> tuple[np.nd
 
 
 def make_test_split(
-    config: ml_collections.ConfigDict, source: data.Source | None = None
+    config: ml_collections.ConfigDict, source: data.Source | None = None, square: bool = False
 ) -> data.Splits:
     """Returns the split `test` alone, for an evaluation; no other split need exist.
 
@@ -83,6 +83,7 @@ def make_test_split(
     Args:
         config: of the evaluation.
         source: of the data; None: what `data.name` says.
+        square: see `data.Decoding`.
 
     Raises:
         InputError: if the data cannot be found or read, or a config that names its weights asks for folds.
@@ -94,7 +95,7 @@ def make_test_split(
             "fold of train; expected data.folds=0, and a slice such as --config.data.test_split='train[:20%]' for a "
             "part of train"
         )
-    splits = _load_splits(config, source, train="")
+    splits = _load_splits(config, source, square=square, train="")
     if section.folds:
         note = (
             f"{splits.reported} is evaluated, not fold {section.fold} of {section.folds} of {section.train_split}: "
@@ -120,8 +121,11 @@ def _chosen(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def make_undecoded_splits(
     config: ml_collections.ConfigDict, source: data.Source | None = None
 ) -> data.Splits:
-    """Returns the splits of a run, none of them decoded, and what else the data set holds; for an inspection."""
-    return _load_splits(config, source, load=data.open_undecoded, **_chosen(config))
+    """Returns the splits of a run, none of them decoded, and what else the data set holds; for an inspection.
+
+    Prints nothing: an inspection shows the notes on the data.
+    """
+    return _load_splits(config, source, load=data.open_undecoded, quiet=True, **_chosen(config))
 
 
 def _load_splits(
@@ -130,6 +134,7 @@ def _load_splits(
     room: int | None = None,
     quiet: bool = False,
     load: Callable[..., data.Splits] | None = None,
+    square: bool = False,
     **chosen: Any,
 ) -> data.Splits:
     """Returns the splits of a selection.
@@ -140,6 +145,7 @@ def _load_splits(
         room: bytes for decoded images; None: as the machine has.
         quiet: whether notes on the data are left out.
         load: makes the splits; None: `data.load_splits`, images decoding in the background.
+        square: see `data.Decoding`.
         **chosen: arguments of `data.Selection`.
     """
     section = config.data
@@ -159,27 +165,20 @@ def _load_splits(
     usual = {"data.data_dir": "", "data.train_split": "train", "data.test_split": "test"}
     values = flat(config) | ({} if "validation" in chosen else {"data.train_split": "train"})
     named = [name for name, value in usual.items() if values[name] != value]
-    try:
-        with naming_fields(config, "data.name", *named, **fields):
-            splits = load(
-                section.name if source is None else source,
-                data.Selection(test=section.test_split, seed=section.seed, **chosen),
-                data.Decoding(
-                    weights.host_size(config),
-                    weights.host_interpolation(config),
-                    placement.room_for_decoded_images() if room is None else room,
-                    cache_dir=section.cache_dir or None,
-                    unreadable=section.unreadable,
-                ),
-                data_dir=section.data_dir or None,
-            )
-    except InputError as error:
-        if "held out" in str(error) and section.validation_fraction:
-            raise InputError(
-                f"data.validation_fraction={section.validation_fraction}: {error}; expected 0 to hold "
-                "nothing out, or a fraction that is at least one image"
-            ) from error
-        raise
+    with naming_fields(config, "data.name", *named, **fields):
+        splits = load(
+            section.name if source is None else source,
+            data.Selection(test=section.test_split, seed=section.seed, **chosen),
+            data.Decoding(
+                weights.host_size(config),
+                weights.host_interpolation(config),
+                placement.room_for_decoded_images() if room is None else room,
+                cache_dir=section.cache_dir or None,
+                unreadable=section.unreadable,
+                square=square,
+            ),
+            data_dir=section.data_dir or None,
+        )
     for note in () if quiet else splits.notes:
         console.note(note)
     return splits
@@ -199,6 +198,6 @@ def _check_batch_size(config: ml_collections.ConfigDict, split: data.Split) -> N
         enough = -(-section.batch_size // classes)
         hint += f", or --config.data.examples_per_class={enough} or more (0: all images)"
     raise InputError(
-        f"data.batch_size={section.batch_size} is larger than the training split of {count} images{few}; "
-        f"{hint}"
+        f"data.batch_size={section.batch_size} is larger than the training split of "
+        f"{console.count(count, 'image')}{few}; {hint}"
     )

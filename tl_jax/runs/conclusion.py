@@ -1,0 +1,69 @@
+"""The end of a training run: the chosen state evaluated, its weights saved."""
+
+from typing import Any
+
+import jax
+
+from tl_jax.runs import results, scatter, selection
+from tl_jax.runs.run_folder import RunFolder
+from tl_jax.runs.setup import Setup
+from tl_jax.runs.skeleton import facts_of
+from tl_jax.runs.updates import FrozenChanged, Trained
+
+
+def conclude(
+    setup: Setup, folder: RunFolder, trained: Trained, parameters: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Evaluates the chosen state, reading the test split once; returns what `result.json` holds."""
+    state = trained.state
+    splits, logits = {}, {}
+    for name in ("validation", "test"):
+        if name in setup.inputs:
+            splits[name], logits[name] = setup.evaluator(
+                state.params, state.batch_stats, setup.inputs[name]
+            )
+    step, total = int(state.step), trained.steps
+    every = setup.intervals.eval_every
+    only_evaluation = len(trained.phases.rows) == 1 and not 0 < every < total
+    chosen = selection.describe(
+        setup.selected_by, step, total, splits.get("validation"), only_evaluation
+    )
+    if total < setup.total_steps:
+        patience = setup.config.train.patience
+        chosen += f"; stopped at step {total} of {setup.total_steps}, {patience} evaluations without a better one"
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    if jax.process_index() == 0:
+        results.save_weights(folder, setup, variables)
+    if setup.config.report.html and setup.config.report.scatter:
+        scatter.save_of_state(folder, setup, state.params, state.batch_stats)
+    result = {
+        "splits": splits,
+        "selection": f"{_weights_of(setup, trained)}{chosen}; {setup.splits.reported} was read once, at the end",
+        "steps": total,
+        "stopped_early": total < setup.total_steps,
+        "selected_step": step,
+        "selected_by": setup.selected_by if "validation" in splits else None,
+        "averaged": trained.averaging is not None,
+        "resumed_at_step": trained.resumed_at_step,
+        "train_examples": len(setup.splits["train"]),
+        "wall_seconds": trained.seconds,
+        "images_per_second": total
+        * setup.config.data.batch_size
+        / (trained.seconds - trained.storing_seconds),
+        "waiting_share": trained.waiting_share,
+        "dispatch": trained.dispatch,
+        **facts_of(setup, parameters),
+        "frozen": trained.phases.frozen(step, variables),
+        "phases": trained.phases.rows,
+    }
+    result = results.finish(folder, setup.config, setup.splits["test"], logits["test"], result)
+    if result["frozen"]["changed"]:
+        raise FrozenChanged(f"frozen, but changed: {', '.join(result['frozen']['changed'])}")
+    return result
+
+
+def _weights_of(setup: Setup, trained: Trained) -> str:
+    """Returns which weights were chosen, where a run has two kinds."""
+    if trained.averaging is not None:
+        return f"the averaged weights ({trained.averaging.name.upper()}) of "
+    return "" if setup.averaging is None else "the live weights of "
