@@ -13,7 +13,7 @@ import numpy as np
 
 from tl_jax import checkpointing
 from tl_jax.config import load as load_config
-from tl_jax.models import registry
+from tl_jax.models import registry, vgg
 
 # Of a command, or a stretch of it; those of the tests take 2 to 30 s on two cores.
 SECONDS = 240
@@ -50,18 +50,28 @@ def tiny_config(name: str = "quickstart", **fields):
     return config
 
 
-def small_architectures() -> dict[str, registry.Architecture]:
-    """Returns the registered networks with one block (VGG: convolution) a stage and a few channels."""
+def small_architectures(stages: int | None = None) -> dict[str, registry.Architecture]:
+    """Returns the registered networks with one block (VGG: convolution) a stage and a few channels.
+
+    Args:
+        stages: how many; None for as many as the network has.
+    """
     return {
-        name: dataclasses.replace(
-            found,
-            stage_sizes=(1,) * len(found.stage_sizes),
-            width=4,
-            **({"hidden_width": 16} if name.startswith("vgg") else {}),
-        )
-        for name, found in registry.ARCHITECTURES.items()
-        if name != "small_cnn"  # which is small
-    } | {"small_cnn": registry.ARCHITECTURES["small_cnn"]}
+        name: known if name == "small_cnn" else _small(known, stages)  # which is small
+        for name, known in registry.ARCHITECTURES.items()
+    }
+
+
+def _small(known: registry.Architecture, stages: int | None) -> registry.Architecture:
+    fields = {"stage_sizes": (1,) * (stages or len(known.stage_sizes)), "width": 4}
+    if isinstance(known, vgg.VGGArchitecture):
+        fields["hidden_width"] = 16
+    elif known.groups > 1:
+        fields |= {
+            "groups": 2,
+            "base_width": 64,
+        }  # 32 groups of 4 / 64 of the width have no channels
+    return dataclasses.replace(known, **fields)
 
 
 def arguments(**fields) -> list[str]:

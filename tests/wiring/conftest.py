@@ -6,8 +6,9 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "experiments"))
 
-from parts import small_architectures
+from running import small_architectures
 
 from tl_jax.models import registry
 
@@ -16,5 +17,5 @@ from tl_jax.models import registry
 def small_networks():
     """Shrinks every registered network to two stages of one block and a few channels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "ARCHITECTURES", small_architectures())
+        patch.setattr(registry, "ARCHITECTURES", small_architectures(stages=2))
         yield

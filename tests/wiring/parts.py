@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from tl_jax import features, trees
-from tl_jax.models import registry
 from tl_jax.parallel import device_dataset, sharding
 from tl_jax.runs import activation_cache, dispatch, selection
 from tl_jax.runs.pure_step import make_pure_step
@@ -72,20 +71,6 @@ def _parts_of_phase(setup: Setup, seen: "_Seen") -> dict[str, str]:
         "plan": str(dataclasses.asdict(setup.intervals)),
         "dispatch": seen.dispatched(setup),
     }
-
-
-def small_architectures() -> dict[str, registry.Architecture]:
-    """Returns the registered networks with two stages of one block (VGG: convolution) and a few channels."""
-    return {
-        name: dataclasses.replace(
-            known,
-            stage_sizes=(1, 1),
-            width=4,
-            **({"hidden_width": 16} if name.startswith("vgg") else {}),
-        )
-        for name, known in registry.ARCHITECTURES.items()
-        if name != "small_cnn"  # which is small
-    } | {"small_cnn": registry.ARCHITECTURES["small_cnn"]}
 
 
 def _seed(setup: Setup) -> int:
