@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tl_jax import errors
+from tl_jax import errors, models, trees
 from tl_jax.models.batch_norm import BatchNorm
+from tl_jax.models.convolution import Convolution
+from tl_jax.models.resnet import ResNet
+from tl_jax.models.vgg import VGG
 
 # One channel with mean 4, biased variance 5 and unbiased variance 20 / 3.
 X = jnp.array([1.0, 3.0, 5.0, 7.0]).reshape(4, 1, 1, 1)
@@ -107,3 +110,129 @@ def test_gradients_and_running_statistics_follow_pytorch():
     found = {"y": y, "grad": grad, **state["batch_stats"]}
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def plain(x, scale, bias, axis_name=None, epsilon=1e-5):
+    """Returns `x` normalised by its statistics, as the paper writes it."""
+    axes = tuple(range(x.ndim - 1))
+    mean, square = x.mean(axes), jnp.square(x).mean(axes)
+    if axis_name:
+        mean, square = jax.lax.pmean((mean, square), axis_name)
+    return (x - mean) / jnp.sqrt(square - jnp.square(mean) + epsilon) * scale + bias
+
+
+@pytest.mark.parametrize("axis_name", [None, "data"])
+def test_the_derivative_is_that_which_jax_derives(axis_name):
+    """In float64, also of a loss that is not linear, and of the rows on other devices."""
+    with jax.enable_x64(True):
+        keys = iter(jax.random.split(jax.random.key(0), 4))
+        x = 3 + 2 * jax.random.normal(next(keys), (2, 3, 5, 4, 6), jnp.float64)
+        scale, bias = jax.random.normal(next(keys), (2, 6), jnp.float64)
+        weight = jax.random.normal(next(keys), x.shape, jnp.float64)
+        module = BatchNorm(dtype=jnp.dtype("float64"), axis_name=axis_name)
+
+        def ours(x, scale, bias):
+            state = variables(6) | {"params": {"scale": scale, "bias": bias}}
+            return module.apply(state, x, True, mutable=["batch_stats"])[0]
+
+        def gradients(normalise):
+            def loss(x, scale, bias, weight):
+                return jnp.sum(jnp.sin(normalise(x, scale, bias)) * weight)
+
+            gradient = jax.grad(loss, (0, 1, 2))
+            if axis_name is not None:  # each replica's own loss, as under pmap
+                gradient = jax.vmap(gradient, (0, None, None, 0), axis_name=axis_name)
+            return gradient(x, scale, bias, weight)
+
+        expected = gradients(lambda *values: plain(*values, axis_name=axis_name))
+        for found, value in zip(gradients(ours), expected, strict=True):
+            assert found.dtype == jnp.float64
+            np.testing.assert_allclose(found, value, rtol=1e-10, atol=1e-10)
+
+
+def test_the_running_statistics_are_constants_of_the_derivative():
+    def loss(x):
+        _, updated = BatchNorm().apply(variables(), x, True, mutable=["batch_stats"])
+        return jnp.sum(updated["batch_stats"]["mean"] + updated["batch_stats"]["var"])
+
+    np.testing.assert_array_equal(jax.grad(loss)(X), jnp.zeros_like(X))
+
+
+NETWORKS = {
+    "basic, pad": ResNet((2, 2), "basic", 10, "cifar", width=8, shortcut="pad"),
+    "bottleneck, imagenet": ResNet((2, 2), "bottleneck", 10, "imagenet", width=8),
+    "bottleneck, biases": ResNet((1, 1), "bottleneck", 10, "imagenet", width=8, conv_bias=True),
+    "groups": ResNet((1, 1), "bottleneck", 10, "cifar", width=8, groups=4),
+    "vgg": VGG((2, 1), 10, batch_norm=True, classifier="pooled", width=8),
+}
+
+
+def used(model):
+    """Returns variables as of a trained network: no scale is 1, no mean 0."""
+    fresh = models.init_variables(model, jax.random.key(0))
+
+    def draw(name, leaf):
+        values = jax.random.normal(jax.random.key(sum(map(ord, name))), leaf.shape)
+        if name.endswith(("var", "scale")):
+            return jnp.exp(0.4 * values)
+        return leaf if name.endswith("kernel") else 0.5 * values
+
+    flat = {name: draw(name, leaf) for name, leaf in trees.flatten(fresh).items()}
+    return trees.unflatten(flat)
+
+
+def unfolded(monkeypatch):
+    """Applies running statistics to the output of the convolution, as if there were none before."""
+    call = BatchNorm.__call__
+
+    def apart(self, x, train, convolution=None):
+        return call(self, x if convolution is None else convolution(x), train)
+
+    monkeypatch.setattr(BatchNorm, "__call__", apart)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_folded_into_the_convolution_it_is_the_same(name, monkeypatch):
+    model = NETWORKS[name]
+    state, images = used(model), jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
+    forward = models.make_forward(model)
+    found, _ = jax.jit(forward, static_argnames="train")(
+        state["params"], state["batch_stats"], images, train=False
+    )
+    unfolded(monkeypatch)
+    expected, _ = forward(state["params"], state["batch_stats"], images, train=False)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * float(abs(expected).max()))
+
+
+@pytest.mark.parametrize("name", ["basic, pad", "bottleneck, biases"])
+def test_gradients_through_frozen_statistics_are_the_same(name, monkeypatch):
+    """Kernels, scales and biases are trained, the statistics are not."""
+    model = NETWORKS[name]
+    state, images = used(model), jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+    forward = models.make_forward(model, frozen_norms=frozenset(models.norm_names(model)))
+
+    def gradient(params):
+        def loss(params):
+            logits, stats = forward(params, state["batch_stats"], images, train=True)
+            return jnp.square(logits).sum(), stats
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    found, stats = gradient(state["params"])
+    jax.tree.map(np.testing.assert_array_equal, stats, state["batch_stats"])
+    unfolded(monkeypatch)
+    expected = trees.flatten(gradient(state["params"])[0])
+    for leaf, value in trees.flatten(found).items():
+        scale = float(abs(expected[leaf]).max())
+        np.testing.assert_allclose(value, expected[leaf], rtol=0, atol=2e-5 * scale, err_msg=leaf)
+
+
+def test_folded_in_bfloat16_it_is_scaled_in_float32():
+    """Kernel and scale are 1 in bfloat16, their product is not."""
+    bfloat16 = jnp.dtype("bfloat16")
+    convolution = Convolution(1, 1, bfloat16)
+    x = jnp.ones((1, 2, 2, 1), bfloat16)
+    state = {"params": {"kernel": jnp.full((1, 1, 1, 1), 1 + 2**-9)}}
+    assert convolution.apply(state, x).max() == 1
+    y = convolution.apply(state, x, jnp.full(1, 1 + 2**-8), jnp.zeros(1))
+    assert y.dtype == bfloat16 and y.max() == 1 + 2**-7

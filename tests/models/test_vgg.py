@@ -7,7 +7,6 @@ import pytest
 
 from tl_jax import models, trees
 from tl_jax.errors import InputError
-from tl_jax.models.vgg import average_pool_to, max_pool
 
 SMALL = models.VGG((1, 2), 5, batch_norm=True, width=4, hidden_width=6, dropout=0.5)
 IMAGES = jax.random.normal(jax.random.key(1), (2, 9, 14, 3))
@@ -55,36 +54,6 @@ def test_initialisation_is_torchvisions():
             expected = (2 / (9 * leaf.shape[-1])) ** 0.5 if "conv" in name else 0.01
             # Four standard errors of a standard deviation.
             assert leaf.std() == pytest.approx(expected, rel=4 / (2 * leaf.size) ** 0.5), name
-
-
-@pytest.mark.parametrize("length", [1, 2, 3, 7, 9, 14, 16])
-def test_averages_are_over_pytorchs_regions(length):
-    values = np.arange(length, dtype=np.float32) ** 2
-    x = jnp.asarray(values).reshape(1, length, 1, 1)
-    expected = [
-        values[int(np.floor(i * length / 7)) : int(np.ceil((i + 1) * length / 7))].mean()
-        for i in range(7)
-    ]
-    rows = average_pool_to(x, 7)[0, :, 3, 0]
-    np.testing.assert_allclose(rows, expected, rtol=1e-6)
-    columns = average_pool_to(x.swapaxes(1, 2), 7)[0, 3, :, 0]
-    np.testing.assert_allclose(columns, expected, rtol=1e-6)
-
-
-def test_average_pool_against_pytorch():
-    torch = pytest.importorskip("torch")
-    for height, width in [(1, 1), (2, 5), (7, 7), (9, 14), (10, 13)]:
-        x = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)
-        theirs = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), 7)
-        ours = average_pool_to(jnp.asarray(x), 7)
-        np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1).numpy(), atol=1e-6)
-
-
-def test_max_pool_by_hand_and_its_gradient():
-    x = jnp.asarray([[1.0, 5.0, 0.0], [2.0, 3.0, 0.0], [9.0, 9.0, 9.0]])[None, ..., None]
-    assert max_pool(x).tolist() == [[[[5.0]]]]  # the odd row and column are dropped
-    grad = jax.grad(lambda x: 3 * max_pool(x).sum())(x)[0, :, :, 0]
-    assert grad.tolist() == [[0.0, 3.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
 
 
 @pytest.mark.parametrize(

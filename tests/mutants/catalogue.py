@@ -30,6 +30,8 @@ BATCH_NORM = "tl_jax/models/batch_norm.py"
 BLOCKS = "tl_jax/models/blocks.py"
 NETWORK = "tl_jax/models/network.py"
 VGG = "tl_jax/models/vgg.py"
+POOLING = "tl_jax/models/pooling.py"
+CONVOLUTION = "tl_jax/models/convolution.py"
 RESNET = "tl_jax/models/resnet.py"
 STEPS = "tl_jax/training/steps.py"
 OBJECTIVE = "tl_jax/runs/objective.py"
@@ -61,6 +63,9 @@ TEST_RESNET = "tests/models/test_resnet.py"
 TEST_KERAS_NAMES = "tests/porting/test_keras_names.py"
 TEST_FITTING = "tests/porting/test_fitting.py"
 TEST_PREDICT = "tests/experiments/test_predict.py"
+TEST_POOLING = ("tests/models/test_pooling.py",)
+TEST_BATCH_NORM = ("tests/models/test_batch_norm.py",)
+TEST_LOWERED = ("tests/wiring/test_lowered.py",)
 TEST_VGG = ("tests/models/test_vgg.py",)
 TEST_VGG_RUNS = ("tests/runs/test_vgg.py",)
 TEST_CONFIG = ("tests/config/test_table.py",)
@@ -916,7 +921,7 @@ OTHERS = [
         BATCH_NORM,
         "keep, take = self.momentum, 1.0 - self.momentum",
         "take, keep = self.momentum, 1.0 - self.momentum",
-        ("tests/models/test_batch_norm.py",),
+        TEST_BATCH_NORM,
     ),
     Mutant(
         "batch-norm-epsilon-of-keras",
@@ -930,7 +935,7 @@ OTHERS = [
         BATCH_NORM,
         "(count / (count - 1)) * var",
         "var",
-        ("tests/models/test_batch_norm.py",),
+        TEST_BATCH_NORM,
     ),
     Mutant(
         "batch-norm-frozen-follows-the-batch",
@@ -938,6 +943,83 @@ OTHERS = [
         'if not train or policy == "frozen":',
         "if not train:",
         ("tests/models/test_forward.py",),
+    ),
+    Mutant(
+        "folded-kernel-not-scaled",
+        CONVOLUTION,
+        "kernel = kernel * scale",
+        "pass",
+        TEST_BATCH_NORM,
+    ),
+    Mutant(
+        "folded-bias-of-the-convolution-not-scaled",
+        CONVOLUTION,
+        "bias = None if bias is None else bias * scale",
+        "pass",
+        TEST_BATCH_NORM,
+    ),
+    Mutant(
+        "folded-bias-of-the-convolution-lost",
+        CONVOLUTION,
+        "bias = shift if bias is None else bias + shift",
+        "bias = shift",
+        TEST_BATCH_NORM,
+    ),
+    Mutant(
+        "folded-kernel-scaled-in-its-own-dtype",
+        CONVOLUTION,
+        "kernel = kernel * scale",
+        "kernel = kernel.astype(self.dtype) * scale.astype(self.dtype)",
+        TEST_BATCH_NORM,
+    ),
+    Mutant(
+        "folded-nothing",
+        BATCH_NORM,
+        "y = convolution(x, factor, bias - running_mean.value * factor)",
+        "y = (convolution(x).astype(jnp.float32) - running_mean.value) * factor + bias",
+        TEST_LOWERED,
+    ),
+    Mutant(
+        "batch-norm-derivative-of-a-constant-mean",
+        BATCH_NORM,
+        "grad - along_bias - normalised",
+        "grad - normalised",
+        TEST_BATCH_NORM,
+    ),
+    Mutant(
+        "batch-norm-derivative-of-own-rows-alone",
+        BATCH_NORM,
+        "along_bias, along_scale = jax.lax.pmean((along_bias, along_scale), axis_name)",
+        "pass",
+        TEST_BATCH_NORM,
+    ),
+    Mutant(
+        "max-pool-of-a-row-too-few",
+        POOLING,
+        "(side - size) // 2 * 2 + 1",
+        "(side - size) // 2 * 2 - 1",
+        TEST_POOLING,
+    ),
+    Mutant(
+        "max-pool-of-xla",
+        BLOCKS,
+        "max_pool(x, 3, padding=1)",
+        "nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))",
+        TEST_LOWERED,
+    ),
+    Mutant(
+        "loss-of-a-label-beyond-the-classes",
+        "tl_jax/objectives/losses.py",
+        "jnp.where(labels < len(classes), found, jnp.nan)",
+        "found",
+        ("tests/objectives/test_losses.py",),
+    ),
+    Mutant(
+        "loss-picked",
+        "tl_jax/objectives/losses.py",
+        "found = jnp.sum(jnp.where(classes == labels[:, None], values, 0), axis=-1)",
+        "found = jnp.take_along_axis(values, labels[:, None], axis=-1)[:, 0]",
+        TEST_LOWERED,
     ),
     Mutant(
         "convolution-padded-as-same",
@@ -954,10 +1036,10 @@ OTHERS = [
         ("tests/models/test_resnet.py",),
     ),
     Mutant(
-        "blocks-pool-padded-as-same",
+        "blocks-pool-not-padded",
         BLOCKS,
-        "((0, 0), (1, 1), (1, 1), (0, 0))",
-        "((0, 0), (0, 2), (0, 2), (0, 0))",
+        "max_pool(x, 3, padding=1)",
+        "max_pool(x, 3)",
         ("tests/models/test_resnet.py",),
     ),
     Mutant(
@@ -2053,10 +2135,10 @@ OTHERS = [
     # VGG and the contract of networks.
     Mutant(
         "vgg-regions-do-not-overlap",
-        VGG,
+        POOLING,
         "-(-(i + 1) * length // side)",
         "max(i * length // side + 1, (i + 1) * length // side)",
-        TEST_VGG,
+        TEST_POOLING,
     ),
     Mutant(
         "vgg-dropout-in-evaluation",

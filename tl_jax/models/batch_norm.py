@@ -1,4 +1,9 @@
-"""Batch normalisation with PyTorch's numbers in Flax's words, freezable one module at a time."""
+"""Batch normalisation with PyTorch's numbers in Flax's words, freezable one module at a time.
+
+Shapes: C channels; n values per channel, all axes but the last together.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +11,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from tl_jax.errors import InputError
+from tl_jax.models.convolution import Convolution
 
 # What `jax.checkpoint` policies know the statistics of a batch by.
 STATISTICS_NAME = "batch_statistics"
@@ -22,7 +28,10 @@ class BatchNorm(nn.Module):
     inference they are the running ones. Flax's momentum 0.9 is PyTorch's 0.1; Flax's own BatchNorm
     keeps the biased variance, so its running statistics drift from PyTorch's.
 
-    Statistics are computed, stored and applied in float32 whatever the dtype of the input.
+    Statistics are computed and stored in float32 whatever the dtype of the input, and those of a batch are applied
+    in it. Running ones are applied to what is given as float32 too, but where a convolution comes before: its kernel
+    is scaled, in float32, and what is left is a bias in the convolution's dtype. A compiler for GPUs can make one
+    call of that, the ReLU after it included.
 
     Attributes:
         dtype: the dtype of the output.
@@ -52,9 +61,11 @@ class BatchNorm(nn.Module):
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns the normalised `x` [..., C]."""
-        shape = (x.shape[-1],)
+    def __call__(
+        self, x: jax.Array, train: bool, convolution: Convolution | None = None
+    ) -> jax.Array:
+        """Returns the normalised `x` [..., C] or, where there is a convolution, the normalised `convolution(x)`."""
+        shape = (x.shape[-1] if convolution is None else convolution.features,)
         scale = self.param("scale", self.scale_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
@@ -62,45 +73,88 @@ class BatchNorm(nn.Module):
 
         name = "/".join(self.path)
         policy = self.norm_policy if name in self.frozen_norms else "update"
-        x = x.astype(jnp.float32)
         if not train or policy == "frozen":
-            mean, var = running_mean.value, running_var.value
-        else:
-            mean, var, count = _batch_statistics(x, running_mean.value, self.axis_name, name)
-            mean, var = checkpoint_name((mean, var), STATISTICS_NAME)
-            if policy == "update" and not self.is_initializing():
-                keep, take = self.momentum, 1.0 - self.momentum
-                running_mean.value = keep * running_mean.value + take * mean
-                running_var.value = keep * running_var.value + take * (count / (count - 1)) * var
+            factor = scale * jax.lax.rsqrt(running_var.value + self.epsilon)
+            if convolution is not None:
+                y = convolution(x, factor, bias - running_mean.value * factor)
+            else:
+                y = (x.astype(jnp.float32) - running_mean.value) * factor + bias
+            return y.astype(self.dtype)
 
-        def per_channel(values):
-            return values.reshape((1,) * (x.ndim - 1) + shape)
-
-        factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        y = (x - per_channel(mean)) * per_channel(factor) + per_channel(bias)
+        x = x if convolution is None else convolution(x)
+        count = x.size // x.shape[-1]
+        if self.axis_name is not None:
+            count *= jax.lax.axis_size(self.axis_name)
+        if count < 2:
+            raise InputError(
+                f"BatchNorm {name}: one value per channel in training (input {x.shape}); expected "
+                "two or more: use larger batches or images (data.batch_size, data.image_size), or freeze it "
+                "with norm_policy 'frozen' (freeze.strategy, freeze.batch_norm)"
+            )
+        normalise = functools.partial(_normalised_by_batch, self.epsilon, self.axis_name)
+        y, *statistics = normalise(x, scale, bias, running_mean.value)
+        mean, var = jax.lax.stop_gradient(statistics)
+        if policy == "update" and not self.is_initializing():
+            keep, take = self.momentum, 1.0 - self.momentum
+            running_mean.value = keep * running_mean.value + take * mean
+            running_var.value = keep * running_var.value + take * (count / (count - 1)) * var
         return y.astype(self.dtype)
 
 
-def _batch_statistics(x, shift, axis_name, name):
-    """Returns mean and biased variance [C] of `x` [..., C], and the number of values per channel.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _normalised_by_batch(
+    epsilon: float,
+    axis_name: str | None,
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    shift: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the normalised `x` in float32 (or wider) [..., C], and the mean and the biased variance [C].
 
-    One pass gives both, as E[d] and E[d²] - E[d]² of d = x - shift: shifting by the running mean
-    keeps the difference of squares accurate for channels whose mean is large against their spread.
+    One pass gives both, as E[d] and E[d²] - E[d]² of d = x - shift: shifting by the running mean keeps the
+    difference of squares accurate for channels whose mean is large against their spread. The derivative takes
+    two sums, which are the gradients of bias and scale (that which JAX derives takes three); it is that of the
+    normalised values alone, the statistics count as constants.
+
+    Source of the derivative: Ioffe and Szegedy 2015, section 3, simplified.
     """
-    axes = tuple(range(x.ndim - 1))
-    count = x.size // x.shape[-1]
-    shift = jax.lax.stop_gradient(shift)
-    centred = x - shift.reshape((1,) * len(axes) + shift.shape)
-    mean = centred.mean(axes)
-    mean_of_squares = jnp.square(centred).mean(axes)
-    if axis_name is not None:
-        mean, mean_of_squares = jax.lax.pmean((mean, mean_of_squares), axis_name)
-        count *= jax.lax.axis_size(axis_name)
-    if count < 2:
-        raise InputError(
-            f"BatchNorm {name}: one value per channel in training (input {x.shape}); expected "
-            "two or more: use larger batches or images (data.batch_size, data.image_size), or freeze it "
-            "with norm_policy 'frozen' (freeze.strategy, freeze.batch_norm)"
-        )
+    return _forward(epsilon, axis_name, x, scale, bias, shift)[0]
+
+
+def _forward(epsilon, axis_name, x, scale, bias, shift):
+    values = _wide(x)
+    centred = values - shift
+    mean, mean_of_squares = _means(axis_name, centred, jnp.square(centred))
     var = jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
-    return mean + shift, var, count
+    mean, var = checkpoint_name((mean + shift, var), STATISTICS_NAME)
+    y = (values - mean) * (scale * jax.lax.rsqrt(var + epsilon)) + bias
+    return (y, mean, var), (x, scale, mean, var)
+
+
+def _backward(epsilon, axis_name, saved, cotangents):
+    x, scale, mean, var = saved
+    grad = cotangents[0]
+    inverse = jax.lax.rsqrt(var + epsilon)
+    normalised = (_wide(x) - mean) * inverse
+    axes = tuple(range(x.ndim - 1))
+    bias_grad, scale_grad = grad.sum(axes), (grad * normalised).sum(axes)
+    count = x.size // x.shape[-1]
+    along_bias, along_scale = bias_grad / count, scale_grad / count
+    if axis_name is not None:
+        along_bias, along_scale = jax.lax.pmean((along_bias, along_scale), axis_name)
+    x_grad = (scale * inverse) * (grad - along_bias - normalised * along_scale)
+    return x_grad.astype(x.dtype), scale_grad, bias_grad, jnp.zeros_like(mean)
+
+
+_normalised_by_batch.defvjp(_forward, _backward)
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _means(axis_name: str | None, *values: jax.Array) -> tuple[jax.Array, ...]:
+    """Returns the means [C] of arrays [..., C], over all replicas where there is an axis."""
+    means = tuple(value.mean(tuple(range(value.ndim - 1))) for value in values)
+    return means if axis_name is None else jax.lax.pmean(means, axis_name)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from tl_jax.models.pooling import max_pool
+
 # `conv(features, size, stride=1, groups=1, name=...)` makes a `Convolution`, `norm(name=...)` a `BatchNorm`.
 Conv = Callable[..., nn.Module]
 Norm = Callable[..., nn.Module]
@@ -38,13 +40,11 @@ class Stem(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Returns the features [B, H', W', features] of images `x` [B, H, W, 3]."""
         size, stride = (7, 2) if self.kind == "imagenet" else (3, 1)
-        x = self.conv(self.features, size, stride=stride, name="conv")(x)
-        x = nn.relu(self.norm(name="bn")(x, train))
+        conv = self.conv(self.features, size, stride=stride, name="conv")
+        x = nn.relu(self.norm(name="bn")(x, train, conv))
         if self.kind == "imagenet":
-            # Zero is never above a ReLU's output, so it pads as -inf would; padding apart from the
-            # pool because exporters (jax2onnx 0.17) drop a max-pool's explicit padding.
-            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
+            # PyTorch pads with -inf: zero is never above a ReLU's output.
+            x = max_pool(x, 3, padding=1)
         return x
 
 
@@ -59,8 +59,8 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Returns `x` [B, H, W, C] as [B, H/stride, W/stride, features]."""
-        x = self.conv(self.features, 1, stride=self.stride, name="conv")(x)
-        return self.norm(name="bn")(x, train)
+        conv = self.conv(self.features, 1, stride=self.stride, name="conv")
+        return self.norm(name="bn")(x, train, conv)
 
 
 def pad_shortcut(x: jax.Array, features: int, stride: int) -> jax.Array:
@@ -126,10 +126,10 @@ class BasicBlock(_Block):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Returns [B, H/stride, W/stride, planes]."""
-        y = self.conv(self.planes, 3, stride=self.stride, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y, train))
-        y = self.conv(self.planes, 3, name="conv2")(y)
-        y = self.last_norm("bn2")(y, train)
+        conv = self.conv(self.planes, 3, stride=self.stride, name="conv1")
+        y = nn.relu(self.norm(name="bn1")(x, train, conv))
+        conv = self.conv(self.planes, 3, name="conv2")
+        y = self.last_norm("bn2")(y, train, conv)
         return nn.relu(y + self.residual(x, train))
 
 
@@ -148,12 +148,12 @@ class Bottleneck(_Block):
         """Returns [B, H/stride, W/stride, 4 * planes]."""
         width = self.planes * self.base_width // 64 * self.groups
         first, second = (self.stride if self.strided == number else 1 for number in (1, 2))
-        y = self.conv(width, 1, stride=first, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y, train))
-        y = self.conv(width, 3, stride=second, groups=self.groups, name="conv2")(y)
-        y = nn.relu(self.norm(name="bn2")(y, train))
-        y = self.conv(self.planes * self.expansion, 1, name="conv3")(y)
-        y = self.last_norm("bn3")(y, train)
+        conv = self.conv(width, 1, stride=first, name="conv1")
+        y = nn.relu(self.norm(name="bn1")(x, train, conv))
+        conv = self.conv(width, 3, stride=second, groups=self.groups, name="conv2")
+        y = nn.relu(self.norm(name="bn2")(y, train, conv))
+        conv = self.conv(self.planes * self.expansion, 1, name="conv3")
+        y = self.last_norm("bn3")(y, train, conv)
         return nn.relu(y + self.residual(x, train))
 
 

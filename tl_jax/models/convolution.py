@@ -51,13 +51,28 @@ class Convolution(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns [B, H / stride, W / stride, D] of `x` [B, H, W, C]."""
+    def __call__(
+        self, x: jax.Array, scale: jax.Array | None = None, shift: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns [B, H / stride, W / stride, D] of `x` [B, H, W, C].
+
+        Args:
+            x: the input.
+            scale: float32 [D], of the output with its bias: it goes into the kernel; None: 1.
+            shift: float32 [D], added to that; None: 0.
+        """
         shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", kaiming_normal, shape, jnp.float32)
-        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.groups)
+        bias = None
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        if scale is not None:
+            kernel = kernel * scale
+            bias = None if bias is None else bias * scale
+        if shift is not None:
+            bias = shift if bias is None else bias + shift
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.groups)
+        if bias is not None:
             y = y + bias.astype(self.dtype)
         return checkpoint_name(y, OUTPUT_NAME)
 
@@ -73,6 +88,6 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, groups: int = 1) 
         stride: in both directions.
         groups: of channels.
     """
-    if groups > 1 or jax.default_backend() != "cpu":
+    if groups > 1 or not cpu.in_use():
         return cpu.native_convolution(x, kernel, stride, groups)
     return cpu.convolution(x, kernel, stride)

@@ -30,6 +30,11 @@ from tl_jax import trees
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
+def in_use() -> bool:
+    """Returns whether programs are made for CPUs."""
+    return jax.default_backend() == "cpu"
+
+
 def slow_in_loops(frozen_mask: Mapping[str, Any], *, grouped: bool, platform: str) -> bool:
     """Returns whether updates in a loop of one program are far slower than one program for each update.
 
@@ -54,7 +59,7 @@ def trains_below_head(frozen_mask: Mapping[str, Any]) -> bool:
 
 def unrolled() -> bool | int:
     """Returns `unroll` of a loop with gradients in its body: written out on CPUs, for `slow_in_loops`."""
-    return jax.default_backend() == "cpu" or 1
+    return in_use() or 1
 
 
 def native_convolution(x: jax.Array, kernel: jax.Array, stride: int, groups: int = 1) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from tl_jax.models import batch_norm, convolution
+from tl_jax.models import batch_norm, convolution, cpu
 
 # From keeping everything to keeping least.
 REMATS = ("", "dots", "blocks")
@@ -51,4 +51,4 @@ def kept_apart(remat: str) -> contextlib.AbstractContextManager:
 
 
 def _needs_calls(remat: str) -> bool:
-    return bool(remat) and jax.default_backend() == "cpu"
+    return bool(remat) and cpu.in_use()

@@ -16,7 +16,7 @@ from flax import linen as nn
 from tl_jax.errors import InputError
 from tl_jax.models.convolution import Convolution
 from tl_jax.models.network import check_input, segment
-from tl_jax.models.vgg import max_pool
+from tl_jax.models.pooling import max_pool
 
 
 class SmallCNN(nn.Module):

@@ -14,13 +14,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from tl_jax.errors import InputError
 from tl_jax.models.batch_norm import BatchNorm
 from tl_jax.models.convolution import Convolution
 from tl_jax.models.network import check_input, segment
+from tl_jax.models.pooling import average_pool_to, max_pool
 from tl_jax.models.rematerialisation import REMATS, kept_apart, rematerialised
 
 # The side of the map that the hidden layers take: 224 halved five times.
@@ -156,10 +156,10 @@ class _Stage(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         for number in range(1, self.size + 1):
-            x = Convolution(self.width, 3, self.dtype, bias=True, name=f"conv{number}")(x)
-            if self.norm is not None:
-                x = self.norm(name=f"bn{number}")(x, train)
-            x = nn.relu(x)
+            conv = Convolution(self.width, 3, self.dtype, bias=True, name=f"conv{number}")
+            x = nn.relu(
+                conv(x) if self.norm is None else self.norm(name=f"bn{number}")(x, train, conv)
+            )
         return max_pool(x)
 
 
@@ -190,44 +190,6 @@ def dense(features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
         return 0.01 * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
     return nn.Dense(features, dtype=dtype, kernel_init=normal, name=name)
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """Returns the maxima of 2x2 pixels, [B, H // 2, W // 2, C]; what is left over at the edge is dropped.
-
-    Written with maxima of slices: the gradient of `nn.max_pool` takes four times as long on a CPU, and is not
-    deterministic on every GPU. Where two pixels are equal, both get half of the gradient; PyTorch gives all
-    of it to the first.
-    """
-    height, width = (size // 2 * 2 for size in x.shape[1:3])
-    rows = jnp.maximum(x[:, 0:height:2], x[:, 1:height:2])
-    return jnp.maximum(rows[:, :, 0:width:2], rows[:, :, 1:width:2])
-
-
-def average_pool_to(x: jax.Array, side: int) -> jax.Array:
-    """Returns the means over `side` x `side` regions that cover `x`, [B, side, side, C].
-
-    Region i of n along an axis of length L holds the pixels from floor(i L / n) to ceil((i + 1) L / n); regions
-    overlap where n does not divide L, and repeat pixels where L is less than n.
-
-    Args:
-        x: [B, H, W, C].
-        side: n.
-
-    Source: `torch.nn.AdaptiveAvgPool2d`.
-    """
-    for axis in (1, 2):
-        length = x.shape[axis]
-        if side == 1:
-            x = x.mean(axis, keepdims=True)
-        elif length != side:
-            shares = np.zeros((side, length), np.float32)
-            for i in range(side):
-                first, last = i * length // side, -(-(i + 1) * length // side)
-                shares[i, first:last] = 1 / (last - first)
-            moved = jnp.tensordot(x, shares, ((axis,), (1,)), precision=jax.lax.Precision.HIGHEST)
-            x = jnp.moveaxis(moved, -1, axis)
-    return x
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ def cross_entropy(
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     log_probs = _weighted(log_probs, class_weights)
-    loss = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    loss = -_of_label(log_probs, labels)
     return _smoothed(loss, log_probs, label_smoothing)
 
 
@@ -66,6 +66,13 @@ def soft_cross_entropy(
     log_probs = _weighted(log_probs, class_weights)
     loss = -jnp.sum(targets.astype(jnp.float32) * log_probs, axis=-1)
     return _smoothed(loss, log_probs, label_smoothing)
+
+
+def _of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the value of each label, [B] of [B, K]: a sum, since the gradient of picking is a scatter."""
+    classes = jnp.arange(values.shape[-1])
+    found = jnp.sum(jnp.where(classes == labels[:, None], values, 0), axis=-1)
+    return jnp.where(labels < len(classes), found, jnp.nan)
 
 
 def _weighted(log_probs: jax.Array, class_weights: jax.Array | None) -> jax.Array:

@@ -1,0 +1,72 @@
+"""Waste that must not come back, read off a run's step as it is lowered for GPUs and TPUs; none is needed."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from parts import nothing_compiled
+from small import config_with
+
+from tl_jax import models
+from tl_jax.models import cpu
+from tl_jax.runs.pure_step import make_pure_step
+from tl_jax.runs.setup import Setup, prepare_phases
+
+pytestmark = pytest.mark.usefixtures("small_networks")
+
+FIELDS = {
+    "model.name": "resnet50",
+    "model.stem": "imagenet",
+    "model.dtype": "bfloat16",
+    "data.image_size": 32,
+    "preprocess.resize": 32,
+}
+# [B, H, W, C]
+ACTIVATIONS = r"tensor<\d+x\d+x\d+x\d+x{}>"
+CONVERSION = rf"stablehlo\.convert .*\({ACTIVATIONS}\) -> .*xf32>"
+
+
+@pytest.fixture(autouse=True)
+def written_for_accelerators(monkeypatch):
+    monkeypatch.setattr(cpu, "in_use", lambda: False)
+
+
+def lowered(platform: str, **fields) -> tuple[str, Setup]:
+    """Returns the text of the training step of a run with these fields, its state donated."""
+    with nothing_compiled():
+        (setup,) = prepare_phases(config_with(FIELDS | fields))
+        size, split = setup.order.batch_size, setup.inputs["train"]
+        batch = {
+            "image": jax.ShapeDtypeStruct((size, *split.image_shape), split.dtype),
+            **{
+                name: jax.ShapeDtypeStruct((size,), jnp.int32)
+                for name in ("label", "position", "index")
+            },
+        }
+        step = jax.jit(make_pure_step(setup)(axis_name=None), donate_argnums=0)
+        traced = step.trace(setup.state_shapes, batch)
+        return traced.lower(lowering_platforms=(platform,)).as_text(), setup
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("strategy", ["none", "up_to:stage1", "backbone"])
+def test_training_step(platform, strategy):
+    text, setup = lowered(platform, **{"freeze.strategy": strategy})
+    trained = len(set(models.norm_names(setup.model)) - set(setup.optimisation.frozen_norms))
+    assert trained == {"none": 9, "up_to:stage1": 4, "backbone": 0}[strategy]
+
+    # Not deterministic on every GPU.
+    assert "stablehlo.scatter" not in text and "select_and_scatter" not in text
+    # Forward the two moments, backward the gradients of scale and bias.
+    sums = re.findall(
+        rf"stablehlo\.reduce.*dimensions = \[0, 1, 2\] : \({ACTIVATIONS.format('f32')}", text
+    )
+    assert len(sums) == 4 * trained
+    # Nothing frozen is computed in float32: of activations there, only what is averaged at the end.
+    if strategy == "backbone":
+        assert len(re.findall(CONVERSION.format("bf16"), text)) == 1
+    assert len(re.findall(CONVERSION.format("ui8"), text)) == 1
+    assert not re.search(rf"stablehlo\.convolution.*{ACTIVATIONS.format('f32')}", text)
+    # Every leaf of the state is replaced where it lies.
+    assert text.count("tf.aliasing_output") == len(jax.tree.leaves(setup.state_shapes))
