@@ -11,6 +11,7 @@ _ORDER = (
     "console",
     "files",
     "trees",
+    "flops",
     "profiling",
     "statistics",
     "parallel",

@@ -1,7 +1,8 @@
 """Where the time of a compiled program goes, against what the device was measured to reach.
 
-FLOPs and bytes are those that XLA's cost analysis counts in the compiled program, on one device; bytes count
-every operand and result of every fusion, so that what stays in a CPU's caches counts like what does not.
+FLOPs are counted by `flops`. Bytes are those that XLA's cost analysis counts in the compiled program, on one device,
+and 0 where it says nothing; they count every operand and result of every fusion, so that what stays in a CPU's caches
+counts like what does not.
 """
 
 import dataclasses
@@ -13,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+
+from tl_jax import flops
 
 # Large enough to fill the device, small enough to take a moment: side of the matrices, elements copied.
 _SIDES = {"cpu": 1536, "gpu": 8192, "tpu": 8192}
@@ -42,12 +45,14 @@ class Measured:
 
 def measure(function: Callable, *args: Any, seconds: float = 2.0) -> Measured:
     """Compiles `function`, calls it for about so long (three times at least), and returns the figures."""
-    compiled = jax.jit(function).lower(*args).compile()
-    analysis = compiled.cost_analysis() or {}
+    traced = jax.jit(function).trace(*args)
+    compiled = traced.lower().compile()
+    arrays = [leaf for leaf in jax.tree.leaves(args) if isinstance(leaf, jax.Array)]
+    devices = max((len(array.sharding.device_set) for array in arrays), default=1)
     return Measured(
         time_call(lambda: compiled(*args), seconds),
-        analysis.get("flops", 0.0),
-        analysis.get("bytes accessed", 0.0),
+        flops.count(traced.jaxpr) / devices,
+        (compiled.cost_analysis() or {}).get("bytes accessed", 0.0),
     )
 
 

@@ -129,8 +129,8 @@ class ResidentStep:
             donate_argnums=0,
         )
 
-    def lower(self, state: Any, count: int, batch_size: int, images: Any, labels: Any) -> Any:
-        """Returns the lowered program of `count` updates, whose `compile` need not wait for the data.
+    def trace(self, state: Any, count: int, batch_size: int, images: Any, labels: Any) -> Any:
+        """Returns the `jax.stages.Traced` program of `count` updates, whose compilation need not wait for the data.
 
         Args:
             state: of arrays or `jax.ShapeDtypeStruct`.
@@ -143,10 +143,10 @@ class ResidentStep:
         length = len_padded(images.shape[0], self._mesh, self._layout)
         images = jax.ShapeDtypeStruct((length, *images.shape[1:]), images.dtype)
         labels = jax.ShapeDtypeStruct(labels.shape, labels.dtype)
-        return self._updates.lower(state, rows, images, labels)
+        return self._updates.trace(state, rows, images, labels)
 
     def use(self, count: int, program: Any) -> None:
-        """Takes the compiled form of what `lower` returned for `count` updates."""
+        """Takes the compiled form of what `trace` returned for `count` updates."""
         self._programs[self._updates_of(count)] = program
 
     def put(self, images: np.ndarray, labels: np.ndarray) -> None:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tl_jax import models
+from tl_jax import flops, models
 from tl_jax.data import InMemorySplit, stream
 from tl_jax.features import ActivationSplit
 from tl_jax.models import cpu
@@ -28,7 +28,7 @@ from tl_jax.runs.setup import Setup
 from tl_jax.training.evaluator import compile_or_refuse
 
 # A dispatch takes about a quarter of a second, so that a run still answers when it is asked to stop:
-# FLOP/s that small networks reach, times that.
+# FLOP/s that small networks reach on one device, times that.
 _FLOP_PER_DISPATCH = {"cpu": 1e10, "gpu": 2e12, "tpu": 2e12}
 _MOST_UPDATES = 256
 _BATCHES_AHEAD = 2
@@ -110,14 +110,14 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
     state = setup.state_shapes
     images = jax.ShapeDtypeStruct((len(split) * order.views, *split.image_shape), split.dtype)
     labels = jax.ShapeDtypeStruct((len(split),), jnp.int32)
-    lowered = step.lower(state, 1, order.batch_size, images, labels)
-    updates = setup.config.train.updates_per_dispatch or _updates(setup, lowered)
+    traced = step.trace(state, 1, order.batch_size, images, labels)
+    updates = setup.config.train.updates_per_dispatch or _updates(setup, traced.jaxpr)
     intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=updates)
     count = intervals.updates_after(setup.first_step)
     if count > 1:
-        lowered = step.lower(state, count, order.batch_size, images, labels)
+        traced = step.trace(state, count, order.batch_size, images, labels)
     program = compile_or_refuse(
-        lowered.compile, "the training step", "data.image_size or data.batch_size"
+        traced.lower().compile, "the training step", "data.image_size or data.batch_size"
     )
     step.use(count, program)
 
@@ -188,12 +188,12 @@ def _streamed(setup: Setup) -> Dispatch:
     )
 
 
-def _updates(setup: Setup, lowered: Any) -> int:
-    """Returns how many updates take about a quarter of a second, from their FLOPs."""
+def _updates(setup: Setup, jaxpr: Any) -> int:
+    """Returns how many updates take about a quarter of a second, from the FLOPs of the one in `jaxpr`."""
     platform = _platform(setup)
     if platform == "cpu" and cpu.trains_below_head(setup.optimisation.frozen_mask):
         return 1  # Slow enough one by one.
-    flop = (lowered.cost_analysis() or {}).get("flops", 0.0)
+    flop = flops.count(jaxpr) / setup.mesh.size
     return int(np.clip(_FLOP_PER_DISPATCH.get(platform, 2e12) // max(flop, 1.0), 1, _MOST_UPDATES))
 
 
