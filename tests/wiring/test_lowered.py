@@ -67,6 +67,8 @@ def test_training_step(platform, strategy):
     if strategy == "backbone":
         assert len(re.findall(CONVERSION.format("bf16"), text)) == 1
     assert len(re.findall(CONVERSION.format("ui8"), text)) == 1
+    # Crop and flip together.
+    assert text.count('"stablehlo.gather"') == 1
     assert not re.search(rf"stablehlo\.convolution.*{ACTIVATIONS.format('f32')}", text)
     # Every leaf of the state is replaced where it lies.
     assert text.count("tf.aliasing_output") == len(jax.tree.leaves(setup.state_shapes))

@@ -123,6 +123,7 @@ def crop_and_flip(
         rows, columns = jnp.arange(height), jnp.arange(width)
         if flip:
             columns = jnp.where(jax.random.bernoulli(flip_key), columns[::-1], columns)
-        return image[top + rows][:, left + columns]
+        places = (top + rows)[:, None], (left + columns)[None, :]
+        return image.at[places].get(mode="promise_in_bounds")
 
     return jax.vmap(one)(keys, padded)
