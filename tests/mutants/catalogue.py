@@ -1953,8 +1953,8 @@ OTHERS = [
     Mutant(
         "phase-rate-logged-by-the-update-of-the-run",
         "tl_jax/runs/recording.py",
-        "self._rate_at(step - 1 - self._setup.first_step)",
-        "self._rate_at(step - 1)",
+        "self._rates[step - 1 - self._setup.first_step]",
+        "self._rates[step - 1]",
         ("tests/runs/test_phases.py::test_what_a_result_says_of_its_phases",),
     ),
     Mutant(

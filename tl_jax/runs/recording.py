@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import numpy as np
 
 from tl_jax import reporting
 from tl_jax.runs.averages import make_candidate
@@ -55,7 +56,9 @@ class Recording:
         """
         self._setup, self._callbacks = setup, callbacks
         self._candidate = make_candidate(setup)
-        self._rate_at = jax.jit(setup.optimisation.schedule)
+        # At once, before the first update: what is asked of the devices later waits for all updates under way.
+        updates = np.arange(setup.total_steps - setup.first_step)
+        self._rates = np.asarray(jax.jit(jax.vmap(setup.optimisation.schedule))(updates))
         self._before, self._began = seconds, time.perf_counter()
         self._step, self.waiting_seconds, self.updating_seconds = start, 0.0, 0.0
         self._writer: reporting.MetricWriter | None = None
@@ -87,7 +90,7 @@ class Recording:
         self._step = step
         self.updating_seconds += images / measured["images_per_second"]
         self.waiting_seconds += measured["waiting_seconds"]
-        rate = float(self._rate_at(step - 1 - self._setup.first_step))
+        rate = float(self._rates[step - 1 - self._setup.first_step])
         rate *= measured.get(RATE_SCALE, 1.0)
         self._record(step, "train", {**measured, "learning_rate": rate})
 

@@ -58,7 +58,7 @@ class Intervals:
 
     Attributes:
         total_steps: completed updates at the end: of the run, or of its phase.
-        log_every: between lines in the log; the only times the host waits for the device.
+        log_every: between lines in the log.
         eval_every: between evaluations.
         checkpoint_every: between checkpoints, which are saved where a dispatch ends.
         updates_per_dispatch: at most; a dispatch never goes past an evaluation or the end.
@@ -116,7 +116,8 @@ class Hooks:
     Attributes:
         log: receives (completed updates, mean metrics since the last log, `images_per_second`, and
             `waiting_seconds`, for which the host got the next input ready while the device had nothing
-            to do; what a transfer takes after that is not among them).
+            to do; what a transfer takes after that is not among them); once the next dispatch is under way,
+            or before what else is due.
         evaluate: receives the state, returns metrics for choosing the best checkpoint, or None.
         save: receives a state and those metrics.
         show: receives (completed updates, loss on the device) after every dispatch; it should rarely
@@ -152,9 +153,10 @@ def train(
 ) -> TrainState:
     """Runs updates from `state.step` to `intervals.total_steps`, or until patience ends; returns the final state.
 
-    After each dispatch, in this order: log what fell due, evaluate if due, save if due, stop if
-    asked. Loss and gradient norm are checked wherever the host reads them: at logs and before every
-    save, so no checkpoint ever holds what came after one that is not finite.
+    After each dispatch, in this order: log what fell due before it, so that the device is busy meanwhile;
+    evaluate if due, save if due, stop if asked, each after all logs that are due. Loss and gradient norm are
+    checked wherever the host reads them: at logs and before every save, so no checkpoint ever holds what came
+    after one that is not finite.
 
     A state that an evaluation finds better than all before waits on the host until the next save, or
     the end: a killed run comes to it again, and quick evaluations cost no disk.
@@ -188,21 +190,19 @@ def train(
         with record.waiting():
             inputs = feed(step, count)
         state, measured = train_step(state, inputs)
-        record.add(measured)
         step += count
         if hooks.show is not None:
             hooks.show(step, measured["loss"])
-        log_due = intervals.dues(intervals.log_every, step, before)
+        for due, means in record.lines():
+            hooks.log(due, means)
+        record.add(measured, step)
         eval_due = intervals.dues(intervals.eval_every, step, before)
         stopping = hooks.stop_requested(step)
         save_due = hooks.save_requested(step) or stopping
         save_due |= bool(intervals.dues(intervals.checkpoint_every, step, before))
-        if log_due or eval_due or save_due:
-            record.read(step)
-        if log_due:
-            for due, means in record.lines(before, step):
-                hooks.log(due, means)
         if eval_due or save_due:
+            for due, means in record.lines(everything=True):
+                hooks.log(due, means)
             with record.paused():
                 metrics = hooks.evaluate(state) if eval_due else None
                 if metrics and hooks.is_best(metrics):
@@ -225,7 +225,7 @@ class _Record:
         self._last_good, self._batch_indices = last_good, batch_indices
         self._pending: list[dict[str, Any]] = []  # on the device
         self._window: list[dict[str, float]] = []  # read, not yet logged
-        self._logged = self._timed = step
+        self._step = self._logged = self._timed = step
         self._since, self._waited = time.perf_counter(), 0.0
 
     @contextlib.contextmanager
@@ -243,14 +243,34 @@ class _Record:
         yield
         self._since += time.perf_counter() - began
 
-    def add(self, measured: dict[str, Any]) -> None:
-        """Takes the metrics of a dispatch, still on the device."""
+    def add(self, measured: dict[str, Any], step: int) -> None:
+        """Takes the metrics, still on the device, of the dispatch that ended at `step`."""
         self._pending.append(measured)
+        self._step = step
         if len(self._pending) > _DISPATCHES_IN_FLIGHT:
             jax.block_until_ready(self._pending[-_DISPATCHES_IN_FLIGHT])
 
-    def read(self, step: int) -> None:
-        """Waits for the metrics up to `step`; raises NonFiniteLoss if one is not finite."""
+    def lines(self, *, everything: bool = False) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yields (updates, means) of each log that is due, having waited for all metrics that were taken.
+
+        Raises NonFiniteLoss if one is not finite; `everything` also where no log is due.
+        """
+        dues = self._intervals.dues(self._intervals.log_every, self._step, self._logged)
+        if dues or everything:
+            self._read()
+        seconds = time.perf_counter() - self._since
+        for due in dues:
+            taken = self._window[: due - self._logged]
+            self._window = self._window[due - self._logged :]
+            means = {name: float(np.mean([one[name] for one in taken])) for name in taken[0]}
+            means["images_per_second"] = (self._step - self._timed) * self._batch_size / seconds
+            means["waiting_seconds"] = self._waited / len(dues)
+            yield due, means
+            self._logged = due
+        if dues:
+            self._timed, self._since, self._waited = self._step, time.perf_counter(), 0.0
+
+    def _read(self) -> None:
         read = [one for measured in jax.device_get(self._pending) for one in _unstacked(measured)]
         self._pending = []
         for offset, measured in enumerate(read):
@@ -259,26 +279,10 @@ class _Record:
                 f"{name} {value}" for name, value in measured.items() if not np.isfinite(value)
             ]
             if spoilt:
-                bad = step - len(read) + offset
+                bad = self._step - len(read) + offset
                 indices = None if self._batch_indices is None else self._batch_indices(bad)
                 raise NonFiniteLoss(bad, ", ".join(spoilt), self._last_good(), indices)
         self._window += read
-
-    def lines(self, before: int, step: int) -> Iterator[tuple[int, dict[str, float]]]:
-        """Yields (updates, means) of each log that fell due between two numbers of updates."""
-        seconds = time.perf_counter() - self._since
-        speed = (step - self._timed) * self._batch_size / seconds
-        dues = self._intervals.dues(self._intervals.log_every, step, before)
-        waited = self._waited / len(dues)
-        for due in dues:
-            taken, self._window = (
-                self._window[: due - self._logged],
-                self._window[due - self._logged :],
-            )
-            means = {name: float(np.mean([one[name] for one in taken])) for name in taken[0]}
-            yield due, {**means, "images_per_second": speed, "waiting_seconds": waited}
-            self._logged = due
-        self._timed, self._since, self._waited = step, time.perf_counter(), 0.0
 
 
 def _unstacked(measured: dict[str, np.ndarray]) -> list[dict[str, float]]:
