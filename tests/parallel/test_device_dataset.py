@@ -82,8 +82,10 @@ def dispatched(strategy, num_devices, parts, layout="replicated", one_by_one=Fal
     state, losses, start = initial(), [], 0
     for part in parts:
         state, measured = resident_step(state, rows()[start : start + part])
-        assert measured["loss"].shape == (part,)
-        losses += np.asarray(measured["loss"]).tolist()
+        found = np.asarray(measured["loss"]).tolist()
+        assert len(found) == (part if one_by_one else max(parts))
+        assert set(found[part:]) <= {found[part - 1]}  # as the bar shows it
+        losses += found[:part]
         start += part
     return jax.device_get(state), losses
 
@@ -102,6 +104,7 @@ def assert_same_bits(given, expected):
         ("none", False, [1, 1, 1, 1]),
         ("none", False, [4]),
         ("none", False, [3, 1]),
+        ("none", False, [2, 1, 1]),
         ("none", True, [4]),
         ("none", True, [3, 1]),
         ("backbone", False, [4]),
@@ -144,3 +147,25 @@ def test_views_share_the_label_of_their_example():
     _, batch = seen(jnp.zeros(()), np.array([[0, 2, 3, 11]]))
     assert np.asarray(batch["image"]).tolist() == [[0, 2, 3, 11]]
     assert np.asarray(batch["label"]).tolist() == [[5, 5, 6, 8]]
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_one_program_makes_fewer_updates_too(platform, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    compiled = []
+
+    class Counted(device_dataset.ResidentStep):
+        def use(self, count, program):
+            compiled.append(count)
+            super().use(count, program)
+
+    step = Counted(
+        lambda state, batch: (state + 1, {"loss": state}), sharding.make_mesh(1), "replicated"
+    )
+    step.put(np.zeros((4, 1), np.uint8), np.zeros(4, np.int32))
+    state = jnp.zeros(())
+    for count, expected in [(5, 5), (2, 7), (1, 8), (6, 14), (5, 19)]:
+        state, measured = step(state, np.zeros((count, 2), np.int32))
+        assert float(state) == expected
+        assert np.asarray(measured["loss"])[:count].tolist() == [*range(expected - count, expected)]
+    assert compiled == [5, 6]

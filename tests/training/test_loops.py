@@ -173,6 +173,8 @@ def test_a_dispatch_of_several_updates_ends_at_evaluations():
         (9, 0, 4, [3, 3, 3]),
         (21, 10, 4, [4, 4, 2, 4, 4, 2, 1]),
         (352, 352, 256, [176, 176]),
+        (50, 30, 25, [15, 15, 20]),
+        (60, 30, 25, [15] * 4),
     ],
 )
 def test_spans_between_evaluations_are_cut_into_equal_parts(total, eval_every, most, expected):
@@ -182,6 +184,7 @@ def test_spans_between_evaluations_are_cut_into_equal_parts(total, eval_every, m
         found.append(intervals.updates_after(step))
         step += found[-1]
     assert found == expected
+    assert intervals.most_updates == max(expected)
 
 
 def test_a_best_state_waits_for_the_next_save_and_a_better_one_takes_its_place():

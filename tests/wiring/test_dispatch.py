@@ -47,3 +47,13 @@ def test_batches_from_the_host(start):
             np.testing.assert_array_equal(batch["label"], split.labels[rows])
             np.testing.assert_array_equal(batch["image"], split.gather(rows))
             np.testing.assert_array_equal(batch["position"], np.arange(12))
+
+
+@pytest.mark.parametrize(("devices", "updates"), [(1, 8), (4, 32)])
+def test_updates_take_a_quarter_of_a_second_by_the_operations_on_one_device(
+    devices, updates, monkeypatch
+):
+    """Those of the stand-in for the program are a million on all devices."""
+    monkeypatch.setitem(dispatch._FLOP_PER_DISPATCH, "cpu", 8e6)
+    fields = {"train__updates_per_dispatch": 0, "freeze__strategy": "backbone"}
+    assert made(parallel__devices=devices, **fields)[1].updates == updates

@@ -70,10 +70,11 @@ def gather(mesh: Mesh, layout: str, data: jax.Array, rows: jax.Array) -> jax.Arr
 class ResidentStep:
     """Several updates in one call, on a split that is stored on the devices.
 
-    One program is `lax.scan` over the updates, except where there is one update: the program is then that
-    of a step on one batch, after a gather. Every number of updates is a separate program, compiled when
-    first needed. `step(state, rows)`, with int32 rows [U, B] on the host, returns the next state and the
-    metrics [U], left on the device; the state is donated.
+    The program is `lax.scan` over the updates, except where there is one update: it is then that of a step on
+    one batch, after a gather. Of a program of more updates than are asked for, the last change nothing; more
+    than it makes are a program of their own, compiled when first needed. `step(state, rows)`, with int32 rows
+    [U, B] on the host, returns the next state and the metrics [U], left on the device, where those of updates
+    beyond the ones asked for repeat the last one's; the state is donated.
     """
 
     def __init__(
@@ -107,24 +108,32 @@ class ResidentStep:
             }
             return train_step(state, batch)
 
-        def updates(state, rows, images, labels):
+        def updates(state, rows, count, images, labels):
             if len(rows) == 1:
                 state, measured = update(state, rows[0], images, labels)
                 return state, jax.tree.map(lambda value: value[None], measured)
 
-            def body(state, rows):
-                return update(state, rows, images, labels)
+            def body(state, numbered):
+                number, rows = numbered
+                return _where(
+                    number < count, lambda state: update(state, rows, images, labels), state
+                )
 
-            return jax.lax.scan(body, state, rows)
+            numbers = jnp.arange(len(rows), dtype=jnp.int32)
+            state, measured = jax.lax.scan(body, state, (numbers, rows))
+            return state, jax.tree.map(
+                lambda values: values[jnp.minimum(numbers, count - 1)], measured
+            )
 
         whole = sharding.replicated(mesh)
         images_sharding = whole if layout == "replicated" else sharding.batch_sharding(mesh)
         self._mesh, self._layout, self._one_by_one = mesh, layout, one_by_one
-        self._programs: dict[int, Any] = {}
+        self._program: Any = None
+        self._count = 0
         self._data: tuple[jax.Array, jax.Array] | None = None
         self._updates = jax.jit(
             updates,
-            in_shardings=(whole, whole, images_sharding, whole),
+            in_shardings=(whole, whole, whole, images_sharding, whole),
             out_shardings=(whole, whole),
             donate_argnums=0,
         )
@@ -139,15 +148,17 @@ class ResidentStep:
             images: shape and dtype of what `put` is going to be given, [N, ...].
             labels: likewise, [N / V].
         """
-        rows = jax.ShapeDtypeStruct((self._updates_of(count), batch_size), jnp.int32)
+        count = 1 if self._one_by_one else count
+        rows = jax.ShapeDtypeStruct((count, batch_size), jnp.int32)
         length = len_padded(images.shape[0], self._mesh, self._layout)
         images = jax.ShapeDtypeStruct((length, *images.shape[1:]), images.dtype)
         labels = jax.ShapeDtypeStruct(labels.shape, labels.dtype)
-        return self._updates.trace(state, rows, images, labels)
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        return self._updates.trace(state, rows, number, images, labels)
 
     def use(self, count: int, program: Any) -> None:
         """Takes the compiled form of what `trace` returned for `count` updates."""
-        self._programs[self._updates_of(count)] = program
+        self._program, self._count = program, 1 if self._one_by_one else count
 
     def put(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Places the split: images or activations [N, ...], and labels int32 [N / V]."""
@@ -159,22 +170,37 @@ class ResidentStep:
     def __call__(self, state: Any, rows: np.ndarray) -> tuple[Any, dict[str, jax.Array]]:
         """Runs len(rows) updates; `put` comes first."""
         assert self._data is not None
-        if self._updates_of(len(rows)) < len(rows):
+        count = len(rows)
+        if self._one_by_one and count > 1:
             measured = []
             for row in rows:
                 state, of_update = self(state, row[None])
                 # On several simulated devices XLA for CPU must not be many programs ahead.
                 measured.append(jax.block_until_ready(of_update))
             return state, jax.tree.map(lambda *values: jnp.concatenate(values), *measured)
-        if len(rows) not in self._programs:
-            shapes = jax.eval_shape(lambda *arrays: arrays, state, rows, *self._data)
-            self._programs[len(rows)] = self._updates.lower(*shapes).compile()
-        placed = place(self._mesh, rows.astype(np.int32), "replicated")
-        return self._programs[len(rows)](state, placed, *self._data)
+        if count > self._count:
+            shapes = jax.eval_shape(lambda *arrays: arrays, state, rows, np.int32(0), *self._data)
+            self.use(count, self._updates.trace(*shapes).lower().compile())
+        rows = np.pad(rows.astype(np.int32), ((0, self._count - count), (0, 0)), mode="edge")
+        placed, number = (
+            place(self._mesh, array, "replicated") for array in (rows, np.asarray(count, np.int32))
+        )
+        return self._program(state, placed, number, *self._data)
 
-    def _updates_of(self, count: int) -> int:
-        """Returns the updates of the program that makes `count` of them."""
-        return 1 if self._one_by_one else count
+
+def _where(condition: jax.Array, update: Callable, state: Any) -> tuple[Any, dict[str, jax.Array]]:
+    """Returns `update(state)`, with the state as it is where the condition is false."""
+    if jax.default_backend() == "cpu":
+        # What is chosen from would be fused with the choice, and rounded otherwise.
+        nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(update, state)[1])
+        return jax.lax.cond(condition, update, lambda state: (state, nothing), state)
+
+    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
+        return new if new is old else jnp.where(condition, new, old)
+
+    # A branch would make the host wait for the condition in every round.
+    new, measured = update(state)
+    return jax.tree.map(choose, new, state), measured
 
 
 def len_padded(num_rows: int, mesh: Mesh, layout: str) -> int:

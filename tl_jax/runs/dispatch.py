@@ -113,7 +113,7 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
     traced = step.trace(state, 1, order.batch_size, images, labels)
     updates = setup.config.train.updates_per_dispatch or _updates(setup, traced.jaxpr)
     intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=updates)
-    count = intervals.updates_after(setup.first_step)
+    count = intervals.most_updates
     if count > 1:
         traced = step.trace(state, count, order.batch_size, images, labels)
     program = compile_or_refuse(

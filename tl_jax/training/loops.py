@@ -93,12 +93,21 @@ class Intervals:
             dues = list(range(first + ((since - first) // every + 1) * every, step + 1, every))
         return dues if step != self.total_steps or dues[-1:] == [step] else [*dues, step]
 
+    @property
+    def most_updates(self) -> int:
+        """The most updates that are dispatched at once."""
+        ends = [self.first_step]
+        if self.eval_every:
+            spans = (self.total_steps - 1 - self.first_step) // self.eval_every
+            ends.append(self.first_step + spans * self.eval_every)
+        return max(self.updates_after(step) for step in ends)
+
     def updates_after(self, step: int) -> int:
         """Returns how many updates to dispatch at once after `step`.
 
         A function of the step alone, so that a resumed run dispatches as one that never stopped
         once it has reached the next evaluation; spans between evaluations are cut into equal parts,
-        since each number of updates is a separate program.
+        since one program makes them all, and fewer updates than it has take as long.
         """
         start, end = self.first_step, self.total_steps
         if self.eval_every:
@@ -164,7 +173,8 @@ def train(
     Args:
         state: where to start; donated.
         train_step: compiled; takes what `feed` returns, and returns the next state and the metrics of
-            the updates in it, scalars or [updates], left on the device between logs.
+            the updates in it, scalars or [updates], left on the device between logs; what stands after
+            those of the updates asked for is not looked at, but shown.
         feed: returns, placed on the devices, the input of (completed updates, number of updates).
         intervals: what happens when.
         hooks: what is called then.
@@ -223,7 +233,7 @@ class _Record:
     def __init__(self, step: int, batch_size: int, intervals: Intervals, last_good, batch_indices):
         self._batch_size, self._intervals = batch_size, intervals
         self._last_good, self._batch_indices = last_good, batch_indices
-        self._pending: list[dict[str, Any]] = []  # on the device
+        self._pending: list[tuple[int, dict[str, Any]]] = []  # updates, metrics on the device
         self._window: list[dict[str, float]] = []  # read, not yet logged
         self._step = self._logged = self._timed = step
         self._since, self._waited = time.perf_counter(), 0.0
@@ -233,7 +243,7 @@ class _Record:
         """Counts the time inside as spent waiting, unless the device is still at work afterwards."""
         began = time.perf_counter()
         yield
-        if not self._pending or _is_ready(self._pending[-1]["loss"]):
+        if not self._pending or _is_ready(self._pending[-1][1]["loss"]):
             self._waited += time.perf_counter() - began
 
     @contextlib.contextmanager
@@ -245,10 +255,10 @@ class _Record:
 
     def add(self, measured: dict[str, Any], step: int) -> None:
         """Takes the metrics, still on the device, of the dispatch that ended at `step`."""
-        self._pending.append(measured)
+        self._pending.append((step - self._step, measured))
         self._step = step
         if len(self._pending) > _DISPATCHES_IN_FLIGHT:
-            jax.block_until_ready(self._pending[-_DISPATCHES_IN_FLIGHT])
+            jax.block_until_ready(self._pending[-_DISPATCHES_IN_FLIGHT][1])
 
     def lines(self, *, everything: bool = False) -> Iterator[tuple[int, dict[str, float]]]:
         """Yields (updates, means) of each log that is due, having waited for all metrics that were taken.
@@ -271,7 +281,7 @@ class _Record:
             self._timed, self._since, self._waited = self._step, time.perf_counter(), 0.0
 
     def _read(self) -> None:
-        read = [one for measured in jax.device_get(self._pending) for one in _unstacked(measured)]
+        read = [one for part in jax.device_get(self._pending) for one in _unstacked(*part)]
         self._pending = []
         for offset, measured in enumerate(read):
             # A gradient that is not finite spoils the parameters one update before the loss shows it.
@@ -285,10 +295,9 @@ class _Record:
         self._window += read
 
 
-def _unstacked(measured: dict[str, np.ndarray]) -> list[dict[str, float]]:
-    """Returns the metrics of each update of a dispatch."""
+def _unstacked(count: int, measured: dict[str, np.ndarray]) -> list[dict[str, float]]:
+    """Returns the metrics of each of the first updates of a dispatch."""
     stacked = {name: np.atleast_1d(values) for name, values in measured.items()}
-    count = len(stacked["loss"])
     return [{name: float(values[i]) for name, values in stacked.items()} for i in range(count)]
 
 
