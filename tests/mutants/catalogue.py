@@ -1045,8 +1045,10 @@ OTHERS = [
     Mutant(
         "loop-waits-for-the-dispatch-under-way",
         "tl_jax/training/loops.py",
-        "        for due, means in record.lines():\n            hooks.log(due, means)\n        record.add(measured, step)",
-        "        record.add(measured, step)\n        for due, means in record.lines():\n            hooks.log(due, means)",
+        "        for due, means in record.lines():\n            hooks.log(due, means)\n"
+        "        record.add(measured, step)",
+        "        record.add(measured, step)\n"
+        "        for due, means in record.lines():\n            hooks.log(due, means)",
         ("tests/training/test_loops.py",),
     ),
     Mutant(
