@@ -1,5 +1,6 @@
 """The tables of accuracies and errors, each a function from the folder results/ to Markdown."""
 
+import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -67,10 +68,13 @@ def animals_to_plants(results: pathlib.Path) -> str:
         return figure_cells.missing("animals_to_plants")
     run = figure_cells.read(path)
     rows = []
-    for shots in dict.fromkeys(row["examples_per_class"] for row in run["rows"]):
+    for shots in sorted(
+        {row["examples_per_class"] for row in run["rows"]}, key=lambda n: n or math.inf
+    ):
         of_shots = [row for row in run["rows"] if row["examples_per_class"] == shots]
         labels = f"{shots}" if shots else f"all ({of_shots[0]['train_examples']:,} in all)"
-        for method in dict.fromkeys(row["method"] for row in of_shots):
+        of_methods = {row["method"] for row in of_shots}
+        for method in (name for name in _PLANT_METHODS if name in of_methods):
             scratch = "resnet20_scratch" if method.startswith("resnet20") else "scratch"
             found = _by_seed(run, method=method, examples_per_class=shots)
             baseline = _by_seed(run, method=scratch, examples_per_class=shots)
