@@ -39,6 +39,27 @@ def test_loops_and_branches():
     assert counted(lambda i, x: jax.lax.switch(i, branches, x), jnp.int32(0), X) == 3 * 12
 
 
+def test_of_a_loop_what_no_output_needs():
+    """The second number is passed on for itself alone, the third is needed by the first."""
+
+    def body(carry, _):
+        x, unneeded, other = carry
+        return (x + other, jnp.exp(unneeded), jnp.sin(other)), jnp.cos(unneeded)
+
+    def loop(which):
+        return lambda x: jax.tree.leaves(jax.lax.scan(body, (x, x, x), length=7))[which]
+
+    assert [counted(loop(which), X) for which in range(4)] == [7 * 24, 7 * 12, 7 * 12, 7 * 24]
+
+
+def test_one_round_of_a_while():
+    def body(state):
+        number, x = state
+        return number + 1, jnp.sin(x)
+
+    assert counted(lambda x: jax.lax.while_loop(lambda s: s[0] < 3, body, (0, x))[1], X) == 12
+
+
 def test_a_share_for_each_device():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec("data")

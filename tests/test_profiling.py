@@ -1,5 +1,6 @@
 """What is counted and how parts are told apart; no time is judged."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -12,6 +13,15 @@ def test_flops_of_a_product_are_counted():
     assert measured.flops == pytest.approx(2 * 8 * 16 * 4, rel=0.1)
     assert measured.bytes == pytest.approx(4 * (8 * 16 + 16 * 4 + 8 * 4), rel=0.1)
     assert measured.seconds > 0
+
+
+def test_flops_are_those_of_one_device():
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    arguments = jax.device_put((jnp.ones((8, 16)), jnp.ones((16, 4))), (rows, whole))
+    measured = profiling.measure(jnp.matmul, *arguments, seconds=0.0)
+    assert measured.flops == 2 * 4 * 16 * 4
 
 
 def test_a_call_is_made_three_times_and_once_before():

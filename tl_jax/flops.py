@@ -62,15 +62,34 @@ def _operations(equation: Any, outputs: list[bool]) -> tuple[float, list[bool]]:
     if not inner:
         return _of_primitive(name, equation), every
     if name == "scan":
-        # What one round passes on, the next may need.
-        rounds = equation.params["length"]
-        return rounds * _count(inner[0], [True] * len(inner[0].outvars))[0], every
+        return _of_scan(equation, inner[0], outputs)
     if len(inner) == 1 and _same_ends(inner[0], equation):
         operations, inputs = _count(inner[0], outputs)
         parts = equation.params["mesh"].size if name == "shard_map" else 1
         return parts * operations, inputs
     costs = [_count(one, [True] * len(one.outvars))[0] for one in inner]
     return (max(costs) if name == "cond" else sum(costs)), every
+
+
+def _of_scan(equation: Any, body: Any, outputs: list[bool]) -> tuple[float, list[bool]]:
+    """Returns the operations of all rounds: of what an output needs, and of what that needs of the round before."""
+    # What is read or made round after round has an axis more outside of the body; constants come before what is
+    # passed on.
+    passed_on = _as_they_are(equation.outvars, body.outvars)
+    first = _as_they_are(equation.invars, body.invars) - passed_on
+    needed = list(outputs)
+    while True:
+        operations, inputs = _count(body, needed)
+        before = inputs[first : first + passed_on]
+        grown = [one or other for one, other in zip(needed, before, strict=False)]
+        if grown == needed[:passed_on]:
+            return equation.params["length"] * operations, inputs
+        needed[:passed_on] = grown
+
+
+def _as_they_are(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    pairs = zip(outside, inside, strict=True)
+    return sum(one.aval.ndim == other.aval.ndim for one, other in pairs)
 
 
 def _same_ends(jaxpr: Any, equation: Any) -> bool:

@@ -150,6 +150,17 @@ def test_the_derivative_is_that_which_jax_derives(axis_name):
             np.testing.assert_allclose(found, value, rtol=1e-10, atol=1e-10)
 
 
+def test_running_statistics_are_float32_whatever_comes():
+    with jax.enable_x64(True):
+        module = BatchNorm(dtype=jnp.dtype("float64"))
+        x = X.astype(jnp.float64)
+        y, updated = module.apply(variables(), x, True, mutable=["batch_stats"])
+        assert y.dtype == jnp.float64
+        assert {leaf.dtype for leaf in jax.tree.leaves(updated)} == {jnp.dtype("float32")}
+        still = module.apply(variables(), x + 1e-12, False) - module.apply(variables(), x, False)
+        assert (still > 0).all()  # float32 would not see it
+
+
 def test_the_running_statistics_are_constants_of_the_derivative():
     def loss(x):
         _, updated = BatchNorm().apply(variables(), x, True, mutable=["batch_stats"])
@@ -236,3 +247,18 @@ def test_folded_in_bfloat16_it_is_scaled_in_float32():
     assert convolution.apply(state, x).max() == 1
     y = convolution.apply(state, x, jnp.full(1, 1 + 2**-8), jnp.zeros(1))
     assert y.dtype == bfloat16 and y.max() == 1 + 2**-7
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("name", ["basic, pad", "bottleneck, imagenet", "vgg"])
+def test_a_network_in_bfloat16_is_that_in_float32(name, train):
+    """Compiled, in evaluation and with all statistics frozen, where XLA for CPU has made NaN of it."""
+    outputs = []
+    for dtype in ("bfloat16", "float32"):
+        model = NETWORKS[name].clone(dtype=jnp.dtype(dtype))
+        state, images = used(model), jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
+        forward = models.make_forward(model, frozen_norms=frozenset(models.norm_names(model)))
+        forward = jax.jit(forward, static_argnames="train")
+        arguments = state["params"], state["batch_stats"], images
+        outputs.append(forward(*arguments, train=train, key=jax.random.key(2))[0])
+    np.testing.assert_allclose(*outputs, rtol=0, atol=0.03 * float(abs(outputs[1]).max()))

@@ -9,6 +9,7 @@ import pytest
 
 from tl_jax import freezing, models, trees
 from tl_jax.errors import InputError
+from tl_jax.models import cpu
 from tl_jax.models.resnet import ResNet
 from tl_jax.parallel import memory
 
@@ -68,6 +69,20 @@ def test_frozen_norms_are_still_found_by_name():
 def test_unknown_policy_is_named():
     with pytest.raises(InputError, match="unknown remat of resnet18 'block'; nearest: blocks"):
         models.create_model("resnet18", 10, remat="block")
+
+
+def test_statistics_of_a_batch_are_kept(monkeypatch):
+    """Each sum over the activations is taken once, where blocks keep their convolutions."""
+    monkeypatch.setattr(
+        cpu, "in_use", lambda: False
+    )  # equal blocks would be one call, counted once
+    params, stats = variables()["params"], variables()["batch_stats"]
+
+    def sums(remat):
+        text = jax.jit(gradient_of(remat)).lower(params, stats, IMAGES).as_text()
+        return text.count("across dimensions = [0, 1, 2]")
+
+    assert sums("blocks") > sums("dots") == sums("") == 4 * len(models.norm_names(MODEL))
 
 
 def temporary(remat):

@@ -1010,7 +1010,7 @@ OTHERS = [
     Mutant(
         "loss-of-a-label-beyond-the-classes",
         "tl_jax/objectives/losses.py",
-        "jnp.where(labels < len(classes), found, jnp.nan)",
+        "jnp.where((labels >= 0) & (labels < len(classes)), found, jnp.nan)",
         "found",
         ("tests/objectives/test_losses.py",),
     ),
@@ -1068,8 +1068,8 @@ OTHERS = [
     Mutant(
         "dispatch-of-all-devices-operations",
         "tl_jax/runs/dispatch.py",
-        "flops.count(jaxpr) / setup.mesh.size",
-        "flops.count(jaxpr)",
+        '(1 if platform == "cpu" else setup.mesh.size)',
+        "1",
         ("tests/wiring/test_dispatch.py",),
     ),
     Mutant(

@@ -169,3 +169,7 @@ def test_one_program_makes_fewer_updates_too(platform, monkeypatch):
         assert float(state) == expected
         assert np.asarray(measured["loss"])[:count].tolist() == [*range(expected - count, expected)]
     assert compiled == [5, 6]
+    # A branch would make the host of a GPU wait for its condition.
+    shapes = jax.ShapeDtypeStruct((4, 1), jnp.uint8), jax.ShapeDtypeStruct((4,), jnp.int32)
+    text = step.trace(state, 5, 2, *shapes).lower().as_text()
+    assert ("stablehlo.case" in text) == (platform == "cpu")

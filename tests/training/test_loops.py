@@ -30,7 +30,10 @@ class Recorder:
         self.events.append(("step", updates[-1] + 1))
         losses = [np.float32(self.losses.get(update, float(update))) for update in updates]
         norms = [np.float32(self.norms.get(update, 1.0)) for update in updates]
-        return FakeState(updates[-1] + 1), {"loss": np.array(losses), "grad_norm": np.array(norms)}
+        # A program may make more updates than it was asked for.
+        measured = {"loss": [*losses, np.nan], "grad_norm": [*norms, np.nan]}
+        measured = {name: np.array(values) for name, values in measured.items()}
+        return FakeState(updates[-1] + 1), measured
 
     def log(self, step, measured):
         self.events.append(("log", step, measured["loss"]))
@@ -83,6 +86,7 @@ def test_a_phase_counts_its_intervals_from_its_first_update():
         ("save", 9, 0.9),
     ]
     assert [phase.updates_after(step) for step in (4, 5, 6, 7, 8)] == [3, 2, 1, 2, 1]
+    assert Intervals(54, 1, 30, updates_per_dispatch=25, first_step=4).most_updates == 20
 
 
 def test_stopping_at_the_end_of_a_phase_that_another_one_follows():
@@ -305,3 +309,29 @@ def test_without_a_new_best_patience_counts_from_the_first_update():
     recorder = Recorder()
     recorder.best = 2.0
     assert recorder.run(EVERY_TWO).step == 6
+
+
+@pytest.mark.parametrize("writing", [0.0, 0.4, 0.9])
+def test_speed_is_that_of_the_device_while_lines_are_written(writing, monkeypatch):
+    """Of a device that takes a second for an update, by a clock of which the host takes part to write."""
+    clock = {"now": 0.0, "device": 0.0}
+    speeds = []
+
+    def train_step(state, inputs):
+        clock["device"] = max(clock["now"], clock["device"]) + 1.0
+        return FakeState(state.step + 1), {"loss": np.float32(1), "finished": clock["device"]}
+
+    def device_get(pending):
+        clock["now"] = max([clock["now"], *(measured["finished"] for _, measured in pending)])
+        return pending
+
+    def log(step, measured):
+        speeds.append(measured["images_per_second"])
+        clock["now"] += writing
+
+    monkeypatch.setattr(loops.time, "perf_counter", lambda: clock["now"])
+    monkeypatch.setattr(loops.jax, "device_get", device_get)
+    hooks = Hooks(log=log, evaluate=lambda state: None, save=lambda state, metrics: None)
+    intervals = Intervals(6, log_every=1)
+    loops.train(FakeState(0), train_step, lambda step, count: None, intervals, hooks, 4)
+    assert speeds == pytest.approx([4.0] * 6)

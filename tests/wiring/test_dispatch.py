@@ -49,11 +49,22 @@ def test_batches_from_the_host(start):
             np.testing.assert_array_equal(batch["position"], np.arange(12))
 
 
-@pytest.mark.parametrize(("devices", "updates"), [(1, 8), (4, 32)])
+@pytest.mark.parametrize(
+    ("platform", "devices", "updates"), [("cpu", 1, 8), ("cpu", 4, 8), ("gpu", 4, 32)]
+)
 def test_updates_take_a_quarter_of_a_second_by_the_operations_on_one_device(
-    devices, updates, monkeypatch
+    platform, devices, updates, monkeypatch
 ):
-    """Those of the stand-in for the program are a million on all devices."""
-    monkeypatch.setitem(dispatch._FLOP_PER_DISPATCH, "cpu", 8e6)
+    """Those of the stand-in for the program are a million on all devices; simulated ones share the cores."""
+    monkeypatch.setattr(dispatch, "_platform", lambda setup: platform)
+    monkeypatch.setitem(dispatch._FLOP_PER_DISPATCH, platform, 8e6)
     fields = {"train__updates_per_dispatch": 0, "freeze__strategy": "backbone"}
     assert made(parallel__devices=devices, **fields)[1].updates == updates
+
+
+def test_the_program_makes_the_most_updates_of_a_span():
+    """Of 12 updates, evaluated after 7, the spans are cut into 4 and 3, and into 5."""
+    with nothing_compiled() as seen:
+        fields = {"train.updates_per_dispatch": 5, "train.eval_every_steps": 7}
+        held_out = {"data.validation_fraction": 0.3, "data.examples_per_class": 10}
+        assert "5 updates" in seen.dispatched(prepare(config_with(fields | held_out)))

@@ -35,8 +35,8 @@ class BatchNorm(nn.Module):
 
     Attributes:
         dtype: the dtype of the output.
-        axis_name: named axis (of `pmap` or `shard_map`) over which batch statistics are averaged;
-            None under `jit`, where the batch seen is already the global one.
+        axis_name: named axis over which batch statistics are averaged, of `pmap`, or of `shard_map` with
+            `check_vma=False`; None under `jit`, where the batch seen is already the global one.
         frozen_norms: names of the modules to which `norm_policy` applies; the name of this one is
             its path, such as "stage1/block0/bn1".
         norm_policy: what a module in `frozen_norms` does in training: "frozen" (running statistics,
@@ -78,7 +78,7 @@ class BatchNorm(nn.Module):
             if convolution is not None:
                 y = convolution(x, factor, bias - running_mean.value * factor)
             else:
-                y = (x.astype(jnp.float32) - running_mean.value) * factor + bias
+                y = (_wide(x) - running_mean.value) * factor + bias
             return y.astype(self.dtype)
 
         x = x if convolution is None else convolution(x)
@@ -93,7 +93,7 @@ class BatchNorm(nn.Module):
             )
         normalise = functools.partial(_normalised_by_batch, self.epsilon, self.axis_name)
         y, *statistics = normalise(x, scale, bias, running_mean.value)
-        mean, var = jax.lax.stop_gradient(statistics)
+        mean, var = (jax.lax.stop_gradient(values).astype(jnp.float32) for values in statistics)
         if policy == "update" and not self.is_initializing():
             keep, take = self.momentum, 1.0 - self.momentum
             running_mean.value = keep * running_mean.value + take * mean
@@ -129,11 +129,11 @@ def _forward(epsilon, axis_name, x, scale, bias, shift):
     var = jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
     mean, var = checkpoint_name((mean + shift, var), STATISTICS_NAME)
     y = (values - mean) * (scale * jax.lax.rsqrt(var + epsilon)) + bias
-    return (y, mean, var), (x, scale, mean, var)
+    return (y, mean, var), (x, scale, shift, mean, var)
 
 
 def _backward(epsilon, axis_name, saved, cotangents):
-    x, scale, mean, var = saved
+    x, scale, shift, mean, var = saved
     grad = cotangents[0]
     inverse = jax.lax.rsqrt(var + epsilon)
     normalised = (_wide(x) - mean) * inverse
@@ -144,7 +144,7 @@ def _backward(epsilon, axis_name, saved, cotangents):
     if axis_name is not None:
         along_bias, along_scale = jax.lax.pmean((along_bias, along_scale), axis_name)
     x_grad = (scale * inverse) * (grad - along_bias - normalised * along_scale)
-    return x_grad.astype(x.dtype), scale_grad, bias_grad, jnp.zeros_like(mean)
+    return x_grad.astype(x.dtype), scale_grad, bias_grad, jnp.zeros_like(shift)
 
 
 _normalised_by_batch.defvjp(_forward, _backward)

@@ -11,6 +11,7 @@ The compiler (jaxlib 0.10.2; see docs/performance.md) and the gradients of convo
   them again in strided order. Here the kernel's gradient is a call that is not inlined: its input is an
   array that already exists.
 - It runs 1x1 convolutions as convolutions. Here they are matrix products.
+- It computes means of bfloat16 convolutions wrongly. Here they are kept apart.
 - Gradients of grouped convolutions, and of those of a user's network, are left as they are. In a loop they run
   about thirty times slower: `slow_in_loops` says where that would be, and the rest of the library keeps such
   updates out of loops.
@@ -33,6 +34,15 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 def in_use() -> bool:
     """Returns whether programs are made for CPUs."""
     return jax.default_backend() == "cpu"
+
+
+def kept_apart(x: jax.Array) -> jax.Array:
+    """Returns `x`, which is not fused with what is made of it.
+
+    The compiler (jaxlib 0.12) makes one kernel of bfloat16 convolutions, ReLUs and the mean after them; where only
+    ReLUs are between two convolutions, what comes out is not a number.
+    """
+    return lax.optimization_barrier(x)
 
 
 def slow_in_loops(frozen_mask: Mapping[str, Any], *, grouped: bool, platform: str) -> bool:

@@ -105,7 +105,7 @@ def one_by_one(model: Network) -> Callable[..., tuple[jax.Array, Tree]]:
     """Returns `make_forward(model)` for evaluation, each image normalised by its own statistics alone.
 
     That is what a network computes that was left in training mode and is given one image at a time; the running
-    statistics count nothing. Where a map has one pixel, BatchNorm makes its bias of it.
+    statistics count nothing. A map of one pixel is refused, as in training.
 
     Returns:
         forward(params, batch_stats, inputs, *, train) -> (float32 outputs, batch_stats as they came).

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tl_jax.models import cpu
+
 
 def max_pool(x: jax.Array, size: int = 2, padding: int = 0) -> jax.Array:
     """Returns the maxima of `size` x `size` pixels at stride 2, [B, H', W', C].
@@ -16,8 +18,7 @@ def max_pool(x: jax.Array, size: int = 2, padding: int = 0) -> jax.Array:
     H' is (H + 2 padding - size) // 2 + 1, and W' likewise: what is left over at the edge is dropped.
 
     Written with maxima of slices: the gradient of `nn.max_pool` takes four times as long on a CPU, and is not
-    deterministic on every GPU. Where two pixels are equal, both get half of the gradient; PyTorch gives all
-    of it to the first.
+    deterministic on every GPU. Equal pixels share the gradient; PyTorch gives all of it to the first.
 
     Args:
         x: [B, H, W, C]; 0 or more where there is padding.
@@ -28,6 +29,13 @@ def max_pool(x: jax.Array, size: int = 2, padding: int = 0) -> jax.Array:
     rows, columns = ((side - size) // 2 * 2 + 1 for side in x.shape[1:3])
     slices = (x[:, i : i + rows : 2, j : j + columns : 2] for i in range(size) for j in range(size))
     return functools.reduce(jnp.maximum, slices)
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+    """Returns the means over all pixels, float32 [B, C] of [B, H, W, C]."""
+    if cpu.in_use() and x.dtype == jnp.bfloat16:
+        x = cpu.kept_apart(x)
+    return x.astype(jnp.float32).mean((1, 2))
 
 
 def average_pool_to(x: jax.Array, side: int) -> jax.Array:

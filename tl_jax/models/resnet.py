@@ -13,6 +13,7 @@ from tl_jax.models.batch_norm import BatchNorm
 from tl_jax.models.blocks import BLOCKS, STEMS, Conv, Norm, Stage, Stem
 from tl_jax.models.convolution import Convolution
 from tl_jax.models.network import check_input, segment
+from tl_jax.models.pooling import average_pool
 from tl_jax.models.rematerialisation import REMATS, kept_apart, rematerialised
 
 
@@ -109,7 +110,7 @@ class ResNet(nn.Module):
             if part == "stem":
                 x = Stem(self.stem_kind, self.width, conv, norm, name="stem")(x, train)
             elif part == "pool":
-                x = x.astype(jnp.float32).mean((1, 2))
+                x = average_pool(x)
             elif part == "head":
                 if self.dropout:
                     x = nn.Dropout(self.dropout)(x, deterministic=not train)

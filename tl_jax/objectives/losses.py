@@ -25,7 +25,7 @@ def cross_entropy(
         class_weights: float32 [K]; None: all 1.
 
     Returns:
-        float32 [B]; NaN where a label is K or more.
+        float32 [B]; NaN where a label is not in [0, K).
 
     Raises:
         InputError: if `label_smoothing` is outside [0, 1).
@@ -72,7 +72,7 @@ def _of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns the value of each label, [B] of [B, K]: a sum, since the gradient of picking is a scatter."""
     classes = jnp.arange(values.shape[-1])
     found = jnp.sum(jnp.where(classes == labels[:, None], values, 0), axis=-1)
-    return jnp.where(labels < len(classes), found, jnp.nan)
+    return jnp.where((labels >= 0) & (labels < len(classes)), found, jnp.nan)
 
 
 def _weighted(log_probs: jax.Array, class_weights: jax.Array | None) -> jax.Array:

@@ -62,7 +62,8 @@ def finetune(
             `augment.Operation`; they become `config.augment.operations`. None: as that says.
         mixing: of the training batches, likewise `config.augment.mixing`, with `augment.Mixing`.
         callbacks: each called as `callback(step, split, metrics)` whenever metrics are logged: completed
-            updates, "train" or "validation", and a dict such as {"loss": 0.1, "top1_accuracy": 0.9}.
+            updates, "train" or "validation", and a dict such as {"loss": 0.1, "top1_accuracy": 0.9}. Those of
+            "train" come once the next updates are under way.
         progress: whether what a command prints is printed.
 
     Raises:

@@ -193,7 +193,8 @@ def _updates(setup: Setup, jaxpr: Any) -> int:
     platform = _platform(setup)
     if platform == "cpu" and cpu.trains_below_head(setup.optimisation.frozen_mask):
         return 1  # Slow enough one by one.
-    flop = flops.count(jaxpr) / setup.mesh.size
+    # Simulated devices share the cores.
+    flop = flops.count(jaxpr) / (1 if platform == "cpu" else setup.mesh.size)
     return int(np.clip(_FLOP_PER_DISPATCH.get(platform, 2e12) // max(flop, 1.0), 1, _MOST_UPDATES))
 
 

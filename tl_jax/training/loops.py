@@ -107,7 +107,7 @@ class Intervals:
 
         A function of the step alone, so that a resumed run dispatches as one that never stopped
         once it has reached the next evaluation; spans between evaluations are cut into equal parts,
-        since one program makes them all, and fewer updates than it has take as long.
+        since one program makes them all, in which fewer updates may take as long.
         """
         start, end = self.first_step, self.total_steps
         if self.eval_every:
@@ -265,20 +265,26 @@ class _Record:
 
         Raises NonFiniteLoss if one is not finite; `everything` also where no log is due.
         """
-        dues = self._intervals.dues(self._intervals.log_every, self._step, self._logged)
+        dues = []
+        if self._step > self._logged:
+            dues = self._intervals.dues(self._intervals.log_every, self._step, self._logged)
         if dues or everything:
             self._read()
-        seconds = time.perf_counter() - self._since
+        now = time.perf_counter()
         for due in dues:
             taken = self._window[: due - self._logged]
             self._window = self._window[due - self._logged :]
             means = {name: float(np.mean([one[name] for one in taken])) for name in taken[0]}
-            means["images_per_second"] = (self._step - self._timed) * self._batch_size / seconds
+            means["images_per_second"] = (
+                (self._step - self._timed) * self._batch_size / (now - self._since)
+            )
             means["waiting_seconds"] = self._waited / len(dues)
             yield due, means
             self._logged = due
         if dues:
-            self._timed, self._since, self._waited = self._step, time.perf_counter(), 0.0
+            # The devices go on while lines are written, but where nothing is under way.
+            self._since = time.perf_counter() if everything else now
+            self._timed, self._waited = self._step, 0.0
 
     def _read(self) -> None:
         read = [one for part in jax.device_get(self._pending) for one in _unstacked(*part)]
