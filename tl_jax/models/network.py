@@ -33,7 +33,8 @@ class Network(Protocol):
 
     - `frozen_norms`, `norm_policy`: which BatchNorm modules are frozen, and what these do in training;
       `models.BatchNorm` takes both. Without them BatchNorm can be trained, not frozen.
-      Called as `norm(x, train, convolution)`, with a `models.Convolution` that it calls itself, it is folded into the convolution wherever it can be.
+      Called as `norm(x, train, convolution)`, with a `models.Convolution` that it calls itself, it is folded into
+      the convolution wherever it can be.
     - `axis_name`: over which BatchNorm averages, for `parallel.mode=pmap`.
     - `remat`: what the backward pass computes again; "" for nothing.
     - `groups`: 1 says that all convolutions are `models.Convolution`s of one group, whose gradients are fast
