@@ -13,8 +13,9 @@ from tl_jax.parallel import memory, sharding
 from tl_jax.runs.setup import Setup
 
 # What a run holds besides, from its first update to its report: checkpoints, metrics, plots. Measured on small
-# networks, above what the process held when the plan was made: 110 MB without a report, 280 MB with one.
-_OTHER_BYTES = 256 << 20
+# networks, above what the process held when the plan was made: 55 to 110 MB without a report, 142 to 280 MB with one.
+_CHECKPOINTS_BYTES = 128 << 20
+_REPORT_BYTES = 128 << 20
 _PROCESS = "Python, JAX and compiled programs"
 
 
@@ -98,7 +99,8 @@ def _lasting_items(
         items.append(memory.Item("training activations", split.num_bytes, setup.cache["storage"]))
     items += [
         memory.Item(_PROCESS, here, "host"),
-        memory.Item("checkpoints and report, about", _OTHER_BYTES, "host"),
+        memory.Item("checkpoints, about", _CHECKPOINTS_BYTES, "host"),
+        memory.Item("report, about", _REPORT_BYTES if setup.config.report.html else 0, "host"),
         memory.Item("decoded images", sum(split.whole_bytes for split in decoded), "host"),
         memory.Item(
             "decoding",
