@@ -67,5 +67,5 @@ def test_the_program_makes_the_most_updates_of_a_span():
     with nothing_compiled() as seen:
         fields = {"train.updates_per_dispatch": 5, "train.eval_every_steps": 7}
         held_out = {"data.validation_fraction": 0.3, "data.examples_per_class": 10}
-        made = seen.dispatched(prepare(config_with(fields | held_out)))
-    assert made.endswith("5 updates over 1")
+        said = seen.dispatched(prepare(config_with(fields | held_out)))
+    assert said.endswith("5 updates over 1")
