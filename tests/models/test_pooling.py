@@ -55,4 +55,10 @@ def test_max_pool_of_a_stem_is_xlas(sides):
         return max_pool(x, 3, padding=1)
 
     np.testing.assert_array_equal(ours(x), xlas(x))
+    assert jnp.isnan(ours(x.at[0, 0, 0, 0].set(jnp.nan))[0, 0, 0, 0])
     np.testing.assert_array_equal(gradient(ours), gradient(xlas))
+
+
+def test_of_equal_pixels_the_first_gets_the_gradient():
+    grad = jax.grad(lambda x: max_pool(x).sum())(jnp.ones((1, 2, 4, 1)))[0, :, :, 0]
+    assert grad.tolist() == [[1.0, 0.0, 1.0, 0.0], [0.0] * 4]

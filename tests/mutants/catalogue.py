@@ -1029,13 +1029,6 @@ OTHERS = [
         ("tests/wiring/test_dispatch.py",),
     ),
     Mutant(
-        "dispatch-branches-on-accelerators",
-        "tl_jax/parallel/device_dataset.py",
-        'if jax.default_backend() == "cpu":',
-        "if True:",
-        ("tests/parallel/test_device_dataset.py",),
-    ),
-    Mutant(
         "flops-of-a-loop-for-what-it-passes-on-alone",
         "tl_jax/flops.py",
         "needed = list(outputs)",
@@ -1062,6 +1055,13 @@ OTHERS = [
         "(labels >= 0) & (labels",
         "(labels",
         ("tests/objectives/test_losses.py",),
+    ),
+    Mutant(
+        "max-pool-whose-gradient-compares-its-result",
+        POOLING,
+        "return jnp.where((other > one) | jnp.isnan(other), other, one)",
+        "return jnp.maximum(one, other)",
+        TEST_POOLING,
     ),
     Mutant(
         "max-pool-of-a-row-too-few",
@@ -1094,16 +1094,23 @@ OTHERS = [
     Mutant(
         "dispatch-updates-beyond-those-asked-for",
         "tl_jax/parallel/device_dataset.py",
-        "number < count, lambda",
-        "number >= 0, lambda",
+        "_chosen(number < count, new, state) if fewer",
+        "new if fewer",
         ("tests/parallel/test_device_dataset.py",),
     ),
     Mutant(
         "dispatch-shows-the-loss-of-an-update-not-asked-for",
         "tl_jax/parallel/device_dataset.py",
-        "values[jnp.minimum(numbers, count - 1)]",
-        "values",
+        "lambda values: values[shown]",
+        "lambda values: values",
         ("tests/parallel/test_device_dataset.py",),
+    ),
+    Mutant(
+        "dispatch-compiles-at-the-end-of-every-span",
+        "tl_jax/runs/dispatch.py",
+        'fewer=_platform(setup) != "cpu"',
+        "fewer=False",
+        ("tests/wiring/test_dispatch.py",),
     ),
     Mutant(
         "dispatch-of-the-first-span-alone",

@@ -69,3 +69,10 @@ def test_the_program_makes_the_most_updates_of_a_span():
         held_out = {"data.validation_fraction": 0.3, "data.examples_per_class": 10}
         said = seen.dispatched(prepare(config_with(fields | held_out)))
     assert said.endswith("5 updates over 1")
+
+
+@pytest.mark.parametrize(("platform", "fewer"), [("cpu", False), ("gpu", True)])
+def test_off_the_cpu_one_program_makes_fewer_updates_too(platform, fewer, monkeypatch):
+    """On a CPU it would round them differently."""
+    monkeypatch.setattr(dispatch, "_platform", lambda setup: platform)
+    assert made(train__updates_per_dispatch=3)[1].step._fewer == fewer

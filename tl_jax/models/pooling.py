@@ -18,7 +18,7 @@ def max_pool(x: jax.Array, size: int = 2, padding: int = 0) -> jax.Array:
     H' is (H + 2 padding - size) // 2 + 1, and W' likewise: what is left over at the edge is dropped.
 
     Written with maxima of slices: the gradient of `nn.max_pool` takes four times as long on a CPU, and is not
-    deterministic on every GPU. Equal pixels share the gradient; PyTorch gives all of it to the first.
+    deterministic on every GPU. Of equal pixels the first gets the gradient, as in PyTorch.
 
     Args:
         x: [B, H, W, C]; 0 or more where there is padding.
@@ -28,7 +28,16 @@ def max_pool(x: jax.Array, size: int = 2, padding: int = 0) -> jax.Array:
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     rows, columns = ((side - size) // 2 * 2 + 1 for side in x.shape[1:3])
     slices = (x[:, i : i + rows : 2, j : j + columns : 2] for i in range(size) for j in range(size))
-    return functools.reduce(jnp.maximum, slices)
+    return functools.reduce(_larger, slices)
+
+
+def _larger(one: jax.Array, other: jax.Array) -> jax.Array:
+    """Returns the larger numbers, or the first of equal ones; NaN where there is one.
+
+    The gradient of `jnp.maximum` compares its result with what it is of; where that is computed again, and rounded
+    otherwise, neither is equal to it.
+    """
+    return jnp.where((other > one) | jnp.isnan(other), other, one)
 
 
 def average_pool(x: jax.Array) -> jax.Array:

@@ -71,10 +71,9 @@ class ResidentStep:
     """Several updates in one call, on a split that is stored on the devices.
 
     The program is `lax.scan` over the updates, except where there is one update: it is then that of a step on
-    one batch, after a gather. Of a program of more updates than are asked for, the last change nothing; more
-    than it makes are a program of their own, compiled when first needed. `step(state, rows)`, with int32 rows
-    [U, B] on the host, returns the next state and the metrics [U], left on the device, where those of updates
-    beyond the ones asked for repeat the last one's; the state is donated.
+    one batch, after a gather. A number of updates that there is no program for has one compiled when it is first
+    needed. `step(state, rows)`, with int32 rows [U, B] on the host, returns the next state and the metrics [U] or
+    more, left on the device, where those beyond the updates asked for repeat the last one's; the state is donated.
     """
 
     def __init__(
@@ -85,6 +84,7 @@ class ResidentStep:
         *,
         views: int = 1,
         one_by_one: bool = False,
+        fewer: bool = False,
     ):
         """Prepares the programs; nothing is compiled yet.
 
@@ -97,6 +97,10 @@ class ResidentStep:
                 slower inside a loop. (Written out one after the other in one program, updates take several
                 times longer to compile, and XLA for CPU of jaxlib 0.12 rounds them differently: it
                 optimises across updates.)
+            fewer: whether a program makes fewer updates too, by computing all and choosing the state after the
+                last one asked for: nothing is compiled where a span of updates ends. (XLA for CPU fuses updates
+                with the choice and rounds them differently, with a branch too in jaxlib 0.10; on GPUs a branch
+                makes the host wait for its condition.)
         """
 
         def update(state, rows, images, labels):
@@ -115,21 +119,21 @@ class ResidentStep:
 
             def body(state, numbered):
                 number, rows = numbered
-                return _where(
-                    number < count, lambda state: update(state, rows, images, labels), state
-                )
+                new, measured = update(state, rows, images, labels)
+                return _chosen(number < count, new, state) if fewer else new, measured
 
             numbers = jnp.arange(len(rows), dtype=jnp.int32)
             state, measured = jax.lax.scan(body, state, (numbers, rows))
-            return state, jax.tree.map(
-                lambda values: values[jnp.minimum(numbers, count - 1)], measured
-            )
+            if fewer:
+                shown = jnp.minimum(numbers, count - 1)
+                measured = jax.tree.map(lambda values: values[shown], measured)
+            return state, measured
 
         whole = sharding.replicated(mesh)
         images_sharding = whole if layout == "replicated" else sharding.batch_sharding(mesh)
         self._mesh, self._layout, self._one_by_one = mesh, layout, one_by_one
-        self._program: Any = None
-        self._count = 0
+        self._programs: dict[int, Any] = {}
+        self._fewer = fewer
         self._data: tuple[jax.Array, jax.Array] | None = None
         self._updates = jax.jit(
             updates,
@@ -158,7 +162,7 @@ class ResidentStep:
 
     def use(self, count: int, program: Any) -> None:
         """Takes the compiled form of what `trace` returned for `count` updates."""
-        self._program, self._count = program, 1 if self._one_by_one else count
+        self._programs[1 if self._one_by_one else count] = program
 
     def put(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Places the split: images or activations [N, ...], and labels int32 [N / V]."""
@@ -178,29 +182,23 @@ class ResidentStep:
                 # On several simulated devices XLA for CPU must not be many programs ahead.
                 measured.append(jax.block_until_ready(of_update))
             return state, jax.tree.map(lambda *values: jnp.concatenate(values), *measured)
-        if count > self._count:
+        made = min((made for made in self._programs if made >= count), default=0)
+        if made != count and not (made and self._fewer):
             shapes = jax.eval_shape(lambda *arrays: arrays, state, rows, np.int32(0), *self._data)
             self.use(count, self._updates.trace(*shapes).lower().compile())
-        rows = np.pad(rows.astype(np.int32), ((0, self._count - count), (0, 0)), mode="edge")
+            made = count
+        rows = np.pad(rows.astype(np.int32), ((0, made - count), (0, 0)), mode="edge")
         placed, number = (
             place(self._mesh, array, "replicated") for array in (rows, np.asarray(count, np.int32))
         )
-        return self._program(state, placed, number, *self._data)
+        return self._programs[made](state, placed, number, *self._data)
 
 
-def _where(condition: jax.Array, update: Callable, state: Any) -> tuple[Any, dict[str, jax.Array]]:
-    """Returns `update(state)`, with the state as it is where the condition is false."""
-    if jax.default_backend() == "cpu":
-        # What is chosen from would be fused with the choice, and rounded otherwise.
-        nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(update, state)[1])
-        return jax.lax.cond(condition, update, lambda state: (state, nothing), state)
-
-    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
-        return new if new is old else jnp.where(condition, new, old)
-
-    # A branch would make the host wait for the condition in every round.
-    new, measured = update(state)
-    return jax.tree.map(choose, new, state), measured
+def _chosen(condition: jax.Array, new: Any, old: Any) -> Any:
+    """Returns the one tree or the other; leaves that are the same in both are as they are."""
+    return jax.tree.map(
+        lambda one, other: one if one is other else jnp.where(condition, one, other), new, old
+    )
 
 
 def len_padded(num_rows: int, mesh: Mesh, layout: str) -> int:

@@ -106,6 +106,7 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
             grouped=models.own_convolutions(setup.model),
             platform=_platform(setup),
         ),
+        fewer=_platform(setup) != "cpu",
     )
     state = setup.state_shapes
     images = jax.ShapeDtypeStruct((len(split) * order.views, *split.image_shape), split.dtype)
