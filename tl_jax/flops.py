@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -88,6 +88,7 @@ def _of_scan(equation: Any, body: Any, outputs: list[bool]) -> tuple[float, list
 
 
 def _as_they_are(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """Returns how many variables have as many axes outside of a loop's body as inside."""
     pairs = zip(outside, inside, strict=True)
     return sum(one.aval.ndim == other.aval.ndim for one, other in pairs)
 
@@ -107,6 +108,7 @@ def _inner(params: dict[str, Any]) -> Iterator[Any]:
 
 
 def _of_primitive(name: str, equation: Any) -> float:
+    """Returns the operations of an equation with nothing inside."""
     made = [variable.aval for variable in equation.outvars]
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
@@ -116,9 +118,7 @@ def _of_primitive(name: str, equation: Any) -> float:
         return _of_convolution(equation, made[0].shape)
     if name in _MOVES:
         return 0.0
-    return float(
-        sum(one.size for one in made if jax.numpy.issubdtype(one.dtype, jax.numpy.inexact))
-    )
+    return float(sum(one.size for one in made if jnp.issubdtype(one.dtype, jnp.inexact)))
 
 
 def _of_convolution(equation: Any, made: tuple[int, ...]) -> float:

@@ -28,10 +28,9 @@ class BatchNorm(nn.Module):
     inference they are the running ones. Flax's momentum 0.9 is PyTorch's 0.1; Flax's own BatchNorm
     keeps the biased variance, so its running statistics drift from PyTorch's.
 
-    Statistics are computed and stored in float32 whatever the dtype of the input, and those of a batch are applied
-    in it. Running ones are applied to what is given as float32 too, but where a convolution comes before: its kernel
-    is scaled, in float32, and what is left is a bias in the convolution's dtype. A compiler for GPUs can make one
-    call of that, the ReLU after it included.
+    Statistics are stored in float32, and computed and applied in it whatever narrower dtype the input has. Where
+    running ones come after a convolution, its kernel is scaled in their place, in float32, and a bias in the
+    convolution's dtype is left: a compiler for GPUs can make one call of that and the ReLU after it.
 
     Attributes:
         dtype: the dtype of the output.

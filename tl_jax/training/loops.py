@@ -107,7 +107,7 @@ class Intervals:
 
         A function of the step alone, so that a resumed run dispatches as one that never stopped
         once it has reached the next evaluation; spans between evaluations are cut into equal parts,
-        since one program makes them all, in which fewer updates take as long on accelerators.
+        since fewer updates are a program of their own on CPUs, and take as long as all elsewhere.
         """
         start, end = self.first_step, self.total_steps
         if self.eval_every:
