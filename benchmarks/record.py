@@ -190,7 +190,7 @@ def command_line(prog: str) -> str:
 def revision(repository: pathlib.Path = REPOSITORY) -> str | None:
     """Returns the commit, with "+dirty" where files are changed; None where there is no checkout."""
     head = _git(repository, "rev-parse", "HEAD")
-    return head and head + ("+dirty" if changed_files(repository) else "") or None
+    return f"{head}{'+dirty' if changed_files(repository) else ''}" if head else None
 
 
 def changed_files(repository: pathlib.Path = REPOSITORY) -> list[str]:

@@ -17,6 +17,7 @@ from tl_jax.models import convolution, cpu
 from tl_jax.training import steps
 from tl_jax.training.state import TrainState
 
+
 @dataclasses.dataclass
 class Side:
     """One of those compared.

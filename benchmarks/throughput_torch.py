@@ -125,7 +125,9 @@ def _make_network(network: Network) -> torch.nn.Module:
         return torch_reference.cifar_resnet(network.model, network.num_classes)
     if network.model.startswith("vgg"):
         # A width given, its dropout is off: the usual one.
-        return torch_reference.torchvision_vgg(network.model, network.num_classes, hidden_width=4096)
+        return torch_reference.torchvision_vgg(
+            network.model, network.num_classes, hidden_width=4096
+        )
     return torch_reference.torchvision_resnet(
         network.model, network.num_classes, network.stem or "imagenet"
     )

@@ -18,9 +18,9 @@ written whole after every row. Rows that the budget (seconds) has no room for ar
 command goes on with them, and repeats nothing that the same code measured on the same device with the same versions.
 Sides that disagree are measured all the same: the row says by how much.
 
-Without PyTorch, or with --only=jax, JAX is measured alone. Without --data there are synthetic images, but for stage 5,
-which takes handwritten digits. --size=tiny is for tests: seconds on a CPU.
+Without PyTorch, or with --only=jax, JAX is measured alone. Without --data there are synthetic images, and for stage 5
+handwritten digits. --size=tiny is for tests: seconds on a CPU.
 
-Who does what: `stages` lists the rows, `rows` says what a row is, `parent` goes through them, `timed` measures those of
-several sides; `jax_side`, `jax_checks`, `jax_runs`, `torch_side` and `airbench` are what the processes do.
+Who does what: `stages` lists the rows, `rows` says what a row is, `parent` goes through them, `timed` measures those
+of several sides; `jax_side`, `jax_checks`, `jax_runs`, `torch_side` and `airbench` are what the processes do.
 """

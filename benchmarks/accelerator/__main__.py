@@ -22,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     number = {str(place): name for place, name in enumerate(stages.NAMES, start=1)}
     names = stages.NAMES if args.stage == "all" else (number.get(args.stage, args.stage),)
     if names[0] not in stages.NAMES:
-        parser.error(f"--stage={args.stage}: expected all, 1 to 5, or one of {', '.join(number.values())}")
+        parser.error(
+            f"--stage={args.stage}: expected all, 1 to 5, or one of {', '.join(number.values())}"
+        )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     settings = stages.Settings(
         size=args.size,

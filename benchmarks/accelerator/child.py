@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TextIO
 
+_BEGAN = time.perf_counter()
 _ERROR_LENGTH = 600
 
 
@@ -42,11 +43,12 @@ class Commands(Mapping[str, Callable[..., Any]]):
             if side == "jax":
                 from benchmarks.accelerator import jax_side
 
-                self._commands = jax_side.commands(scratch)
+                self._commands = jax_side.commands(scratch, _BEGAN)
             else:
                 from benchmarks.accelerator import torch_side
 
-                self._commands = torch_side.commands(scratch, share, side == "torch_compile")
+                compiled = side == "torch_compile"
+                self._commands = torch_side.commands(scratch, _BEGAN, share, compiled)
         return self._commands
 
     def __getitem__(self, name: str) -> Callable[..., Any]:

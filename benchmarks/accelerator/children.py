@@ -54,7 +54,7 @@ class Child:
             environment: None for that of this process.
         """
         self._name = name
-        self._errors = tempfile.TemporaryFile("w+", errors="replace")
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  closed by `end`
         self.started = time.monotonic()
         self._process = subprocess.Popen(
             command,
@@ -211,7 +211,14 @@ def starter(scratch: pathlib.Path, share: float) -> Callable[[str], Child]:
     """
 
     def start(name: str) -> Child:
-        command = [sys.executable, "-m", "benchmarks.accelerator.child", name, str(scratch), str(share)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.accelerator.child",
+            name,
+            str(scratch),
+            str(share),
+        ]
         return Child(name, command, environment(name, share))
 
     return start

@@ -1,7 +1,7 @@
 """Time to an accuracy, from what a run reached at the end of each epoch.
 
-A curve is a list of {"epoch", "accuracy", "seconds_from_start", "seconds_of_training"}, epochs in order: seconds since
-its process was started, and seconds without imports, data and compilation.
+A curve is a list of {"epoch", "accuracy", "seconds_from_start", "seconds_of_training"}, epochs in order: seconds
+since its process was started, and seconds without imports, data and compilation.
 """
 
 from collections.abc import Mapping, Sequence

@@ -10,12 +10,12 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks import record
 from benchmarks.accelerator import children, peaks, stages, timed
-from benchmarks.accelerator.children import ChildFailed, Children
+from benchmarks.accelerator.children import Child, ChildFailed, Children
 from benchmarks.accelerator.rows import Asked, Row, Timed
 from benchmarks.accelerator.stage_file import (
     FAILED,
@@ -42,6 +42,7 @@ def run(
     budget: float,
     *,
     repeat: bool = False,
+    starter: Callable[[pathlib.Path, float], Callable[[str], Child]] = children.starter,
 ) -> None:
     """Measures stages, as far as the budget goes.
 
@@ -51,21 +52,24 @@ def run(
         out: the folder of the files.
         budget: seconds, of this call.
         repeat: whether rows are measured again.
+        starter: from a scratch folder and a share of the memory to what starts a process of some name.
     """
     until = time.monotonic() + budget - _SECONDS_TO_CLOSE
     settings = settings.without_torch(_why_no_torch(settings))
     share = _MEMORY / len(settings.children)
-    with tempfile.TemporaryDirectory(prefix="tl_jax-accelerator-") as folder:
-        with Children(children.starter(pathlib.Path(folder), share)) as started:
-            described = describe(started, until)
-            facts = facts_of(settings, described, budget) | {"memory_share": share}
-            for name in names:
-                file = StageFile(out / f"{name}.json", {"stage": name, **facts})
-                rows = stages.rows(name, settings, described)
-                measure(rows, file, started, until, repeat=repeat)
-                file.summary = stages.summary(name, settings, file.rows)
-                file.write()
-                _say(f"{out / name}.json: {_counts(file)}")
+    with (
+        tempfile.TemporaryDirectory(prefix="tl_jax-accelerator-") as folder,
+        Children(starter(pathlib.Path(folder), share)) as started,
+    ):
+        described = describe(started, until)
+        facts = facts_of(settings, described, budget) | {"memory_share": share}
+        for name in names:
+            file = StageFile(out / f"{name}.json", {"stage": name, **facts})
+            rows = stages.rows(name, settings, described)
+            measure(rows, file, started, until, repeat=repeat)
+            file.summary = stages.summary(name, settings, file.rows)
+            file.write()
+            _say(f"{out / name}.json: {_counts(file)}")
 
 
 def measure(
@@ -82,7 +86,9 @@ def measure(
         until: when the budget ends, on the clock of `time.monotonic`.
         repeat: whether rows are measured again.
     """
-    left = [row for row in rows if repeat or not file.is_measured(row.name, identity(row, file.facts))]
+    left = [
+        row for row in rows if repeat or not file.is_measured(row.name, identity(row, file.facts))
+    ]
     left.sort(key=lambda row: file.rows.get(row.name, {}).get("status") in (FAILED, INCOMPLETE))
     file.not_run = {row.name: "its turn did not come" for row in left}
     file.write()
@@ -97,12 +103,16 @@ def measure(
             longest = max(_LONGEST * row.seconds, _AT_LEAST)
             found = measure_row(row, started, min(until, began + longest), file.facts)
             started.renew()
+            if found["status"] != MEASURED and time.monotonic() >= until:
+                found |= {"status": NOT_RUN, "reason": "the budget ended while it was measured"}
             del file.not_run[row.name]
             if found["status"] == NOT_RUN:
                 file.not_run[row.name] = found["reason"]
             file.rows[row.name] = {
                 **found,
                 "seconds": time.monotonic() - began,
+                "code": file.facts["code"],
+                "device": (file.facts["device"] or {}).get("kind"),
                 "identity": identity(row, file.facts),
             }
         file.write()
@@ -198,5 +208,3 @@ def _counts(file: StageFile) -> str:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-

@@ -1,6 +1,6 @@
 """What devices compute at most, from their makers' data sheets."""
 
-# FLOP/s of products of dense matrices by precision, by part of the name that a device has; the first that fits counts.
+# FLOP/s of products of dense matrices by precision, by part of a device's name; the first that fits counts.
 # NVIDIA gives those of Hopper with sparsity, twice these. "float32" is TF32, which both frameworks may take there.
 # Source: data sheets "NVIDIA H100 Tensor Core GPU", "NVIDIA H200 Tensor Core GPU", "NVIDIA A100 Tensor Core GPU".
 PEAKS = {

@@ -59,7 +59,7 @@ class StageFile:
 
 def identity(row: Row, facts: dict[str, Any]) -> str:
     """Returns a digest of what a row measures and what its figures depend on."""
-    names = ("code", "device", "versions", "memory_share")
+    names = ("code", "device", "versions")
     content = [dataclasses.asdict(row), {name: facts.get(name) for name in names}]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

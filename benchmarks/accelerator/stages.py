@@ -126,7 +126,9 @@ def _checks(settings: Settings, described: Mapping[str, Any]) -> list[Row]:
         made.append(Asked(f"reference/{name}", _about(settings, 40), asks))
     if not tiny:
         training = {
-            precision: Ask("jax", "reference_training", {"name": "vgg16_bn", "precision": precision})
+            precision: Ask(
+                "jax", "reference_training", {"name": "vgg16_bn", "precision": precision}
+            )
             for precision in ("highest", "float32")
         }
         made.append(Asked("reference_training/vgg16_bn", _about(settings, 60), training))
@@ -161,7 +163,11 @@ def _resnet50(settings: Settings, described: Mapping[str, Any]) -> list[Row]:
         order += [("bfloat16", smallest), ("float32", smallest), ("float32", largest)]
         cases = [(mode, precision, size) for precision, size in order for mode in MODES]
     return [
-        _row(settings, f"{mode}/{precision}/{size}", _timed(settings, "resnet50", mode, precision, size))
+        _row(
+            settings,
+            f"{mode}/{precision}/{size}",
+            _timed(settings, "resnet50", mode, precision, size),
+        )
         for mode, precision, size in cases
     ]
 
@@ -179,7 +185,9 @@ def _networks(settings: Settings, described: Mapping[str, Any]) -> list[Row]:
     made.append(_row(settings, "several_updates/resnet20", given, several))
     sets = described.get("option_sets", {}).get("sets", {})
     if not sets:
-        made.append(Asked("compiler_options", _about(settings, 20), {"options": Ask("jax", "options")}))
+        made.append(
+            Asked("compiler_options", _about(settings, 20), {"options": Ask("jax", "options")})
+        )
     for name, options in sets.items():
         both = {"jax": Side("jax"), f"jax_{name}": Side("jax", {"compiler_options": options})}
         for network in ("resnet20",) if tiny else ("resnet50", "resnet20"):
@@ -191,14 +199,19 @@ def _networks(settings: Settings, described: Mapping[str, Any]) -> list[Row]:
 def _linear_probe(settings: Settings, described: Mapping[str, Any]) -> list[Row]:
     given = {**settings.data_of(_SYNTHETIC[settings.size]), "epochs": _PROBE_EPOCHS[settings.size]}
     cold, warm = (
-        Ask("jax", "linear_probe", {**given, "cold": is_cold}, fresh=True) for is_cold in (True, False)
+        Ask("jax", "linear_probe", {**given, "cold": is_cold}, fresh=True)
+        for is_cold in (True, False)
     )
     made: list[Row] = [Asked("jax", _about(settings, 90), {"cold": cold, "warm": warm})]
     if "torch_eager" in settings.children:
-        forms = {"features_once": given} if settings.tiny else {
-            "features_once": given,
-            "tutorial": {**given, "epochs": 2},
-        }
+        forms = (
+            {"features_once": given}
+            if settings.tiny
+            else {
+                "features_once": given,
+                "tutorial": {**given, "epochs": 2},
+            }
+        )
         for form, arguments in forms.items():
             ask = Ask("torch_eager", "linear_probe", {**arguments, "form": form}, fresh=True)
             made.append(Asked(f"torch/{form}", _about(settings, 90), {"run": ask}))

@@ -21,7 +21,9 @@ def open_synthetic(rest: str) -> data.Source:
         # A sixteenth of the pattern: not learned in the first epoch.
         return ((15 * noise.astype(np.uint16) + patterns[labels]) // 16).astype(np.uint8), labels
 
-    return data.Arrays({"train": split(count), "test": split(max(NUM_CLASSES, count // _TEST_SHARE))})
+    return data.Arrays(
+        {"train": split(count), "test": split(max(NUM_CLASSES, count // _TEST_SHARE))}
+    )
 
 
 def register() -> None:

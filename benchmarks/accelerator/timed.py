@@ -1,5 +1,6 @@
 """One row of several sides: prepared one after the other, compared, and timed in rounds that take turns."""
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -41,7 +42,9 @@ def run(row: Timed, children: Children, until: float, peak: float | None) -> dic
         "rounds": row.rounds,
         "sides": sides,
         "agreement": agreement(outputs, row.tolerance),
-        "speed_of_first": speeds(turns, {label: sides[label]["images_per_step"] for label in turns}),
+        "speed_of_first": speeds(
+            turns, {label: sides[label]["images_per_step"] for label in turns}
+        ),
     }
 
 
@@ -119,7 +122,9 @@ def speeds(
     times = {label: [turn["seconds"] / images[label] for turn in of] for label, of in turns.items()}
     first, *others = times or [""]
     return {
-        label: dict(zip(("mean", "interval"), ratios.speed(times[first], times[label]), strict=True))
+        label: dict(
+            zip(("mean", "interval"), ratios.speed(times[first], times[label]), strict=True)
+        )
         for label in others
     }
 
@@ -144,9 +149,7 @@ def _turns(
     return {}
 
 
-def _take(
-    row: Timed, label: str, children: Children, until: float
-) -> Callable[[int], rounds.Turn]:
+def _take(row: Timed, label: str, children: Children, until: float) -> Callable[[int], rounds.Turn]:
     child = row.sides[label].child
     return lambda repeats: children.ask(child, "turn", until, label=label, repeats=repeats)
 
@@ -155,15 +158,15 @@ def _fail(
     failure: ChildFailed, row: Timed, sides: dict[str, dict[str, Any]], label: str | None = None
 ) -> None:
     """Records a failure: of the side asked, or of all sides of its process where that is no more."""
-    own = [] if label and failure.alive else [
-        other for other in sides if row.sides[other].child == failure.child
-    ]
+    own = (
+        []
+        if label and failure.alive
+        else [other for other in sides if row.sides[other].child == failure.child]
+    )
     for other in {*own, *([label] if label else [])}:
         sides[other] = {**sides.get(other, {}), **failure.facts}
 
 
 def _drop(children: Children, child: str, label: str, until: float) -> None:
-    try:
+    with contextlib.suppress(ChildFailed):  # The next row gets a new process, which holds nothing.
         children.ask(child, "drop", until, label=label)
-    except ChildFailed:
-        pass  # The next row gets a new process, which holds nothing.
