@@ -100,13 +100,12 @@ def agreement(outputs: Mapping[str, Sequence[float]], tolerance: float) -> dict[
     found = {}
     first = next(iter(outputs.values()), [])
     for label, values in list(outputs.items())[1:]:
-        error = math.nan
-        if len(values) == len(first) and first:
+        error = math.nan  # which is no agreement
+        comparable = len(values) == len(first) > 0
+        if comparable and all(map(math.isfinite, [*values, *first])):
             distance = max(abs(one - other) for one, other in zip(values, first, strict=True))
             error = distance / (max(map(abs, first)) or 1.0)
-        # A number that is not one fails the comparison, as it should.
-        agrees = all(map(math.isfinite, [*values, *first])) and error <= tolerance
-        found[label] = {"error": error, "tolerance": tolerance, "agrees": agrees}
+        found[label] = {"error": error, "tolerance": tolerance, "agrees": error <= tolerance}
     return found
 
 

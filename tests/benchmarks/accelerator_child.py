@@ -2,8 +2,8 @@
 
     python accelerator_child.py NAME
 
-`behaviour` of the command "prepare" is "killed", "hung", "failed", "disagrees", "not_a_number", "killed_in_turn", "talks"
-or "".
+`behaviour` of the command "prepare" is "killed", "hung", "failed", "disagrees", "not_a_number", "killed_in_turn",
+"talks" or "".
 """
 
 import os

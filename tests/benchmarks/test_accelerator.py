@@ -1,4 +1,4 @@
-"""`benchmarks.accelerator` leaves a valid file whatever becomes of its processes; none of these import a framework."""
+"""`benchmarks.accelerator` leaves a valid file whatever becomes of its processes; no framework is imported here."""
 
 import dataclasses
 import io
@@ -100,6 +100,13 @@ def test_a_command_that_fails_is_recorded_with_what_was_written_last(started, tm
     assert any("MemoryError" in line for line in side["last_lines"])
     # What failed holds memory, perhaps: the next row is measured by another process.
     assert found["two"]["status"] == "measured"
+
+
+def test_the_row_after_a_failure_gets_a_new_process(started, tmp_path):
+    rows = [asked("before"), asked("fails", value="failed"), asked("after")]
+    found = measure(rows, tmp_path / "rows.json", started)["rows"]
+    pids = [found[name]["answers"]["run"]["pid"] for name in ("before", "after")]
+    assert pids[0] != pids[1]
 
 
 def test_both_sides_failed(started, tmp_path):
