@@ -81,6 +81,8 @@ def fine_tune(
     synthetic.register()
     config = tl_jax.default_config(model__name="resnet20_cifar", init__weights=weights)
     _name_data(config, data, data_dir)
+    if jax.default_backend() != "cpu":
+        config.model.dtype = "bfloat16"  # as the network that it is compared with
     config.data.batch_size = batch_size
     config.data.cache_dir = ""
     config.data.validation_fraction = 0.1

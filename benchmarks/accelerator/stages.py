@@ -93,15 +93,20 @@ def rows(name: str, settings: Settings, described: Mapping[str, Any]) -> list[Ro
 def summary(
     name: str, settings: Settings, measured: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Returns what is concluded from the rows of a stage as they are now."""
-    if name != "time_to_accuracy":
-        return {}
-    found = {
-        row: answers["run"]["curve"]
-        for row, answers in ((row, of.get("answers", {})) for row, of in measured.items())
-        if answers.get("run", {}).get("curve")
+    """Returns what is concluded from the rows of a stage as they are now: which sides disagree, and more."""
+    found: dict[str, Any] = {
+        "disagreements": [
+            f"{row}: {side}"
+            for row, of in measured.items()
+            for side, compared in of.get("agreement", {}).items()
+            if not compared["agrees"]
+        ]
     }
-    return curves.compared(found, settings.target)
+    if name != "time_to_accuracy":
+        return found
+    answers = {row: of.get("answers", {}).get("run", {}) for row, of in measured.items()}
+    reached = {row: answer["curve"] for row, answer in answers.items() if answer.get("curve")}
+    return found | curves.compared(reached, settings.target)
 
 
 def _checks(settings: Settings, described: Mapping[str, Any]) -> list[Row]:

@@ -109,6 +109,14 @@ def test_the_row_after_a_failure_gets_a_new_process(started, tmp_path):
     assert pids[0] != pids[1]
 
 
+def test_an_answer_that_makes_no_sense_fails_its_row_alone(started, tmp_path):
+    side = {"jax": Side("jax", {"images": 0})}
+    rows = [Timed("one", 0.1, side, {}, 2, 0.01, 0.01), asked("two")]
+    found = measure(rows, tmp_path / "rows.json", started)["rows"]
+    assert (found["one"]["status"], found["two"]["status"]) == ("failed", "measured")
+    assert "ZeroDivisionError" in found["one"]["error"]
+
+
 def test_both_sides_failed(started, tmp_path):
     found = measure([row(jax="failed", torch_eager="killed")], tmp_path / "rows.json", started)
     assert found["rows"]["row"]["status"] == "failed"
