@@ -34,7 +34,7 @@ class ChildFailed(Exception):
     def __init__(self, child: str, error: str, *, alive: bool = False, **facts: Any):
         super().__init__(f"{child}: {error}")
         self.child, self.alive = child, alive
-        self.facts = {"error": error, **facts}
+        self.facts = {"error": error, "child": child, **facts}
 
 
 class Child:
@@ -54,7 +54,7 @@ class Child:
             environment: None for that of this process.
         """
         self._name = name
-        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  closed by `end`
+        self._errors = tempfile.TemporaryFile("a+", errors="replace")  # noqa: SIM115  closed by `end`
         self.started = time.monotonic()
         self._process = subprocess.Popen(
             command,
@@ -130,7 +130,6 @@ class Child:
             self._name,
             error,
             alive=alive,
-            child=self._name,
             command=command,
             signal=number and signal.Signals(number).name,
             last_lines=self._last_lines(),
