@@ -161,7 +161,7 @@ class Children:
         for name in list(self._running):
             self.end(name)
 
-    def ask(self, name: str, command: str, until: float, **arguments: Any) -> Any:
+    def ask(self, name: str, command: str, until: float, /, **arguments: Any) -> Any:
         """Returns the answer of a process, started if need be.
 
         Args:

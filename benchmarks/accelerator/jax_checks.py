@@ -100,7 +100,9 @@ def scan_equals_step(network: dict[str, Any], batch_size: int, updates: int) -> 
     }
 
 
-def resumed_bits(scratch: pathlib.Path, data: str, batch_size: int, every: int) -> dict[str, Any]:
+def resumed_bits(
+    scratch: pathlib.Path, data: str, batch_size: int, every: int, model: str, weights: str
+) -> dict[str, Any]:
     """Returns how far an interrupted and resumed run is from one that was not, and from its repetition.
 
     Args:
@@ -108,13 +110,15 @@ def resumed_bits(scratch: pathlib.Path, data: str, batch_size: int, every: int) 
         data: name of a data set.
         batch_size: B.
         every: updates between two checkpoints, and in a dispatch.
+        model: name of a network.
+        weights: that it starts from, "" for none.
     """
     synthetic.register()
     config = tl_jax.default_config()
     config.update_from_flattened_dict(
         {
-            "model.name": "resnet20_cifar",
-            "init.weights": "resnet20_cifar.tin32",
+            "model.name": model,
+            "init.weights": weights,
             "data.name": data,
             "data.batch_size": batch_size,
             "data.validation_fraction": 0.0,

@@ -139,11 +139,26 @@ def _checks(settings: Settings, described: Mapping[str, Any]) -> list[Row]:
         made.append(Asked("reference_training/vgg16_bn", _about(settings, 60), training))
     for name in ("resnet20",) if tiny else ("resnet20", "resnet50"):
         steps = {"network": _arguments(settings, name), "batch_size": 4 if tiny else 64}
-        steps["updates"] = 3 if tiny else 8
+        steps["updates"] = 2 if tiny else 8
         ask = Ask("jax", "scan_equals_step", steps)
         made.append(Asked(f"scan_equals_step/{name}", _about(settings, 60), {"run": ask}))
-    data = "synthetic:64,8" if tiny else "synthetic:2048,32"
-    resumed = {"data": data, "batch_size": 16 if tiny else 128, "every": 2 if tiny else 8}
+    resumed = (
+        {
+            "data": "synthetic:64,8",
+            "batch_size": 16,
+            "every": 2,
+            "model": "small_cnn",
+            "weights": "",
+        }
+        if tiny
+        else {
+            "data": "synthetic:2048,32",
+            "batch_size": 128,
+            "every": 8,
+            "model": "resnet20_cifar",
+            "weights": _PACKAGED,
+        }
+    )
     run = Ask("jax", "resumed_bits", resumed)
     made.append(Asked("resumed_bits", _about(settings, 60), {"run": run}))
     if "torch_eager" in settings.children:

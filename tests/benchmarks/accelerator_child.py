@@ -53,7 +53,7 @@ def drop(label):
     del HELD[label]
 
 
-def answer(value=1, wait=0.0, not_run=""):
+def answer(value=1, wait=0.0, not_run="", name=""):
     time.sleep(wait)
     if value == "failed":
         raise MemoryError("out of memory")

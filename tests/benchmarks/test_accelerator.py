@@ -239,6 +239,11 @@ def test_commands_after_one_that_failed_are_not_given(started, tmp_path):
     assert list(found["answers"]) == ["first"] and found["status"] == "failed"
 
 
+def test_a_command_may_have_an_argument_called_name(started, tmp_path):
+    found = measure([asked("a", name="resnet20")], tmp_path / "rows.json", started)["rows"]["a"]
+    assert found["status"] == "measured"
+
+
 def test_a_process_says_why_it_has_nothing_to_measure(started, tmp_path):
     found = measure([asked("a", not_run="no option sets")], tmp_path / "rows.json", started)
     assert found["not_run"] == {"a": "no option sets"}
