@@ -111,7 +111,7 @@ def test_linear_probe_cold_and_warm(measured):
     assert {bank["state"] for bank in warm["cache"]["banks"]} == {"there"}
     for run in (cold, warm):
         assert run["process_seconds"] > run["seconds"] > run["wall_seconds"] > 0
-        assert run["epochs"] == 3 and run["data"] == "synthetic"
+        assert run["epochs"] == 5 and run["data"] == "synthetic"
         assert 0 <= run["waiting_share"] <= 1
         assert "device_idle_share" in run
 
