@@ -70,9 +70,9 @@ def scan_equals_step(network: dict[str, Any], batch_size: int, updates: int) -> 
     """
     described = Network(**network)
     variables = throughput_sides.random_variables(described)
-    batch = throughput_sides.random_batch(described, 2 * batch_size)
+    batch = throughput_sides.random_batch(described, batch_size)
     random = np.random.default_rng(0)
-    rows = random.integers(0, 2 * batch_size, (updates, batch_size)).astype(np.int32)
+    rows = random.integers(0, batch_size, (updates, batch_size)).astype(np.int32)
     training = throughput_sides.make_training(described, "full", variables, "float32")
     scanned, state = jax_side.resident(training)
     single, _ = jax_side.resident(training)

@@ -201,7 +201,7 @@ def _networks(settings: Settings, described: Mapping[str, Any]) -> list[Row]:
                 _row(settings, f"{name}/{mode}/bfloat16", _timed(settings, name, mode, "bfloat16"))
             )
     several = {"jax": Side("jax"), "jax_several": Side("jax", {"updates": 2 if tiny else 32})}
-    given = _timed(settings, "resnet20", "full", "bfloat16")
+    given = _timed(settings, "resnet20", "full", "float32" if tiny else "bfloat16")
     made.append(_row(settings, "several_updates/resnet20", given, several))
     sets = described.get("option_sets", {}).get("sets", {})
     if not sets:

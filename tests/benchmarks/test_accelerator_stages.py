@@ -119,7 +119,8 @@ def test_linear_probe_cold_and_warm(measured):
 def test_time_to_accuracy(measured):
     file = measured[1]["time_to_accuracy"]
     curve = file["rows"]["jax/fine_tuned"]["answers"]["run"]["curve"]
-    assert [point["epoch"] for point in curve] == [1.0, 2.0]
+    # Updates are whole, epochs of 230 images in batches of 64 are not.
+    assert [point["epoch"] for point in curve] == pytest.approx([1.0, 2.0], abs=0.2)
     for point in curve:
         assert point["seconds_from_start"] > point["seconds_of_training"] > 0
     best = max(point["accuracy"] for point in curve)
