@@ -41,7 +41,7 @@ def row(name="row", **behaviours):
     return Timed(name, 0.1, sides, {"precision": "bfloat16"}, 2, 0.01, 0.01)
 
 
-def asked(name, seconds=0.1, **arguments):
+def asked(name, seconds=0.1, /, **arguments):
     return Asked(name, seconds, {"run": Ask("jax", "answer", arguments)})
 
 
@@ -173,7 +173,7 @@ def test_rows_are_written_one_after_the_other(started, tmp_path):
 
 def test_a_row_is_not_begun_where_the_budget_is_too_small_for_it(started, tmp_path):
     path = tmp_path / "rows.json"
-    rows = [asked("long", seconds=100), asked("short")]
+    rows = [asked("long", 100), asked("short")]
     found = measure(rows, path, started, seconds=20)
     assert list(found["rows"]) == ["short"]
     assert list(found["not_run"]) == ["long"]
