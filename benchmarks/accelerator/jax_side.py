@@ -106,7 +106,10 @@ def rates(seconds: float) -> dict[str, float]:
 
 
 def memory_in_use() -> dict[str, int]:
-    """Returns what the device says of its memory, in bytes; empty where it says nothing."""
+    """Returns what the device says of its memory, in bytes; empty where it says nothing.
+
+    The peak is that of this process so far, rows before this one included; see `program_bytes` for one program's.
+    """
     stats = jax.local_devices()[0].memory_stats() or {}
     names = ("bytes_in_use", "peak_bytes_in_use", "bytes_limit", "largest_free_block_bytes")
     return {name: int(stats[name]) for name in names if name in stats}

@@ -1,5 +1,6 @@
 """All stages of `benchmarks.accelerator` at their tiny size on the CPU: real values in every file."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import record
-from benchmarks.accelerator import jax_checks, jax_side, stages, synthetic
+from benchmarks.accelerator import jax_checks, jax_side, prepared, stages, synthetic
 
 TORCH = all(importlib.util.find_spec(name) is not None for name in ("torch", "torchvision"))
 
@@ -201,6 +202,26 @@ def test_sets_of_compiler_options_are_those_of_the_library(monkeypatch):
     assert found["chosen"] == {"xla_a": True}
     monkeypatch.setattr(Options, "SETS", {"gpu": {}})
     assert jax_side.options() == {"not_run": "no option sets for cpu"}
+
+
+@pytest.mark.parametrize("option", ["xla_cpu_enable_fast_min_max", "xla_no_such_option"])
+def test_compiler_options_reach_the_compiler(option, tmp_path):
+    kept = prepared.Prepared()
+    given = {"network": dataclasses.asdict(stages._TINY), "mode": "forward", "batch_size": 2}
+
+    def prepare():
+        return jax_side.prepare(kept, tmp_path, "jax", **given, compiler_options={option: True})
+
+    if option == "xla_no_such_option":
+        with pytest.raises(Exception, match=option):
+            prepare()
+        return
+    found = prepare()
+    assert len(found["outputs"]) == 2 * 10 and np.isfinite(found["outputs"]).all()
+    assert kept.turn("jax", 1)["seconds"] > 0
+    kept.drop("jax")
+    with pytest.raises(KeyError):
+        kept.turn("jax", 1)
 
 
 def test_synthetic_images_are_the_same_every_time():
