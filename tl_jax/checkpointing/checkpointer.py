@@ -1,5 +1,7 @@
 """Writing and reading checkpoints."""
 
+import concurrent.futures
+import dataclasses
 import functools
 import logging
 import math
@@ -39,7 +41,8 @@ class Checkpointer:
     """Keeps the two latest checkpoints and the best one of a run.
 
     Two, because the newest may turn out damaged. Every process of a run calls each method together
-    with the others, on a folder that all of them see.
+    with the others, on a folder that all of them see. A checkpoint is written in the background, one at a
+    time; every other method waits for it first.
 
     Args:
         folder: of the checkpoints; made when missing.
@@ -69,15 +72,25 @@ class Checkpointer:
             ) from error
         self._damaged: set[int] = set()
         self._best_value: float | None = None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "tl_jax checkpoints")
+        self._writing: _Writing | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                self.wait()
+        finally:
+            self.close()
 
     def close(self) -> None:
-        """Releases what Orbax holds; the checkpointer is not usable afterwards."""
+        """Ends with what is being written, and releases what Orbax holds; not usable afterwards.
+
+        Whether it could be written is what `wait` says: a process may fail alone, and does not ask the others then.
+        """
+        self._thread.shutdown()
         if "_storage" in self.__dict__:
             self._storage.close()
 
@@ -85,34 +98,60 @@ class Checkpointer:
     def _storage(self) -> "Storage":
         return _open_storage()
 
-    def save(self, state: TrainState, metrics: Mapping[str, Any] | None = None) -> None:
-        """Writes the checkpoint of step `state.step` and returns when it is on disk.
+    def save(
+        self,
+        state: TrainState,
+        metrics: Mapping[str, Any] | None = None,
+        *,
+        known: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Writes the checkpoint of step `state.step` in the background; returns once the state is on the host.
 
         A checkpoint of the same step is replaced; its metrics stay when none are given here.
 
         Args:
-            state: not donated; unchanged afterwards.
+            state: not donated; it may be, once this has returned.
             metrics: what was measured at this step, scalars; a checkpoint without metrics, or whose
                 best metric is not finite, is never the best one.
+            known: {leaf name: array} of leaves that the host has, such as those that are frozen: they are
+                written as given here, and not fetched from the devices.
 
         Raises:
             InputError: if metrics are given without the best metric.
-            OSError: if the disk is full (as `files.explain_full_disk`), or process 0 could
-                not write; earlier checkpoints are untouched.
+            OSError: as `wait`, of the save before.
         """
         if metrics and self._best_metric not in metrics:
             raise unknown("metric for the best checkpoint", self._best_metric, metrics)
-        leaves = _on_host(_flatten(state.without_references()))
-        step = int(state.step)
+        self.wait()
+        known = known or {}
+        leaves = _flatten(state.without_references())
+        fetched = _on_host({name: leaf for name, leaf in leaves.items() if name not in known})
+        leaves = {name: known[name] if name in known else fetched[name] for name in leaves}
+        step = int(fetched["step"])
+        result = None
+        if jax.process_index() == 0:
+            result = self._thread.submit(self._write, step, leaves, metrics)
+        self._writing = _Writing(step, trees.num_bytes(leaves), result)
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk, in every process.
+
+        Raises:
+            OSError: if the disk is full (as `files.explain_full_disk`), or process 0 could
+                not write; earlier checkpoints are untouched.
+        """
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
         explained = files.explain_full_disk(
-            f"the checkpoint of step {step}",
+            f"the checkpoint of step {writing.step}",
             self._folder,
-            trees.num_bytes(leaves),
+            writing.num_bytes,
             "earlier checkpoints are untouched: make room and run the same command again to go on",
         )
         with explained, sharding.together():
-            if jax.process_index() == 0:
-                self._write(step, leaves, metrics)
+            if writing.result is not None:
+                writing.result.result()
 
     def _write(
         self, step: int, leaves: dict[str, np.ndarray], metrics: Mapping[str, Any] | None
@@ -159,6 +198,7 @@ class Checkpointer:
 
     def metrics_of(self, step: int) -> dict[str, float]:
         """Returns what was measured at the checkpoint of a step; {} where nothing was."""
+        self.wait()
         return verification.read_record(self._folder / str(step))["metrics"]
 
     def is_best(self, metrics: Mapping[str, Any]) -> bool:
@@ -194,9 +234,11 @@ class Checkpointer:
         return self._choose(self._by_metric(), warn=False)
 
     def _by_age(self) -> list[int]:
+        self.wait()
         return verification.steps_by_age(self._folder)
 
     def _by_metric(self) -> list[int]:
+        self.wait()
         return verification.steps_by_metric(self._folder, self._best_metric, self._best_mode)
 
     def _choose(self, candidates: list[int], warn: bool = True) -> int | None:
@@ -237,10 +279,28 @@ class Checkpointer:
 
     def _prune(self) -> None:
         """Removes all but the two latest and the best; damaged ones neither count nor go."""
-        ages = [step for step in self._by_age() if step not in self._damaged]
-        best = [step for step in self._by_metric() if step not in self._damaged]
+        steps = verification.steps_by_age(self._folder)
+        best = verification.steps_by_metric(self._folder, self._best_metric, self._best_mode)
+        ages, best = (
+            [step for step in kind if step not in self._damaged] for kind in (steps, best)
+        )
         for step in set(ages) - {*ages[:2], *best[:1]}:
             shutil.rmtree(self._folder / str(step))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Writing:
+    """A checkpoint that is being written.
+
+    Attributes:
+        step: of its state.
+        num_bytes: of its leaves.
+        result: of the writing; None in the processes that do not write.
+    """
+
+    step: int
+    num_bytes: int
+    result: concurrent.futures.Future | None
 
 
 def newest_step(folder: str | os.PathLike[str]) -> int:

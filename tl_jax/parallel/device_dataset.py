@@ -3,8 +3,11 @@
 N: rows of a split (examples, or views of examples); B: rows in the global batch; U: updates in a
 dispatch; V: views of an example. Batches are gathered by index inside the compiled step, so that
 only int32 [U, B] crosses from the host, and the host is asked once for U updates.
+
+Rows are stored flat, [N, H * W * C]: a TPU pads the last axis to 128 values, and that of colours has three.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +41,17 @@ def place(mesh: Mesh, rows: np.ndarray, layout: str) -> jax.Array:
 
     shape = (part * mesh.size, *rows.shape[1:])
     return jax.make_array_from_callback(shape, sharding.batch_sharding(mesh), padded)
+
+
+def flat(rows: np.ndarray) -> np.ndarray:
+    """Returns an array [N, ...] as [N, D], without a copy where it is contiguous."""
+    return rows.reshape(len(rows), -1)
+
+
+def flat_shape(rows: Any, mesh: Mesh, layout: str) -> jax.ShapeDtypeStruct:
+    """Returns the shape and dtype of `rows` [N, ...] once they are stored: flat, padded where sharded."""
+    length = len_padded(rows.shape[0], mesh, layout)
+    return jax.ShapeDtypeStruct((length, math.prod(rows.shape[1:])), rows.dtype)
 
 
 def gather(mesh: Mesh, layout: str, data: jax.Array, rows: jax.Array) -> jax.Array:
@@ -105,7 +119,7 @@ class ResidentStep:
 
         def update(state, rows, images, labels):
             batch = {
-                "image": gather(mesh, layout, images, rows),
+                "image": gather(mesh, layout, images, rows).reshape(len(rows), *self._shape),
                 "label": gather(mesh, "replicated", labels, rows // views),
                 "position": jnp.arange(len(rows), dtype=jnp.int32),
                 "index": rows // views,
@@ -134,6 +148,7 @@ class ResidentStep:
         self._mesh, self._layout, self._one_by_one = mesh, layout, one_by_one
         self._programs: dict[int, Any] = {}
         self._fewer = fewer
+        self._shape: tuple[int, ...] = ()
         self._data: tuple[jax.Array, jax.Array] | None = None
         self._updates = jax.jit(
             updates,
@@ -154,8 +169,8 @@ class ResidentStep:
         """
         count = 1 if self._one_by_one else count
         rows = jax.ShapeDtypeStruct((count, batch_size), jnp.int32)
-        length = len_padded(images.shape[0], self._mesh, self._layout)
-        images = jax.ShapeDtypeStruct((length, *images.shape[1:]), images.dtype)
+        self._shape = images.shape[1:]
+        images = flat_shape(images, self._mesh, self._layout)
         labels = jax.ShapeDtypeStruct(labels.shape, labels.dtype)
         number = jax.ShapeDtypeStruct((), jnp.int32)
         return self._updates.trace(state, rows, number, images, labels)
@@ -166,8 +181,9 @@ class ResidentStep:
 
     def put(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Places the split: images or activations [N, ...], and labels int32 [N / V]."""
+        self._shape = images.shape[1:]
         self._data = (
-            place(self._mesh, images, self._layout),
+            place(self._mesh, flat(images), self._layout),
             place(self._mesh, labels, "replicated"),
         )
 

@@ -67,6 +67,11 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     )
 
 
+def put_whole(mesh: Mesh, tree: Any) -> Any:
+    """Returns the tree whole on every device; leaves that are there already are not moved."""
+    return jax.device_put(tree, replicated(mesh))
+
+
 def local_rows(mesh: Mesh, batch_size: int) -> slice:
     """Returns the rows of a global batch that this process loads.
 
@@ -263,8 +268,7 @@ class EvalStep:
         program = self._programs.get(_shapes_of(placed))
         if program is None:
             return self._step(params, batch_stats, placed)
-        # Nothing moves where they are on every device already, as after a training step.
-        params, batch_stats = jax.device_put((params, batch_stats), self._whole)
+        params, batch_stats = put_whole(self._mesh, (params, batch_stats))
         return program(params, batch_stats, placed)
 
 

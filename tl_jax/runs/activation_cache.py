@@ -17,6 +17,7 @@ from tl_jax.features import ActivationSplit, Store
 from tl_jax.parallel import memory, placement, sharding
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup
+from tl_jax.training.busy_time import BusyTime
 from tl_jax.training.evaluator import Evaluator, fit
 from tl_jax.training.loops import Stopped
 
@@ -27,7 +28,11 @@ _CPU_BATCH = 64
 _NUMERICS = ("XLA_FLAGS", "NVIDIA_TF32_OVERRIDE")
 
 
-def use(setup: Setup, stop_requested: Callable[[], bool] = lambda: False) -> Setup:
+def use(
+    setup: Setup,
+    stop_requested: Callable[[], bool] = lambda: False,
+    busy: BusyTime | None = None,
+) -> Setup:
     """Returns the run on activations; one without `cache.boundary` as it is.
 
     What earlier runs left under the same key is used again. The plan is printed before anything is
@@ -37,6 +42,7 @@ def use(setup: Setup, stop_requested: Callable[[], bool] = lambda: False) -> Set
     Args:
         setup: on images.
         stop_requested: whether to stop; asked between batches.
+        busy: counts what the devices do for it; None: nothing counts it.
 
     Raises:
         InputError: if the place that was asked for has no room.
@@ -59,7 +65,9 @@ def use(setup: Setup, stop_requested: Callable[[], bool] = lambda: False) -> Set
     )
     inputs: dict[str, Split] = {}
     for bank in banks:
-        found = bank.computed(setup, stop_requested) if bank.found is None else bank.found
+        found = bank.found
+        if found is None:
+            found = bank.computed(setup, stop_requested, busy)
         if storage == "host" and isinstance(found, np.memmap):
             found = np.array(found)
         for role in bank.roles:
@@ -116,7 +124,9 @@ class _Bank:
         """Returns where what is only evaluated is read from."""
         return "host" if storage == "host" or self.store.path is None else "disk"
 
-    def computed(self, setup: Setup, stop_requested: Callable[[], bool]) -> np.ndarray:
+    def computed(
+        self, setup: Setup, stop_requested: Callable[[], bool], busy: BusyTime | None
+    ) -> np.ndarray:
         """Returns the activations [M, V, ...], computed now and kept; every process has the whole of them.
 
         Where processes share the folder, the first to finish stores them and the others open the same.
@@ -139,8 +149,9 @@ class _Bank:
             # Several processes would have to agree on a stop; they end when all is computed.
             alone = jax.process_count() == 1
             rows = sharding.local_rows(setup.mesh, batch_size)
+            prefix = functools.partial(step, params, batch_stats)
             whole = features.compute(
-                functools.partial(step, params, batch_stats),
+                prefix if busy is None else busy.watch(prefix),
                 stream.eval_batches(self.images, batch_size, rows, setup.config.data.workers),
                 batch_size,
                 self.rows,

@@ -21,11 +21,12 @@ from tl_jax.data import InMemorySplit, stream
 from tl_jax.features import ActivationSplit
 from tl_jax.models import cpu
 from tl_jax.parallel import device_dataset, memory, sharding
-from tl_jax.parallel.placement import choose_layout, room_for_data
+from tl_jax.parallel.placement import choose_layout, room_for_data, room_for_evaluation
 from tl_jax.runs import memory_plan
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup
 from tl_jax.training.evaluator import compile_or_refuse
+from tl_jax.training.stored_splits import can_be_stored
 
 # A dispatch takes about a quarter of a second, so that a run still answers when it is asked to stop:
 # FLOP/s that small networks reach on one device, times that.
@@ -48,6 +49,7 @@ class Dispatch:
         program: the compiled step, for its memory and cost.
         batch_bytes: of a training batch that comes from the host; 0 where the data are on the device.
         batches_ahead: of these, how many are copied to the devices before they are needed.
+        evaluation_bytes: that the splits that are evaluated take on each device; 0 where they are on the host.
         memory: the rows of the memory plan.
     """
 
@@ -60,6 +62,7 @@ class Dispatch:
     program: Any
     batch_bytes: int = 0
     batches_ahead: int = 0
+    evaluation_bytes: int = 0
     memory: tuple[dict[str, Any], ...] = ()
 
     def facts(self) -> dict[str, Any]:
@@ -76,6 +79,7 @@ def make(setup: Setup) -> Dispatch:
     """
     layout = _layout(setup)
     dispatch = _streamed(setup) if layout is None else _resident(setup, layout)
+    dispatch = dataclasses.replace(dispatch, evaluation_bytes=_store_evaluated(setup, dispatch))
     items, capacity = memory_plan.checked_items(setup, dispatch)
     return dataclasses.replace(dispatch, memory=tuple(memory.plan(items, capacity)))
 
@@ -92,6 +96,29 @@ def _layout(setup: Setup) -> str | None:
     layout = choose_layout(split.num_bytes, setup.mesh, room, placement)
     # Activations were found to fit: what is free may have become a little less since.
     return layout if setup.cache is None or placement == "host" else layout or "sharded"
+
+
+def _store_evaluated(setup: Setup, dispatch: Dispatch) -> int:
+    """Has the splits that are evaluated stored on the devices, where they fit; returns the bytes on each.
+
+    Images of which the devices are the host stay where they are, unless data are asked to be on the devices.
+    """
+    splits = [setup.inputs[role] for role in ("validation", "test") if role in setup.inputs]
+    platform = _platform(setup)
+    alike = {(tuple(split.image_shape), split.dtype) for split in splits}
+    stays = platform == "cpu" and setup.cache is None and setup.config.data.placement != "device"
+    if (
+        stays
+        or dispatch.data == "host"
+        or len(alike) != 1
+        or not all(can_be_stored(split) for split in splits)
+    ):
+        return 0
+    num_bytes = sum(split.num_bytes for split in splits)
+    layout = choose_layout(num_bytes, setup.mesh, room_for_evaluation(dispatch.data_bytes))
+    if layout is None:
+        return 0
+    return setup.evaluator.store(splits, layout, at_once=platform != "cpu")
 
 
 def _resident(setup: Setup, layout: str) -> Dispatch:

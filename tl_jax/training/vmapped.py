@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tl_jax.errors import InputError
+from tl_jax.models import cpu
 from tl_jax.training.state import TrainState
 from tl_jax.training.steps import Batch
 
@@ -268,7 +269,9 @@ class _Group:
             def body(turn, members):
                 return of_all(members, scalars, gather(examples, rows[turn]))
 
-            return jax.lax.fori_loop(0, count, body, members)
+            if cpu.in_use():
+                return jax.lax.fori_loop(0, count, body, members)
+            return _masked_loop(len(rows), count, body, members)
 
         def member_sums(params, batch_stats, batch):
             return eval_step(params, batch_stats, batch)[0]
@@ -336,6 +339,19 @@ class _Group:
 
     def _longest(self) -> int:
         return self._schedule.eval_every or self._schedule.total_steps
+
+
+def _masked_loop(length: int, count: jax.Array, body: Callable, value: Any) -> Any:
+    """Returns what `lax.fori_loop(0, count, body, value)` does, in `length` turns; those from `count` on do nothing.
+
+    On a GPU the host waits for the condition of each turn of a loop whose number of turns is data.
+    """
+
+    def turn(value, number):
+        new = body(number, value)
+        return jax.tree.map(lambda one, old: jnp.where(number < count, one, old), new, value), None
+
+    return jax.lax.scan(turn, value, jnp.arange(length, dtype=jnp.int32))[0]
 
 
 def _even(total: int, most: int) -> int:
