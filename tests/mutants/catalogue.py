@@ -37,7 +37,18 @@ STEPS = "tl_jax/training/steps.py"
 OBJECTIVE = "tl_jax/runs/objective.py"
 TERMS = "tl_jax/objectives/terms.py"
 METRICS = "tl_jax/training/metrics.py"
+LOOPS = "tl_jax/training/loops.py"
+EVALUATOR = "tl_jax/training/evaluator.py"
+BUSY_TIME = "tl_jax/training/busy_time.py"
+CHECKPOINTER = "tl_jax/checkpointing/checkpointer.py"
+DISPATCH = "tl_jax/runs/dispatch.py"
 
+TEST_LOOPS = "tests/training/test_loops.py"
+TEST_EVALUATOR = "tests/training/test_evaluator.py"
+TEST_BUSY_TIME = "tests/training/test_busy_time.py"
+TEST_CHECKPOINTER = "tests/checkpointing/test_checkpointer.py"
+TEST_DISPATCH = ("tests/wiring/test_dispatch.py",)
+TEST_IDLE = ("tests/runs/test_device_times.py",)
 TEST_RESUMING = "tests/runs/test_resuming.py"
 TEST_FILE_INDEX = "tests/data/test_file_index.py"
 TEST_ORDER = ("tests/properties/test_order.py",)
@@ -1418,8 +1429,8 @@ OTHERS = [
     Mutant(
         "steps-evaluation-mask-dropped",
         STEPS,
-        'batch["label"], batch["mask"])',
-        'batch["label"], jnp.ones_like(batch["mask"]))',
+        'metrics.batch_sums(logits, batch["label"], batch["mask"])',
+        'metrics.batch_sums(logits, batch["label"], jnp.ones_like(batch["mask"]))',
         ("tests/training/test_steps.py::test_eval_step_counts_unmasked_rows_only",),
     ),
     Mutant(
@@ -1460,8 +1471,8 @@ OTHERS = [
     Mutant(
         "loops-every-evaluation-is-the-best",
         "tl_jax/training/loops.py",
-        "if metrics and hooks.is_best(metrics):",
-        "if metrics:",
+        "is_best = hooks.is_best(metrics) if metrics else False",
+        "is_best = bool(metrics)",
         ("tests/training/test_loops.py",),
     ),
     Mutant(
@@ -2053,8 +2064,8 @@ OTHERS = [
     Mutant(
         "checkpoint-keeps-references",
         "tl_jax/checkpointing/checkpointer.py",
-        "_on_host(_flatten(state.without_references()))",
-        "_on_host(_flatten(state))",
+        "_flatten(state.without_references())",
+        "_flatten(state)",
         TEST_OBJECTIVES,
     ),
     Mutant(
@@ -2553,7 +2564,7 @@ OTHERS = [
     Mutant(
         "metrics-macro-means-over-classes-never-seen",
         METRICS,
-        "[(support > 0) | (counts > 0)]",
+        "[(support > 0) | (predicted > 0)]",
         "",
         TEST_AVERAGES,
     ),
@@ -2561,7 +2572,7 @@ OTHERS = [
         "metrics-balanced-accuracy-with-absent-classes",
         METRICS,
         'measured["recall"][support > 0].mean()',
-        'measured["recall"][(support > 0) | (counts > 0)].mean()',
+        'measured["recall"][(support > 0) | (predicted > 0)].mean()',
         TEST_AVERAGES,
     ),
     Mutant(
@@ -3180,6 +3191,174 @@ OTHERS = [
         "(*_FIELDS, *command_fields.FIELDS)",
         "_FIELDS",
         TEST_CONFIG,
+    ),
+    Mutant(
+        "checkpoint-not-waited-for-before-the-next",
+        CHECKPOINTER,
+        "        self.wait()\n        leaves = _whole(",
+        "        leaves = _whole(",
+        (TEST_CHECKPOINTER,),
+    ),
+    Mutant(
+        "checkpoint-not-waited-for-at-the-end",
+        CHECKPOINTER,
+        "            if error is None:\n                self.wait()",
+        "            pass",
+        (TEST_CHECKPOINTER,),
+    ),
+    Mutant(
+        "checkpoint-of-what-updates-overwrite",
+        CHECKPOINTER,
+        "self._write, sharding.one_copy(leaves), metrics",
+        "self._write, leaves, metrics",
+        (TEST_CHECKPOINTER,),
+    ),
+    Mutant(
+        "checkpoint-known-leaves-fetched",
+        CHECKPOINTER,
+        "**(known or {})",
+        "",
+        (TEST_CHECKPOINTER,),
+    ),
+    Mutant(
+        "checkpoint-frozen-leaves-of-the-wrong-start",
+        "tl_jax/runs/setup.py",
+        "            self.variables,\n            self.optimisation.frozen_mask,",
+        "            self.initial.variables,\n            self.optimisation.frozen_mask,",
+        (TEST_PHASES,),
+    ),
+    Mutant(
+        "loops-best-state-not-copied",
+        LOOPS,
+        "best = sharding.one_copy(state.without_references()), metrics",
+        "best = state.without_references(), metrics",
+        ("tests/runs/test_resuming.py", "tests/runs/test_early_stopping.py"),
+    ),
+    Mutant(
+        "loops-best-state-lost-at-a-save",
+        LOOPS,
+        "                    if best is not None:\n                        hooks.save(*best)",
+        "                    pass",
+        (TEST_LOOPS,),
+    ),
+    Mutant(
+        "loops-ends-before-all-is-saved",
+        LOOPS,
+        "    hooks.finish_saving()\n    return state",
+        "    return state",
+        (TEST_LOOPS,),
+    ),
+    Mutant(
+        "loops-stops-before-all-is-saved",
+        LOOPS,
+        "            hooks.finish_saving()\n            raise Stopped(step)",
+        "            raise Stopped(step)",
+        (TEST_LOOPS,),
+    ),
+    Mutant(
+        "busy-time-from-the-dispatch",
+        BUSY_TIME,
+        "max(began, self._until)",
+        "began",
+        (TEST_BUSY_TIME,),
+    ),
+    Mutant(
+        "busy-time-of-a-call-counts",
+        BUSY_TIME,
+        "began if _are_ready(arrays) else returned",
+        "returned",
+        (TEST_BUSY_TIME,),
+    ),
+    Mutant(
+        "busy-time-without-evaluation",
+        EVALUATOR,
+        "return call if self._busy is None else",
+        "return call if True else",
+        (TEST_EVALUATOR,),
+    ),
+    Mutant(
+        "updates-idle-time-without-the-updates",
+        "tl_jax/runs/updates.py",
+        'step = job.busy.watch(dispatched.step, lambda result: result[1]["loss"])',
+        "step = dispatched.step",
+        TEST_IDLE,
+    ),
+    Mutant(
+        "updates-idle-time-without-evaluation",
+        "tl_jax/runs/updates.py",
+        "evaluator=setup.evaluator.watched(job.busy)",
+        "evaluator=setup.evaluator",
+        TEST_IDLE,
+    ),
+    Mutant(
+        "stored-splits-from-the-start",
+        EVALUATOR,
+        "first, end = self._stored_splits.span(split)",
+        "first, end = 0, len(split)",
+        (TEST_EVALUATOR,),
+    ),
+    Mutant(
+        "stored-splits-without-a-mask",
+        "tl_jax/training/stored_splits.py",
+        "mask = places < span[1]",
+        "mask = places < len(labels)",
+        (TEST_EVALUATOR,),
+    ),
+    Mutant(
+        "stored-splits-program-of-the-longest",
+        EVALUATOR,
+        "return min(-(-len(one) // rows) for one in alike)",
+        "return max(-(-len(one) // rows) for one in alike)",
+        (TEST_EVALUATOR,),
+    ),
+    Mutant(
+        "stored-splits-stale-programs",
+        EVALUATOR,
+        "self._at_once, self._programs, self._passes = stored, at_once, {}, {}",
+        "self._at_once = stored, at_once",
+        (TEST_EVALUATOR,),
+    ),
+    Mutant(
+        "stored-splits-labels-of-others",
+        EVALUATOR,
+        "averages = metrics.averages_of_counts(*counts, split.labels)",
+        "averages = metrics.averages_of_counts(*counts, self._stored_splits.splits[0].labels)",
+        (TEST_EVALUATOR,),
+    ),
+    Mutant(
+        "metrics-not-a-number-is-of-a-class",
+        METRICS,
+        "counted = mask & ~jnp.any(jnp.isnan(logits), axis=-1)",
+        "counted = mask",
+        ("tests/training/test_metrics.py",),
+    ),
+    Mutant(
+        "dispatch-evaluation-stored-where-data-stay-on-the-host",
+        DISPATCH,
+        '        or dispatch.data == "host"\n',
+        "",
+        TEST_DISPATCH,
+    ),
+    Mutant(
+        "dispatch-evaluation-loops-on-a-cpu",
+        DISPATCH,
+        'at_once=platform != "cpu"',
+        "at_once=True",
+        TEST_DISPATCH,
+    ),
+    Mutant(
+        "memory-of-a-device-that-does-not-say",
+        "tl_jax/parallel/memory.py",
+        'stats.get("bytes_limit", ASSUMED_BYTES)',
+        'stats.get("bytes_limit", 0)',
+        ("tests/parallel/test_memory.py",),
+    ),
+    Mutant(
+        "sweep-turns-beyond-count-move-members",
+        "tl_jax/training/vmapped.py",
+        "jnp.where(number < count, one, old)",
+        "jnp.where(number <= count, one, old)",
+        ("tests/training/test_vmapped.py",),
     ),
 ]
 

@@ -1,7 +1,6 @@
 """Writing and reading checkpoints."""
 
 import concurrent.futures
-import dataclasses
 import functools
 import logging
 import math
@@ -73,7 +72,7 @@ class Checkpointer:
         self._damaged: set[int] = set()
         self._best_value: float | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "tl_jax checkpoints")
-        self._writing: _Writing | None = None
+        self._writing: concurrent.futures.Future[None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +104,7 @@ class Checkpointer:
         *,
         known: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Writes the checkpoint of step `state.step` in the background; returns once the state is on the host.
+        """Writes the checkpoint of step `state.step` in the background, from a copy on the devices; returns at once.
 
         A checkpoint of the same step is replaced; its metrics stay when none are given here.
 
@@ -123,15 +122,11 @@ class Checkpointer:
         if metrics and self._best_metric not in metrics:
             raise unknown("metric for the best checkpoint", self._best_metric, metrics)
         self.wait()
-        known = known or {}
-        leaves = _flatten(state.without_references())
-        fetched = _on_host({name: leaf for name, leaf in leaves.items() if name not in known})
-        leaves = {name: known[name] if name in known else fetched[name] for name in leaves}
-        step = int(fetched["step"])
-        result = None
+        leaves = _whole({**_flatten(state.without_references()), **(known or {})})
         if jax.process_index() == 0:
-            result = self._thread.submit(self._write, step, leaves, metrics)
-        self._writing = _Writing(step, trees.num_bytes(leaves), result)
+            self._writing = self._thread.submit(self._write, sharding.one_copy(leaves), metrics)
+        else:
+            self._writing = self._thread.submit(lambda: None)
 
     def wait(self) -> None:
         """Returns when what was saved is on disk, in every process.
@@ -143,17 +138,23 @@ class Checkpointer:
         if self._writing is None:
             return
         writing, self._writing = self._writing, None
-        explained = files.explain_full_disk(
-            f"the checkpoint of step {writing.step}",
-            self._folder,
-            writing.num_bytes,
-            "earlier checkpoints are untouched: make room and run the same command again to go on",
-        )
-        with explained, sharding.together():
-            if writing.result is not None:
-                writing.result.result()
+        with sharding.together():
+            writing.result()
 
-    def _write(
+    def _write(self, copied: dict[str, Any], metrics: Mapping[str, Any] | None) -> None:
+        """Writes a checkpoint; on a thread of its own, in the first process."""
+        leaves = {name: np.asarray(leaf) for name, leaf in jax.device_get(copied).items()}
+        del copied
+        step = int(leaves["step"])
+        with files.explain_full_disk(
+            f"the checkpoint of step {step}",
+            self._folder,
+            trees.num_bytes(leaves),
+            "earlier checkpoints are untouched: make room and run the same command again to go on",
+        ):
+            self._write_leaves(step, leaves, metrics)
+
+    def _write_leaves(
         self, step: int, leaves: dict[str, np.ndarray], metrics: Mapping[str, Any] | None
     ) -> None:
         final, draft = self._folder / str(step), self._folder / f"{step}.tmp"
@@ -288,21 +289,6 @@ class Checkpointer:
             shutil.rmtree(self._folder / str(step))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Writing:
-    """A checkpoint that is being written.
-
-    Attributes:
-        step: of its state.
-        num_bytes: of its leaves.
-        result: of the writing; None in the processes that do not write.
-    """
-
-    step: int
-    num_bytes: int
-    result: concurrent.futures.Future | None
-
-
 def newest_step(folder: str | os.PathLike[str]) -> int:
     """Returns the newest step that a folder has a checkpoint of, damaged or not; 0 without any. Reads no file."""
     root = Path(folder)
@@ -410,16 +396,15 @@ def _flatten(state: Any) -> dict[str, Any]:
     }
 
 
-def _on_host(leaves: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Returns the leaves whole, as numpy, on every process, for any sharding."""
-    whole = {
+def _whole(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Returns the leaves, those that are split over processes whole, as numpy, on every process."""
+    return {
         name: multihost_utils.process_allgather(leaf, tiled=True)
         if isinstance(leaf, jax.Array)
         and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
         else leaf
         for name, leaf in leaves.items()
     }
-    return {name: np.asarray(leaf) for name, leaf in jax.device_get(whole).items()}
 
 
 def _place(array: np.ndarray, like: Any) -> jax.Array:

@@ -67,6 +67,24 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     )
 
 
+def one_copy(tree: Any) -> Any:
+    """Returns the tree copied on the devices, what is replicated to one of them; nothing is compiled or waited for.
+
+    The copy stays as it is while programs overwrite what it was made of (donated arguments).
+    """
+
+    def copied(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array):
+            return leaf
+        parts = leaf.addressable_shards[: 1 if leaf.is_fully_replicated else None]
+        copies = [jax.device_put(part.data, part.device, may_alias=False) for part in parts]
+        if leaf.is_fully_replicated:
+            return copies[0]
+        return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, copies)
+
+    return jax.tree.map(copied, tree)
+
+
 def put_whole(mesh: Mesh, tree: Any) -> Any:
     """Returns the tree whole on every device; leaves that are there already are not moved."""
     return jax.device_put(tree, replicated(mesh))

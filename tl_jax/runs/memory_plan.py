@@ -95,7 +95,7 @@ def _lasting_items(
         memory.Item("initial weights, compared with at the end", initial),
         memory.Item("averaged weights", memory.tree_bytes(state.average)),
         memory.Item("frozen networks of objectives", memory.tree_bytes(state.references)),
-        memory.Item("best state so far", _best_bytes(setup)),
+        memory.Item("copies of the state, to be saved", _copied_bytes(setup)),
         memory.Item(f"training data ({dispatch.data})", dispatch.data_bytes),
         memory.Item("evaluation data", dispatch.evaluation_bytes),
     ]
@@ -120,12 +120,10 @@ def _lasting_items(
     return items
 
 
-def _best_bytes(setup: Setup) -> int:
-    """Returns the bytes of the copy of the best state that waits on the devices for the next save."""
-    every = setup.intervals.eval_every
-    if "validation" not in setup.inputs or not every:
-        return 0
-    return memory.tree_bytes(setup.state_shapes.without_references())
+def _copied_bytes(setup: Setup) -> int:
+    """Returns the bytes of copies of the state: one that is being saved, and the best one until it is."""
+    best = "validation" in setup.inputs and setup.intervals.eval_every > 0
+    return (1 + best) * memory.tree_bytes(setup.state_shapes.without_references())
 
 
 def _training_items(setup: Setup, dispatch: DispatchFacts) -> list[memory.Item]:

@@ -86,6 +86,9 @@ class Evaluator:
         self._at_once = False
         self._programs: dict[tuple[int, int], Any] = {}
         self._passes: dict[tuple[Any, ...], Pass] = {}
+        self._pixels: dict[
+            jax.ShapeDtypeStruct, int
+        ] = {}  # values of an image as the network sees it
         self._busy: BusyTime | None = None
 
     def watched(self, busy: BusyTime) -> Self:
@@ -146,17 +149,17 @@ class Evaluator:
     ) -> tuple[dict[str, float], list[jax.Array]]:
         """Returns the metrics of a stored split, and its logits on the devices, padded at the end."""
         rows = self._fitted(params, batch_stats, split, None).rows
-        at_once = self._batches(split, rows)
+        of_a_call = rows * self._batches(split, rows)
         program = self._watched(self._program(params, batch_stats, split, rows))
         params, batch_stats = sharding.put_whole(self._mesh, (params, batch_stats))
         first, end = self._stored_splits.span(split)
         sums, logits = [], []
-        for start in range(first, end, at_once * rows):
+        for start in range(first, end, of_a_call):
             span = device_dataset.place(self._mesh, np.array([start, end], np.int32), "replicated")
             part = program(params, batch_stats, *self._stored_splits.arrays, span)
             sums.append(part[0])
             logits.append(part[1])
-        batches = -(-len(split) // rows)
+        batches = -(-len(split) // rows)  # those beyond have no example
         stacked = jax.tree.map(
             lambda *parts: np.concatenate(parts)[:batches], *jax.device_get(sums)
         )
@@ -290,9 +293,10 @@ class Evaluator:
 
     def _most(self, split: Split) -> int:
         """Returns the rows whose pixels or activations are `BATCH_BYTES` on each device."""
-        one = {"image": jax.ShapeDtypeStruct((1, *split.image_shape), split.dtype)}
-        seen = jax.eval_shape(self._transform, one["image"])
-        pixels = 0 if isinstance(split, ActivationSplit) else int(np.prod(seen.shape))
+        image = jax.ShapeDtypeStruct((1, *split.image_shape), split.dtype)
+        if image not in self._pixels:
+            self._pixels[image] = int(np.prod(jax.eval_shape(self._transform, image).shape))
+        pixels = 0 if isinstance(split, ActivationSplit) else self._pixels[image]
         return self._mesh.size * max(1, BATCH_BYTES // max(_row_bytes(split), pixels))
 
 

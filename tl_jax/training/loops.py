@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from tl_jax.parallel import sharding
 from tl_jax.training.state import TrainState
 
 # How far the host may run ahead of the device, in dispatches: bounds the batches held there, and keeps
@@ -128,7 +129,7 @@ class Hooks:
             to do; what a transfer takes after that is not among them); once the next dispatch is under way,
             or before what else is due.
         evaluate: receives the state, returns metrics for choosing the best checkpoint, or None.
-        save: receives a state and those metrics; it may write in the background, once it has a copy.
+        save: receives a state and those metrics; it may write in the background, from a copy.
         finish_saving: called before the loop ends or is stopped, to wait until all is written.
         show: receives (completed updates, loss on the device) after every dispatch; it should rarely
             read the loss, since reading waits for the device.
@@ -226,24 +227,12 @@ def train(
                     best = None
                     hooks.save(state, metrics)
                 elif is_best:
-                    best = _copy(state.without_references()), metrics
+                    best = sharding.one_copy(state.without_references()), metrics
         if stopping and (not intervals.is_over(step, best_step) or intervals.goes_on):
             hooks.finish_saving()
             raise Stopped(step)
     hooks.finish_saving()
     return state
-
-
-def _copy(state: TrainState) -> TrainState:
-    """Returns the state in buffers of its own: the next update overwrites those of `state`. Nothing is compiled."""
-    return jax.tree.map(
-        lambda leaf: (
-            jax.device_put(leaf, leaf.sharding, may_alias=False)
-            if isinstance(leaf, jax.Array)
-            else leaf
-        ),
-        state,
-    )
 
 
 class _Record:
