@@ -3335,7 +3335,7 @@ OTHERS = [
     Mutant(
         "dispatch-evaluation-stored-where-data-stay-on-the-host",
         DISPATCH,
-        '        or dispatch.data == "host"\n',
+        '        or config.data.placement == "host"\n',
         "",
         TEST_DISPATCH,
     ),

@@ -73,7 +73,7 @@ def test_224_pixels_are_stored_over_eight_devices(monkeypatch):
 
 def test_224_pixels_come_from_the_host_where_one_device_is_too_small(monkeypatch):
     plan = planned(monkeypatch, 224)
-    assert plan.data == "host" and plan.evaluation_bytes == 0
+    assert plan.data == "host" and plan.evaluation_bytes > 0
     assert row(plan, "decoded images") == MILLION * 224 * 224 * 3
     assert row(plan, "training batches") == 3 * 12 * (224 * 224 * 3 + 12)
 

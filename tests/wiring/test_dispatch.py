@@ -85,6 +85,7 @@ def test_off_the_cpu_one_program_makes_fewer_updates_too(platform, fewer, monkey
         pytest.param({"data.placement": "device"}, "cpu", ["validation", "test"], id="asked for"),
         pytest.param({}, "gpu", ["validation", "test"], id="images on an accelerator"),
         pytest.param({"data.placement": "host"}, "gpu", [], id="data stay on the host"),
+        pytest.param({"parallel.mode": "pmap"}, "gpu", [], id="pmap"),
         pytest.param({"data.validation_fraction": 0.0}, "gpu", ["test"], id="nothing held out"),
     ],
 )

@@ -103,14 +103,17 @@ def _store_evaluated(setup: Setup, dispatch: Dispatch) -> int:
 
     Images of which the devices are the host stay where they are, unless data are asked to be on the devices.
     """
+    config, platform = setup.config, _platform(setup)
     splits = [setup.inputs[role] for role in ("validation", "test") if role in setup.inputs]
-    platform = _platform(setup)
-    alike = {(tuple(split.image_shape), split.dtype) for split in splits}
-    stays = platform == "cpu" and setup.cache is None and setup.config.data.placement != "device"
+    if setup.cache is not None:
+        wanted = setup.cache["storage"] == "device"
+    else:
+        wanted = platform != "cpu" or config.data.placement == "device"
     if (
-        stays
-        or dispatch.data == "host"
-        or len(alike) != 1
+        not wanted
+        or config.data.placement == "host"
+        or config.parallel.mode != "jit"
+        or len({(tuple(split.image_shape), split.dtype) for split in splits}) != 1
         or not all(can_be_stored(split) for split in splits)
     ):
         return 0
