@@ -3354,6 +3354,13 @@ OTHERS = [
         ("tests/parallel/test_memory.py",),
     ),
     Mutant(
+        "cache-stores-in-float32-what-is-computed-in-bfloat16",
+        "tl_jax/runs/activation_cache.py",
+        'return "bfloat16" if computed == jnp.bfloat16 else setup.config.cache.dtype',
+        "return setup.config.cache.dtype",
+        ("tests/experiments/test_activation_cache.py",),
+    ),
+    Mutant(
         "sweep-turns-beyond-count-move-members",
         "tl_jax/training/vmapped.py",
         "jnp.where(number < count, one, old)",

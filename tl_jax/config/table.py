@@ -300,7 +300,12 @@ _FIELDS = (
         'which view an epoch sees: "cycle" takes turns, "random" draws one',
     ),
     integer("cache.view_seed", 0, 0, LARGEST, "of the views' augmentation"),
-    choice("cache.dtype", "float32", features.DTYPES, "of what is stored"),
+    choice(
+        "cache.dtype",
+        "float32",
+        features.DTYPES,
+        "of what is stored; features that are computed in bfloat16 always are stored so",
+    ),
     choice(
         "cache.storage",
         "auto",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tl_jax import console, features, models, reporting, trees
@@ -196,9 +197,16 @@ def make_prefix(setup: Setup, views: int):
         _boundary(setup),
         views=views,
         seed=setup.config.cache.view_seed,
-        dtype=setup.config.cache.dtype,
+        dtype=_dtype(setup),
         augmentation=setup.augmentation,
     )
+
+
+def _dtype(setup: Setup) -> str:
+    """Returns the type of what is stored: what is computed in bfloat16 is stored so, too, without any loss."""
+    size = setup.preprocessing.image_size
+    computed = models.features_dtype(setup.model, _boundary(setup), size)
+    return "bfloat16" if computed == jnp.bfloat16 else setup.config.cache.dtype
 
 
 def _boundary(setup: Setup) -> str:
@@ -239,7 +247,7 @@ def _plan(setup: Setup) -> list[_Bank]:
             features.facts(prefix, params, batch_stats, images, rows if views > 1 else None)
             | {name: os.environ.get(name, "") for name in _NUMERICS},
             (len(rows), views, *features.shape_of(prefix, params, batch_stats, images)),
-            setup.config.cache.dtype,
+            _dtype(setup),
         )
         found = store.open()
         if not sharding.least(int(found is not None)):
