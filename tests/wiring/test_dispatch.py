@@ -100,7 +100,9 @@ def test_where_the_splits_that_are_evaluated_are(fields, platform, stored, monke
     assert (kept.splits if kept else ()) == tuple(setup.inputs[role] for role in stored)
     assert plan.evaluation_bytes == (kept.num_bytes if kept else 0)
     rows = {row["what"]: row["bytes"] for row in plan.memory}
-    assert rows.get("evaluation data", 0) == plan.evaluation_bytes
+    where = plan.facts()["evaluation"]
+    assert where == ("device, replicated" if kept else "host")
+    assert rows.get(f"evaluation data ({where})", 0) == plan.evaluation_bytes
     if kept:
         assert setup.evaluator._at_once == (platform != "cpu")
 

@@ -49,6 +49,7 @@ class Dispatch:
         program: the compiled step, for its memory and cost.
         batch_bytes: of a training batch that comes from the host; 0 where the data are on the device.
         batches_ahead: of these, how many are copied to the devices before they are needed.
+        evaluation: where the splits that are evaluated are stored, as `data`.
         evaluation_bytes: that the splits that are evaluated take on each device; 0 where they are on the host.
         memory: the rows of the memory plan.
     """
@@ -62,12 +63,17 @@ class Dispatch:
     program: Any
     batch_bytes: int = 0
     batches_ahead: int = 0
+    evaluation: str = "host"
     evaluation_bytes: int = 0
     memory: tuple[dict[str, Any], ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Returns what a run reports of it."""
-        return {"data": self.data, "updates_per_dispatch": self.updates}
+        return {
+            "data": self.data,
+            "evaluation": self.evaluation,
+            "updates_per_dispatch": self.updates,
+        }
 
 
 def make(setup: Setup) -> Dispatch:
@@ -79,7 +85,8 @@ def make(setup: Setup) -> Dispatch:
     """
     layout = _layout(setup)
     dispatch = _streamed(setup) if layout is None else _resident(setup, layout)
-    dispatch = dataclasses.replace(dispatch, evaluation_bytes=_store_evaluated(setup, dispatch))
+    evaluation, num_bytes = _store_evaluated(setup, dispatch)
+    dispatch = dataclasses.replace(dispatch, evaluation=evaluation, evaluation_bytes=num_bytes)
     items, capacity = memory_plan.checked_items(setup, dispatch)
     return dataclasses.replace(dispatch, memory=tuple(memory.plan(items, capacity)))
 
@@ -98,8 +105,8 @@ def _layout(setup: Setup) -> str | None:
     return layout if setup.cache is None or placement == "host" else layout or "sharded"
 
 
-def _store_evaluated(setup: Setup, dispatch: Dispatch) -> int:
-    """Has the splits that are evaluated stored on the devices, where they fit; returns the bytes on each.
+def _store_evaluated(setup: Setup, dispatch: Dispatch) -> tuple[str, int]:
+    """Has the splits that are evaluated stored on the devices, where they fit; returns where, and the bytes on each.
 
     Images of which the devices are the host stay where they are, unless data are asked to be on the devices.
     """
@@ -116,12 +123,13 @@ def _store_evaluated(setup: Setup, dispatch: Dispatch) -> int:
         or len({(tuple(split.image_shape), split.dtype) for split in splits}) != 1
         or not all(can_be_stored(split) for split in splits)
     ):
-        return 0
+        return "host", 0
     num_bytes = sum(split.num_bytes for split in splits)
     layout = choose_layout(num_bytes, setup.mesh, room_for_evaluation(dispatch.data_bytes))
     if layout is None:
-        return 0
-    return setup.evaluator.store(splits, layout, at_once=platform != "cpu")
+        return "host", 0
+    stored_bytes = setup.evaluator.store(splits, layout, at_once=platform != "cpu")
+    return f"device, {layout}", stored_bytes
 
 
 def _resident(setup: Setup, layout: str) -> Dispatch:

@@ -43,6 +43,10 @@ class DispatchFacts(Protocol):
         """Batches that are copied to the devices before they are needed."""
 
     @property
+    def evaluation(self) -> str:
+        """Where the splits that are evaluated are stored."""
+
+    @property
     def evaluation_bytes(self) -> int:
         """Bytes of the splits that are evaluated on each device; 0 where they stay on the host."""
 
@@ -97,7 +101,7 @@ def _lasting_items(
         memory.Item("frozen networks of objectives", memory.tree_bytes(state.references)),
         memory.Item("copies of the state, to be saved", _copied_bytes(setup)),
         memory.Item(f"training data ({dispatch.data})", dispatch.data_bytes),
-        memory.Item("evaluation data", dispatch.evaluation_bytes),
+        memory.Item(f"evaluation data ({dispatch.evaluation})", dispatch.evaluation_bytes),
     ]
     if setup.first_step:
         items.append(memory.Item("weights at the start of the phase", initial, "host"))
