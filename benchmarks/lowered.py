@@ -66,8 +66,8 @@ def counts(
         "sums over activations": len(
             re.findall(rf"stablehlo\.reduce\(.*dimensions = \[0, 1, 2\] : \({activations}", text)
         ),
-        "scatters": len(re.findall(r"stablehlo\.(?:select_and_)?scatter\b", text)),
-        "gathers": len(re.findall(r"stablehlo\.gather\b", text)),
+        "scatters": len(re.findall(r'"stablehlo\.(?:select_and_)?scatter"', text)),
+        "gathers": text.count('"stablehlo.gather"'),
         "conversions of activations": len(
             re.findall(
                 rf"stablehlo\.convert [^:]*: \({activations}(?:bf16>\) -> {activations}f32|f32>\) -> "
