@@ -126,6 +126,7 @@ def _probe(
     classes = len(setup.splits["train"].class_names)
     options = setup.config.probe
     limits = {name: options[name] for name in ("max_evaluations", "tolerance")}
+    limits["compilation"] = setup.compilation
     started = time.perf_counter()
     found = logistic.fit(features["train"], labels["train"], classes, strengths, **limits)
     top1 = {

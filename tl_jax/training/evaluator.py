@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.data import Split, stream
 from tl_jax.data.records import LazySplit
 from tl_jax.errors import InputError
@@ -21,6 +22,8 @@ BATCH_BYTES = 32 << 20
 # Of the memory that is left on a device, what a batch may take before it is made smaller.
 _SHARE = 0.5
 _PHASE = "evaluation"
+# What XLA says where determinism is asked for and not to be had (google/flax issue 4233).
+_NO_KERNEL = "does not have a deterministic implementation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Evaluator:
         mesh: jax.sharding.Mesh,
         batch_size: int,
         workers: int = 0,
+        compilation: Compilation = PLAIN,
     ):
         """Prepares the step; nothing is compiled yet.
 
@@ -66,6 +70,7 @@ class Evaluator:
             mesh: the devices.
             batch_size: global, rounded up to the devices.
             workers: processes that decode splits larger than memory; 0 for threads.
+            compilation: of the step.
 
         Raises:
             InputError: if `batch_size` is below 1.
@@ -76,7 +81,9 @@ class Evaluator:
         self._workers = workers
         self._transform = transform
         self.batch_size = self._whole(batch_size)
-        self._step = sharding.compile_eval_step(steps.make_eval_step(forward, transform), mesh)
+        self._step = sharding.compile_eval_step(
+            steps.make_eval_step(forward, transform), mesh, compilation
+        )
         self._passes: dict[tuple[Any, ...], Pass] = {}
 
     def __call__(
@@ -209,14 +216,19 @@ def fit(compiled: Callable[[int], Any], rows: int, devices: int, room: int, what
 
 
 def compile_or_refuse(compiled: Callable[[], Any], what: str, fields: str) -> Any:
-    """Returns `compiled()`; where the compiler finds no room for what it is, says so.
+    """Returns `compiled()`; where the compiler finds no room for what it is, or no deterministic kernel, says so.
 
     Raises:
-        InputError: naming `what` and the `fields` that make it smaller.
+        InputError: naming `what` and the `fields` that make it smaller, or `train.deterministic`.
     """
     try:
         return compiled()
     except jax.errors.JaxRuntimeError as error:
+        if _NO_KERNEL in str(error):
+            raise InputError(
+                f"train.deterministic=True: {what} has an operation without a deterministic kernel; expected "
+                f"False, or another operation ({str(error).splitlines()[0]})"
+            ) from error
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise InputError(
