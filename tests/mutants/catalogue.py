@@ -71,7 +71,6 @@ TEST_LOWERED = ("tests/wiring/test_lowered.py",)
 TEST_VGG = ("tests/models/test_vgg.py",)
 TEST_VGG_RUNS = ("tests/runs/test_vgg.py",)
 TEST_CONFIG = ("tests/config/test_table.py",)
-TEST_CONFIG_PHASES = ("tests/config/test_phases.py",)
 TEST_COMPILATION = ("tests/test_compilation.py",)
 TEST_NUMERICS = "tests/runs/test_numerics.py"
 TEST_AUGMENTATION = "tests/augment/test_augmentation.py"
@@ -3296,7 +3295,9 @@ OTHERS = [
         "tl_jax/config/phases.py",
         '    "train.deterministic",\n',
         "",
-        TEST_CONFIG_PHASES,
+        (
+            f"{TEST_PHASES}::test_what_is_wrong_with_a_phase_is_said_before_anything_is_written[determinism]",
+        ),
     ),
     Mutant(
         "compilation-gradients-at-the-default",
