@@ -15,7 +15,7 @@ import tl_jax
 from tl_jax import compiler_options
 from tl_jax.errors import InputError
 from tl_jax.models.pooling import max_pool
-from tl_jax.runs import dispatch, evaluate, numerics, probe, scatter, sweep, training
+from tl_jax.runs import dispatch, evaluate, numerics, probe, profile, scatter, sweep, training
 from tl_jax.runs.setup import prepare
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -139,6 +139,15 @@ def test_probe(dumped, tmp_path):
     assert programs["prefix"] == programs["eval_step"] == HIGH
     # A line search needs float32.
     assert programs["_minimise"] == {"highest,highest"}
+
+
+def test_profile(monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(profile.profiling, "measure", lambda *_, **named: given.append(named))
+    monkeypatch.setattr(profile.profiling, "matrix_rate", dict.__getitem__)
+    with pytest.raises(TypeError):  # from the first function after these
+        profile.profile(config_with(cache__boundary=""), tmp_path / "profile")
+    assert [named["compilation"].precision for named in given] == ["high"] * 4
 
 
 def test_a_probe_is_deterministic_where_it_is_asked_to_be():

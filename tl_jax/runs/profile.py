@@ -77,7 +77,7 @@ def profile(
     plan = memory.plan(items, {"device": memory.available(jax.local_devices()[0])})
     result = {
         "model": config.model.name,
-        "precision": config.model.dtype,
+        "dtype": config.model.dtype,
         "numerics": setup.compilation.facts(),
         "batch_size": config.data.batch_size,
         "image_size": setup.preprocessing.image_size,
