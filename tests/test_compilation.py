@@ -37,7 +37,7 @@ product.defvjp(_forward, _backward)
 
 def gradients(x, matrix):
     """One product forward and two backward, by rules that are written by hand."""
-    return jax.grad(lambda *given: product(*given).sum(), (0, 1))(x, matrix)
+    return jax.value_and_grad(lambda *given: product(*given).sum(), (0, 1))(x, matrix)
 
 
 def precisions(made, function=gradients, platform="cuda"):
