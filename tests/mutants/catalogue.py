@@ -42,6 +42,8 @@ EVALUATOR = "tl_jax/training/evaluator.py"
 BUSY_TIME = "tl_jax/training/busy_time.py"
 CHECKPOINTER = "tl_jax/checkpointing/checkpointer.py"
 DISPATCH = "tl_jax/runs/dispatch.py"
+NUMERICS = "tl_jax/runs/numerics.py"
+COMPILATION = "tl_jax/compilation.py"
 
 TEST_LOOPS = "tests/training/test_loops.py"
 TEST_EVALUATOR = "tests/training/test_evaluator.py"
@@ -80,6 +82,8 @@ TEST_LOWERED = ("tests/wiring/test_lowered.py",)
 TEST_VGG = ("tests/models/test_vgg.py",)
 TEST_VGG_RUNS = ("tests/runs/test_vgg.py",)
 TEST_CONFIG = ("tests/config/test_table.py",)
+TEST_COMPILATION = ("tests/test_compilation.py",)
+TEST_NUMERICS = "tests/runs/test_numerics.py"
 TEST_AUGMENTATION = "tests/augment/test_augmentation.py"
 TEST_OPERATIONS = "tests/augment/test_operations.py"
 TEST_MIXING = "tests/augment/test_mixing.py"
@@ -3366,6 +3370,155 @@ OTHERS = [
         "jnp.where(number < count, one, old)",
         "jnp.where(number <= count, one, old)",
         ("tests/training/test_vmapped.py",),
+    ),
+    Mutant(
+        "numerics-precision-not-passed",
+        NUMERICS,
+        "config.model.precision, config.train",
+        '"default", config.train',
+        field("model.precision=highest"),
+    ),
+    Mutant(
+        "numerics-determinism-not-passed",
+        NUMERICS,
+        "config.train.deterministic\n",
+        "False\n",
+        (f"{TEST_NUMERICS}::test_the_gradient_of_a_max_pool",),
+    ),
+    Mutant(
+        "numerics-max-pool-not-refused",
+        NUMERICS,
+        "if operation in text:",
+        "if text in operation:",
+        (f"{TEST_NUMERICS}::test_the_gradient_of_a_max_pool",),
+    ),
+    Mutant(
+        "numerics-step-on-devices-plain",
+        "tl_jax/runs/dispatch.py",
+        "        compilation=setup.compilation,\n",
+        "",
+        field("model.precision=highest"),
+    ),
+    Mutant(
+        "numerics-step-from-the-host-plain",
+        "tl_jax/runs/dispatch.py",
+        "config.parallel.mode, setup.compilation",
+        "config.parallel.mode",
+        field("model.precision=high-2"),
+    ),
+    Mutant(
+        "numerics-pmap-without-options",
+        "tl_jax/runs/dispatch.py",
+        "functools.partial(setup.compilation.compile, lowered)",
+        "lowered.compile",
+        (f"{TEST_NUMERICS}::test_pmap",),
+    ),
+    Mutant(
+        "numerics-evaluator-plain",
+        SETUP,
+        "        config.data.workers,\n        compilation,\n",
+        "        config.data.workers,\n",
+        field("model.precision=highest"),
+    ),
+    Mutant(
+        "numerics-evaluation-alone-plain",
+        "tl_jax/runs/evaluate.py",
+        "            config.data.workers,\n            compilation,\n",
+        "            config.data.workers,\n",
+        (f"{TEST_NUMERICS}::test_training_evaluation_and_predictions",),
+    ),
+    Mutant(
+        "numerics-predictions-plain",
+        "tl_jax/runs/finished.py",
+        "            compilation=make_compilation(self.config, self._mesh),\n",
+        "",
+        (f"{TEST_NUMERICS}::test_training_evaluation_and_predictions",),
+    ),
+    Mutant(
+        "numerics-statistics-of-averages-plain",
+        "tl_jax/runs/averages.py",
+        "            setup.compilation,\n",
+        "",
+        (f"{TEST_NUMERICS}::test_training_evaluation_and_predictions",),
+    ),
+    Mutant(
+        "numerics-key-of-activations-plain",
+        "tl_jax/runs/activation_cache.py",
+        "                setup.compilation,\n            )\n            |",
+        "            )\n            |",
+        field("model.precision=high-1"),
+    ),
+    Mutant(
+        "numerics-activations-plain",
+        "tl_jax/runs/activation_cache.py",
+        "make_prefix(setup, self.views), setup.mesh, setup.compilation",
+        "make_prefix(setup, self.views), setup.mesh",
+        (f"{TEST_NUMERICS}::test_stored_activations",),
+    ),
+    Mutant(
+        "numerics-members-plain",
+        MEMBERS,
+        "        setup.compilation,\n    )",
+        "    )",
+        (f"{TEST_NUMERICS}::test_sweep",),
+    ),
+    Mutant(
+        "numerics-determinism-of-features-lost",
+        IMAGE_FEATURES,
+        "    plain.train.deterministic = config.train.deterministic\n",
+        "",
+        (f"{TEST_NUMERICS}::test_a_probe_is_deterministic_where_it_is_asked_to_be",),
+    ),
+    Mutant(
+        "numerics-precision-is-an-option-of-the-network",
+        "tl_jax/runs/network.py",
+        '("name", "precision")',
+        '("name",)',
+        field("model.precision=highest"),
+    ),
+    Mutant(
+        "numerics-determinism-of-a-phase",
+        "tl_jax/config/phases.py",
+        '    "train.deterministic",\n',
+        "",
+        (
+            f"{TEST_PHASES}::test_what_is_wrong_with_a_phase_is_said_before_anything_is_written[determinism]",
+        ),
+    ),
+    Mutant(
+        "compilation-gradients-at-the-default",
+        COMPILATION,
+        "with jax.default_matmul_precision(self.precision):\n                return",
+        "with jax.default_matmul_precision(self.precision):\n                pass\n            return",
+        TEST_COMPILATION,
+    ),
+    Mutant(
+        "compilation-refused-options-are-used",
+        COMPILATION,
+        "if option not in refused}",
+        "if option}",
+        TEST_COMPILATION,
+    ),
+    Mutant(
+        "compilation-options-not-in-the-key",
+        COMPILATION,
+        "        if not self.options:\n",
+        "        if self.options:\n",
+        TEST_COMPILATION,
+    ),
+    Mutant(
+        "compilation-jit-without-options",
+        COMPILATION,
+        "self._at_precision(function), compiler_options=dict(self.options) or None, **arguments",
+        "self._at_precision(function), **arguments",
+        TEST_COMPILATION,
+    ),
+    Mutant(
+        "compiler-options-of-determinism-left-out",
+        "tl_jax/compiler_options.py",
+        "if deterministic and DETERMINISTIC in sets:",
+        "if deterministic and DETERMINISTIC not in sets:",
+        ("tests/test_compiler_options.py",),
     ),
 ]
 

@@ -466,6 +466,10 @@ BAD = {
     ),
     "the seed": ((("seed=1",),), "phase 1: seed=1: seed is of the whole run"),
     "phases": ((("phases=()",),), "phase 1: phases=(): phases is of the whole run"),
+    "determinism": (
+        (("train.deterministic=True",),),
+        "phase 1: train.deterministic=True: train.deterministic is of the whole run, not of a phase",
+    ),
     "no such field": (
         (("optim.lr=1",),),
         "phase 1: unknown config field 'optim.lr'; nearest: optim.learning_rate",

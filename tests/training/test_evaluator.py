@@ -137,12 +137,23 @@ def test_what_is_planned_is_compiled_once_and_used(monkeypatch):
     assert made(PARAMS, {}, split(25))[0]["examples"] == 25
 
 
-def test_a_compiler_without_room_is_the_user_s_to_know():
+def test_what_a_compiler_lacks_is_the_user_s_to_know():
     def full():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
 
     with pytest.raises(InputError, match=r"the step does not fit .* smaller data\.batch_size"):
         evaluator.compile_or_refuse(full, "the step", "data.batch_size")
+
+    def undetermined():
+        raise jax.errors.JaxRuntimeError(
+            "UNIMPLEMENTED: HLO instruction select-and-scatter.401.0 does not have a deterministic implementation, "
+            "but run-to-run determinism is required by --xla_gpu_deterministic_ops."
+        )
+
+    with pytest.raises(
+        InputError, match=r"train\.deterministic=True: the step .*select-and-scatter"
+    ):
+        evaluator.compile_or_refuse(undetermined, "the step", "data.batch_size")
 
     def broken():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
@@ -182,7 +193,9 @@ def test_splits_whose_batches_are_alike_share_a_program(monkeypatch):
     compiled = []
     lower = jax.stages.Lowered.compile
     monkeypatch.setattr(
-        jax.stages.Lowered, "compile", lambda self: compiled.append(self) or lower(self)
+        jax.stages.Lowered,
+        "compile",
+        lambda self, **options: compiled.append(self) or lower(self, **options),
     )
     made, splits = make(8), [split(20), split(37), split(5)]
     made.store(splits, "replicated", at_once=True)

@@ -5,6 +5,7 @@ others here.
 """
 
 from tl_jax import features, models, objectives, optim, porting
+from tl_jax.compilation import PRECISIONS
 from tl_jax.config import command_fields, input_fields
 from tl_jax.config.field import LARGEST, Field, choice, integer, numbers
 from tl_jax.data import order
@@ -57,6 +58,13 @@ _FIELDS = (
         within="[-1, 1)",
     ),
     choice("model.dtype", "float32", DTYPES, "of the computation; parameters are float32"),
+    choice(
+        "model.precision",
+        "default",
+        PRECISIONS,
+        'of products of float32 numbers: "default" (that of JAX; TF32 on new GPUs, bfloat16 on TPUs), "high" (more '
+        'on TPUs) or "highest" (float32); CPUs know no other than float32',
+    ),
     Field("model.zero_init_residual", False, "of ResNets: whether residual branches start at zero"),
     choice(
         "model.remat",
@@ -270,6 +278,11 @@ _FIELDS = (
         "top1_accuracy",
         metrics.SELECTION,
         "the metric on validation that chooses the best step",
+    ),
+    Field(
+        "train.deterministic",
+        False,
+        "whether a GPU must give the same bits again (slower); CPUs and TPUs do so by themselves",
     ),
     Field(
         "train.checkpoint_every_seconds",

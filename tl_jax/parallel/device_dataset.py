@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.parallel import sharding
 
 
@@ -99,6 +100,7 @@ class ResidentStep:
         views: int = 1,
         one_by_one: bool = False,
         fewer: bool = False,
+        compilation: Compilation = PLAIN,
     ):
         """Prepares the programs; nothing is compiled yet.
 
@@ -115,6 +117,7 @@ class ResidentStep:
                 last one asked for: nothing is compiled where a span of updates ends. (XLA for CPU fuses updates
                 with the choice and rounds them differently, with a branch too in jaxlib 0.10; on GPUs a branch
                 makes the host wait for its condition.)
+            compilation: of the programs.
         """
 
         def update(state, rows, images, labels):
@@ -150,7 +153,7 @@ class ResidentStep:
         self._fewer = fewer
         self._shape: tuple[int, ...] = ()
         self._data: tuple[jax.Array, jax.Array] | None = None
-        self._updates = jax.jit(
+        self._updates = compilation.jit(
             updates,
             in_shardings=(whole, whole, whole, images_sharding, whole),
             out_shardings=(whole, whole),

@@ -78,6 +78,7 @@ def use(
         lambda stored: stored.astype("float32"),
         setup.mesh,
         setup.config.data.eval_batch_size,
+        compilation=setup.compilation,
     )
     facts = {
         "boundary": setup.boundary,
@@ -132,7 +133,9 @@ class _Bank:
 
         Where processes share the folder, the first to finish stores them and the others open the same.
         """
-        step = sharding.compile_eval_step(make_prefix(setup, self.views), setup.mesh)
+        step = sharding.compile_eval_step(
+            make_prefix(setup, self.views), setup.mesh, setup.compilation
+        )
         params, batch_stats = sharding.replicate(setup.mesh, prefix_variables(setup))
         with sharding.together():
             batch_size = fit(
@@ -244,7 +247,14 @@ def _plan(setup: Setup) -> list[_Bank]:
         images = _part(whole, rows)
         store = Store(
             setup.config.cache.dir or None,
-            features.facts(prefix, params, batch_stats, images, rows if views > 1 else None)
+            features.facts(
+                prefix,
+                params,
+                batch_stats,
+                images,
+                rows if views > 1 else None,
+                setup.compilation,
+            )
             | {name: os.environ.get(name, "") for name in _NUMERICS},
             (len(rows), views, *features.shape_of(prefix, params, batch_stats, images)),
             _dtype(setup),
@@ -295,9 +305,11 @@ def _verified(setup: Setup, updates: int) -> Setup:
     )
     on_images = dataclasses.replace(setup, cache=None)
     steps = [
-        sharding.StreamedStep(make_pure_step(setup), setup.mesh),
+        sharding.StreamedStep(make_pure_step(setup), setup.mesh, compilation=setup.compilation),
         sharding.StreamedStep(
-            make_pure_step(on_images, lambda key, rows, images: as_is(rows, images)), setup.mesh
+            make_pure_step(on_images, lambda key, rows, images: as_is(rows, images)),
+            setup.mesh,
+            compilation=setup.compilation,
         ),
     ]
     states = [setup.initial_state(), setup.initial_state()]

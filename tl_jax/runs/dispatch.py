@@ -9,6 +9,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from tl_jax.models import cpu
 from tl_jax.parallel import device_dataset, memory, sharding
 from tl_jax.parallel.placement import choose_layout, room_for_data, room_for_evaluation
 from tl_jax.runs import memory_plan
+from tl_jax.runs.numerics import check_deterministic, platform_of
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup
 from tl_jax.training.evaluator import compile_or_refuse
@@ -145,6 +147,7 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
             platform=_platform(setup),
         ),
         fewer=_platform(setup) != "cpu",
+        compilation=setup.compilation,
     )
     state = setup.state_shapes
     images = jax.ShapeDtypeStruct((len(split) * order.views, *split.image_shape), split.dtype)
@@ -155,9 +158,7 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
     count = intervals.most_updates
     if count > 1:
         traced = step.trace(state, count, order.batch_size, images, labels)
-    program = compile_or_refuse(
-        traced.lower().compile, "the training step", "data.image_size or data.batch_size"
-    )
+    program = _compiled(setup, traced.lower())
     step.use(count, program)
 
     def rows(first: int, count: int) -> np.ndarray:
@@ -193,7 +194,9 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
 
 def _streamed(setup: Setup) -> Dispatch:
     config, split, order = setup.config, setup.inputs["train"], setup.order
-    step = sharding.StreamedStep(make_pure_step(setup), setup.mesh, config.parallel.mode)
+    step = sharding.StreamedStep(
+        make_pure_step(setup), setup.mesh, config.parallel.mode, setup.compilation
+    )
     batch = {
         "image": jax.ShapeDtypeStruct((order.batch_size, *split.image_shape), split.dtype),
         **{
@@ -201,10 +204,7 @@ def _streamed(setup: Setup) -> Dispatch:
             for name in ("label", "position", "index")
         },
     }
-    lowered = step.lower(setup.state_shapes, batch)
-    program = compile_or_refuse(
-        lowered.compile, "the training step", "data.image_size or data.batch_size"
-    )
+    program = _compiled(setup, step.lower(setup.state_shapes, batch))
     step.use(program)
 
     @contextlib.contextmanager
@@ -227,6 +227,16 @@ def _streamed(setup: Setup) -> Dispatch:
     )
 
 
+def _compiled(setup: Setup, lowered: Any) -> Any:
+    """Returns the program of a lowered training step; what the compiler refuses is an InputError."""
+    check_deterministic(setup.config, lowered, _platform(setup))
+    return compile_or_refuse(
+        functools.partial(setup.compilation.compile, lowered),
+        "the training step",
+        "data.image_size or data.batch_size",
+    )
+
+
 def _updates(setup: Setup, jaxpr: Any) -> int:
     """Returns how many updates take about a quarter of a second, from the FLOPs of the one in `jaxpr`."""
     platform = _platform(setup)
@@ -238,7 +248,7 @@ def _updates(setup: Setup, jaxpr: Any) -> int:
 
 
 def _platform(setup: Setup) -> str:
-    return setup.mesh.devices.flat[0].platform
+    return platform_of(setup.mesh)
 
 
 def _take(items: Iterator, count: int) -> list:

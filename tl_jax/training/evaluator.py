@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.data import Split, stream
 from tl_jax.data.records import LazySplit
 from tl_jax.errors import InputError
@@ -24,6 +25,8 @@ BATCH_BYTES = 32 << 20
 # Of the memory that is left on a device, what a batch may take before it is made smaller.
 _SHARE = 0.5
 _PHASE = "evaluation"
+# What XLA says where determinism is asked for and not to be had (google/flax issue 4233).
+_NO_KERNEL = "does not have a deterministic implementation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Evaluator:
         mesh: jax.sharding.Mesh,
         batch_size: int,
         workers: int = 0,
+        compilation: Compilation = PLAIN,
     ):
         """Prepares the step; nothing is compiled yet.
 
@@ -69,6 +73,7 @@ class Evaluator:
             mesh: the devices.
             batch_size: global, rounded up to the devices.
             workers: processes that decode splits larger than memory; 0 for threads.
+            compilation: of the step.
 
         Raises:
             InputError: if `batch_size` is below 1.
@@ -80,15 +85,15 @@ class Evaluator:
         self._transform = transform
         self.batch_size = self._whole(batch_size)
         eval_step = steps.make_eval_step(forward, transform)
-        self._step = sharding.compile_eval_step(eval_step, mesh)
+        self._step = sharding.compile_eval_step(eval_step, mesh, compilation)
+        self._compilation = compilation
         self._counting_step = steps.make_counting_step(eval_step)
         self._stored: StoredSplits | None = None
         self._at_once = False
         self._programs: dict[tuple[int, int], Any] = {}
         self._passes: dict[tuple[Any, ...], Pass] = {}
-        self._pixels: dict[
-            jax.ShapeDtypeStruct, int
-        ] = {}  # values of an image as the network sees it
+        # Values of an image as the network sees it.
+        self._pixels: dict[jax.ShapeDtypeStruct, int] = {}
         self._busy: BusyTime | None = None
 
     def watched(self, busy: BusyTime) -> Self:
@@ -193,7 +198,7 @@ class Evaluator:
             whole = sharding.replicated(self._mesh)
             stored = self._stored_splits
             images = whole if stored.layout == "replicated" else sharding.batch_sharding(self._mesh)
-            program = jax.jit(
+            program = self._compilation.jit(
                 make_pass(self._counting_step, stored, self._mesh, *key),
                 in_shardings=(whole, whole, images, whole, whole),
                 out_shardings=whole,
@@ -202,7 +207,8 @@ class Evaluator:
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (params, batch_stats)
             )
             span = jax.ShapeDtypeStruct((2,), jnp.int32)
-            self._programs[key] = program.lower(*shapes, *stored.shapes, span).compile()
+            lowered = program.lower(*shapes, *stored.shapes, span)
+            self._programs[key] = self._compilation.compile(lowered)
         return self._programs[key]
 
     def rows(self, split: Split) -> int:
@@ -335,14 +341,19 @@ def fit(compiled: Callable[[int], Any], rows: int, devices: int, room: int, what
 
 
 def compile_or_refuse(compiled: Callable[[], Any], what: str, fields: str) -> Any:
-    """Returns `compiled()`; where the compiler finds no room for what it is, says so.
+    """Returns `compiled()`; where the compiler finds no room for what it is, or no deterministic kernel, says so.
 
     Raises:
-        InputError: naming `what` and the `fields` that make it smaller.
+        InputError: naming `what` and the `fields` that make it smaller, or `train.deterministic`.
     """
     try:
         return compiled()
     except jax.errors.JaxRuntimeError as error:
+        if _NO_KERNEL in str(error):
+            raise InputError(
+                f"train.deterministic=True: {what} has an operation without a deterministic kernel; expected "
+                f"False, or another operation ({str(error).splitlines()[0]})"
+            ) from error
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise InputError(
