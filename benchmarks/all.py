@@ -59,6 +59,7 @@ _FOLDERS = ("benchmarks.folders", "--data_dir=DIR", "--data=folder:flowers128.zi
 _GRADIENTS = ("benchmarks.throughput", "--rows", "*/full", "*/frozen_late", "--sides")
 STAGES = (
     Stage("flops", 1, ("benchmarks.flops",), timed=False),
+    Stage("lowered", 1, ("benchmarks.lowered",), timed=False, by_version=False),
     Stage("memory", 4, ("benchmarks.memory",), timed=False),
     Stage("parity", 10, ("benchmarks.parity",), timed=False, by_version=False),
     Stage("quickstart", 4, _COMPARE, by_version=False),

@@ -312,3 +312,30 @@ def routes(results: pathlib.Path) -> str:
     count = " and ".join(f"{number:,}" for number in counts)
     text = figure_cells.markdown(head, rows, "lllrrrrr")
     return f"{text}\n\n{count} test images, all counted. {figure_cells.caption(run)}"
+
+
+@table
+def lowered(results: pathlib.Path) -> str:
+    """Operations in a step as it is lowered for accelerators, before and after."""
+    if not (results / "lowered.json").exists():
+        return figure_cells.missing("lowered")
+    before, run = (
+        figure_cells.read(results / f"{name}.json") for name in ("lowered_before", "lowered")
+    )
+    names = [name for name in run["rows"][0] if name not in ("platform", "trained", "leaves")]
+    rows = []
+    for earlier, now in zip(before["rows"], run["rows"], strict=True):
+        assert all(earlier[name] == now[name] for name in ("platform", "trained"))
+        cells = [
+            f"{now[name]:,}"
+            if earlier[name] == now[name]
+            else f"{earlier[name]:,} to {now[name]:,}"
+            for name in names
+        ]
+        rows.append([now["platform"], now["trained"], *cells])
+    caption = (
+        f"{run['model']} in bfloat16, {run['batch_size']} images of {run['image_size']} px; from revision "
+        f"`{before['revision'][:10]}` to this one. {figure_cells.caption(run, timed=False)}"
+    )
+    head = ["lowered for", "trained", *names]
+    return f"{caption}\n\n{figure_cells.markdown(head, rows, 'll' + 'r' * len(names))}"

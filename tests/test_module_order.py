@@ -12,6 +12,8 @@ _ORDER = (
     "files",
     "trees",
     "flops",
+    "compiler_options",
+    "compilation",
     "profiling",
     "statistics",
     "parallel",

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from tl_jax import flops
+from tl_jax.compilation import PLAIN, Compilation
 
 # Large enough to fill the device, small enough to take a moment: side of the matrices, elements copied.
 _SIDES = {"cpu": 1536, "gpu": 8192, "tpu": 8192}
@@ -43,9 +44,11 @@ class Measured:
         )
 
 
-def measure(function: Callable, *args: Any, seconds: float = 2.0) -> Measured:
+def measure(
+    function: Callable, *args: Any, seconds: float = 2.0, compilation: Compilation = PLAIN
+) -> Measured:
     """Compiles `function`, calls it for about so long (three times at least), and returns the figures."""
-    traced = jax.jit(function).trace(*args)
+    traced = compilation.jit(function).trace(*args)
     compiled = traced.lower().compile()
     arrays = [leaf for leaf in jax.tree.leaves(args) if isinstance(leaf, jax.Array)]
     devices = max((len(array.sharding.device_set) for array in arrays), default=1)

@@ -74,17 +74,17 @@ def scan_equals_step(network: dict[str, Any], batch_size: int, updates: int) -> 
     random = np.random.default_rng(0)
     rows = random.integers(0, batch_size, (updates, batch_size)).astype(np.int32)
     training = throughput_sides.make_training(described, "full", variables, "float32")
-    scanned, state = jax_side.resident(training)
-    single, _ = jax_side.resident(training)
+    how = jax_side.compiled_as()
+    scanned, state = jax_side.resident(training, how)
+    single, _ = jax_side.resident(training, how)
     images, labels = batch["image"], batch["label"]
-    scanned.use(
-        updates, scanned.trace(state, updates, batch_size, images, labels).lower().compile()
-    )
+    lowered = scanned.trace(state, updates, batch_size, images, labels).lower()
+    scanned.use(updates, how.compile(lowered))
     for step in (scanned, single):
         step.put(images, labels)
 
     def after(step: ResidentStep, parts: list[np.ndarray]) -> dict[str, Any]:
-        _, state = jax_side.resident(training)  # The one before was donated.
+        _, state = jax_side.resident(training, how)  # The one before was donated.
         for part in parts:
             state, _ = step(state, part)
         return {"params": state.params, "batch_stats": state.batch_stats}
@@ -101,7 +101,13 @@ def scan_equals_step(network: dict[str, Any], batch_size: int, updates: int) -> 
 
 
 def resumed_bits(
-    scratch: pathlib.Path, data: str, batch_size: int, every: int, model: str, weights: str
+    scratch: pathlib.Path,
+    data: str,
+    batch_size: int,
+    every: int,
+    model: str,
+    weights: str,
+    deterministic: bool,
 ) -> dict[str, Any]:
     """Returns how far an interrupted and resumed run is from one that was not, and from its repetition.
 
@@ -112,7 +118,9 @@ def resumed_bits(
         every: updates between two checkpoints, and in a dispatch.
         model: name of a network.
         weights: that it starts from, "" for none.
+        deterministic: as `train.deterministic`.
     """
+    folder = scratch / f"resumed_bits-{deterministic}"
     synthetic.register()
     config = tl_jax.default_config()
     config.update_from_flattened_dict(
@@ -124,6 +132,7 @@ def resumed_bits(
             "data.validation_fraction": 0.0,
             "data.cache_dir": "",
             "train.epochs": 0.0,
+            "train.deterministic": deterministic,
             "train.steps": _STEPS_OF_RESUMED * every,
             "train.log_every_steps": every,
             "train.checkpoint_every_steps": every,
@@ -138,14 +147,14 @@ def resumed_bits(
         if split == "train" and step >= 2 * every:
             raise Stopped(step)
 
-    once, again = (tl_jax.finetune(config, scratch / name) for name in ("once", "again"))
+    once, again = (tl_jax.finetune(config, folder / name) for name in ("once", "again"))
     try:
-        tl_jax.finetune(config, scratch / "resumed", callbacks=[stop])
+        tl_jax.finetune(config, folder / "resumed", callbacks=[stop])
     except Stopped as stopped:
         stopped_at = stopped.step
     else:
         raise RuntimeError("the run that was to be interrupted came to its end")
-    resumed = tl_jax.finetune(config, scratch / "resumed")
+    resumed = tl_jax.finetune(config, folder / "resumed")
     return {
         "steps": config.train.steps,
         "stopped_at_step": stopped_at,

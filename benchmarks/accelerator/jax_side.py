@@ -6,7 +6,7 @@ import functools
 import importlib
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks import record, throughput_sides
 from benchmarks.accelerator.prepared import IMAGES, Prepared, first_losses, weights_file
 from benchmarks.networks import Network
-from tl_jax import flops, models, porting, profiling
+from tl_jax import compilation, compiler_options, flops, models, porting, profiling
 from tl_jax.models import cpu
 from tl_jax.parallel import sharding
 from tl_jax.parallel.device_dataset import ResidentStep
@@ -68,10 +68,6 @@ def describe() -> dict[str, Any]:
 
 def option_sets() -> dict[str, Any]:
     """Returns the sets of compiler options for this platform, {"sets": {name: {option: value}}, "chosen": {...}}."""
-    try:
-        from tl_jax import compiler_options
-    except ImportError:
-        return {"not_run": "no option sets: there is no tl_jax.compiler_options"}
     platform = jax.default_backend()
     sets = compiler_options.SETS.get(platform, {})
     if not sets:
@@ -87,8 +83,6 @@ def options() -> dict[str, Any]:
     found = option_sets()
     if "sets" not in found:
         return found
-    from tl_jax import compiler_options
-
     refused = {name: compiler_options.refused(of) for name, of in found["sets"].items()}
     accepted = {name: sorted(set(of) - set(refused[name])) for name, of in found["sets"].items()}
     return {**found, "accepted": accepted, "refused": refused}
@@ -152,11 +146,12 @@ def prepare(
     share_weights(scratch, described, variables)
     batch = throughput_sides.random_batch(described, batch_size)
     began = time.perf_counter()
-    with precision_of(settings.get("precision", "float32")) as dtype:
-        make = _inference if mode == "forward" else _training(mode, settings.get("updates", 1))
-        made = make(described, variables, batch, dtype, settings.get("compiler_options") or {})
-        outputs = made.outputs()
-        made.wait()
+    precision = settings.get("precision", "float32")
+    dtype = "float32" if precision == "highest" else precision
+    make = _inference if mode == "forward" else _training(mode, settings.get("updates", 1))
+    made = make(described, variables, batch, dtype, compiled_as(**settings))
+    outputs = made.outputs()
+    made.wait()
     seconds = time.perf_counter() - began
     prepared.keep(label, made)
     return {
@@ -202,15 +197,26 @@ class Compiled:
         return first_losses(self, lambda losses: np.asarray(losses, np.float32).tolist())
 
 
-def _inference(network, variables, batch, dtype, options) -> Compiled:
+def compiled_as(
+    precision: str = "default",
+    compiler_options: Mapping[str, Any] | None = None,
+    **_: Any,
+) -> compilation.Compilation:
+    """Returns how runs compile their programs on this platform, with more options where some are given."""
+    products = "highest" if precision == "highest" else "default"
+    made = compilation.make(jax.default_backend(), products, deterministic=False)
+    return dataclasses.replace(made, options={**made.options, **(compiler_options or {})})
+
+
+def _inference(network, variables, batch, dtype, how: compilation.Compilation) -> Compiled:
     began = time.perf_counter()
     infer = throughput_sides.make_inference(network, dtype)
     arguments = (
         *throughput_sides.copied(variables),
         jax.device_put(batch["image"], jax.devices()[0]),
     )
-    traced = jax.jit(infer).trace(*arguments)
-    program = traced.lower().compile(compiler_options=options or None)
+    traced = how.jit(infer).trace(*arguments)
+    program = how.compile(traced.lower())
     seconds = time.perf_counter() - began
     held: list[Any] = [None]
 
@@ -223,14 +229,13 @@ def _inference(network, variables, batch, dtype, options) -> Compiled:
 
 
 def _training(mode: str, updates: int) -> Callable[..., Compiled]:
-    def make(network, variables, batch, dtype, options) -> Compiled:
+    def make(network, variables, batch, dtype, how: compilation.Compilation) -> Compiled:
         began = time.perf_counter()
         training = throughput_sides.make_training(network, mode, variables, dtype)
-        step, state = resident(training)
+        step, state = resident(training, how)
         images, labels = batch["image"], batch["label"]
         counted = flops.count(step.trace(state, 1, len(images), images, labels).jaxpr)
-        lowered = step.trace(state, updates, len(images), images, labels).lower()
-        program = lowered.compile(compiler_options=options or None)
+        program = how.compile(step.trace(state, updates, len(images), images, labels).lower())
         step.use(updates, program)
         seconds = time.perf_counter() - began
         step.put(images, labels)
@@ -246,7 +251,9 @@ def _training(mode: str, updates: int) -> Callable[..., Compiled]:
     return make
 
 
-def resident(training: throughput_sides.Training) -> tuple[ResidentStep, Any]:
+def resident(
+    training: throughput_sides.Training, how: compilation.Compilation
+) -> tuple[ResidentStep, Any]:
     """Returns the step on data stored on the first device, as runs make it, and the state there."""
     mesh = sharding.make_mesh(1)
     platform = jax.default_backend()
@@ -260,6 +267,7 @@ def resident(training: throughput_sides.Training) -> tuple[ResidentStep, Any]:
             platform=platform,
         ),
         fewer=platform != "cpu",
+        compilation=how,
     )
     return step, sharding.replicate(mesh, training.state)
 

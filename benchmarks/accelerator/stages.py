@@ -159,8 +159,12 @@ def _checks(settings: Settings, described: Mapping[str, Any]) -> list[Row]:
             "weights": _PACKAGED,
         }
     )
-    run = Ask("jax", "resumed_bits", resumed)
-    made.append(Asked("resumed_bits", _about(settings, 60), {"run": run}))
+    asks = {
+        name: Ask("jax", "resumed_bits", {**resumed, "deterministic": is_set})
+        for name, is_set in (("run", False), ("deterministic", True))
+        if not (tiny and is_set)
+    }
+    made.append(Asked("resumed_bits", _about(settings, 100), asks))
     if "torch_eager" in settings.children:
         live = {name: Side(name) for name in ("jax", "torch_eager")}
         for name, mode in (("resnet20", "full"), ("resnet50", "forward"), ("resnet50", "full")):

@@ -87,7 +87,7 @@ _HELP_FIELDS = {
     "profile": (
         ("model.name=resnet50", "the network"),
         ("data.batch_size=64", "images in a batch"),
-        ("model.dtype=bfloat16", "the precision"),
+        ("model.dtype=bfloat16", "the type of its numbers"),
     ),
 }
 _OWN_FLAGS = {

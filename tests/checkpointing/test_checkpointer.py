@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import jax
@@ -18,7 +19,7 @@ import optax
 import pytest
 
 from tl_jax import files
-from tl_jax.checkpointing import Checkpointer, restore_params
+from tl_jax.checkpointing import Checkpointer, restore_params, verification
 from tl_jax.errors import InputError
 from tl_jax.training.state import TrainState
 
@@ -163,6 +164,7 @@ def test_keeps_the_latest_two_and_the_best(checkpointer, tmp_path):
     for step, accuracy in [(10, 0.2), (20, 0.7), (30, 0.6), (40, 0.7), (50, 0.5), (60, None)]:
         metrics = None if accuracy is None else {"top1_accuracy": accuracy, "loss": 1.0}
         checkpointer.save(make_state(step, shift=step), metrics)
+    checkpointer.wait()
     assert saved_steps(tmp_path / "checkpoints") == [20, 50, 60]
     assert checkpointer.best_step() == 20
     assert checkpointer.latest_step() == 60
@@ -189,6 +191,7 @@ def test_what_is_better_than_all_saved_and_all_asked_about(checkpointer, tmp_pat
         True,
     ]
     checkpointer.save(make_state(3), {"top1_accuracy": 0.5})
+    checkpointer.wait()
     with Checkpointer(tmp_path / "checkpoints") as resumed:
         assert not resumed.is_best({"top1_accuracy": 0.5})
         assert resumed.is_best({"top1_accuracy": 0.6})
@@ -285,8 +288,10 @@ def test_an_empty_newest_folder_is_skipped(two_checkpoints, tmp_path, caplog):
         assert_same_bits(restored, make_state(20, shift=2.0))
         assert "99" not in caplog.text
         checkpointer.save(make_state(30))
+        checkpointer.wait()
         assert saved_steps(folder) == [20, 30, 99]
         checkpointer.save(make_state(40))
+        checkpointer.wait()
         assert saved_steps(folder) == [20, 30, 40, 99]
         assert checkpointer.latest_step() == 40
 
@@ -361,6 +366,7 @@ def test_restore_params_needs_no_template(two_checkpoints):
 
 def test_restore_params_refuses(tmp_path, checkpointer):
     checkpointer.save(make_state(3))
+    checkpointer.wait()
     folder = tmp_path / "checkpoints"
     assert_same_bits(restore_params(folder, "latest")["params"], make_state().params)
     with pytest.raises(InputError, match=r"no best checkpoint .* ask for 'latest'"):
@@ -374,6 +380,7 @@ def test_restore_params_refuses(tmp_path, checkpointer):
 def test_leftovers_of_killed_saves_are_ignored_and_cleared(checkpointer, tmp_path):
     folder = tmp_path / "checkpoints"
     checkpointer.save(make_state(10))
+    checkpointer.wait()
     leftovers = ["20.tmp", "30.orbax-checkpoint-tmp", "30.orbax-checkpoint-tmp-17"]
     foreign = ["notes", "notes.tmp"]
     for name in leftovers + foreign:
@@ -381,12 +388,14 @@ def test_leftovers_of_killed_saves_are_ignored_and_cleared(checkpointer, tmp_pat
     assert checkpointer.latest_step() == 10
     assert int(checkpointer.restore_latest(make_state()).step) == 10
     checkpointer.save(make_state(20))
+    checkpointer.wait()
     assert sorted(path.name for path in folder.iterdir()) == ["10", "20", "notes", "notes.tmp"]
 
 
 def test_a_kill_while_replacing_loses_nothing(checkpointer, tmp_path):
     folder = tmp_path / "checkpoints"
     checkpointer.save(make_state(10), {"top1_accuracy": 0.9})
+    checkpointer.wait()
     (folder / "10").rename(folder / "10.old")
     checkpointer.save(make_state(20), {"top1_accuracy": 0.1})
     assert checkpointer.best_step() == 10
@@ -394,14 +403,16 @@ def test_a_kill_while_replacing_loses_nothing(checkpointer, tmp_path):
 
 def test_a_save_that_fails_leaves_nothing_behind(checkpointer, tmp_path, monkeypatch):
     checkpointer.save(make_state(10))
+    checkpointer.wait()
 
     def fail(path):
         raise PermissionError(errno.EACCES, "not now", str(path))
 
     with monkeypatch.context() as patched:
         patched.setattr(files, "digest", fail)
+        checkpointer.save(make_state(20))
         with pytest.raises(PermissionError, match="not now"):
-            checkpointer.save(make_state(20))
+            checkpointer.save(make_state(30))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["10"]
     checkpointer.save(make_state(20))
     assert checkpointer.latest_step() == 20
@@ -463,11 +474,13 @@ _SAVE_UNTIL_FULL = """
         checkpointer.save(make_state(10))
         try:
             checkpointer.save(big)
+            checkpointer.wait()
         except OSError as error:
             print(error)
         assert [path.name for path in folder.iterdir()] == ["10"], list(folder.iterdir())
         assert_same_bits(checkpointer.restore_latest(make_state()), make_state(10))
         checkpointer.save(make_state(30))
+        checkpointer.wait()
         assert saved_steps(folder) == [10, 30]
 """
 
@@ -508,6 +521,7 @@ def test_a_killed_save_leaves_the_earlier_checkpoint(tmp_path):
         checkpointer.save(make_state(10, shift=3.0))
         noise = np.random.default_rng(0).normal(size=2**24).astype(np.float32)
         checkpointer.save(make_state(20).replace(opt_state=(jnp.asarray(noise),)))
+        checkpointer.wait()
     """
     process = _python(code, tmp_path)
     deadline = time.monotonic() + 60
@@ -520,6 +534,49 @@ def test_a_killed_save_leaves_the_earlier_checkpoint(tmp_path):
         assert_same_bits(checkpointer.restore_latest(make_state()), make_state(10, shift=3.0))
         checkpointer.save(make_state(20))
     assert saved_steps(tmp_path) == [10, 20]
+
+
+def test_a_save_is_written_while_the_run_goes_on(checkpointer, tmp_path, monkeypatch):
+    """Until it is allowed to, the writer does not end; the state is overwritten meanwhile, as updates do."""
+    allowed, put = threading.Event(), verification.put_in_place
+    monkeypatch.setattr(
+        verification, "put_in_place", lambda *paths: allowed.wait(60) and put(*paths)
+    )
+    overwrite = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+    state = overwrite(make_state(step=9, shift=2.0))
+    expected = jax.tree.map(np.array, state)
+    checkpointer.save(state)
+    for _ in range(3):
+        state = overwrite(state)
+    jax.block_until_ready(state)
+    assert not (tmp_path / "checkpoints" / "10").exists()
+    allowed.set()
+    assert_same_bits(checkpointer.restore_latest(make_state()), expected)
+
+
+def test_what_the_host_knows_is_not_fetched(checkpointer):
+    known = {"params/stem/conv/kernel": np.full((2, 3), 8.0, np.float32)}
+    state = make_state(step=3)
+    checkpointer.save(state, known=known)
+    restored = checkpointer.restore_latest(make_state())
+    assert np.asarray(restored.params["stem"]["conv"]["kernel"]).tolist() == [[8.0] * 3] * 2
+    assert_same_bits(restored.params["head"], state.params["head"])
+
+
+def test_a_run_that_ends_with_an_error_ends_with_its_save_too(tmp_path):
+    with pytest.raises(ZeroDivisionError), Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(make_state(10))
+        raise ZeroDivisionError
+    assert saved_steps(tmp_path) == [10]
+
+
+def test_leaving_says_that_the_last_save_failed(tmp_path, monkeypatch):
+    def fail(path):
+        raise PermissionError(errno.EACCES, "not now", str(path))
+
+    monkeypatch.setattr(files, "digest", fail)
+    with pytest.raises(PermissionError, match="not now"), Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(make_state(10))
 
 
 def test_one_device_and_eight_read_each_other(tmp_path):
@@ -613,6 +670,7 @@ def test_two_processes_end_together_when_one_cannot_write(tmp_path):
                 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
             try:
                 checkpointer.save(make_state(20).replace(opt_state=(jnp.asarray(noise),)))
+                checkpointer.wait()
             except OSError as error:
                 print(error)
     """

@@ -144,6 +144,20 @@ def test_wherever_they_are_read_from_the_same_bits(tmp_path):
     assert largest_difference(tmp_path / "disk", tmp_path / "device") == 0
 
 
+def test_what_is_computed_in_bfloat16_is_stored_so_without_loss(tmp_path, monkeypatch):
+    fields = {
+        "model__dtype": "bfloat16",
+        "freeze__strategy": "up_to:stage1",
+        "cache__boundary": "stage1",
+    }
+    result = training.run(config_of(tmp_path, **fields), tmp_path / "half")
+    assert {bank["dtype"] for bank in result["cache"]["banks"]} == {"bfloat16"}
+    monkeypatch.setattr(activation_cache, "_dtype", lambda setup: "float32")
+    result = training.run(config_of(tmp_path, **fields), tmp_path / "whole")
+    assert {bank["dtype"] for bank in result["cache"]["banks"]} == {"float32"}
+    assert largest_difference(tmp_path / "half", tmp_path / "whole") == 0
+
+
 def test_without_a_folder_nothing_is_kept(tmp_path):
     result = training.run(config_of(tmp_path, cache__dir=""), tmp_path / "run")
     assert {bank["key"] for bank in result["cache"]["banks"]} == {"(memory only)"}

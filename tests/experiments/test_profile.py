@@ -32,6 +32,7 @@ def test_parts_rates_and_a_trace(tmp_path, capsys, strategy):
     ratio = parts["backward"]["gflop"] / parts["forward"]["gflop"]
     assert ratio > 1 if strategy == "none" else ratio < 0.1
     assert list((tmp_path / "profile/trace").rglob("*.xplane.pb"))
+    assert (result["dtype"], result["numerics"]["precision"]) == ("float32", "default")
     assert any(row["what"] == "activations and workspace" for row in result["memory"])
     assert "GFLOP/s in float32 matrix products" in capsys.readouterr().out
 

@@ -8,6 +8,7 @@ import pytest
 
 from tl_jax import features, models
 from tl_jax.augment import augmentation, preprocessing
+from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.data import InMemorySplit, stream
 from tl_jax.features import ActivationSplit
 from tl_jax.parallel import sharding
@@ -87,11 +88,13 @@ def test_any_batch_size_and_number_of_devices():
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
 
 
-def facts(split=None, params=None, spec=SPEC, **options):
+def facts(split=None, params=None, spec=SPEC, compilation=PLAIN, **options):
     given = {"views": 1, "seed": 0, "dtype": "float32", "boundary": "pool"}
     given |= {"augmentation": SHIFTED} | options
     prefix = features.make_prefix(MODEL, spec, given.pop("boundary"), **given)
-    return features.facts(prefix, params or PARAMS, STATS, split or globals()["split"]())
+    return features.facts(
+        prefix, params or PARAMS, STATS, split or globals()["split"](), compilation=compilation
+    )
 
 
 def test_facts_tell_apart_whatever_changes_activations():
@@ -106,6 +109,9 @@ def test_facts_tell_apart_whatever_changes_activations():
         facts(dtype="bfloat16"),
         facts(views=2),
         facts(views=2, seed=1),
+        facts(compilation=Compilation("high")),
+        facts(compilation=Compilation("highest")),
+        facts(compilation=Compilation(options={"xla_gpu_deterministic_ops": True})),
     ]
     texts = [str(sorted(given.items())) for given in (facts(), *others)]
     assert len(set(texts)) == len(texts)

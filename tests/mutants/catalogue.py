@@ -40,6 +40,20 @@ METRICS = "tl_jax/training/metrics.py"
 ACCELERATOR = "benchmarks/accelerator"
 
 TEST_ACCELERATOR = "tests/benchmarks/test_accelerator.py"
+LOOPS = "tl_jax/training/loops.py"
+EVALUATOR = "tl_jax/training/evaluator.py"
+BUSY_TIME = "tl_jax/training/busy_time.py"
+CHECKPOINTER = "tl_jax/checkpointing/checkpointer.py"
+DISPATCH = "tl_jax/runs/dispatch.py"
+NUMERICS = "tl_jax/runs/numerics.py"
+COMPILATION = "tl_jax/compilation.py"
+
+TEST_LOOPS = "tests/training/test_loops.py"
+TEST_EVALUATOR = "tests/training/test_evaluator.py"
+TEST_BUSY_TIME = "tests/training/test_busy_time.py"
+TEST_CHECKPOINTER = "tests/checkpointing/test_checkpointer.py"
+TEST_DISPATCH = ("tests/wiring/test_dispatch.py",)
+TEST_IDLE = ("tests/runs/test_device_times.py",)
 TEST_RESUMING = "tests/runs/test_resuming.py"
 TEST_FILE_INDEX = "tests/data/test_file_index.py"
 TEST_ORDER = ("tests/properties/test_order.py",)
@@ -71,6 +85,8 @@ TEST_LOWERED = ("tests/wiring/test_lowered.py",)
 TEST_VGG = ("tests/models/test_vgg.py",)
 TEST_VGG_RUNS = ("tests/runs/test_vgg.py",)
 TEST_CONFIG = ("tests/config/test_table.py",)
+TEST_COMPILATION = ("tests/test_compilation.py",)
+TEST_NUMERICS = "tests/runs/test_numerics.py"
 TEST_AUGMENTATION = "tests/augment/test_augmentation.py"
 TEST_OPERATIONS = "tests/augment/test_operations.py"
 TEST_MIXING = "tests/augment/test_mixing.py"
@@ -1420,8 +1436,8 @@ OTHERS = [
     Mutant(
         "steps-evaluation-mask-dropped",
         STEPS,
-        'batch["label"], batch["mask"])',
-        'batch["label"], jnp.ones_like(batch["mask"]))',
+        'metrics.batch_sums(logits, batch["label"], batch["mask"])',
+        'metrics.batch_sums(logits, batch["label"], jnp.ones_like(batch["mask"]))',
         ("tests/training/test_steps.py::test_eval_step_counts_unmasked_rows_only",),
     ),
     Mutant(
@@ -1462,8 +1478,8 @@ OTHERS = [
     Mutant(
         "loops-every-evaluation-is-the-best",
         "tl_jax/training/loops.py",
-        "if metrics and hooks.is_best(metrics):",
-        "if metrics:",
+        "is_best = hooks.is_best(metrics) if metrics else False",
+        "is_best = bool(metrics)",
         ("tests/training/test_loops.py",),
     ),
     Mutant(
@@ -2055,8 +2071,8 @@ OTHERS = [
     Mutant(
         "checkpoint-keeps-references",
         "tl_jax/checkpointing/checkpointer.py",
-        "_on_host(_flatten(state.without_references()))",
-        "_on_host(_flatten(state))",
+        "_flatten(state.without_references())",
+        "_flatten(state)",
         TEST_OBJECTIVES,
     ),
     Mutant(
@@ -2555,7 +2571,7 @@ OTHERS = [
     Mutant(
         "metrics-macro-means-over-classes-never-seen",
         METRICS,
-        "[(support > 0) | (counts > 0)]",
+        "[(support > 0) | (predicted > 0)]",
         "",
         TEST_AVERAGES,
     ),
@@ -2563,7 +2579,7 @@ OTHERS = [
         "metrics-balanced-accuracy-with-absent-classes",
         METRICS,
         'measured["recall"][support > 0].mean()',
-        'measured["recall"][(support > 0) | (counts > 0)].mean()',
+        'measured["recall"][(support > 0) | (predicted > 0)].mean()',
         TEST_AVERAGES,
     ),
     Mutant(
@@ -3286,6 +3302,328 @@ OTHERS = [
         'point["accuracy"] >= accuracy',
         'point["accuracy"] > accuracy',
         (f"{TEST_ACCELERATOR}::test_time_to_what_both_reach",),
+        "checkpoint-not-waited-for-before-the-next",
+        CHECKPOINTER,
+        "        self.wait()\n        leaves = _whole(",
+        "        leaves = _whole(",
+        (TEST_CHECKPOINTER,),
+    ),
+    Mutant(
+        "checkpoint-not-waited-for-at-the-end",
+        CHECKPOINTER,
+        "            if error is None:\n                self.wait()",
+        "            pass",
+        (TEST_CHECKPOINTER,),
+    ),
+    Mutant(
+        "checkpoint-of-what-updates-overwrite",
+        CHECKPOINTER,
+        "self._write, sharding.one_copy(leaves), metrics",
+        "self._write, leaves, metrics",
+        (TEST_CHECKPOINTER,),
+    ),
+    Mutant(
+        "checkpoint-known-leaves-fetched",
+        CHECKPOINTER,
+        "**(known or {})",
+        "",
+        (TEST_CHECKPOINTER,),
+    ),
+    Mutant(
+        "checkpoint-frozen-leaves-of-the-wrong-start",
+        "tl_jax/runs/setup.py",
+        "            self.variables,\n            self.optimisation.frozen_mask,",
+        "            self.initial.variables,\n            self.optimisation.frozen_mask,",
+        (TEST_PHASES,),
+    ),
+    Mutant(
+        "loops-best-state-not-copied",
+        LOOPS,
+        "best = sharding.one_copy(state.without_references()), metrics",
+        "best = state.without_references(), metrics",
+        ("tests/runs/test_resuming.py", "tests/runs/test_early_stopping.py"),
+    ),
+    Mutant(
+        "loops-best-state-lost-at-a-save",
+        LOOPS,
+        "                    if best is not None:\n                        hooks.save(*best)",
+        "                    pass",
+        (TEST_LOOPS,),
+    ),
+    Mutant(
+        "loops-ends-before-all-is-saved",
+        LOOPS,
+        "    hooks.finish_saving()\n    return state",
+        "    return state",
+        (TEST_LOOPS,),
+    ),
+    Mutant(
+        "loops-stops-before-all-is-saved",
+        LOOPS,
+        "            hooks.finish_saving()\n            raise Stopped(step)",
+        "            raise Stopped(step)",
+        (TEST_LOOPS,),
+    ),
+    Mutant(
+        "busy-time-from-the-dispatch",
+        BUSY_TIME,
+        "max(began, self._until)",
+        "began",
+        (TEST_BUSY_TIME,),
+    ),
+    Mutant(
+        "busy-time-of-a-call-counts",
+        BUSY_TIME,
+        "began if _are_ready(arrays) else returned",
+        "returned",
+        (TEST_BUSY_TIME,),
+    ),
+    Mutant(
+        "busy-time-without-evaluation",
+        EVALUATOR,
+        "return call if self._busy is None else",
+        "return call if True else",
+        (TEST_EVALUATOR,),
+    ),
+    Mutant(
+        "updates-idle-time-without-the-updates",
+        "tl_jax/runs/updates.py",
+        'step = job.busy.watch(dispatched.step, lambda result: result[1]["loss"])',
+        "step = dispatched.step",
+        TEST_IDLE,
+    ),
+    Mutant(
+        "updates-idle-time-without-evaluation",
+        "tl_jax/runs/updates.py",
+        "evaluator=setup.evaluator.watched(job.busy)",
+        "evaluator=setup.evaluator",
+        TEST_IDLE,
+    ),
+    Mutant(
+        "stored-splits-from-the-start",
+        EVALUATOR,
+        "first, end = self._stored_splits.span(split)",
+        "first, end = 0, len(split)",
+        (TEST_EVALUATOR,),
+    ),
+    Mutant(
+        "stored-splits-without-a-mask",
+        "tl_jax/training/stored_splits.py",
+        "mask = places < span[1]",
+        "mask = places < len(labels)",
+        (TEST_EVALUATOR,),
+    ),
+    Mutant(
+        "stored-splits-program-of-the-longest",
+        EVALUATOR,
+        "return min(-(-len(one) // rows) for one in alike)",
+        "return max(-(-len(one) // rows) for one in alike)",
+        (TEST_EVALUATOR,),
+    ),
+    Mutant(
+        "stored-splits-stale-programs",
+        EVALUATOR,
+        "self._at_once, self._programs, self._passes = stored, at_once, {}, {}",
+        "self._at_once = stored, at_once",
+        (TEST_EVALUATOR,),
+    ),
+    Mutant(
+        "stored-splits-labels-of-others",
+        EVALUATOR,
+        "averages = metrics.averages_of_counts(*counts, split.labels)",
+        "averages = metrics.averages_of_counts(*counts, self._stored_splits.splits[0].labels)",
+        (TEST_EVALUATOR,),
+    ),
+    Mutant(
+        "metrics-not-a-number-is-of-a-class",
+        METRICS,
+        "counted = mask & ~jnp.any(jnp.isnan(logits), axis=-1)",
+        "counted = mask",
+        ("tests/training/test_metrics.py",),
+    ),
+    Mutant(
+        "dispatch-evaluation-stored-where-data-stay-on-the-host",
+        DISPATCH,
+        '        or config.data.placement == "host"\n',
+        "",
+        TEST_DISPATCH,
+    ),
+    Mutant(
+        "dispatch-evaluation-loops-on-a-cpu",
+        DISPATCH,
+        'at_once=platform != "cpu"',
+        "at_once=True",
+        TEST_DISPATCH,
+    ),
+    Mutant(
+        "memory-of-a-device-that-does-not-say",
+        "tl_jax/parallel/memory.py",
+        'stats.get("bytes_limit", ASSUMED_BYTES)',
+        'stats.get("bytes_limit", 0)',
+        ("tests/parallel/test_memory.py",),
+    ),
+    Mutant(
+        "cache-stores-in-float32-what-is-computed-in-bfloat16",
+        "tl_jax/runs/activation_cache.py",
+        'return "bfloat16" if computed == jnp.bfloat16 else setup.config.cache.dtype',
+        "return setup.config.cache.dtype",
+        ("tests/experiments/test_activation_cache.py",),
+    ),
+    Mutant(
+        "sweep-turns-beyond-count-move-members",
+        "tl_jax/training/vmapped.py",
+        "jnp.where(number < count, one, old)",
+        "jnp.where(number <= count, one, old)",
+        ("tests/training/test_vmapped.py",),
+    ),
+    Mutant(
+        "numerics-precision-not-passed",
+        NUMERICS,
+        "config.model.precision, config.train",
+        '"default", config.train',
+        field("model.precision=highest"),
+    ),
+    Mutant(
+        "numerics-determinism-not-passed",
+        NUMERICS,
+        "config.train.deterministic\n",
+        "False\n",
+        (f"{TEST_NUMERICS}::test_the_gradient_of_a_max_pool",),
+    ),
+    Mutant(
+        "numerics-max-pool-not-refused",
+        NUMERICS,
+        "if operation in text:",
+        "if text in operation:",
+        (f"{TEST_NUMERICS}::test_the_gradient_of_a_max_pool",),
+    ),
+    Mutant(
+        "numerics-step-on-devices-plain",
+        "tl_jax/runs/dispatch.py",
+        "        compilation=setup.compilation,\n",
+        "",
+        field("model.precision=highest"),
+    ),
+    Mutant(
+        "numerics-step-from-the-host-plain",
+        "tl_jax/runs/dispatch.py",
+        "config.parallel.mode, setup.compilation",
+        "config.parallel.mode",
+        field("model.precision=high-2"),
+    ),
+    Mutant(
+        "numerics-pmap-without-options",
+        "tl_jax/runs/dispatch.py",
+        "functools.partial(setup.compilation.compile, lowered)",
+        "lowered.compile",
+        (f"{TEST_NUMERICS}::test_pmap",),
+    ),
+    Mutant(
+        "numerics-evaluator-plain",
+        SETUP,
+        "        config.data.workers,\n        compilation,\n",
+        "        config.data.workers,\n",
+        field("model.precision=highest"),
+    ),
+    Mutant(
+        "numerics-evaluation-alone-plain",
+        "tl_jax/runs/evaluate.py",
+        "            config.data.workers,\n            compilation,\n",
+        "            config.data.workers,\n",
+        (f"{TEST_NUMERICS}::test_training_evaluation_and_predictions",),
+    ),
+    Mutant(
+        "numerics-predictions-plain",
+        "tl_jax/runs/finished.py",
+        "            compilation=make_compilation(self.config, self._mesh),\n",
+        "",
+        (f"{TEST_NUMERICS}::test_training_evaluation_and_predictions",),
+    ),
+    Mutant(
+        "numerics-statistics-of-averages-plain",
+        "tl_jax/runs/averages.py",
+        "            setup.compilation,\n",
+        "",
+        (f"{TEST_NUMERICS}::test_training_evaluation_and_predictions",),
+    ),
+    Mutant(
+        "numerics-key-of-activations-plain",
+        "tl_jax/runs/activation_cache.py",
+        "                setup.compilation,\n            )\n            |",
+        "            )\n            |",
+        field("model.precision=high-1"),
+    ),
+    Mutant(
+        "numerics-activations-plain",
+        "tl_jax/runs/activation_cache.py",
+        "make_prefix(setup, self.views), setup.mesh, setup.compilation",
+        "make_prefix(setup, self.views), setup.mesh",
+        (f"{TEST_NUMERICS}::test_stored_activations",),
+    ),
+    Mutant(
+        "numerics-members-plain",
+        MEMBERS,
+        "        setup.compilation,\n    )",
+        "    )",
+        (f"{TEST_NUMERICS}::test_sweep",),
+    ),
+    Mutant(
+        "numerics-determinism-of-features-lost",
+        IMAGE_FEATURES,
+        "    plain.train.deterministic = config.train.deterministic\n",
+        "",
+        (f"{TEST_NUMERICS}::test_a_probe_is_deterministic_where_it_is_asked_to_be",),
+    ),
+    Mutant(
+        "numerics-precision-is-an-option-of-the-network",
+        "tl_jax/runs/network.py",
+        '("name", "precision")',
+        '("name",)',
+        field("model.precision=highest"),
+    ),
+    Mutant(
+        "numerics-determinism-of-a-phase",
+        "tl_jax/config/phases.py",
+        '    "train.deterministic",\n',
+        "",
+        (
+            f"{TEST_PHASES}::test_what_is_wrong_with_a_phase_is_said_before_anything_is_written[determinism]",
+        ),
+    ),
+    Mutant(
+        "compilation-gradients-at-the-default",
+        COMPILATION,
+        "with jax.default_matmul_precision(self.precision):\n                return",
+        "with jax.default_matmul_precision(self.precision):\n                pass\n            return",
+        TEST_COMPILATION,
+    ),
+    Mutant(
+        "compilation-refused-options-are-used",
+        COMPILATION,
+        "if option not in refused}",
+        "if option}",
+        TEST_COMPILATION,
+    ),
+    Mutant(
+        "compilation-options-not-in-the-key",
+        COMPILATION,
+        "        if not self.options:\n",
+        "        if self.options:\n",
+        TEST_COMPILATION,
+    ),
+    Mutant(
+        "compilation-jit-without-options",
+        COMPILATION,
+        "self._at_precision(function), compiler_options=dict(self.options) or None, **arguments",
+        "self._at_precision(function), **arguments",
+        TEST_COMPILATION,
+    ),
+    Mutant(
+        "compiler-options-of-determinism-left-out",
+        "tl_jax/compiler_options.py",
+        "if deterministic and DETERMINISTIC in sets:",
+        "if deterministic and DETERMINISTIC not in sets:",
+        ("tests/test_compiler_options.py",),
     ),
 ]
 

@@ -172,3 +172,32 @@ def test_programs_of_fewer_updates(fewer, programs):
     # A branch would make the host of a GPU wait for its condition.
     shapes = jax.ShapeDtypeStruct((4, 1), jnp.uint8), jax.ShapeDtypeStruct((4,), jnp.int32)
     assert "stablehlo.case" not in step.trace(state, 5, 2, *shapes).lower().as_text()
+
+
+@pytest.mark.parametrize("parts", [[4], [1, 1, 1, 1]], ids=str)
+def test_a_dispatch_moves_rows_alone(parts, monkeypatch):
+    """Which rows and how many updates; any other transfer is refused."""
+    mesh, step, initial = make("backbone", 1)
+    resident_step = device_dataset.ResidentStep(step, mesh, "replicated")
+    resident_step.put(*data())
+    state = initial()
+    for part in set(parts):
+        resident_step.use(
+            part,
+            resident_step.trace(state, part, BATCH_SIZE, *data()).lower().compile(),
+        )
+    moved, place = [], device_dataset.place
+
+    def allowed(mesh, array, layout):
+        moved.append(array.shape)
+        with jax.transfer_guard("allow"):
+            return place(mesh, array, layout)
+
+    monkeypatch.setattr(device_dataset, "place", allowed)
+    start = 0
+    with jax.transfer_guard("disallow"):
+        for part in parts:
+            state, measured = resident_step(state, rows()[start : start + part])
+            start += part
+    assert int(jax.block_until_ready(state).step) == 4 and len(measured["loss"]) == parts[-1]
+    assert moved == [shape for part in parts for shape in ((part, BATCH_SIZE), ())]

@@ -70,6 +70,14 @@ def test_an_accelerator_has_its_limit_less_what_is_in_use():
     )
 
 
+@pytest.mark.parametrize("stats", [None, {}, {"bytes_in_use": 300}])
+def test_an_accelerator_that_does_not_say_has_what_is_assumed(stats):
+    device = types.SimpleNamespace(platform="tpu", memory_stats=lambda: stats)
+    assert memory.is_assumed(device)
+    assert memory.available(device) == memory.ASSUMED_BYTES - (stats or {}).get("bytes_in_use", 0)
+    assert not memory.is_assumed(jax.devices("cpu")[0])
+
+
 def test_simulated_devices_share_the_host(machine):
     machine(8000)
     device = jax.devices("cpu")[0]

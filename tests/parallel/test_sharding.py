@@ -229,3 +229,22 @@ def test_a_process_ends_with_those_that_failed(monkeypatch):
     with pytest.raises(OSError, match="process 1, 3 failed"), sharding.together():
         sharding.least(2**40)
     assert told[2:] == [[0, 2**40]]
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_copy_stays_when_what_it_was_made_of_is_overwritten(devices):
+    mesh = sharding.make_mesh(devices)
+    values = np.arange(8.0, dtype=np.float32)
+    tree = {
+        "whole": sharding.replicate(mesh, values),
+        "split": jax.device_put(values, sharding.batch_sharding(mesh)),
+        "host": values,
+    }
+    copy = sharding.one_copy(tree)
+    overwrite = jax.jit(lambda leaf: leaf + 1, donate_argnums=0)
+    for name in ("whole", "split"):
+        tree[name] = jax.block_until_ready(overwrite(tree[name]))
+        np.testing.assert_array_equal(copy[name], values)
+    assert copy["whole"].devices() == {jax.devices()[0]}
+    assert copy["split"].devices() == set(mesh.devices.flat)
+    assert copy["host"] is values

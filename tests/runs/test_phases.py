@@ -409,12 +409,12 @@ def test_gradual_unfreezing_moves_one_boundary_more_in_each_phase(tmp_path, monk
     given = gradual_unfreezing(("stem", "stage1", "stage2", "stage3"), ("train.steps=2",))
     saved, save = {}, Checkpointer.save
 
-    def recorded(self, state, *more):
+    def recorded(self, state, *more, **options):
         saved[int(state.step)] = trees.flatten(state.params)
         saved[int(state.step)] = {
             name: np.array(leaf) for name, leaf in saved[int(state.step)].items()
         }
-        save(self, state, *more)
+        save(self, state, *more, **options)
 
     monkeypatch.setattr(Checkpointer, "save", recorded)
     result = training.run(config_of(given), tmp_path / "run")
@@ -466,6 +466,10 @@ BAD = {
     ),
     "the seed": ((("seed=1",),), "phase 1: seed=1: seed is of the whole run"),
     "phases": ((("phases=()",),), "phase 1: phases=(): phases is of the whole run"),
+    "determinism": (
+        (("train.deterministic=True",),),
+        "phase 1: train.deterministic=True: train.deterministic is of the whole run, not of a phase",
+    ),
     "no such field": (
         (("optim.lr=1",),),
         "phase 1: unknown config field 'optim.lr'; nearest: optim.learning_rate",

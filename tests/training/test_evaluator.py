@@ -9,6 +9,7 @@ from tl_jax.data import InMemorySplit
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
 from tl_jax.training import evaluator, metrics
+from tl_jax.training.busy_time import BusyTime
 from tl_jax.training.evaluator import Evaluator
 
 SIDE, CLASSES = 4, 3
@@ -136,15 +137,125 @@ def test_what_is_planned_is_compiled_once_and_used(monkeypatch):
     assert made(PARAMS, {}, split(25))[0]["examples"] == 25
 
 
-def test_a_compiler_without_room_is_the_user_s_to_know():
+def test_what_a_compiler_lacks_is_the_user_s_to_know():
     def full():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
 
     with pytest.raises(InputError, match=r"the step does not fit .* smaller data\.batch_size"):
         evaluator.compile_or_refuse(full, "the step", "data.batch_size")
 
+    def undetermined():
+        raise jax.errors.JaxRuntimeError(
+            "UNIMPLEMENTED: HLO instruction select-and-scatter.401.0 does not have a deterministic implementation, "
+            "but run-to-run determinism is required by --xla_gpu_deterministic_ops."
+        )
+
+    with pytest.raises(
+        InputError, match=r"train\.deterministic=True: the step .*select-and-scatter"
+    ):
+        evaluator.compile_or_refuse(undetermined, "the step", "data.batch_size")
+
     def broken():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         evaluator.compile_or_refuse(broken, "the step", "data.batch_size")
+
+
+STORED = [
+    pytest.param(1, "replicated", True, id="one device, at once"),
+    pytest.param(1, "replicated", False, id="one device, batch by batch"),
+    pytest.param(4, "replicated", True, id="four devices"),
+    pytest.param(4, "sharded", True, id="four devices, split over them"),
+]
+
+
+@pytest.mark.parametrize(("devices", "layout", "at_once"), STORED)
+def test_splits_that_are_stored_are_measured_as_those_of_the_host(devices, layout, at_once):
+    """Three splits of other lengths: in batches of 8 they are 3, 1 and 5, each with padding at its end."""
+    splits = [split(21).subset(np.arange(start, end)) for start, end in ((0, 20), (3, 9), (0, 21))]
+    splits[2] = split(37)
+    made, host = make(8, devices), make(8, devices)
+    stored_bytes = made.store(splits, layout, at_once=at_once)
+    rows = sum(map(len, splits))
+    padded = -(-rows // devices) if layout == "sharded" else rows
+    assert stored_bytes == padded * SIDE * SIDE * 3 + 4 * rows
+    for one in splits:
+        expected, logits = host(PARAMS, {}, one)
+        measured, found = made(PARAMS, {}, one)
+        assert (
+            measured == expected == made.measure(PARAMS, {}, one) == host.measure(PARAMS, {}, one)
+        )
+        np.testing.assert_array_equal(found, logits)
+
+
+def test_splits_whose_batches_are_alike_share_a_program(monkeypatch):
+    compiled = []
+    lower = jax.stages.Lowered.compile
+    monkeypatch.setattr(
+        jax.stages.Lowered,
+        "compile",
+        lambda self, **options: compiled.append(self) or lower(self, **options),
+    )
+    made, splits = make(8), [split(20), split(37), split(5)]
+    made.store(splits, "replicated", at_once=True)
+    for one in (*splits, *splits):
+        made.measure(PARAMS, {}, one)
+    assert len(compiled) == 2  # of 8 rows, three batches at once; of 5
+    made.store(splits, "replicated", at_once=True)
+    made.measure(PARAMS, {}, splits[0])
+    assert len(compiled) == 2
+    made.store([splits[0]], "replicated", at_once=True)
+    assert made.measure(PARAMS, {}, splits[0]) == make(8).measure(PARAMS, {}, splits[0])
+    assert len(compiled) == 4  # another array: another program, and one of the host's
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_pass_over_a_stored_split_moves_rows_and_sums_alone(at_once):
+    """Any other transfer is refused."""
+    made, given = make(8), split(20)
+    made.store([given], "replicated", at_once=at_once)
+    params = sharding.put_whole(sharding.make_mesh(1), PARAMS)
+    expected = made.measure(params, {}, given)
+    moved = []
+
+    def seen(call, what):
+        def allowed(*given):
+            moved.append(given[what])
+            with jax.transfer_guard("allow"):
+                return call(*given)
+
+        return allowed
+
+    with pytest.MonkeyPatch.context() as patch, jax.transfer_guard("disallow"):
+        placement = evaluator.device_dataset
+        patch.setattr(placement, "place", seen(placement.place, 1))
+        patch.setattr(jax, "device_get", seen(jax.device_get, 0))
+        assert made.measure(params, {}, given) == expected
+    *spans, sums = moved
+    starts = [0] if at_once else [0, 8, 16]
+    assert [span.tolist() for span in spans] == [[start, 20] for start in starts]
+    batches = 3 // len(starts)
+    sizes = {leaf.shape for leaf in jax.tree.leaves(sums)}
+    assert sizes == {(batches,), (batches, CLASSES)}
+
+
+def test_the_plan_of_a_stored_split_has_its_logits(monkeypatch):
+    made, given = make(8), split(20)
+    num_bytes = made.store([given], "replicated", at_once=True)
+    items = {item.what: item for item in made.memory_items(PARAMS, {}, given, 10**9)}
+    # Sums of three batches besides: four numbers and two counts for each class.
+    assert items["evaluation: logits"].bytes == 4 * (24 * CLASSES + 3 * (4 + 2 * CLASSES))
+    assert items["evaluation: images, copied"].bytes == num_bytes
+    monkeypatch.setattr(jax.stages.Lowered, "compile", None)
+    assert made.measure(PARAMS, {}, given)["examples"] == 20
+
+
+def test_passes_count_as_busy_time():
+    with BusyTime() as busy:
+        made = make(8).watched(busy)
+        made(PARAMS, {}, split(20))
+        of_host = busy.seconds
+        made.store([split(20)], "replicated", at_once=True)
+        made.measure(PARAMS, {}, made._stored.splits[0])
+    assert busy.seconds > of_host

@@ -22,7 +22,7 @@ class Recorder:
 
     def __init__(self, losses=(), norms=()):
         self.events, self.losses, self.norms = [], dict(losses), dict(norms)
-        self.saved = self.best = None
+        self.saved = self.best = self.finished = None
         self.accuracies = {}
 
     def train_step(self, state, updates):
@@ -48,6 +48,9 @@ class Recorder:
         self.events.append(("save", state.step, metrics and metrics["top1_accuracy"]))
         self.saved = state.step
 
+    def finish_saving(self):
+        self.finished = self.saved
+
     def is_best(self, metrics):
         better = self.best is None or metrics["top1_accuracy"] > self.best
         self.best = metrics["top1_accuracy"] if better else self.best
@@ -63,6 +66,7 @@ class Recorder:
                 log=self.log,
                 evaluate=self.evaluate,
                 save=self.save,
+                finish_saving=self.finish_saving,
                 is_best=self.is_best,
                 last_saved=lambda: self.saved,
                 **options,
@@ -91,10 +95,12 @@ def test_a_phase_counts_its_intervals_from_its_first_update():
 
 def test_stopping_at_the_end_of_a_phase_that_another_one_follows():
     stops = {"stop_requested": lambda step: step == 2}
+    recorder = Recorder()
     with pytest.raises(loops.Stopped) as raised:
-        Recorder().run(Intervals(2, log_every=1, goes_on=True), **stops)
-    assert raised.value.step == 2
-    assert Recorder().run(Intervals(2, log_every=1), **stops).step == 2
+        recorder.run(Intervals(2, log_every=1, goes_on=True), **stops)
+    assert raised.value.step == recorder.finished == 2
+    recorder = Recorder()
+    assert recorder.run(Intervals(2, log_every=1), **stops).step == recorder.finished == 2
 
 
 def test_order_of_log_evaluate_and_save():

@@ -157,6 +157,21 @@ def test_class_averages_are_those_of_scikit_learn(seed, classes, examples):
     assert metrics.class_averages(labels, predicted, classes) == pytest.approx(expected, rel=1e-12)
 
 
+def test_counts_of_batches_are_those_of_the_predictions():
+    """Ties, rows with NaN and masked rows among them."""
+    logits = np.random.default_rng(0).integers(0, 3, (40, 4)).astype(np.float32)
+    logits[3, 1] = logits[17] = NAN
+    labels = np.random.default_rng(1).integers(0, 4, 40)
+    mask = np.arange(40) < 33
+    counts = jax.jit(metrics.class_counts)(logits, labels, mask)
+    found = metrics.averages_of_counts(
+        *(np.asarray(counts[name]) for name in ("hits", "predicted")), labels[mask]
+    )
+    predicted = metrics.predictions(logits[mask])
+    assert found == metrics.class_averages(labels[mask], predicted, 4)
+    assert int(counts["predicted"].sum()) == 31
+
+
 def test_a_class_that_is_predicted_without_examples_counts_in_macro_means_alone():
     averages = metrics.class_averages(np.array([0, 0]), np.array([0, 1]), num_classes=3)
     assert averages["macro_recall"] == 0.25 and averages["balanced_accuracy"] == 0.5

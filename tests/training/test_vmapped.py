@@ -171,6 +171,21 @@ def test_groups_change_nothing_but_the_memory(width):
         np.testing.assert_allclose(values, parts.history[name], atol=1e-6, err_msg=name)
 
 
+def test_off_the_cpu_every_dispatch_has_as_many_turns(monkeypatch):
+    """Of 12 updates, evaluated after 7, dispatches have 5, 2 and 5: the program never asks how many."""
+    lengths = {"updates_per_dispatch": 5, "eval_every": 7}
+    expected = case().population(**lengths)
+    monkeypatch.setattr(vmapped.cpu, "in_use", lambda: False)
+    monkeypatch.setattr(jax.lax, "fori_loop", None)
+    found = case().population(**lengths)
+    for one, other in zip(
+        jax.tree.leaves((found.params, found.history)),
+        jax.tree.leaves((expected.params, expected.history)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_the_best_evaluation_is_kept_and_its_accuracy_is_that_of_its_weights():
     members = case().population(eval_every=2)
     np.testing.assert_array_equal(members.steps, [2, 4, 6, 8, 10, 12])

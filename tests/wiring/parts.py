@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tl_jax import features, trees
+from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.parallel import device_dataset, sharding
 from tl_jax.runs import activation_cache, dispatch, selection
 from tl_jax.runs.pure_step import make_pure_step
@@ -27,8 +28,8 @@ _UPDATES = 8
 def parts_of(config) -> dict[str, str]:
     """Returns the parts of the run that `config` describes, by name; of phases, what differs among them.
 
-    step: the lowered training step, on images or on stored activations.
-    evaluation: the lowered evaluation step.
+    step: the lowered training step, on images or on stored activations, at the precision that it is given.
+    evaluation: the lowered evaluation step, likewise.
     schedule: the learning rate of every update.
     order: the rows that the first updates read.
     train, validation, test: pixels, labels and class names of the split.
@@ -48,14 +49,16 @@ def parts_of(config) -> dict[str, str]:
 def _parts_of_phase(setup: Setup, seen: "_Seen") -> dict[str, str]:
     setup = activation_cache.use(setup)
     # The first one is made for images, and used by all phases without activations.
-    evaluate = seen.evaluations[0 if setup.cache is None else -1]
+    evaluate, compilation = seen.evaluations[0 if setup.cache is None else -1]
+    dispatched = seen.dispatched(setup)
     state = jax.eval_shape(setup.initial_state_on_host)
     updates = np.arange(setup.total_steps - setup.first_step)
     first = range(setup.first_step, setup.first_step + _UPDATES)
     splits = {name: _split(setup, name) for name in ("train", "validation", "test")}
     return splits | {
-        "step": _step(setup, state),
+        "step": _step(setup, state, seen.compilations[-1]),
         "evaluation": _lowered(
+            compilation,
             evaluate,
             state.params,
             state.batch_stats,
@@ -69,7 +72,7 @@ def _parts_of_phase(setup: Setup, seen: "_Seen") -> dict[str, str]:
         "prefix": json.dumps(seen.facts, sort_keys=True) + _stored(setup),
         "selection": str(selection.metric_and_mode(setup.config)),
         "plan": str(dataclasses.asdict(setup.intervals)),
-        "dispatch": seen.dispatched(setup),
+        "dispatch": dispatched,
     }
 
 
@@ -83,11 +86,11 @@ def _references(setup: Setup) -> dict[str, Any]:
         return setup.initial_state_on_host().references
 
 
-def _step(setup: Setup, state: Any) -> str:
+def _step(setup: Setup, state: Any, compilation: Compilation) -> str:
     batch = _batch(
         setup, setup.order.batch_size, label=jnp.int32, position=jnp.int32, index=jnp.int32
     )
-    return _lowered(make_pure_step(setup)(axis_name=None), state, batch)
+    return _lowered(compilation, make_pure_step(setup)(axis_name=None), state, batch)
 
 
 def _batch(setup: Setup, size: int, **columns: Any) -> dict[str, jax.ShapeDtypeStruct]:
@@ -99,8 +102,8 @@ def _batch(setup: Setup, size: int, **columns: Any) -> dict[str, jax.ShapeDtypeS
     }
 
 
-def _lowered(step: Callable, *arguments: Any) -> str:
-    return jax.jit(step, keep_unused=True).lower(*arguments).as_text()
+def _lowered(compilation: Compilation, step: Callable, *arguments: Any) -> str:
+    return compilation.jit(step, keep_unused=True).lower(*arguments).as_text()
 
 
 def _split(setup: Setup, name: str) -> str:
@@ -130,7 +133,8 @@ class _Seen:
     """What passed by while a run was put together."""
 
     def __init__(self) -> None:
-        self.evaluations: list[Callable] = []
+        self.evaluations: list[tuple[Callable, Compilation]] = []
+        self.compilations: list[Compilation] = []
         self.facts: list[dict[str, str]] = []
         self.programs: list[str] = []
 
@@ -151,7 +155,7 @@ class _Program:
     def memory_analysis(self) -> None:
         return None
 
-    def compile(self) -> "_Program":
+    def compile(self, compiler_options: Any = None) -> "_Program":
         return self
 
 
@@ -164,9 +168,9 @@ def nothing_compiled() -> Iterator[_Seen]:
     seen = _Seen()
     facts, compiled_eval_step = features.facts, sharding.compile_eval_step
 
-    def compile_eval_step(step, mesh):
-        seen.evaluations.append(step)
-        return compiled_eval_step(step, mesh)
+    def compile_eval_step(step, mesh, compilation=PLAIN):
+        seen.evaluations.append((step, compilation))
+        return compiled_eval_step(step, mesh, compilation)
 
     def recorded_facts(*arguments, **options):
         seen.facts.append(facts(*arguments, **options))
@@ -178,14 +182,19 @@ def nothing_compiled() -> Iterator[_Seen]:
         return True
 
     class Streamed(sharding.StreamedStep):
-        def __init__(self, make_step, mesh, mode="jit"):
-            super().__init__(make_step, mesh, mode)
+        def __init__(self, make_step, mesh, mode="jit", compilation=PLAIN):
+            super().__init__(make_step, mesh, mode, compilation)
+            seen.compilations.append(compilation)
             seen.programs.append(f"streamed by {mode} over {mesh.size}")
 
         def lower(self, state, batch):
             return _Program()
 
     class Resident(device_dataset.ResidentStep):
+        def __init__(self, *arguments, compilation=PLAIN, **options):
+            super().__init__(*arguments, compilation=compilation, **options)
+            seen.compilations.append(compilation)
+
         def trace(self, state, count, batch_size, images, labels):
             seen.programs.append(f"{count} updates over {self._mesh.size}")
             return _Program()

@@ -76,3 +76,42 @@ def test_off_the_cpu_one_program_makes_fewer_updates_too(platform, fewer, monkey
     """On a CPU it would round them differently."""
     monkeypatch.setattr(dispatch, "_platform", lambda setup: platform)
     assert made(train__updates_per_dispatch=3)[1].step._fewer == fewer
+
+
+@pytest.mark.parametrize(
+    ("fields", "platform", "stored"),
+    [
+        pytest.param({}, "cpu", [], id="images on the host itself"),
+        pytest.param({"data.placement": "device"}, "cpu", ["validation", "test"], id="asked for"),
+        pytest.param({}, "gpu", ["validation", "test"], id="images on an accelerator"),
+        pytest.param({"data.placement": "host"}, "gpu", [], id="data stay on the host"),
+        pytest.param({"parallel.mode": "pmap"}, "gpu", [], id="pmap"),
+        pytest.param({"data.validation_fraction": 0.0}, "gpu", ["test"], id="nothing held out"),
+    ],
+)
+def test_where_the_splits_that_are_evaluated_are(fields, platform, stored, monkeypatch):
+    monkeypatch.setattr(dispatch, "_platform", lambda setup: platform)
+    with nothing_compiled():
+        setup = prepare(
+            config_with({"data.validation_fraction": 0.3, "data.examples_per_class": 10} | fields)
+        )
+        plan = dispatch.make(setup)
+    kept = setup.evaluator._stored
+    assert (kept.splits if kept else ()) == tuple(setup.inputs[role] for role in stored)
+    assert plan.evaluation_bytes == (kept.num_bytes if kept else 0)
+    rows = {row["what"]: row["bytes"] for row in plan.memory}
+    where = plan.facts()["evaluation"]
+    assert where == ("device, replicated" if kept else "host")
+    assert rows.get(f"evaluation data ({where})", 0) == plan.evaluation_bytes
+    if kept:
+        assert setup.evaluator._at_once == (platform != "cpu")
+
+
+def test_splits_without_room_beside_the_training_data_stay_on_the_host(monkeypatch):
+    """A fifth of what those leave."""
+    monkeypatch.setattr(dispatch, "_platform", lambda setup: "gpu")
+    asked = []
+    monkeypatch.setattr(dispatch, "room_for_evaluation", lambda taken: asked.append(taken) or 5)
+    setup, plan = made()
+    assert asked == [plan.data_bytes] and plan.evaluation_bytes == 0
+    assert setup.evaluator._stored is None

@@ -77,6 +77,11 @@ FIELDS: dict[str, list[Case]] = {
     "model.classifier": [Case("pooled", "step evaluation start", {"model.name": "vgg11"})],
     "model.dropout": [Case(0.5, STEP), Case(0.2, STEP, {"model.name": "vgg11"})],
     "model.dtype": [Case("bfloat16", BOTH_STEPS)],
+    "model.precision": [
+        Case("highest", BOTH_STEPS),
+        Case("high", "step evaluation prefix", CACHED),
+        Case("high", BOTH_STEPS, {"data.placement": "host"}),
+    ],
     "model.zero_init_residual": [Case(True, "start")],
     # The text of the evaluation step changes too: it calls blocks in another way.
     "model.remat": [Case("blocks", BOTH_STEPS), Case("dots", BOTH_STEPS)],
@@ -218,6 +223,8 @@ FIELDS: dict[str, list[Case]] = {
     "train.patience": [Case(2, "plan", {"train.eval_every_steps": 5})],
     "train.eval_statistics": [Case("image", "evaluation")],
     "train.select_by": [Case("macro_f1", "selection"), Case("loss", "selection")],
+    # Of GPUs: tests/runs/test_numerics.py.
+    "train.deterministic": [Case(True, "")],
     "train.checkpoint_every_seconds": [Case(1.0, "")],
     "train.checkpoint_every_steps": [Case(5, "plan")],
     "cache.boundary": [
@@ -353,6 +360,7 @@ def test_fields_that_choose_the_step_or_the_program_are_part_of_the_run():
         "train.eval_every_steps",
         "train.patience",
         "train.select_by",
+        "train.deterministic",
         "parallel.mode",
         "parallel.devices",
     ):

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 from parts import nothing_compiled
-from small import config_with
+from small import CACHED, config_with
 
-from tl_jax import models
+from tl_jax import compilation, models
+from tl_jax.compilation import Compilation
 from tl_jax.models import cpu
+from tl_jax.runs import activation_cache
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup, prepare_phases
 
@@ -72,3 +74,56 @@ def test_training_step(platform, strategy):
     assert not re.search(rf"stablehlo\.convolution.*{ACTIVATIONS.format('f32')}", text)
     # Every leaf of the state is replaced where it lies.
     assert text.count("tf.aliasing_output") == len(jax.tree.leaves(setup.state_shapes))
+
+
+PRECISIONS = re.compile(r"precision\w* = \[(?:#stablehlo<precision )?(\w+)>?, .*?(\w+)>?\]")
+PRODUCTS = re.compile(r"stablehlo\.(?:convolution|dot_general)")
+
+
+def programs(monkeypatch, platform, **fields) -> dict[str, str]:
+    """Returns the texts of a run's programs: of training, of evaluation on images, of stored activations."""
+    jit, made = Compilation.jit, {}
+
+    def recorded(self, function, **arguments):
+        program = jit(self, function, **arguments)
+        # The first evaluation is that on images.
+        return made.setdefault(function.__name__, program) and program
+
+    monkeypatch.setattr(Compilation, "jit", recorded)
+    with nothing_compiled() as seen:
+        (setup,) = prepare_phases(config_with(FIELDS | fields))
+        setup = activation_cache.use(setup)
+        seen.dispatched(setup)
+    shape, rows = jax.ShapeDtypeStruct, 20
+    state, split = setup.state_shapes, setup.inputs["train"]
+    images = shape((rows, *setup.splits["train"].image_shape), jnp.uint8)
+    inputs = shape((rows, *split.image_shape), split.dtype)
+    numbers, mask = shape((rows,), jnp.int32), shape((rows,), bool)
+    updates = shape((1, rows), jnp.int32), shape((), jnp.int32)
+    variables = setup.initial.variables["params"], setup.initial.variables["batch_stats"]
+    arguments = {
+        "updates": (state, *updates, inputs, numbers),
+        "eval_step": (*variables, {"image": images, "label": numbers, "mask": mask}),
+    }
+    if setup.cache is not None:
+        batch = {"image": images, "row": numbers}
+        arguments["prefix"] = (*activation_cache.prefix_variables(setup), batch)
+    return {
+        name: made[name].trace(*given).lower(lowering_platforms=(platform,)).as_text()
+        for name, given in arguments.items()
+    }
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu", "cpu"])
+@pytest.mark.parametrize("precision", compilation.PRECISIONS)
+@pytest.mark.parametrize("context", [{}, CACHED], ids=["images", "activations"])
+def test_every_product_has_the_precision_of_the_run(monkeypatch, platform, precision, context):
+    """Forward and backward; on a CPU, where gradients are written by hand, too."""
+    monkeypatch.setattr(cpu, "in_use", lambda: platform == "cpu")
+    fields = {"model.dtype": "float32", "model.precision": precision, **context}
+    texts = programs(monkeypatch, platform, **fields)
+    assert texts.keys() == {"updates", "eval_step"} | ({"prefix"} if context else set())
+    for name, text in texts.items():
+        found = PRECISIONS.findall(text)
+        assert len(found) == len(PRODUCTS.findall(text)) > 0, name
+        assert set(found) == {(precision.upper(),) * 2}, name

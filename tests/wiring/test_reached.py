@@ -83,9 +83,9 @@ def run(small_networks, tmp_path_factory):
 def record_saves(patch, saved):
     save = Checkpointer.save
 
-    def recorded(self, state, *given):
+    def recorded(self, state, *given, **options):
         saved.append(int(state.step))
-        save(self, state, *given)
+        save(self, state, *given, **options)
 
     patch.setattr(Checkpointer, "save", recorded)
 

@@ -1,5 +1,6 @@
 """Writing and reading checkpoints."""
 
+import concurrent.futures
 import functools
 import logging
 import math
@@ -39,7 +40,8 @@ class Checkpointer:
     """Keeps the two latest checkpoints and the best one of a run.
 
     Two, because the newest may turn out damaged. Every process of a run calls each method together
-    with the others, on a folder that all of them see.
+    with the others, on a folder that all of them see. A checkpoint is written in the background, one at a
+    time; every other method waits for it first.
 
     Args:
         folder: of the checkpoints; made when missing.
@@ -69,15 +71,25 @@ class Checkpointer:
             ) from error
         self._damaged: set[int] = set()
         self._best_value: float | None = None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "tl_jax checkpoints")
+        self._writing: concurrent.futures.Future[None] | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                self.wait()
+        finally:
+            self.close()
 
     def close(self) -> None:
-        """Releases what Orbax holds; the checkpointer is not usable afterwards."""
+        """Ends with what is being written, and releases what Orbax holds; not usable afterwards.
+
+        Whether it could be written is what `wait` says: a process may fail alone, and does not ask the others then.
+        """
+        self._thread.shutdown()
         if "_storage" in self.__dict__:
             self._storage.close()
 
@@ -85,36 +97,64 @@ class Checkpointer:
     def _storage(self) -> "Storage":
         return _open_storage()
 
-    def save(self, state: TrainState, metrics: Mapping[str, Any] | None = None) -> None:
-        """Writes the checkpoint of step `state.step` and returns when it is on disk.
+    def save(
+        self,
+        state: TrainState,
+        metrics: Mapping[str, Any] | None = None,
+        *,
+        known: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Writes the checkpoint of step `state.step` in the background, from a copy on the devices; returns at once.
 
         A checkpoint of the same step is replaced; its metrics stay when none are given here.
 
         Args:
-            state: not donated; unchanged afterwards.
+            state: not donated; it may be, once this has returned.
             metrics: what was measured at this step, scalars; a checkpoint without metrics, or whose
                 best metric is not finite, is never the best one.
+            known: {leaf name: array} of leaves that the host has, such as those that are frozen: they are
+                written as given here, and not fetched from the devices.
 
         Raises:
             InputError: if metrics are given without the best metric.
-            OSError: if the disk is full (as `files.explain_full_disk`), or process 0 could
-                not write; earlier checkpoints are untouched.
+            OSError: as `wait`, of the save before.
         """
         if metrics and self._best_metric not in metrics:
             raise unknown("metric for the best checkpoint", self._best_metric, metrics)
-        leaves = _on_host(_flatten(state.without_references()))
-        step = int(state.step)
-        explained = files.explain_full_disk(
+        self.wait()
+        leaves = _whole({**_flatten(state.without_references()), **(known or {})})
+        if jax.process_index() == 0:
+            self._writing = self._thread.submit(self._write, sharding.one_copy(leaves), metrics)
+        else:
+            self._writing = self._thread.submit(lambda: None)
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk, in every process.
+
+        Raises:
+            OSError: if the disk is full (as `files.explain_full_disk`), or process 0 could
+                not write; earlier checkpoints are untouched.
+        """
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
+        with sharding.together():
+            writing.result()
+
+    def _write(self, copied: dict[str, Any], metrics: Mapping[str, Any] | None) -> None:
+        """Writes a checkpoint; on a thread of its own, in the first process."""
+        leaves = {name: np.asarray(leaf) for name, leaf in jax.device_get(copied).items()}
+        del copied
+        step = int(leaves["step"])
+        with files.explain_full_disk(
             f"the checkpoint of step {step}",
             self._folder,
             trees.num_bytes(leaves),
             "earlier checkpoints are untouched: make room and run the same command again to go on",
-        )
-        with explained, sharding.together():
-            if jax.process_index() == 0:
-                self._write(step, leaves, metrics)
+        ):
+            self._write_leaves(step, leaves, metrics)
 
-    def _write(
+    def _write_leaves(
         self, step: int, leaves: dict[str, np.ndarray], metrics: Mapping[str, Any] | None
     ) -> None:
         final, draft = self._folder / str(step), self._folder / f"{step}.tmp"
@@ -159,6 +199,7 @@ class Checkpointer:
 
     def metrics_of(self, step: int) -> dict[str, float]:
         """Returns what was measured at the checkpoint of a step; {} where nothing was."""
+        self.wait()
         return verification.read_record(self._folder / str(step))["metrics"]
 
     def is_best(self, metrics: Mapping[str, Any]) -> bool:
@@ -194,9 +235,11 @@ class Checkpointer:
         return self._choose(self._by_metric(), warn=False)
 
     def _by_age(self) -> list[int]:
+        self.wait()
         return verification.steps_by_age(self._folder)
 
     def _by_metric(self) -> list[int]:
+        self.wait()
         return verification.steps_by_metric(self._folder, self._best_metric, self._best_mode)
 
     def _choose(self, candidates: list[int], warn: bool = True) -> int | None:
@@ -237,8 +280,11 @@ class Checkpointer:
 
     def _prune(self) -> None:
         """Removes all but the two latest and the best; damaged ones neither count nor go."""
-        ages = [step for step in self._by_age() if step not in self._damaged]
-        best = [step for step in self._by_metric() if step not in self._damaged]
+        steps = verification.steps_by_age(self._folder)
+        best = verification.steps_by_metric(self._folder, self._best_metric, self._best_mode)
+        ages, best = (
+            [step for step in kind if step not in self._damaged] for kind in (steps, best)
+        )
         for step in set(ages) - {*ages[:2], *best[:1]}:
             shutil.rmtree(self._folder / str(step))
 
@@ -350,16 +396,15 @@ def _flatten(state: Any) -> dict[str, Any]:
     }
 
 
-def _on_host(leaves: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Returns the leaves whole, as numpy, on every process, for any sharding."""
-    whole = {
+def _whole(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Returns the leaves, those that are split over processes whole, as numpy, on every process."""
+    return {
         name: multihost_utils.process_allgather(leaf, tiled=True)
         if isinstance(leaf, jax.Array)
         and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
         else leaf
         for name, leaf in leaves.items()
     }
-    return {name: np.asarray(leaf) for name, leaf in jax.device_get(whole).items()}
 
 
 def _place(array: np.ndarray, like: Any) -> jax.Array:

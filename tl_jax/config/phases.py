@@ -20,7 +20,13 @@ Phases = tuple[tuple[str, ...], ...]
 # Sections whose fields a phase may set; the others are of the whole run.
 PHASE_SECTIONS = ("freeze", "optim", "train", "cache", "augment", "objective", "average")
 # Of these sections, what all phases have in common.
-_OF_THE_RUN = ("train.fit_to_data", "train.patience", "train.select_by", "train.eval_statistics")
+_OF_THE_RUN = (
+    "train.fit_to_data",
+    "train.patience",
+    "train.select_by",
+    "train.eval_statistics",
+    "train.deterministic",
+)
 # The same in updates and in epochs: in a phase, one of them takes the place of the other.
 _UNITS = ("train.", "train.eval_every_", "optim.warmup_", "optim.step_")
 # Of random changes, and so not of a phase that stores every image as it is.

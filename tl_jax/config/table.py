@@ -5,6 +5,7 @@ others here.
 """
 
 from tl_jax import features, models, objectives, optim, porting
+from tl_jax.compilation import PRECISIONS
 from tl_jax.config import command_fields, input_fields
 from tl_jax.config.field import LARGEST, Field, choice, integer, numbers
 from tl_jax.data import order
@@ -57,6 +58,13 @@ _FIELDS = (
         within="[-1, 1)",
     ),
     choice("model.dtype", "float32", DTYPES, "of the computation; parameters are float32"),
+    choice(
+        "model.precision",
+        "default",
+        PRECISIONS,
+        'of products of float32 numbers: "default" (that of JAX; TF32 on new GPUs, bfloat16 on TPUs), "high" (more '
+        'on TPUs) or "highest" (float32); CPUs know no other than float32',
+    ),
     Field("model.zero_init_residual", False, "of ResNets: whether residual branches start at zero"),
     choice(
         "model.remat",
@@ -272,6 +280,11 @@ _FIELDS = (
         "the metric on validation that chooses the best step",
     ),
     Field(
+        "train.deterministic",
+        False,
+        "whether a GPU must give the same bits again (slower); CPUs and TPUs do so by themselves",
+    ),
+    Field(
         "train.checkpoint_every_seconds",
         60.0,
         "0: not by the clock",
@@ -300,7 +313,12 @@ _FIELDS = (
         'which view an epoch sees: "cycle" takes turns, "random" draws one',
     ),
     integer("cache.view_seed", 0, 0, LARGEST, "of the views' augmentation"),
-    choice("cache.dtype", "float32", features.DTYPES, "of what is stored"),
+    choice(
+        "cache.dtype",
+        "float32",
+        features.DTYPES,
+        "of what is stored; features that are computed in bfloat16 always are stored so",
+    ),
     choice(
         "cache.storage",
         "auto",

@@ -10,6 +10,7 @@ import jaxlib
 import numpy as np
 
 from tl_jax import trees
+from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.data import Split
 
 
@@ -19,12 +20,13 @@ def facts(
     batch_stats: Any,
     split: Split,
     examples: np.ndarray | None = None,
+    compilation: Compilation = PLAIN,
 ) -> dict[str, str]:
     """Returns all that the activations of a split depend on, as digests and names.
 
     The program itself is among them, lowered for one image: architecture, preprocessing,
-    augmentation, boundary and dtypes are all in its text, and so is any change of this library that
-    changes what is computed. Nothing is computed here.
+    augmentation, boundary, dtypes and precision are all in its text, and so is any change of this
+    library that changes what is computed. Nothing is computed here.
 
     Args:
         prefix: from `make_prefix`.
@@ -32,8 +34,9 @@ def facts(
         batch_stats: of the prefix.
         split: the images.
         examples: int64 [M], the numbers that key their views; None where nothing is augmented.
+        compilation: of the prefix; options of the compiler count where there are any.
     """
-    program = jax.jit(prefix).lower(params, batch_stats, one_image(split)).as_text()
+    program = compilation.jit(prefix).lower(params, batch_stats, one_image(split)).as_text()
     weights = hashlib.sha256()
     for name, leaf in sorted(trees.flatten({"params": params, "batch_stats": batch_stats}).items()):
         weights.update(name.encode() + np.asarray(leaf).tobytes())
@@ -45,6 +48,7 @@ def facts(
         "device": f"{device.platform} {device.device_kind}",
         "jax": f"{jax.__version__} {jaxlib.__version__}",
         "examples": "" if examples is None else hashlib.sha256(examples.tobytes()).hexdigest(),
+        **compilation.key(),
     }
 
 

@@ -3,6 +3,7 @@
 from tl_jax.models.batch_norm import BatchNorm
 from tl_jax.models.convolution import Convolution
 from tl_jax.models.forward import (
+    features_dtype,
     init_variables,
     make_forward,
     norm_names,
@@ -42,6 +43,7 @@ __all__ = [
     "check_module",
     "check_network",
     "create_model",
+    "features_dtype",
     "get_architecture",
     "get_pretrained",
     "init_variables",

@@ -154,6 +154,18 @@ def same_in_training(
     return True
 
 
+def features_dtype(model: Network, boundary: str, image_size: int) -> jnp.dtype:
+    """Returns the type in which the features at a boundary are computed, before `make_forward` makes them float32."""
+    shape = (1, image_size, image_size, 3)
+    variables = jax.eval_shape(lambda: init_variables(model, jax.random.key(0), shape))
+    module = without_remat(model)
+
+    def run(variables, images):
+        return module.apply(variables, images, train=False, start=None, stop=boundary)
+
+    return jax.eval_shape(run, variables, jax.ShapeDtypeStruct(shape, jnp.float32)).dtype
+
+
 @functools.lru_cache(maxsize=32)
 def norm_names(model: Network) -> tuple[str, ...]:
     """Returns the names of the modules that have running statistics, in alphabetical order."""

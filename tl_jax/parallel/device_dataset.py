@@ -3,8 +3,11 @@
 N: rows of a split (examples, or views of examples); B: rows in the global batch; U: updates in a
 dispatch; V: views of an example. Batches are gathered by index inside the compiled step, so that
 only int32 [U, B] crosses from the host, and the host is asked once for U updates.
+
+Rows are stored flat, [N, H * W * C]: a TPU pads the last axis to 128 values, and that of colours has three.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.parallel import sharding
 
 
@@ -38,6 +42,17 @@ def place(mesh: Mesh, rows: np.ndarray, layout: str) -> jax.Array:
 
     shape = (part * mesh.size, *rows.shape[1:])
     return jax.make_array_from_callback(shape, sharding.batch_sharding(mesh), padded)
+
+
+def flat(rows: np.ndarray) -> np.ndarray:
+    """Returns an array [N, ...] as [N, D], without a copy where it is contiguous."""
+    return rows.reshape(len(rows), -1)
+
+
+def flat_shape(rows: Any, mesh: Mesh, layout: str) -> jax.ShapeDtypeStruct:
+    """Returns the shape and dtype of `rows` [N, ...] once they are stored: flat, padded where sharded."""
+    length = len_padded(rows.shape[0], mesh, layout)
+    return jax.ShapeDtypeStruct((length, math.prod(rows.shape[1:])), rows.dtype)
 
 
 def gather(mesh: Mesh, layout: str, data: jax.Array, rows: jax.Array) -> jax.Array:
@@ -85,6 +100,7 @@ class ResidentStep:
         views: int = 1,
         one_by_one: bool = False,
         fewer: bool = False,
+        compilation: Compilation = PLAIN,
     ):
         """Prepares the programs; nothing is compiled yet.
 
@@ -101,11 +117,12 @@ class ResidentStep:
                 last one asked for: nothing is compiled where a span of updates ends. (XLA for CPU fuses updates
                 with the choice and rounds them differently, with a branch too in jaxlib 0.10; on GPUs a branch
                 makes the host wait for its condition.)
+            compilation: of the programs.
         """
 
         def update(state, rows, images, labels):
             batch = {
-                "image": gather(mesh, layout, images, rows),
+                "image": gather(mesh, layout, images, rows).reshape(len(rows), *self._shape),
                 "label": gather(mesh, "replicated", labels, rows // views),
                 "position": jnp.arange(len(rows), dtype=jnp.int32),
                 "index": rows // views,
@@ -134,8 +151,9 @@ class ResidentStep:
         self._mesh, self._layout, self._one_by_one = mesh, layout, one_by_one
         self._programs: dict[int, Any] = {}
         self._fewer = fewer
+        self._shape: tuple[int, ...] = ()
         self._data: tuple[jax.Array, jax.Array] | None = None
-        self._updates = jax.jit(
+        self._updates = compilation.jit(
             updates,
             in_shardings=(whole, whole, whole, images_sharding, whole),
             out_shardings=(whole, whole),
@@ -154,8 +172,8 @@ class ResidentStep:
         """
         count = 1 if self._one_by_one else count
         rows = jax.ShapeDtypeStruct((count, batch_size), jnp.int32)
-        length = len_padded(images.shape[0], self._mesh, self._layout)
-        images = jax.ShapeDtypeStruct((length, *images.shape[1:]), images.dtype)
+        self._shape = images.shape[1:]
+        images = flat_shape(images, self._mesh, self._layout)
         labels = jax.ShapeDtypeStruct(labels.shape, labels.dtype)
         number = jax.ShapeDtypeStruct((), jnp.int32)
         return self._updates.trace(state, rows, number, images, labels)
@@ -166,8 +184,9 @@ class ResidentStep:
 
     def put(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Places the split: images or activations [N, ...], and labels int32 [N / V]."""
+        self._shape = images.shape[1:]
         self._data = (
-            place(self._mesh, images, self._layout),
+            place(self._mesh, flat(images), self._layout),
             place(self._mesh, labels, "replicated"),
         )
 

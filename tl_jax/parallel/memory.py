@@ -17,6 +17,9 @@ PLACES = ("device", "host", "disk")
 # Rows of a plan that sum up a place.
 TOTALS = ("most at once", "total")
 
+# Of an accelerator that does not say how much it can hold: the least that a core of a TPU has (v2, v3: 8 and 16 GB).
+ASSUMED_BYTES = 8 << 30
+
 _MEMINFO = pathlib.Path("/proc/meminfo")
 _STATUS = pathlib.Path("/proc/self/status")
 # Limit and use of the control group a container runs in, version 2 and version 1.
@@ -67,15 +70,18 @@ def available(device: Device) -> int:
     """Returns the bytes that a device can still hold.
 
     Of an accelerator it is its allocator's limit (three quarters of the card unless told otherwise:
-    XLA_PYTHON_CLIENT_MEM_FRACTION) less what is in use; 0 where its allocator does not say. A CPU device
-    holds what the host does; where the host is several simulated devices, its share of it.
+    XLA_PYTHON_CLIENT_MEM_FRACTION) less what is in use; `ASSUMED_BYTES` less that where its allocator does not
+    say. A CPU device holds what the host does; where the host is several simulated devices, its share of it.
     """
     stats = device.memory_stats() or {}
-    if "bytes_limit" in stats:
-        return max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    if device.platform != "cpu":
-        return 0
+    if device.platform != "cpu" or "bytes_limit" in stats:
+        return max(0, stats.get("bytes_limit", ASSUMED_BYTES) - stats.get("bytes_in_use", 0))
     return host_available() // max(1, len(jax.local_devices(backend=device.platform)))
+
+
+def is_assumed(device: Device) -> bool:
+    """Returns whether a device does not say how much it can hold, so that `ASSUMED_BYTES` are taken."""
+    return device.platform != "cpu" and "bytes_limit" not in (device.memory_stats() or {})
 
 
 def host_available() -> int:

@@ -22,6 +22,8 @@ _DECODED_SHARE, _MOST_DECODED = 0.4, 8 << 30
 _ACTIVATIONS_SHARE = 0.5
 # Of a device's memory: the training data. The step needs the rest.
 _DATA_SHARE = 0.4
+# Of a device's memory that is left: the splits that are evaluated.
+_EVALUATION_SHARE = 0.2
 # Of a device's memory: the members of a sweep that train at once, beside their data.
 _MEMBERS_SHARE = 0.6
 
@@ -44,6 +46,16 @@ def room_for_data(mesh: Mesh, missing_on_host: int = 0) -> int:
         left = max(0, memory.host_available() - missing_on_host)
         room = min(room, left // (2 * len(mesh.local_devices)))
     return sharding.least(room)
+
+
+def room_for_evaluation(taken: int) -> int:
+    """Returns the bytes that the splits that are evaluated may take on one device.
+
+    Args:
+        taken: bytes of the device that other data are going to take.
+    """
+    left = memory.available(jax.local_devices()[0]) - taken
+    return sharding.least(max(0, round(_EVALUATION_SHARE * left)))
 
 
 def rooms_for_activations(mesh: Mesh, others: int) -> dict[str, int]:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.errors import InputError, unknown
 
 AXIS = "data"
@@ -65,6 +66,29 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(
         lambda leaf: jax.make_array_from_process_local_data(sharding, np.array(leaf)), tree
     )
+
+
+def one_copy(tree: Any) -> Any:
+    """Returns the tree copied on the devices, what is replicated to one of them; nothing is compiled or waited for.
+
+    The copy stays as it is while programs overwrite what it was made of (donated arguments).
+    """
+
+    def copied(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array):
+            return leaf
+        parts = leaf.addressable_shards[: 1 if leaf.is_fully_replicated else None]
+        copies = [jax.device_put(part.data, part.device, may_alias=False) for part in parts]
+        if leaf.is_fully_replicated:
+            return copies[0]
+        return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, copies)
+
+    return jax.tree.map(copied, tree)
+
+
+def put_whole(mesh: Mesh, tree: Any) -> Any:
+    """Returns the tree whole on every device; leaves that are there already are not moved."""
+    return jax.device_put(tree, replicated(mesh))
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> slice:
@@ -164,7 +188,13 @@ class StreamedStep:
     `step(state, step.place(batch))` returns the next state and metrics, left on the device.
     """
 
-    def __init__(self, make_step: Callable[..., Callable], mesh: Mesh, mode: str = "jit"):
+    def __init__(
+        self,
+        make_step: Callable[..., Callable],
+        mesh: Mesh,
+        mode: str = "jit",
+        compilation: Compilation = PLAIN,
+    ):
         """Prepares the program; nothing is compiled yet.
 
         Args:
@@ -173,6 +203,7 @@ class StreamedStep:
             mesh: the devices.
             mode: "jit" (`NamedSharding`, state donated) or "pmap", a thin wrapper around the same
                 step (its state is not donated: replicated arguments of `pmap` cannot be).
+            compilation: of the program.
 
         Raises:
             InputError: if `mode` is neither, or "pmap" among several processes.
@@ -182,14 +213,14 @@ class StreamedStep:
         self._program: Callable | None = None
         whole = replicated(mesh)
         if mode == "jit":
-            self._step = jax.jit(
+            self._step = compilation.jit(
                 make_step(axis_name=None),
                 in_shardings=(whole, batch_sharding(mesh)),
                 out_shardings=(whole, whole),
                 donate_argnums=0,
             )
         else:
-            self._step = jax.pmap(
+            self._step = compilation.pmap(
                 make_step(axis_name=AXIS),
                 axis_name=AXIS,
                 in_axes=(None, 0),
@@ -198,7 +229,7 @@ class StreamedStep:
             )
 
     def lower(self, state: Any, batch: dict[str, Any]) -> Any:
-        """Returns the lowered program, whose `compile` need not wait for the data.
+        """Returns the lowered program, for `Compilation.compile`, which need not wait for the data.
 
         Args:
             state: of arrays or `jax.ShapeDtypeStruct`.
@@ -229,11 +260,11 @@ class StreamedStep:
 class EvalStep:
     """A compiled `step(params, batch_stats, host batch) -> outputs`, outputs whole on every device."""
 
-    def __init__(self, eval_step: Callable, mesh: Mesh):
+    def __init__(self, eval_step: Callable, mesh: Mesh, compilation: Compilation = PLAIN):
         """Prepares the step; nothing is compiled yet."""
         self._mesh = mesh
         self._whole = replicated(mesh)
-        self._step = jax.jit(
+        self._step = compilation.jit(
             eval_step,
             in_shardings=(self._whole, self._whole, batch_sharding(mesh)),
             out_shardings=self._whole,
@@ -263,14 +294,15 @@ class EvalStep:
         program = self._programs.get(_shapes_of(placed))
         if program is None:
             return self._step(params, batch_stats, placed)
-        # Nothing moves where they are on every device already, as after a training step.
-        params, batch_stats = jax.device_put((params, batch_stats), self._whole)
+        params, batch_stats = put_whole(self._mesh, (params, batch_stats))
         return program(params, batch_stats, placed)
 
 
-def compile_eval_step(eval_step: Callable, mesh: Mesh) -> EvalStep:
+def compile_eval_step(
+    eval_step: Callable, mesh: Mesh, compilation: Compilation = PLAIN
+) -> EvalStep:
     """Returns the compiled form of `(params, batch_stats, batch) -> outputs`."""
-    return EvalStep(eval_step, mesh)
+    return EvalStep(eval_step, mesh, compilation)
 
 
 def _shapes_of(batch: dict[str, Any]) -> tuple[Any, ...]:

@@ -124,6 +124,12 @@ def _splits(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: {"test": 0, "validation": 1}.get(row["name"], 2))
 
 
+def _share(value: Any) -> str:
+    """Returns a share of the time in percent; "" where there is none."""
+    share = tables.number(value)
+    return f"{100 * share:.2f}% of the time" if math.isfinite(share) else ""
+
+
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns (what, value) pairs about how the numbers were made."""
     device = result.get("device") or {}
@@ -131,7 +137,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         tables.number(result.get("wall_seconds")),
         tables.number(result.get("images_per_second")),
     )
-    steps, waiting = result.get("steps"), tables.number(result.get("waiting_share"))
+    steps = result.get("steps")
     facts = [
         (
             "device",
@@ -144,7 +150,8 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("speed", f"{speed:,.0f} images/s" if math.isfinite(speed) else ""),
         ("training data", _placement(result)),
         ("images left out", _skipped(result.get("data_skipped"))),
-        ("waiting for data", f"{100 * waiting:.2f}% of the time" if math.isfinite(waiting) else ""),
+        ("waiting for data", _share(result.get("waiting_share"))),
+        ("devices idle", _share(result.get("device_idle_share"))),
         ("activations", _stored(result.get("cache"))),
         ("git revision", result.get("git_revision") or ("not known" if result else "")),
     ]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tl_jax import console, features, models, reporting, trees
@@ -17,6 +18,7 @@ from tl_jax.features import ActivationSplit, Store
 from tl_jax.parallel import memory, placement, sharding
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup
+from tl_jax.training.busy_time import BusyTime
 from tl_jax.training.evaluator import Evaluator, fit
 from tl_jax.training.loops import Stopped
 
@@ -27,7 +29,11 @@ _CPU_BATCH = 64
 _NUMERICS = ("XLA_FLAGS", "NVIDIA_TF32_OVERRIDE")
 
 
-def use(setup: Setup, stop_requested: Callable[[], bool] = lambda: False) -> Setup:
+def use(
+    setup: Setup,
+    stop_requested: Callable[[], bool] = lambda: False,
+    busy: BusyTime | None = None,
+) -> Setup:
     """Returns the run on activations; one without `cache.boundary` as it is.
 
     What earlier runs left under the same key is used again. The plan is printed before anything is
@@ -37,6 +43,7 @@ def use(setup: Setup, stop_requested: Callable[[], bool] = lambda: False) -> Set
     Args:
         setup: on images.
         stop_requested: whether to stop; asked between batches.
+        busy: counts what the devices do for it; None: nothing counts it.
 
     Raises:
         InputError: if the place that was asked for has no room.
@@ -59,7 +66,9 @@ def use(setup: Setup, stop_requested: Callable[[], bool] = lambda: False) -> Set
     )
     inputs: dict[str, Split] = {}
     for bank in banks:
-        found = bank.computed(setup, stop_requested) if bank.found is None else bank.found
+        found = bank.found
+        if found is None:
+            found = bank.computed(setup, stop_requested, busy)
         if storage == "host" and isinstance(found, np.memmap):
             found = np.array(found)
         for role in bank.roles:
@@ -69,6 +78,7 @@ def use(setup: Setup, stop_requested: Callable[[], bool] = lambda: False) -> Set
         lambda stored: stored.astype("float32"),
         setup.mesh,
         setup.config.data.eval_batch_size,
+        compilation=setup.compilation,
     )
     facts = {
         "boundary": setup.boundary,
@@ -116,12 +126,16 @@ class _Bank:
         """Returns where what is only evaluated is read from."""
         return "host" if storage == "host" or self.store.path is None else "disk"
 
-    def computed(self, setup: Setup, stop_requested: Callable[[], bool]) -> np.ndarray:
+    def computed(
+        self, setup: Setup, stop_requested: Callable[[], bool], busy: BusyTime | None
+    ) -> np.ndarray:
         """Returns the activations [M, V, ...], computed now and kept; every process has the whole of them.
 
         Where processes share the folder, the first to finish stores them and the others open the same.
         """
-        step = sharding.compile_eval_step(make_prefix(setup, self.views), setup.mesh)
+        step = sharding.compile_eval_step(
+            make_prefix(setup, self.views), setup.mesh, setup.compilation
+        )
         params, batch_stats = sharding.replicate(setup.mesh, prefix_variables(setup))
         with sharding.together():
             batch_size = fit(
@@ -139,8 +153,9 @@ class _Bank:
             # Several processes would have to agree on a stop; they end when all is computed.
             alone = jax.process_count() == 1
             rows = sharding.local_rows(setup.mesh, batch_size)
+            prefix = functools.partial(step, params, batch_stats)
             whole = features.compute(
-                functools.partial(step, params, batch_stats),
+                prefix if busy is None else busy.watch(prefix),
                 stream.eval_batches(self.images, batch_size, rows, setup.config.data.workers),
                 batch_size,
                 self.rows,
@@ -185,9 +200,16 @@ def make_prefix(setup: Setup, views: int):
         _boundary(setup),
         views=views,
         seed=setup.config.cache.view_seed,
-        dtype=setup.config.cache.dtype,
+        dtype=_dtype(setup),
         augmentation=setup.augmentation,
     )
+
+
+def _dtype(setup: Setup) -> str:
+    """Returns the type of what is stored: what is computed in bfloat16 is stored so, too, without any loss."""
+    size = setup.preprocessing.image_size
+    computed = models.features_dtype(setup.model, _boundary(setup), size)
+    return "bfloat16" if computed == jnp.bfloat16 else setup.config.cache.dtype
 
 
 def _boundary(setup: Setup) -> str:
@@ -225,10 +247,17 @@ def _plan(setup: Setup) -> list[_Bank]:
         images = _part(whole, rows)
         store = Store(
             setup.config.cache.dir or None,
-            features.facts(prefix, params, batch_stats, images, rows if views > 1 else None)
+            features.facts(
+                prefix,
+                params,
+                batch_stats,
+                images,
+                rows if views > 1 else None,
+                setup.compilation,
+            )
             | {name: os.environ.get(name, "") for name in _NUMERICS},
             (len(rows), views, *features.shape_of(prefix, params, batch_stats, images)),
-            setup.config.cache.dtype,
+            _dtype(setup),
         )
         found = store.open()
         if not sharding.least(int(found is not None)):
@@ -276,9 +305,11 @@ def _verified(setup: Setup, updates: int) -> Setup:
     )
     on_images = dataclasses.replace(setup, cache=None)
     steps = [
-        sharding.StreamedStep(make_pure_step(setup), setup.mesh),
+        sharding.StreamedStep(make_pure_step(setup), setup.mesh, compilation=setup.compilation),
         sharding.StreamedStep(
-            make_pure_step(on_images, lambda key, rows, images: as_is(rows, images)), setup.mesh
+            make_pure_step(on_images, lambda key, rows, images: as_is(rows, images)),
+            setup.mesh,
+            compilation=setup.compilation,
         ),
     ]
     states = [setup.initial_state(), setup.initial_state()]

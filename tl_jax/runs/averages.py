@@ -47,6 +47,7 @@ def make_candidate(setup: Setup) -> Callable[[TrainState], dict[str, Any] | None
         return sharding.compile_eval_step(
             norm_statistics.make_statistics_step(forward, transform, moving),
             setup.mesh,
+            setup.compilation,
         )
 
     def batches():

@@ -51,6 +51,7 @@ def conclude(
         * setup.config.data.batch_size
         / (trained.seconds - trained.storing_seconds),
         "waiting_share": trained.waiting_share,
+        "device_idle_share": trained.device_idle_share,
         "dispatch": trained.dispatch,
         **facts_of(setup, parameters),
         "frozen": trained.phases.frozen(step, variables),

@@ -9,6 +9,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,11 +22,13 @@ from tl_jax.data import InMemorySplit, stream
 from tl_jax.features import ActivationSplit
 from tl_jax.models import cpu
 from tl_jax.parallel import device_dataset, memory, sharding
-from tl_jax.parallel.placement import choose_layout, room_for_data
+from tl_jax.parallel.placement import choose_layout, room_for_data, room_for_evaluation
 from tl_jax.runs import memory_plan
+from tl_jax.runs.numerics import check_deterministic, platform_of
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup
 from tl_jax.training.evaluator import compile_or_refuse
+from tl_jax.training.stored_splits import can_be_stored
 
 # A dispatch takes about a quarter of a second, so that a run still answers when it is asked to stop:
 # FLOP/s that small networks reach on one device, times that.
@@ -48,6 +51,8 @@ class Dispatch:
         program: the compiled step, for its memory and cost.
         batch_bytes: of a training batch that comes from the host; 0 where the data are on the device.
         batches_ahead: of these, how many are copied to the devices before they are needed.
+        evaluation: where the splits that are evaluated are stored, as `data`.
+        evaluation_bytes: that the splits that are evaluated take on each device; 0 where they are on the host.
         memory: the rows of the memory plan.
     """
 
@@ -60,11 +65,17 @@ class Dispatch:
     program: Any
     batch_bytes: int = 0
     batches_ahead: int = 0
+    evaluation: str = "host"
+    evaluation_bytes: int = 0
     memory: tuple[dict[str, Any], ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Returns what a run reports of it."""
-        return {"data": self.data, "updates_per_dispatch": self.updates}
+        return {
+            "data": self.data,
+            "evaluation": self.evaluation,
+            "updates_per_dispatch": self.updates,
+        }
 
 
 def make(setup: Setup) -> Dispatch:
@@ -76,6 +87,8 @@ def make(setup: Setup) -> Dispatch:
     """
     layout = _layout(setup)
     dispatch = _streamed(setup) if layout is None else _resident(setup, layout)
+    evaluation, num_bytes = _store_evaluated(setup, dispatch)
+    dispatch = dataclasses.replace(dispatch, evaluation=evaluation, evaluation_bytes=num_bytes)
     items, capacity = memory_plan.checked_items(setup, dispatch)
     return dataclasses.replace(dispatch, memory=tuple(memory.plan(items, capacity)))
 
@@ -94,6 +107,33 @@ def _layout(setup: Setup) -> str | None:
     return layout if setup.cache is None or placement == "host" else layout or "sharded"
 
 
+def _store_evaluated(setup: Setup, dispatch: Dispatch) -> tuple[str, int]:
+    """Has the splits that are evaluated stored on the devices, where they fit; returns where, and the bytes on each.
+
+    Images of which the devices are the host stay where they are, unless data are asked to be on the devices.
+    """
+    config, platform = setup.config, _platform(setup)
+    splits = [setup.inputs[role] for role in ("validation", "test") if role in setup.inputs]
+    if setup.cache is not None:
+        wanted = setup.cache["storage"] == "device"
+    else:
+        wanted = platform != "cpu" or config.data.placement == "device"
+    if (
+        not wanted
+        or config.data.placement == "host"
+        or config.parallel.mode != "jit"
+        or len({(tuple(split.image_shape), split.dtype) for split in splits}) != 1
+        or not all(can_be_stored(split) for split in splits)
+    ):
+        return "host", 0
+    num_bytes = sum(split.num_bytes for split in splits)
+    layout = choose_layout(num_bytes, setup.mesh, room_for_evaluation(dispatch.data_bytes))
+    if layout is None:
+        return "host", 0
+    stored_bytes = setup.evaluator.store(splits, layout, at_once=platform != "cpu")
+    return f"device, {layout}", stored_bytes
+
+
 def _resident(setup: Setup, layout: str) -> Dispatch:
     split, order = setup.inputs["train"], setup.order
     step = device_dataset.ResidentStep(
@@ -107,6 +147,7 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
             platform=_platform(setup),
         ),
         fewer=_platform(setup) != "cpu",
+        compilation=setup.compilation,
     )
     state = setup.state_shapes
     images = jax.ShapeDtypeStruct((len(split) * order.views, *split.image_shape), split.dtype)
@@ -117,9 +158,7 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
     count = intervals.most_updates
     if count > 1:
         traced = step.trace(state, count, order.batch_size, images, labels)
-    program = compile_or_refuse(
-        traced.lower().compile, "the training step", "data.image_size or data.batch_size"
-    )
+    program = _compiled(setup, traced.lower())
     step.use(count, program)
 
     def rows(first: int, count: int) -> np.ndarray:
@@ -155,7 +194,9 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
 
 def _streamed(setup: Setup) -> Dispatch:
     config, split, order = setup.config, setup.inputs["train"], setup.order
-    step = sharding.StreamedStep(make_pure_step(setup), setup.mesh, config.parallel.mode)
+    step = sharding.StreamedStep(
+        make_pure_step(setup), setup.mesh, config.parallel.mode, setup.compilation
+    )
     batch = {
         "image": jax.ShapeDtypeStruct((order.batch_size, *split.image_shape), split.dtype),
         **{
@@ -163,10 +204,7 @@ def _streamed(setup: Setup) -> Dispatch:
             for name in ("label", "position", "index")
         },
     }
-    lowered = step.lower(setup.state_shapes, batch)
-    program = compile_or_refuse(
-        lowered.compile, "the training step", "data.image_size or data.batch_size"
-    )
+    program = _compiled(setup, step.lower(setup.state_shapes, batch))
     step.use(program)
 
     @contextlib.contextmanager
@@ -189,6 +227,16 @@ def _streamed(setup: Setup) -> Dispatch:
     )
 
 
+def _compiled(setup: Setup, lowered: Any) -> Any:
+    """Returns the program of a lowered training step; what the compiler refuses is an InputError."""
+    check_deterministic(setup.config, lowered, _platform(setup))
+    return compile_or_refuse(
+        functools.partial(setup.compilation.compile, lowered),
+        "the training step",
+        "data.image_size or data.batch_size",
+    )
+
+
 def _updates(setup: Setup, jaxpr: Any) -> int:
     """Returns how many updates take about a quarter of a second, from the FLOPs of the one in `jaxpr`."""
     platform = _platform(setup)
@@ -200,7 +248,7 @@ def _updates(setup: Setup, jaxpr: Any) -> int:
 
 
 def _platform(setup: Setup) -> str:
-    return setup.mesh.devices.flat[0].platform
+    return platform_of(setup.mesh)
 
 
 def _take(items: Iterator, count: int) -> list:

@@ -15,11 +15,13 @@ import ml_collections
 
 from tl_jax import checkpointing, console, data, porting
 from tl_jax.augment.preprocessing import Preprocessing, make_eval_transform
+from tl_jax.compilation import Compilation
 from tl_jax.config import check_field, completed, default_config, set_field
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
 from tl_jax.runs import overlap, results, run_folder, weights
 from tl_jax.runs.network import make_eval_forward, make_model
+from tl_jax.runs.numerics import make_compilation
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.resuming import were_square
 from tl_jax.runs.run_folder import RunFolder
@@ -191,18 +193,20 @@ def _evaluate(
             start = _with_classes(initial, class_names, split.class_names, selection)
         spec, deviations = weights.make_preprocessing(config, start, split.image_shape)
         mesh = sharding.make_mesh(config.parallel.devices)
+        compilation = make_compilation(config, mesh)
         evaluator = Evaluator(
             make_eval_forward(config, model),
             make_eval_transform(spec),
             mesh,
             config.data.eval_batch_size,
             config.data.workers,
+            compilation,
         )
         # What does not fit is refused before it is tried.
         evaluator.memory_items(
             start.variables["params"], start.variables["batch_stats"], split, None
         )
-        return _Prepared(config, splits, start, spec, deviations, evaluator, mesh)
+        return _Prepared(config, splits, start, spec, deviations, evaluator, mesh, compilation)
 
     return in_folder(
         config,
@@ -233,6 +237,7 @@ class _Prepared:
     deviations: list[str]
     evaluator: Evaluator
     mesh: jax.sharding.Mesh
+    compilation: Compilation
 
 
 def _introduce(prepared: _Prepared, folder: RunFolder) -> None:
@@ -264,6 +269,7 @@ def _measure(
         "steps": 0,
         "wall_seconds": seconds,
         "images_per_second": measured["examples"] / seconds,
+        "numerics": prepared.compilation.facts(),
         "preprocessing": weights.describe_preprocessing(prepared.preprocessing),
         "deviations": prepared.deviations,
         "data_notes": notes,

@@ -21,6 +21,7 @@ from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
 from tl_jax.runs import results, run_folder, weights
 from tl_jax.runs.network import make_eval_forward
+from tl_jax.runs.numerics import make_compilation
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.setup import make_model
 from tl_jax.training.evaluator import Evaluator
@@ -117,6 +118,7 @@ class Run:
             make_eval_transform(self.preprocessing),
             self._mesh,
             self.config.data.eval_batch_size,
+            compilation=make_compilation(self.config, self._mesh),
         )
 
     @functools.cached_property

@@ -46,6 +46,7 @@ def without_training(config: ml_collections.ConfigDict) -> ml_collections.Config
     for section in _OF_TRAINING:
         plain[section] = defaults[section]
     plain.train.steps = 1
+    plain.train.deterministic = config.train.deterministic
     plain.data.batch_size = sharding.make_mesh(config.parallel.devices).size
     return plain
 

@@ -144,6 +144,7 @@ def train(
         grid.patience,
         1 if alone else setup.config.train.updates_per_dispatch or _MOST_UPDATES,
         grid.width or (1 if alone else _width(setup, grid, states[0], (inputs, validation))),
+        setup.compilation,
     )
     forward = models.make_forward(setup.model, start=setup.boundary)
     orders = {seed: dataclasses.replace(setup.order, seed=seed) for seed in grid.seeds}
@@ -238,14 +239,16 @@ def _width(setup: Setup, grid: Grid, state: TrainState, shared: Any) -> int:
     }
     scalars = {name: jnp.float32(grid.values[name][0]) for name in grid.swept}
     step = make_train_step(setup, grid, state.params)
-    program = jax.jit(lambda s, state, batch: step(s)(state, batch)).lower(scalars, state, batch)
+    program = setup.compilation.jit(lambda s, state, batch: step(s)(state, batch)).lower(
+        scalars, state, batch
+    )
     eval_size = setup.evaluator.rows(setup.inputs["validation"])
     masked = {
         name: jax.ShapeDtypeStruct((eval_size, *leaf.shape[1:]), leaf.dtype)
         for name, leaf in (batch | {"mask": jax.ShapeDtypeStruct((size,), bool)}).items()
     }
     forward = models.make_forward(setup.model, start=setup.boundary)
-    evaluation = jax.jit(steps.make_eval_step(forward, _as_float32)).lower(
+    evaluation = setup.compilation.jit(steps.make_eval_step(forward, _as_float32)).lower(
         state.params, state.batch_stats, masked
     )
     temporary = max(memory.temporary_bytes(one.compile()) for one in (program, evaluation))

@@ -42,6 +42,14 @@ class DispatchFacts(Protocol):
     def batches_ahead(self) -> int:
         """Batches that are copied to the devices before they are needed."""
 
+    @property
+    def evaluation(self) -> str:
+        """Where the splits that are evaluated are stored."""
+
+    @property
+    def evaluation_bytes(self) -> int:
+        """Bytes of the splits that are evaluated on each device; 0 where they stay on the host."""
+
 
 def checked_items(
     setup: Setup, dispatch: DispatchFacts
@@ -91,7 +99,9 @@ def _lasting_items(
         memory.Item("initial weights, compared with at the end", initial),
         memory.Item("averaged weights", memory.tree_bytes(state.average)),
         memory.Item("frozen networks of objectives", memory.tree_bytes(state.references)),
+        memory.Item("copies of the state, to be saved", _copied_bytes(setup)),
         memory.Item(f"training data ({dispatch.data})", dispatch.data_bytes),
+        memory.Item(f"evaluation data ({dispatch.evaluation})", dispatch.evaluation_bytes),
     ]
     if setup.first_step:
         items.append(memory.Item("weights at the start of the phase", initial, "host"))
@@ -112,6 +122,12 @@ def _lasting_items(
     if dispatch.data_bytes and isinstance(split, InMemorySplit) and split.whole()[0] is not split:
         items.append(memory.Item("training images, copied", split.num_bytes, "host", "placing"))
     return items
+
+
+def _copied_bytes(setup: Setup) -> int:
+    """Returns the bytes of copies of the state: one that is being saved, and the best one until it is."""
+    best = "validation" in setup.inputs and setup.intervals.eval_every > 0
+    return (1 + best) * memory.tree_bytes(setup.state_shapes.without_references())
 
 
 def _training_items(setup: Setup, dispatch: DispatchFacts) -> list[memory.Item]:

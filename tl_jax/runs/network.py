@@ -11,13 +11,16 @@ from tl_jax.config import FIELDS, naming_fields, phase_configs
 from tl_jax.errors import InputError
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts, is_own, must_be_given
 
+# Fields of the section that are not of the network: its name, and how its programs are compiled.
+_NOT_OPTIONS = ("name", "precision")
+
 
 def make_model(
     config: ml_collections.ConfigDict, num_classes: int, parts: Parts = NOTHING_GIVEN
 ) -> models.Network:
     """Returns the network that `config.model` describes, or the one that is given.
 
-    Fields of the section that are not at their defaults are options of the network.
+    Fields of the section that are not at their defaults are options of the network, but for `precision`.
 
     Raises:
         InputError: if the network is unknown or has no such option, or was given as an object before and is
@@ -27,7 +30,7 @@ def make_model(
     options = {
         option: value
         for option, value in config.model.items()
-        if option != "name" and value != FIELDS[f"model.{option}"].default
+        if option not in _NOT_OPTIONS and value != FIELDS[f"model.{option}"].default
     }
     if is_own(name) and parts.model is None:
         raise must_be_given("model.name", name, "model")

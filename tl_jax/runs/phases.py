@@ -96,12 +96,7 @@ class PhaseRecords:
             "trainable": trainable_parameters(setup),
             "cache": cache and {name: cache[name] for name in ("boundary", "storage", "seconds")},
             "dispatch": dispatched.facts(),
-            _DIGESTS: freezing.digests(
-                setup.variables,
-                setup.optimisation.frozen_mask,
-                setup.optimisation.frozen_norms,
-                setup.config.freeze.batch_norm,
-            ),
+            _DIGESTS: freezing.digests(setup.constant_leaves),
         }
         self._rows = [*self._rows[:number], row]
         self._write()

@@ -125,9 +125,10 @@ def _probe(
         labels[name] = split.labels
     classes = len(setup.splits["train"].class_names)
     options = setup.config.probe
-    limits = {name: options[name] for name in ("max_evaluations", "tolerance")}
+    solver: dict[str, Any] = {"compilation": setup.compilation}
+    solver |= {name: options[name] for name in ("max_evaluations", "tolerance")}
     started = time.perf_counter()
-    found = logistic.fit(features["train"], labels["train"], classes, strengths, **limits)
+    found = logistic.fit(features["train"], labels["train"], classes, strengths, **solver)
     top1 = {
         name: logistic.top1_accuracy(found.kernel, found.bias, features[name], labels[name])
         for name in ("train", "validation")
@@ -138,7 +139,7 @@ def _probe(
     all_features, all_labels = (
         np.concatenate([of["train"], of["validation"]]) for of in (features, labels)
     )
-    final = logistic.fit(all_features, all_labels, classes, [strengths[place]], **limits)
+    final = logistic.fit(all_features, all_labels, classes, [strengths[place]], **solver)
     variables = _with_head(setup, final.kernel[0], final.bias[0])
     seconds = {"search": searched - started, "refit": time.perf_counter() - searched}
     test, logits = setup.evaluator(

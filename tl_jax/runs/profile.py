@@ -53,12 +53,14 @@ def profile(
     state, batch = setup.initial_state(), sharding.global_batch(setup.mesh, _host_batch(setup))
     programs = _programs(setup)
     measured = {
-        name: profiling.measure(program, state, batch, seconds=seconds)
+        name: profiling.measure(
+            program, state, batch, seconds=seconds, compilation=setup.compilation
+        )
         for name, program in programs.items()
     }
     flop_rate = profiling.matrix_rate(config.model.dtype, seconds)
     byte_rate = profiling.copy_rate(seconds)
-    step = jax.jit(programs["update"]).lower(state, batch).compile()
+    step = setup.compilation.jit(programs["update"]).lower(state, batch).compile()
     with jax.profiler.trace(str(workdir / "trace")):
         for _ in range(_TRACED_STEPS):
             jax.block_until_ready(step(state, batch))
@@ -75,7 +77,8 @@ def profile(
     plan = memory.plan(items, {"device": memory.available(jax.local_devices()[0])})
     result = {
         "model": config.model.name,
-        "precision": config.model.dtype,
+        "dtype": config.model.dtype,
+        "numerics": setup.compilation.facts(),
         "batch_size": config.data.batch_size,
         "image_size": setup.preprocessing.image_size,
         "images_per_second": config.data.batch_size / measured["update"].seconds,

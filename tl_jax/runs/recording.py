@@ -100,7 +100,7 @@ class Recording:
         if "validation" not in setup.inputs:
             return None
         split = setup.inputs["validation"]
-        measured, _ = setup.evaluator(state.params, state.batch_stats, split)
+        measured = setup.evaluator.measure(state.params, state.batch_stats, split)
         measured = {**measured, **self._of_average(state, measured)}
         step = int(state.step)
         self._record(step, "validation", measured)
@@ -123,7 +123,9 @@ class Recording:
         if candidate is None:
             return {}
         split = self._setup.inputs["validation"]
-        measured, _ = self._setup.evaluator(candidate["params"], candidate["batch_stats"], split)
+        measured = self._setup.evaluator.measure(
+            candidate["params"], candidate["batch_stats"], split
+        )
         name = self._setup.selected_by
         better = metrics.is_better(name, measured[name], live[name])
         shown = {f"average_{name}": measured[name] for name in self._compared}

@@ -83,7 +83,8 @@ def _features(setup: Setup, params: Any, batch_stats: Any, split: Split) -> np.n
             "float32"
         )
 
-    step = functools.partial(sharding.compile_eval_step(prefix, setup.mesh), params, batch_stats)
+    compiled = sharding.compile_eval_step(prefix, setup.mesh, setup.compilation)
+    step = functools.partial(compiled, params, batch_stats)
     size = setup.evaluator.rows(split)
     rows = sharding.local_rows(setup.mesh, size)
     batches = stream.eval_batches(split, size, rows, setup.config.data.workers)

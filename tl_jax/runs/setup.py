@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
-from tl_jax import augment, data, features, models, optim, porting, trees
+from tl_jax import augment, data, features, freezing, models, optim, porting, trees
 from tl_jax.augment import preprocessing
+from tl_jax.compilation import Compilation
 from tl_jax.config import check as check_fields
 from tl_jax.config import naming_fields, naming_phase, phase_configs
 from tl_jax.data import order
@@ -19,6 +21,7 @@ from tl_jax.runs import augmentation, fitted, weights
 from tl_jax.runs.class_weights import check_effective_beta
 from tl_jax.runs.lengths import check_length, make_intervals, total_steps
 from tl_jax.runs.network import check_network, make_eval_forward, make_model
+from tl_jax.runs.numerics import make_compilation
 from tl_jax.runs.objective import (
     Minimised,
     check_objective,
@@ -59,6 +62,7 @@ class Setup:
         averaging: of the weights; None for none.
         evaluator: whole passes over splits.
         mesh: the devices.
+        compilation: of every program that computes with the network.
         intervals: what happens when, and at which updates it begins and ends.
         order: of the training examples.
         boundary: where the run's activations are stored, None for a run on images.
@@ -82,6 +86,7 @@ class Setup:
     averaging: Averaging | None
     evaluator: Evaluator
     mesh: jax.sharding.Mesh
+    compilation: Compilation
     intervals: loops.Intervals
     order: order.Order
     boundary: str | None
@@ -118,6 +123,17 @@ class Setup:
     def state_shapes(self) -> TrainState:
         """The shapes of the state (`jax.ShapeDtypeStruct`)."""
         return jax.eval_shape(self.initial_state_on_host)
+
+    @functools.cached_property
+    def constant_leaves(self) -> dict[str, np.ndarray]:
+        """{name: array} of the params and statistics that no update may change, on the host."""
+        leaves = freezing.constant_leaves(
+            self.variables,
+            self.optimisation.frozen_mask,
+            self.optimisation.frozen_norms,
+            self.config.freeze.batch_norm,
+        )
+        return {name: np.asarray(leaf) for name, leaf in leaves.items()}
 
     @property
     def decoded_splits(self) -> list[data.InMemorySplit]:
@@ -248,6 +264,7 @@ def prepare_phases(
     check_config(config, parts)
     mesh = sharding.make_mesh(config.parallel.devices)
     sharding.check_mode(config.parallel.mode)
+    compilation = make_compilation(config, mesh)
     if not config.train.fit_to_data:
         _check_batches(config, mesh)
     splits = make_splits(config, parts.source)
@@ -285,8 +302,9 @@ def prepare_phases(
         mesh,
         config.data.eval_batch_size,
         config.data.workers,
+        compilation,
     )
-    shared = _Shared(parts, splits, model, initial, spec, deviations, evaluator, mesh)
+    shared = _Shared(parts, splits, model, initial, spec, deviations, evaluator, mesh, compilation)
     setups: list[Setup] = []
     for number, (phase, length) in enumerate(zip(phases, lengths, strict=True)):
         intervals = make_intervals(
@@ -320,6 +338,7 @@ class _Shared:
     deviations: list[str]
     evaluator: Evaluator
     mesh: jax.sharding.Mesh
+    compilation: Compilation
 
 
 def _make_phase(
@@ -367,6 +386,7 @@ def _make_phase(
         averaging=make_averaging(phase, optimisation, batch_stats, intervals, len(train_split)),
         evaluator=shared.evaluator,
         mesh=shared.mesh,
+        compilation=shared.compilation,
         intervals=intervals,
         order=examples,
         boundary=boundary,

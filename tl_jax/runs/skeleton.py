@@ -175,6 +175,7 @@ def facts_of(setup: Setup, parameters: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         **weights_of_classes,
         "cache": setup.cache,
+        "numerics": setup.compilation.facts(),
         "fitted": fitted.facts(setup.config),
         "parameters": parameters,
         "preprocessing": weights.describe_preprocessing(setup.preprocessing),

@@ -27,6 +27,7 @@ from tl_jax.runs.setup import Setup
 from tl_jax.runs.stopping import StopRequests
 from tl_jax.training import loops
 from tl_jax.training.averaging import Averaging
+from tl_jax.training.busy_time import BusyTime
 from tl_jax.training.state import TrainState
 
 
@@ -68,6 +69,8 @@ class Trained:
         storing_seconds: of these, those in which this process computed and stored activations.
         waiting_share: of the time of this process's updates, for how much the devices had nothing to do
             while the host got their input ready.
+        device_idle_share: of `seconds`, as far as this process took them, for how much the devices had nothing
+            to do: input, evaluation, saving and logging included; see `BusyTime`.
         dispatch: how they were dispatched, in the last phase.
         resumed_at_step: the updates that were done when this process began.
         averaging: of the weights of `state`; None where they are the live ones.
@@ -80,6 +83,7 @@ class Trained:
     seconds: float
     storing_seconds: float
     waiting_share: float
+    device_idle_share: float
     dispatch: dict[str, Any]
     resumed_at_step: int
     averaging: Averaging | None = None
@@ -102,14 +106,17 @@ def train(
     plans = {number: dispatched.memory for number, dispatched in prepared.dispatches.items()}
     updating = waiting = storing = 0.0
     metric, mode = selection.metric_and_mode(prepared.config)
-    with Checkpointer(folder.checkpoints, best_metric=metric, best_mode=mode) as checkpointer:
-        job = _Job(folder, checkpointer, stop_requested, callbacks, run_steps)
+    with (
+        BusyTime() as busy,
+        Checkpointer(folder.checkpoints, best_metric=metric, best_mode=mode) as checkpointer,
+    ):
+        job = _Job(folder, checkpointer, busy, stop_requested, callbacks, run_steps)
         state = checkpointer.restore_latest(template)
         step = resumed_at = 0 if state is None else int(state.step)
         if resumed_at:
             console.say(f"resumed at step {resumed_at:,} of {run_steps:,}")
         first = number_at(phases, step)
-        seconds = max(seconds_so_far(folder, step), records.seconds_before(first))
+        seconds = earlier = max(seconds_so_far(folder, step), records.seconds_before(first))
         for number in range(first, len(phases)):
             setup, is_last = phases[number], number == len(phases) - 1
             if number:
@@ -119,7 +126,7 @@ def train(
                 state = None  # of an earlier phase: not needed while this one is made ready
             if step < setup.total_steps or is_last:
                 with naming_phase(prepared.config, number):
-                    setup = activation_cache.use(setup, stop_requested)
+                    setup = activation_cache.use(setup, stop_requested, busy)
                     stored = setup.cache["seconds"] if setup.cache is not None else 0.0
                     seconds, storing = seconds + stored, storing + stored
                     dispatched = prepared.dispatches.pop(number, None) or dispatch.make(setup)
@@ -154,7 +161,7 @@ def train(
         candidate = make_candidate(making)(state) if averaged else None
     if candidate is not None:
         state = state.replace(**candidate)
-    share = waiting / updating if updating else 0.0
+    took = seconds - earlier
     return Trained(
         evaluating,
         state,
@@ -162,7 +169,8 @@ def train(
         records,
         seconds,
         storing,
-        share,
+        waiting / updating if updating else 0.0,
+        max(0.0, 1 - busy.seconds / took) if took else 0.0,
         facts,
         resumed_at,
         None if candidate is None else making.averaging,
@@ -175,6 +183,7 @@ class _Job:
 
     folder: RunFolder
     checkpointer: Checkpointer
+    busy: BusyTime
     stop_requested: Callable[[], bool]
     callbacks: Sequence[Callback]
     run_steps: int
@@ -190,6 +199,8 @@ def _train_phase(
         which updates were made, and in which the devices waited for their input.
     """
     config = setup.config
+    setup = dataclasses.replace(setup, evaluator=setup.evaluator.watched(job.busy))
+    step = job.busy.watch(dispatched.step, lambda result: result[1]["loss"])
     intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=dispatched.updates)
     dispatched.place()
     if state is None:
@@ -207,7 +218,8 @@ def _train_phase(
         hooks = loops.Hooks(
             log=recording.log,
             evaluate=recording.evaluate,
-            save=job.checkpointer.save,
+            save=functools.partial(job.checkpointer.save, known=setup.constant_leaves),
+            finish_saving=job.checkpointer.wait,
             show=recording.show,
             is_best=job.checkpointer.is_best,
             last_saved=job.checkpointer.latest_step,
@@ -217,7 +229,7 @@ def _train_phase(
             batch_indices=setup.order.examples,
         )
         feed = closing.enter_context(dispatched.open_feed(start, setup.total_steps))
-        state = loops.train(state, dispatched.step, feed, intervals, hooks, config.data.batch_size)
+        state = loops.train(state, step, feed, intervals, hooks, config.data.batch_size)
         times = recording.updating_seconds, recording.waiting_seconds
         return state, recording.seconds, times
 
@@ -230,6 +242,11 @@ def _tell_memory(
     folder: RunFolder, plan: Sequence[dict[str, Any]], plans: Sequence[Sequence[dict[str, Any]]]
 ) -> None:
     """Prints the memory plan of a phase, and writes that of the phase that needs most."""
+    if memory.is_assumed(jax.local_devices()[0]):
+        console.note(
+            "the devices do not say how much memory they have: "
+            f"{memory.format_bytes(memory.ASSUMED_BYTES)} each are assumed"
+        )
     console.say(_of_memory(plan))
     reporting.print_table("Memory plan", list(plan))
     folder.write_json("memory.json", max(plans, key=memory_plan.bytes_of_run))

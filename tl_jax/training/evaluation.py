@@ -1,6 +1,6 @@
 """One whole pass over a split: every example counts once."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -37,7 +37,17 @@ def evaluate(
         logits.append(batch_logits)
         if len(sums) > BATCHES_IN_FLIGHT:
             logits[-BATCHES_IN_FLIGHT] = np.asarray(logits[-BATCHES_IN_FLIGHT])
-    totals = jax.tree.map(lambda *parts: np.sum([np.asarray(part) for part in parts], 0), *sums)
-    result = metrics.finalize(totals)
+    stacked = jax.tree.map(lambda *parts: np.stack([np.asarray(part) for part in parts]), *sums)
+    return measured(stacked, num_examples), together(logits, num_examples)
+
+
+def measured(sums: dict[str, np.ndarray], num_examples: int) -> dict[str, Any]:
+    """Returns the metrics of a split from the sums of its batches, each [M, ...]."""
+    result = metrics.finalize(jax.tree.map(lambda parts: np.sum(parts, 0), sums))
     assert result["examples"] == num_examples, (result["examples"], num_examples)
-    return result, np.concatenate([np.asarray(part) for part in logits])[:num_examples]
+    return result
+
+
+def together(logits: Sequence[Any], num_examples: int) -> np.ndarray:
+    """Returns the logits of batches as those of the split, float32 [N, K], fetched from the devices."""
+    return np.concatenate([np.asarray(part) for part in logits])[:num_examples]

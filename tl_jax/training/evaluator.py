@@ -1,26 +1,32 @@
 """Whole passes over splits with one compiled evaluation step."""
 
+import copy
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.data import Split, stream
 from tl_jax.data.records import LazySplit
 from tl_jax.errors import InputError
 from tl_jax.features import ActivationSplit
-from tl_jax.parallel import memory, sharding
+from tl_jax.parallel import device_dataset, memory, sharding
 from tl_jax.training import evaluation, metrics, steps
+from tl_jax.training.busy_time import BusyTime
+from tl_jax.training.stored_splits import StoredSplits, make_pass
 
 # Bytes of the pixels, or activations, of a batch on one device.
 BATCH_BYTES = 32 << 20
 # Of the memory that is left on a device, what a batch may take before it is made smaller.
 _SHARE = 0.5
 _PHASE = "evaluation"
+# What XLA says where determinism is asked for and not to be had (google/flax issue 4233).
+_NO_KERNEL = "does not have a deterministic implementation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Evaluator:
         mesh: jax.sharding.Mesh,
         batch_size: int,
         workers: int = 0,
+        compilation: Compilation = PLAIN,
     ):
         """Prepares the step; nothing is compiled yet.
 
@@ -66,6 +73,7 @@ class Evaluator:
             mesh: the devices.
             batch_size: global, rounded up to the devices.
             workers: processes that decode splits larger than memory; 0 for threads.
+            compilation: of the step.
 
         Raises:
             InputError: if `batch_size` is below 1.
@@ -76,8 +84,40 @@ class Evaluator:
         self._workers = workers
         self._transform = transform
         self.batch_size = self._whole(batch_size)
-        self._step = sharding.compile_eval_step(steps.make_eval_step(forward, transform), mesh)
+        eval_step = steps.make_eval_step(forward, transform)
+        self._step = sharding.compile_eval_step(eval_step, mesh, compilation)
+        self._compilation = compilation
+        self._counting_step = steps.make_counting_step(eval_step)
+        self._stored: StoredSplits | None = None
+        self._at_once = False
+        self._programs: dict[tuple[int, int], Any] = {}
         self._passes: dict[tuple[Any, ...], Pass] = {}
+        # Values of an image as the network sees it.
+        self._pixels: dict[jax.ShapeDtypeStruct, int] = {}
+        self._busy: BusyTime | None = None
+
+    def watched(self, busy: BusyTime) -> Self:
+        """Returns this evaluator, its programs shared, whose passes count in `busy`."""
+        evaluator = copy.copy(self)
+        evaluator._busy = busy
+        return evaluator
+
+    def store(self, splits: Sequence[Split], layout: str, *, at_once: bool) -> int:
+        """Keeps splits on the devices from their first pass on; returns the bytes that they take on each.
+
+        Their passes then are programs that the host only starts: it sends which rows, and receives sums.
+
+        Args:
+            splits: in memory, of one shape and type.
+            layout: of their images, one of `placement.LAYOUTS`.
+            at_once: whether a program loops over the batches; else it makes one, for what a compiler runs
+                slower inside a loop.
+        """
+        stored = StoredSplits(splits, self._mesh, layout)
+        # Phases share an evaluator, and what is placed on the devices.
+        if self._stored is None or not self._stored.equals(stored) or self._at_once != at_once:
+            self._stored, self._at_once, self._programs, self._passes = stored, at_once, {}, {}
+        return self._stored.num_bytes
 
     def __call__(
         self, params: dict[str, Any], batch_stats: dict[str, Any], split: Split
@@ -89,13 +129,87 @@ class Evaluator:
         Raises:
             InputError: if the devices have no room for a batch of one row each.
         """
+        if self._is_stored(split):
+            measured, logits = self._pass_over_stored(params, batch_stats, split)
+            return measured, evaluation.together(logits, len(split))
         size = self._fitted(params, batch_stats, split, None).rows
         rows = sharding.local_rows(self._mesh, size)
         batches = stream.eval_batches(split, size, rows, workers=self._workers)
-        measured, logits = evaluation.evaluate(self._step, params, batch_stats, batches, len(split))
+        step = self._watched(self._step)
+        measured, logits = evaluation.evaluate(step, params, batch_stats, batches, len(split))
         predicted = metrics.predictions(logits)
         averages = metrics.class_averages(split.labels, predicted, logits.shape[-1])
         return {**measured, **averages}, logits
+
+    def measure(
+        self, params: dict[str, Any], batch_stats: dict[str, Any], split: Split
+    ) -> dict[str, float]:
+        """Returns the metrics of `split` alone: of one that is stored on the devices no logits are fetched."""
+        if self._is_stored(split):
+            return self._pass_over_stored(params, batch_stats, split)[0]
+        return self(params, batch_stats, split)[0]
+
+    def _pass_over_stored(
+        self, params: dict[str, Any], batch_stats: dict[str, Any], split: Split
+    ) -> tuple[dict[str, float], list[jax.Array]]:
+        """Returns the metrics of a stored split, and its logits on the devices, padded at the end."""
+        rows = self._fitted(params, batch_stats, split, None).rows
+        of_a_call = rows * self._batches(split, rows)
+        program = self._watched(self._program(params, batch_stats, split, rows))
+        params, batch_stats = sharding.put_whole(self._mesh, (params, batch_stats))
+        first, end = self._stored_splits.span(split)
+        sums, logits = [], []
+        for start in range(first, end, of_a_call):
+            span = device_dataset.place(self._mesh, np.array([start, end], np.int32), "replicated")
+            part = program(params, batch_stats, *self._stored_splits.arrays, span)
+            sums.append(part[0])
+            logits.append(part[1])
+        batches = -(-len(split) // rows)  # those beyond have no example
+        stacked = jax.tree.map(
+            lambda *parts: np.concatenate(parts)[:batches], *jax.device_get(sums)
+        )
+        counts = [stacked.pop(name).sum(0) for name in ("hits", "predicted")]
+        averages = metrics.averages_of_counts(*counts, split.labels)
+        return {**evaluation.measured(stacked, len(split)), **averages}, logits
+
+    def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a call that counts in the busy time, where there is one: once its sums are there."""
+        return call if self._busy is None else self._busy.watch(call, lambda found: found[0])
+
+    def _is_stored(self, split: Split) -> bool:
+        return self._stored is not None and split in self._stored
+
+    @property
+    def _stored_splits(self) -> StoredSplits:
+        assert self._stored is not None
+        return self._stored
+
+    def _batches(self, split: Split, rows: int) -> int:
+        """Returns the batches of one program: splits whose batches are alike share it."""
+        if not self._at_once:
+            return 1
+        alike = [one for one in self._stored_splits.splits if self.rows(one) == self.rows(split)]
+        return min(-(-len(one) // rows) for one in alike)
+
+    def _program(self, params: Any, batch_stats: Any, split: Split, rows: int) -> Any:
+        """Returns the compiled pass over stored splits in batches of `rows`."""
+        key = (rows, self._batches(split, rows))
+        if key not in self._programs:
+            whole = sharding.replicated(self._mesh)
+            stored = self._stored_splits
+            images = whole if stored.layout == "replicated" else sharding.batch_sharding(self._mesh)
+            program = self._compilation.jit(
+                make_pass(self._counting_step, stored, self._mesh, *key),
+                in_shardings=(whole, whole, images, whole, whole),
+                out_shardings=whole,
+            )
+            shapes = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (params, batch_stats)
+            )
+            span = jax.ShapeDtypeStruct((2,), jnp.int32)
+            lowered = program.lower(*shapes, *stored.shapes, span)
+            self._programs[key] = self._compilation.compile(lowered)
+        return self._programs[key]
 
     def rows(self, split: Split) -> int:
         """Returns the rows of a batch of `split`, before it is known what the compiled step takes."""
@@ -118,6 +232,27 @@ class Evaluator:
             InputError: if the devices have no room for a batch of one row each.
         """
         fitted = self._fitted(params, batch_stats, split, room)
+        workspace = memory.Item(
+            f"evaluation: {fitted.rows} images at once, activations and workspace",
+            fitted.bytes,
+            "device",
+            _PHASE,
+        )
+        if self._is_stored(split):
+            program = self._program(params, batch_stats, split, fitted.rows)
+            logits = memory.tree_bytes(program.out_info) * -(-len(split) // fitted.rows)
+            return [
+                workspace,
+                memory.Item(
+                    "evaluation: logits",
+                    logits // self._batches(split, fitted.rows),
+                    "device",
+                    _PHASE,
+                ),
+                memory.Item(
+                    "evaluation: images, copied", self._stored_splits.num_bytes, "host", _PHASE
+                ),
+            ]
         batches = -(-len(split) // fitted.rows)
         on_device = min(batches, evaluation.BATCHES_IN_FLIGHT + 1)
         made = stream.AHEAD + 1
@@ -125,12 +260,7 @@ class Evaluator:
             made *= self._workers
         share = fitted.rows * _row_bytes(split)
         return [
-            memory.Item(
-                f"evaluation: {fitted.rows} images at once, activations and workspace",
-                fitted.bytes,
-                "device",
-                _PHASE,
-            ),
+            workspace,
             memory.Item(
                 "evaluation: batches", on_device * share // self._mesh.size, "device", _PHASE
             ),
@@ -150,17 +280,18 @@ class Evaluator:
 
     def _fitted(self, params: Any, batch_stats: Any, split: Split, room: int | None) -> Pass:
         rows = self.rows(split)
-        key = (rows, tuple(split.image_shape), split.dtype)
+        stored = self._is_stored(split)
+        key = (rows, tuple(split.image_shape), split.dtype, stored)
+
+        def compiled(rows: int) -> Any:
+            if stored:
+                return self._program(params, batch_stats, split, rows)
+            return self._step.compiled(params, batch_stats, _batch(split, rows))
+
         if key not in self._passes:
             if room is None:
                 room = sharding.least(memory.available(jax.local_devices()[0]))
-            self._passes[key] = fit(
-                lambda rows: self._step.compiled(params, batch_stats, _batch(split, rows)),
-                rows,
-                self._mesh.size,
-                room,
-                "evaluation",
-            )
+            self._passes[key] = fit(compiled, rows, self._mesh.size, room, "evaluation")
         return self._passes[key]
 
     def _whole(self, rows: int) -> int:
@@ -168,9 +299,10 @@ class Evaluator:
 
     def _most(self, split: Split) -> int:
         """Returns the rows whose pixels or activations are `BATCH_BYTES` on each device."""
-        one = {"image": jax.ShapeDtypeStruct((1, *split.image_shape), split.dtype)}
-        seen = jax.eval_shape(self._transform, one["image"])
-        pixels = 0 if isinstance(split, ActivationSplit) else int(np.prod(seen.shape))
+        image = jax.ShapeDtypeStruct((1, *split.image_shape), split.dtype)
+        if image not in self._pixels:
+            self._pixels[image] = int(np.prod(jax.eval_shape(self._transform, image).shape))
+        pixels = 0 if isinstance(split, ActivationSplit) else self._pixels[image]
         return self._mesh.size * max(1, BATCH_BYTES // max(_row_bytes(split), pixels))
 
 
@@ -209,14 +341,19 @@ def fit(compiled: Callable[[int], Any], rows: int, devices: int, room: int, what
 
 
 def compile_or_refuse(compiled: Callable[[], Any], what: str, fields: str) -> Any:
-    """Returns `compiled()`; where the compiler finds no room for what it is, says so.
+    """Returns `compiled()`; where the compiler finds no room for what it is, or no deterministic kernel, says so.
 
     Raises:
-        InputError: naming `what` and the `fields` that make it smaller.
+        InputError: naming `what` and the `fields` that make it smaller, or `train.deterministic`.
     """
     try:
         return compiled()
     except jax.errors.JaxRuntimeError as error:
+        if _NO_KERNEL in str(error):
+            raise InputError(
+                f"train.deterministic=True: {what} has an operation without a deterministic kernel; expected "
+                f"False, or another operation ({str(error).splitlines()[0]})"
+            ) from error
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise InputError(

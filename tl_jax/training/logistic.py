@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.errors import InputError
 
 # Pairs of differences that L-BFGS keeps: as in SciPy, which the papers' scikit-learn calls.
@@ -83,6 +84,7 @@ def fit(
     *,
     max_evaluations: int = 1000,
     tolerance: float = 1e-4,
+    compilation: Compilation = PLAIN,
 ) -> Solution:
     """Returns, for each strength, the minimum of the regularised sum of losses.
 
@@ -99,6 +101,7 @@ def fit(
         max_evaluations: of objective and gradient, per strength.
         tolerance: of the largest entry of the gradient of the objective divided by N; by default that
             of scikit-learn.
+        compilation: of the search; its products are in float32 whatever it says.
 
     Raises:
         InputError: listing what is out of range.
@@ -108,7 +111,7 @@ def fit(
     _check(features, labels, num_classes, strengths, max_evaluations, tolerance)
     blocks = _blocks(features, labels, num_classes)
     found = jax.device_get(
-        _minimise(
+        compilation.jit(_minimise)(
             blocks,
             jnp.asarray(np.asarray(strengths, np.float32) / len(labels)),
             np.float32(len(labels)),
@@ -165,7 +168,6 @@ def strength_grid(least: float, most: float, count: int) -> tuple[float, ...]:
     return tuple(float(f"{value:.12g}") for value in np.geomspace(least, most, count))
 
 
-@jax.jit
 def _minimise(blocks, strengths, examples, max_evaluations, tolerance) -> _Search:
     # The loop is over evaluations, not iterations: while one strength tries a shorter step, another
     # moves on, and none waits for a line search of its neighbour.

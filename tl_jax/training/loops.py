@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from tl_jax.parallel import sharding
 from tl_jax.training.state import TrainState
 
 # How far the host may run ahead of the device, in dispatches: bounds the batches held there, and keeps
@@ -128,7 +129,8 @@ class Hooks:
             to do; what a transfer takes after that is not among them); once the next dispatch is under way,
             or before what else is due.
         evaluate: receives the state, returns metrics for choosing the best checkpoint, or None.
-        save: receives a state and those metrics.
+        save: receives a state and those metrics; it may write in the background, from a copy.
+        finish_saving: called before the loop ends or is stopped, to wait until all is written.
         show: receives (completed updates, loss on the device) after every dispatch; it should rarely
             read the loss, since reading waits for the device.
         is_best: whether these metrics are better than all that it was asked about, or that were saved.
@@ -143,6 +145,7 @@ class Hooks:
     log: Callable[[int, Mapping[str, float]], None]
     evaluate: Callable[[TrainState], Mapping[str, float] | None]
     save: Callable[[TrainState, Mapping[str, float] | None], None]
+    finish_saving: Callable[[], None] = lambda: None
     show: Callable[[int, Any], None] | None = None
     is_best: Callable[[Mapping[str, float]], bool] = lambda metrics: True
     last_saved: Callable[[], int | None] = lambda: None
@@ -167,8 +170,8 @@ def train(
     checked wherever the host reads them: at logs and before every save, so no checkpoint ever holds what came
     after one that is not finite.
 
-    A state that an evaluation finds better than all before waits on the host until the next save, or
-    the end: a killed run comes to it again, and quick evaluations cost no disk.
+    A state that an evaluation finds better than all before is copied on the devices until the next save, or
+    the end: a killed run comes to it again, and quick evaluations cost neither transfer nor disk.
 
     Args:
         state: where to start; donated.
@@ -215,15 +218,20 @@ def train(
                 hooks.log(due, means)
             with record.paused():
                 metrics = hooks.evaluate(state) if eval_due else None
-                if metrics and hooks.is_best(metrics):
-                    best, best_step = (jax.device_get(state.without_references()), metrics), step
+                is_best = hooks.is_best(metrics) if metrics else False
+                if is_best:
+                    best, best_step = None, step
                 if save_due or intervals.is_over(step, best_step):
-                    if best is not None and int(best[0].step) != step:
+                    if best is not None:
                         hooks.save(*best)
                     best = None
                     hooks.save(state, metrics)
+                elif is_best:
+                    best = sharding.one_copy(state.without_references()), metrics
         if stopping and (not intervals.is_over(step, best_step) or intervals.goes_on):
+            hooks.finish_saving()
             raise Stopped(step)
+    hooks.finish_saving()
     return state
 
 

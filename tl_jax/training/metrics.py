@@ -1,6 +1,6 @@
 """What is counted during evaluation, and what is computed from the counts and the predictions.
 
-`batch_sums` runs inside the compiled evaluation step; the rest is NumPy on the host. Shapes: B
+`batch_sums` and `class_counts` run inside the compiled evaluation step; the rest is NumPy on the host. Shapes: B
 examples in a batch, N in a split, K classes.
 """
 
@@ -70,6 +70,27 @@ def batch_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[st
         "correct": jnp.sum(mask & (rank < 1), dtype=jnp.int32),
         "correct5": jnp.sum(mask & (rank < 5), dtype=jnp.int32),
         "examples": jnp.sum(mask, dtype=jnp.int32),
+    }
+
+
+def class_counts(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+    """Returns `hits` and `predicted`, int32 [K]: of each class, the examples that were right and those that got it.
+
+    The predicted class is that of `predictions`; counts of batches add up.
+
+    Args:
+        logits: [B, K].
+        labels: int [B]; masked rows may hold anything.
+        mask: bool [B], True where the example counts.
+    """
+    logits = logits.astype(jnp.float32)
+    classes = jnp.arange(logits.shape[-1], dtype=jnp.int32)
+    counted = mask & ~jnp.any(jnp.isnan(logits), axis=-1)
+    chosen = jnp.argmax(logits, axis=-1)[:, None] == classes
+    chosen &= counted[:, None]
+    return {
+        "hits": jnp.sum(chosen & (labels[:, None] == classes), axis=0, dtype=jnp.int32),
+        "predicted": jnp.sum(chosen, axis=0, dtype=jnp.int32),
     }
 
 
@@ -164,14 +185,28 @@ def class_averages(labels: np.ndarray, predicted: np.ndarray, num_classes: int) 
         (0.875, 0.75, 0.8)
     """
     right = labels[labels == predicted]
-    hits, counts, support = (
+    hits, counts = (
         np.bincount(classes, minlength=num_classes)
-        for classes in (right, predicted[predicted >= 0], labels)
+        for classes in (right, predicted[predicted >= 0])
     )
-    measured = _of_counts(hits, counts, support)
+    return averages_of_counts(hits, counts, labels)
+
+
+def averages_of_counts(
+    hits: np.ndarray, predicted: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
+    """Returns what `class_averages` does, from counts.
+
+    Args:
+        hits: int [K], the right ones of each class.
+        predicted: int [K], the examples that got each class.
+        labels: int [N] in [0, K), N at least 1.
+    """
+    support = np.bincount(labels, minlength=len(hits))
+    measured = _of_counts(hits, predicted, support)
     averages = {"balanced_accuracy": float(measured["recall"][support > 0].mean())}
     for name in ("precision", "recall", "f1"):
-        averages[f"macro_{name}"] = float(measured[name][(support > 0) | (counts > 0)].mean())
+        averages[f"macro_{name}"] = float(measured[name][(support > 0) | (predicted > 0)].mean())
         averages[f"weighted_{name}"] = float((measured[name] * support).sum() / support.sum())
     return {name: averages[name] for name in CLASS_AVERAGES}
 

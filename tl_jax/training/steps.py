@@ -253,3 +253,13 @@ def make_eval_step(
         return metrics.batch_sums(logits, batch["label"], batch["mask"]), logits
 
     return eval_step
+
+
+def make_counting_step(eval_step: Callable) -> Callable:
+    """Returns `eval_step` with `metrics.class_counts` among its sums."""
+
+    def counting_step(params, batch_stats, batch):
+        sums, logits = eval_step(params, batch_stats, batch)
+        return {**sums, **metrics.class_counts(logits, batch["label"], batch["mask"])}, logits
+
+    return counting_step

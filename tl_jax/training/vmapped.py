@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.errors import InputError
+from tl_jax.models import cpu
 from tl_jax.training.state import TrainState
 from tl_jax.training.steps import Batch
 
@@ -31,7 +33,7 @@ _IN_FLIGHT = 4
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How long members train, in updates, and how many of them at once.
+    """How long members train, in updates, how many of them at once, and by what kind of programs.
 
     Attributes:
         total_steps: at least 1.
@@ -40,6 +42,7 @@ class Schedule:
         updates_per_dispatch: at most so many in one call of the compiled program. One keeps them out of
             a loop, in which XLA for CPU runs the backward pass of convolutions many times slower.
         width: members that train at once; those left over follow in groups of the same size.
+        compilation: of the programs.
     """
 
     total_steps: int
@@ -47,6 +50,7 @@ class Schedule:
     patience: int = 0
     updates_per_dispatch: int = 1
     width: int = 1
+    compilation: Compilation = PLAIN
 
     def __post_init__(self) -> None:
         least = {"total_steps": 1, "eval_every": 0, "patience": 0, "updates_per_dispatch": 1}
@@ -268,7 +272,9 @@ class _Group:
             def body(turn, members):
                 return of_all(members, scalars, gather(examples, rows[turn]))
 
-            return jax.lax.fori_loop(0, count, body, members)
+            if cpu.in_use():
+                return jax.lax.fori_loop(0, count, body, members)
+            return _masked_loop(len(rows), count, body, members)
 
         def member_sums(params, batch_stats, batch):
             return eval_step(params, batch_stats, batch)[0]
@@ -287,11 +293,12 @@ class _Group:
             sums, _ = jax.lax.scan(add, zeros, validation)
             return _judge(members, sums, updates, schedule.patience)
 
+        compilation = schedule.compilation
         if schedule.updates_per_dispatch == 1:
-            self._update = jax.jit(update_once, donate_argnums=0)
+            self._update = compilation.jit(update_once, donate_argnums=0)
         else:
-            self._update = jax.jit(update_often, donate_argnums=0)
-        self._evaluate = jax.jit(evaluate, donate_argnums=0)
+            self._update = compilation.jit(update_often, donate_argnums=0)
+        self._evaluate = compilation.jit(evaluate, donate_argnums=0)
 
     def train(self, states, scalars, progress, stop_requested):
         """Returns the members' end and the records of every evaluation; None if stopped on request."""
@@ -336,6 +343,19 @@ class _Group:
 
     def _longest(self) -> int:
         return self._schedule.eval_every or self._schedule.total_steps
+
+
+def _masked_loop(length: int, count: jax.Array, body: Callable, value: Any) -> Any:
+    """Returns what `lax.fori_loop(0, count, body, value)` does, in `length` turns; those from `count` on do nothing.
+
+    On a GPU the host waits for the condition of each turn of a loop whose number of turns is data.
+    """
+
+    def turn(value, number):
+        new = body(number, value)
+        return jax.tree.map(lambda one, old: jnp.where(number < count, one, old), new, value), None
+
+    return jax.lax.scan(turn, value, jnp.arange(length, dtype=jnp.int32))[0]
 
 
 def _even(total: int, most: int) -> int:

@@ -1,0 +1,135 @@
+"""Splits that are stored on the devices, and passes over them without the host.
+
+B: rows of a batch; D: values of an image or activation; N: rows of all splits together; M: batches in a call.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from tl_jax.data import InMemorySplit, Split
+from tl_jax.features import ActivationSplit
+from tl_jax.parallel import device_dataset, memory, sharding
+
+EvalStep = Callable[[Any, Any, dict[str, jax.Array]], tuple[dict[str, jax.Array], jax.Array]]
+
+
+class StoredSplits:
+    """Some splits, one after the other in one array, so that passes over them share a program.
+
+    Attributes:
+        splits: images in memory or activations, all of one shape and type.
+        layout: one of `placement.LAYOUTS`.
+    """
+
+    def __init__(self, splits: Sequence[Split], mesh: Mesh, layout: str):
+        self.splits, self.layout, self._mesh = tuple(splits), layout, mesh
+        self._ends = np.cumsum([len(split) for split in splits])
+        self._arrays: tuple[jax.Array, jax.Array] | None = None
+
+    def equals(self, other: "StoredSplits") -> bool:
+        """Returns whether the other one stores the same objects in the same layout."""
+        return (
+            self.layout == other.layout
+            and len(self.splits) == len(other.splits)
+            and all(one is theirs for one, theirs in zip(self.splits, other.splits, strict=True))
+        )
+
+    def __contains__(self, split: object) -> bool:
+        return any(split is one for one in self.splits)
+
+    def span(self, split: Split) -> tuple[int, int]:
+        """Returns the rows of a split: the first, and the one after the last."""
+        place = next(place for place, one in enumerate(self.splits) if split is one)
+        return int(self._ends[place]) - len(split), int(self._ends[place])
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of one image or activation."""
+        return tuple(self.splits[0].image_shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that they take on each device."""
+        images, labels = self.shapes
+        parts = self._mesh.size if self.layout == "sharded" else 1
+        return memory.tree_bytes(images) // parts + memory.tree_bytes(labels)
+
+    @property
+    def shapes(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+        """Of the images or activations [N, D], and of the labels [N]."""
+        total = int(self._ends[-1])
+        rows = jax.ShapeDtypeStruct((total, *self.image_shape), self.splits[0].dtype)
+        labels = jax.ShapeDtypeStruct((total,), jnp.int32)
+        return device_dataset.flat_shape(rows, self._mesh, self.layout), labels
+
+    @property
+    def arrays(self) -> tuple[jax.Array, jax.Array]:
+        """The images or activations [N, D] and labels [N] on the devices, placed when they are first needed."""
+        if self._arrays is None:
+            rows = np.concatenate([device_dataset.flat(_rows(split)) for split in self.splits])
+            labels = np.concatenate([split.labels for split in self.splits])
+            self._arrays = (
+                device_dataset.place(self._mesh, rows, self.layout),
+                device_dataset.place(self._mesh, labels.astype(np.int32), "replicated"),
+            )
+        return self._arrays
+
+
+def make_pass(
+    eval_step: EvalStep, stored: StoredSplits, mesh: Mesh, rows: int, batches: int
+) -> Callable[..., tuple[dict[str, jax.Array], jax.Array]]:
+    """Returns the pure `(params, batch_stats, images, labels, span) -> (sums [M, ...], logits [M * B, K])`.
+
+    Args:
+        eval_step: of one batch of `image`, `label` and `mask`.
+        stored: what `images` [N, D] and `labels` [N] are the arrays of.
+        mesh: the devices.
+        rows: B.
+        batches: M; the program is a loop of so many where it is more than one. Rows beyond `span`, int32
+            [2], are masked.
+    """
+    shape = stored.image_shape
+
+    def whole(params, batch_stats, images, labels, span):
+        def batch(number):
+            places = span[0] + number * rows + jnp.arange(rows, dtype=jnp.int32)
+            mask = places < span[1]
+            places = jnp.where(mask, places, span[0])
+            found = device_dataset.gather(mesh, stored.layout, images, places)
+            split = sharding.batch_sharding(mesh)
+            return {
+                "image": found.reshape(rows, *shape),
+                "label": device_dataset.gather(mesh, "replicated", labels, places),
+                "mask": jax.lax.with_sharding_constraint(mask, split),
+            }
+
+        def step(number):
+            return eval_step(params, batch_stats, batch(number))
+
+        if batches == 1:
+            sums, logits = step(jnp.int32(0))
+            return jax.tree.map(lambda leaf: leaf[None], sums), logits
+        _, (sums, logits) = jax.lax.scan(
+            lambda _, number: (None, step(number)), None, jnp.arange(batches, dtype=jnp.int32)
+        )
+        return sums, logits.reshape(-1, logits.shape[-1])
+
+    return whole
+
+
+def can_be_stored(split: Split) -> bool:
+    """Returns whether a split is in memory: images that are decoded on access are not."""
+    return isinstance(split, InMemorySplit | ActivationSplit)
+
+
+def _rows(split: Split) -> np.ndarray:
+    """Returns the images, or the first view of each activation: [N, ...]."""
+    if isinstance(split, InMemorySplit):
+        return split.images
+    assert isinstance(split, ActivationSplit)
+    return split.activations[:, 0]
