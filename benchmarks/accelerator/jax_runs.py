@@ -12,7 +12,7 @@ import tl_jax
 from benchmarks import record
 from benchmarks.accelerator import synthetic
 
-# Of `result.json`, what says where the time went; `device_idle_share` where this version has it.
+# Of `result.json`, what says where the time went.
 _TIMES = (
     "wall_seconds",
     "images_per_second",

@@ -40,6 +40,7 @@ METRICS = "tl_jax/training/metrics.py"
 ACCELERATOR = "benchmarks/accelerator"
 
 TEST_ACCELERATOR = "tests/benchmarks/test_accelerator.py"
+TEST_ACCELERATOR_STAGES = "tests/benchmarks/test_accelerator_stages.py"
 LOOPS = "tl_jax/training/loops.py"
 EVALUATOR = "tl_jax/training/evaluator.py"
 BUSY_TIME = "tl_jax/training/busy_time.py"
@@ -3302,6 +3303,22 @@ OTHERS = [
         'point["accuracy"] >= accuracy',
         'point["accuracy"] > accuracy',
         (f"{TEST_ACCELERATOR}::test_time_to_what_both_reach",),
+    ),
+    Mutant(
+        "accelerator-compiler-options-lost",
+        f"{ACCELERATOR}/jax_side.py",
+        "options={**made.options, **(compiler_options or {})}",
+        "options={**made.options}",
+        (f"{TEST_ACCELERATOR_STAGES}::test_compiler_options_reach_the_compiler",),
+    ),
+    Mutant(
+        "accelerator-differences-without-nan",
+        f"{ACCELERATOR}/jax_checks.py",
+        "if not found <= largest:",
+        "if found > largest:",
+        (f"{TEST_ACCELERATOR_STAGES}::test_differences_of_trees",),
+    ),
+    Mutant(
         "checkpoint-not-waited-for-before-the-next",
         CHECKPOINTER,
         "        self.wait()\n        leaves = _whole(",
