@@ -1,5 +1,6 @@
 # make quickstart   sets everything up and shows transfer learning on handwritten digits
 # make test         sets everything up, then format, lint, types and tests
+# make accelerator  measures what a GPU or TPU makes of the library, as far as BUDGET seconds go; again: goes on
 #
 # Both take the newest supported Python that they find. Another one, beside it:
 #     make test PYTHON=python3.12 VENV=.venv-3.12
@@ -20,7 +21,11 @@ PYTHON ?= $(shell $(FIND))
 # XLA's CPU programs get their memory anew at every call: in huge pages that is quick (docs/performance.md).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test lint format clean python
+# Of make accelerator; more options of `python -m benchmarks.accelerator` in ARGS.
+BUDGET ?= 540
+ARGS ?=
+
+.PHONY: quickstart test accelerator lint format clean python
 .DEFAULT_GOAL := quickstart
 
 python:  # says which Python would be taken
@@ -41,6 +46,9 @@ $(VENV)/installed-test: setup.py | $(BIN)/python
 
 quickstart: $(VENV)/installed
 	$(BIN)/python -m experiments.compare --config=configs/quickstart.py --workdir=runs/quickstart
+
+accelerator: $(VENV)/installed
+	$(BIN)/python -m benchmarks.accelerator --budget=$(BUDGET) --out=runs/accelerator --allow_dirty $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --timeout=600  # seconds of one test

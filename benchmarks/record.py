@@ -22,7 +22,6 @@ import time
 from typing import Any
 
 from tl_jax import files
-from tl_jax.runs.run_folder import environment_facts
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 # No figure depends on these files: writing one result must not make the tree dirty for the next.
@@ -30,7 +29,7 @@ _NO_CODE = (":(exclude)results", ":(exclude)docs", ":(exclude)*.md")
 # What two runs must have in common to share a file.
 _SAME_VERSIONS = ("python", "jax", "jaxlib", "flax", "numpy", "torch")
 # Of an argument, what is a folder of the machine and no part of the measurement.
-_PRIVATE_ARGUMENTS = ("--data_dir", "--flowers", "--workdir")
+_PRIVATE_ARGUMENTS = ("--data", "--data_dir", "--flowers", "--weights", "--workdir")
 # They change how long programs take.
 _TIMED_VARIABLES = ("GLIBC_TUNABLES", "OMP_WAIT_POLICY")
 
@@ -77,7 +76,7 @@ class Recording:
         self.facts = {
             "command": command_line(parser.prog),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "revision": (self._head + ("+dirty" if changed else "")) or None,
+            "revision": revision(repository),
         }
         self._started, self._others = time.perf_counter(), cpu_seconds_of_others()
         self._load = os.getloadavg()
@@ -147,6 +146,8 @@ class Recording:
 
 def facts_of_environment() -> dict[str, Any]:
     """Returns {"machine", "cores", "device", "versions"}; PyTorch's version is among them."""
+    from tl_jax.runs.run_folder import environment_facts  # imports JAX, which not every process may
+
     found = environment_facts()
     versions = found["versions"]
     try:
@@ -154,7 +155,7 @@ def facts_of_environment() -> dict[str, Any]:
     except importlib.metadata.PackageNotFoundError:
         versions["torch"] = None
     return {
-        "machine": _processor(),
+        "machine": processor(),
         "cores": os.cpu_count(),
         "device": found["device"],
         "versions": versions,
@@ -175,7 +176,7 @@ def command_line(prog: str) -> str:
             argument = "DIR"
         elif out:
             argument = _inside(argument)
-        elif equals and option in _PRIVATE_ARGUMENTS and value.startswith(("/", "~", ".")):
+        elif equals and option in _PRIVATE_ARGUMENTS and _is_place(value):
             argument = f"{option}=DIR"
         elif equals and option == "--out":
             argument = f"{option}={_inside(value)}"
@@ -184,6 +185,12 @@ def command_line(prog: str) -> str:
         arguments.append(argument)
     variables = [f"{name}={os.environ[name]}" for name in _TIMED_VARIABLES if name in os.environ]
     return " ".join([*variables, f"python -m benchmarks.{name}", *arguments])
+
+
+def revision(repository: pathlib.Path = REPOSITORY) -> str | None:
+    """Returns the commit, with "+dirty" where files are changed; None where there is no checkout."""
+    head = _git(repository, "rev-parse", "HEAD")
+    return f"{head}{'+dirty' if changed_files(repository) else ''}" if head else None
 
 
 def changed_files(repository: pathlib.Path = REPOSITORY) -> list[str]:
@@ -214,13 +221,19 @@ def cpu_seconds_of_others() -> float:
     return ticks / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Returns the name of the CPU."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.machine()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
+
+
+def _is_place(value: str) -> bool:
+    """Returns whether a value is a folder or file of the machine, or a data set there such as npz:/FILE."""
+    return value.rpartition(":")[2].startswith(("/", "~", "."))
 
 
 def _inside(path: str) -> str:

@@ -28,9 +28,8 @@ work over all cores, and lose unequally by it.
 
 import argparse
 import fnmatch
+import functools
 import os
-import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -39,8 +38,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import record, throughput_sides
-from benchmarks.throughput_sides import NETWORKS, ROWS, Side
+from benchmarks import record, rounds, throughput_sides
+from benchmarks.networks import NETWORKS, ROWS
+from benchmarks.throughput_sides import Side
 from tl_jax import reporting
 
 # Of the largest logit, and of the loss: rounding of another order of summation.
@@ -100,8 +100,9 @@ def measure_row(row: str, args: argparse.Namespace) -> dict[str, Any]:
         sides[side] = made
         _check_agreement(row, side, sides, measured, TOLERANCE[args.precision])
     start, others = time.perf_counter(), record.cpu_seconds_of_others()
-    for side, turns in _interleave(sides, args.rounds, args.seconds).items():
-        measured[side] |= _summary(turns, batch_size)
+    take = {side: functools.partial(rounds.turn, made) for side, made in sides.items()}
+    for side, turns in rounds.interleave(take, args.rounds, args.seconds).items():
+        measured[side] |= rounds.summary(turns, batch_size)
     others = (record.cpu_seconds_of_others() - others) / (time.perf_counter() - start)
     return {
         "batch_size": batch_size,
@@ -149,63 +150,6 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         settings |= throughput_torch.configure(args.threads, args.tf32)
         settings["compile_mode"] = args.compile_mode
     return settings
-
-
-def _interleave(sides: dict[str, Side], rounds: int, seconds: float) -> dict[str, list[dict]]:
-    """Returns the turns of each side, one a round; the sides take turns at going first."""
-    repeats = {}
-    share = seconds / (rounds * len(sides))
-    for name, side in sides.items():
-        repeats[name] = max(1, int(share / _turn(side, 2)["seconds"]))
-    turns: dict[str, list[dict]] = {name: [] for name in sides}
-    order = list(sides)
-    for number in range(rounds):
-        begin = number % len(order)
-        for name in order[begin:] + order[:begin]:
-            turns[name].append(_turn(sides[name], repeats[name]))
-    return turns
-
-
-def _turn(side: Side, repeats: int) -> dict[str, float]:
-    """Returns what one step takes, in the mean over `repeats` steps that follow a first one."""
-    first = _measured(side, 1)["seconds"]
-    total = _measured(side, repeats)
-    return {"first_seconds": first} | {name: value / repeats for name, value in total.items()}
-
-
-def _measured(side: Side, repeats: int) -> dict[str, float]:
-    """Returns the wall time of some steps, and what this process used for them."""
-    side.wait()
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    start = time.perf_counter()
-    for _ in range(repeats):
-        side.step()
-    side.wait()
-    seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    return {
-        "seconds": seconds,
-        "user_seconds": after.ru_utime - before.ru_utime,
-        "system_seconds": after.ru_stime - before.ru_stime,
-        "page_faults": after.ru_minflt - before.ru_minflt,
-    }
-
-
-def _summary(turns: list[dict], batch_size: int) -> dict[str, Any]:
-    seconds = [turn["seconds"] for turn in turns]
-    median = statistics.median(seconds)
-    return {
-        "images_per_second_median": batch_size / median,
-        "images_per_second_best": batch_size / min(seconds),
-        "milliseconds_median": 1e3 * median,
-        "milliseconds_of_rounds": [round(1e3 * value, 3) for value in seconds],
-        "milliseconds_first_of_turn": [round(1e3 * turn["first_seconds"], 3) for turn in turns],
-        "cpu_milliseconds_median": 1e3
-        * statistics.median(turn["user_seconds"] + turn["system_seconds"] for turn in turns),
-        "system_milliseconds_median": 1e3
-        * statistics.median(turn["system_seconds"] for turn in turns),
-        "page_faults_median": statistics.median(turn["page_faults"] for turn in turns),
-    }
 
 
 def _ratios(measured: dict[str, dict[str, Any]]) -> dict[str, float]:

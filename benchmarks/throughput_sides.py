@@ -1,4 +1,4 @@
-"""What `benchmarks.throughput` measures: the networks, and this library's sides."""
+"""What `benchmarks.throughput` measures of this library: its sides."""
 
 import contextlib
 import dataclasses
@@ -10,44 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.networks import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Network
 from tl_jax import freezing, models, optim
 from tl_jax.augment import make_train_transform, preprocessing
 from tl_jax.models import convolution, cpu
 from tl_jax.training import steps
 from tl_jax.training.state import TrainState
-
-LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 1e-4
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A network to measure.
-
-    Attributes:
-        model: its name in the registry.
-        stem: of the registry; None for the architecture's own.
-        image_size: pixels a side.
-        num_classes: of the head.
-        batch_sizes: by platform.
-        late: the stage up to which "frozen_late" freezes.
-    """
-
-    model: str
-    stem: str | None
-    image_size: int
-    num_classes: int
-    batch_sizes: dict[str, int]
-    late: int
-
-
-NETWORKS = {
-    "resnet20": Network("resnet20_cifar", None, 32, 10, {"cpu": 128, "gpu": 2048}, 2),
-    "resnet18_32px": Network("resnet18", "cifar", 32, 10, {"cpu": 32, "gpu": 1024}, 3),
-    "resnet18": Network("resnet18", None, 224, 1000, {"cpu": 16, "gpu": 256}, 3),
-    "resnet50": Network("resnet50", None, 224, 1000, {"cpu": 8, "gpu": 256}, 3),
-}
-MODES = ("full", "frozen_late", "frozen_backbone", "forward")
-ROWS = tuple(f"{network}/{mode}" for network in NETWORKS for mode in MODES)
 
 
 @dataclasses.dataclass
@@ -86,21 +54,11 @@ def make(
         precision: dtype of the computation.
         native_gradients: whether convolutions keep the gradients that JAX derives.
     """
-    model = models.create_model(
-        network.model, network.num_classes, stem=network.stem, dtype=precision
-    )
-    # Copies: a CPU device may share NumPy's memory, and donation would write to it.
-    params, batch_stats = jax.tree.map(jnp.array, (variables["params"], variables["batch_stats"]))
-    spec = preprocessing.Preprocessing(network.image_size)
+    params, batch_stats = copied(variables)
     images = jax.device_put(
         {**batch, "position": np.arange(len(batch["label"]), dtype=np.int32)}, jax.devices()[0]
     )
-    forward = models.make_forward(model)
-    normalise = preprocessing.make_eval_transform(spec)
-
-    def infer(params, batch_stats, images):
-        return forward(params, batch_stats, normalise(images), train=False)[0]
-
+    infer = make_inference(network, precision)
     choice = native_convolutions() if native_gradients else contextlib.nullcontext()
     with choice:
         inference = _compile(infer, params, batch_stats, images["image"])
@@ -112,27 +70,79 @@ def make(
                 held[0] = inference(params, batch_stats, images["image"])
                 return held[0]
 
-            return Side(logits, run, lambda: jax.block_until_ready(held[0]), _mean)
+            return Side(logits, run, lambda: jax.block_until_ready(held[0]), mean)
 
-        mask = freezing.frozen_mask(params, _strategy(network, mode), boundaries=model.boundaries)
-        tx = optim.make_optimizer(
-            params,
-            optim.make_schedule("constant", LEARNING_RATE, 1),
-            optim.Rule(momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, decay_bias_and_norm=True),
-            frozen_mask=mask,
-        )
-        train_forward = models.make_forward(model, frozen_norms=freezing.frozen_norms(params, mask))
-        train_step = steps.make_train_step(
-            train_forward, make_train_transform(spec), tx, frozen_mask=mask
-        )
-        held = [TrainState(jnp.int32(0), jnp.int32(0), params, batch_stats, tx.init(params))]
-        step = _compile(train_step, held[0], images, donate_argnums=0)
+        training = make_training(network, mode, variables, precision)
+        held = [training.state]
+        step = _compile(training.step, held[0], images, donate_argnums=0)
 
     def update():
         held[0], measured = step(held[0], images)
         return measured["loss"]
 
-    return Side(logits, update, lambda: jax.block_until_ready(held[0]), _mean)
+    return Side(logits, update, lambda: jax.block_until_ready(held[0]), mean)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A training step of this library as runs make it, not compiled yet.
+
+    Attributes:
+        model: the network.
+        step: from a state and a batch to the next state and metrics.
+        state: the first one.
+        frozen_mask: tree of bools like the params, True where frozen.
+    """
+
+    model: Any
+    step: Callable[..., Any]
+    state: TrainState
+    frozen_mask: dict[str, Any]
+
+
+def make_training(
+    network: Network, mode: str, variables: dict[str, Any], precision: str
+) -> Training:
+    """Returns the training step of a network, with what `mode` freezes; see `make`."""
+    model = make_model(network, precision)
+    params, batch_stats = copied(variables)
+    mask = freezing.frozen_mask(params, _strategy(network, mode), boundaries=model.boundaries)
+    tx = optim.make_optimizer(
+        params,
+        optim.make_schedule("constant", LEARNING_RATE, 1),
+        optim.Rule(momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, decay_bias_and_norm=True),
+        frozen_mask=mask,
+    )
+    forward = models.make_forward(model, frozen_norms=freezing.frozen_norms(params, mask))
+    transform = make_train_transform(preprocessing.Preprocessing(network.image_size))
+    step = steps.make_train_step(forward, transform, tx, frozen_mask=mask)
+    state = TrainState(jnp.int32(0), jnp.int32(0), params, batch_stats, tx.init(params))
+    return Training(model, step, state, mask)
+
+
+def make_inference(network: Network, precision: str) -> Callable[..., jax.Array]:
+    """Returns the forward pass in inference: from params, running statistics and uint8 images to logits."""
+    forward = models.make_forward(make_model(network, precision))
+    normalise = preprocessing.make_eval_transform(preprocessing.Preprocessing(network.image_size))
+
+    def infer(params, batch_stats, images):
+        return forward(params, batch_stats, normalise(images), train=False)[0]
+
+    return infer
+
+
+def make_model(network: Network, precision: str = "float32") -> Any:
+    """Returns the network."""
+    options = {"stem": network.stem, "dropout": network.dropout, "dtype": precision}
+    return models.create_model(network.model, network.num_classes, **options)
+
+
+def copied(variables: dict[str, Any]) -> tuple[Any, Any]:
+    """Returns params and running statistics as arrays of the device's own.
+
+    A CPU device may share NumPy's memory, and donation would write to it.
+    """
+    return jax.tree.map(jnp.array, (variables["params"], variables["batch_stats"]))
 
 
 @contextlib.contextmanager
@@ -144,8 +154,7 @@ def native_convolutions() -> Iterator[None]:
 
 def random_variables(network: Network) -> dict[str, Any]:
     """Returns random weights, and running statistics that are not those of a fresh network."""
-    model = models.create_model(network.model, network.num_classes, stem=network.stem)
-    variables = models.init_variables(model, jax.random.key(0))
+    variables = models.init_variables(make_model(network), jax.random.key(0))
     rng = np.random.default_rng(0)
     # Near a fresh network's means of 0 and variances of 1: far from them, every ReLU would be dead.
     stats = jax.tree.map(
@@ -169,7 +178,8 @@ def _compile(function, *args, **options):
     return jax.jit(function, **options).lower(*args).compile()
 
 
-def _mean(value: jax.Array) -> float:
+def mean(value: jax.Array) -> float:
+    """Returns the mean of an array as a number."""
     return float(np.asarray(value, np.float32).mean())
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from benchmarks import record
-from benchmarks.throughput_sides import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Network, Side
+from benchmarks.networks import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Network
+from benchmarks.throughput_sides import Side
 from tl_jax import porting
 from tl_jax.augment import preprocessing
 
@@ -42,13 +43,24 @@ def make(
     precision: str,
     compile_mode: str = "",
 ) -> Side:
-    """Returns PyTorch's side; eager without `compile_mode`."""
+    """Returns PyTorch's side, from the weights of ours; eager without `compile_mode`."""
+    state_dict = porting.export_state_dict(variables, naming=naming(network))
+    return make_with(network, mode, state_dict, batch, precision, compile_mode)
+
+
+def make_with(
+    network: Network,
+    mode: str,
+    state_dict: dict[str, np.ndarray],
+    batch: dict[str, np.ndarray],
+    precision: str,
+    compile_mode: str = "",
+) -> Side:
+    """Returns PyTorch's side, from weights under the names of `naming`; eager without `compile_mode`."""
     torch._dynamo.reset()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = torch_reference.load(
-        lambda: _make_network(network),
-        porting.export_state_dict(variables, naming=_naming(network)),
-    ).to(device, memory_format=torch.channels_last)
+    net = torch_reference.load(lambda: _make_network(network), state_dict)
+    net = net.to(device, memory_format=torch.channels_last)
     spec = preprocessing.Preprocessing(network.image_size)
     mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(spec.std, device=device).view(1, 3, 1, 1)
@@ -111,12 +123,18 @@ def _mean(value: torch.Tensor) -> float:
 def _make_network(network: Network) -> torch.nn.Module:
     if network.model.endswith("_cifar"):
         return torch_reference.cifar_resnet(network.model, network.num_classes)
+    if network.model.startswith("vgg"):
+        # A width given, its dropout is off: the usual one.
+        return torch_reference.torchvision_vgg(
+            network.model, network.num_classes, hidden_width=4096
+        )
     return torch_reference.torchvision_resnet(
         network.model, network.num_classes, network.stem or "imagenet"
     )
 
 
-def _naming(network: Network) -> str:
+def naming(network: Network) -> str:
+    """Returns the naming of the network's state dict, see `porting.export_state_dict`."""
     return "cifar" if network.model.endswith("_cifar") else "torchvision"
 
 

@@ -1,14 +1,16 @@
 """Throughput measures what it says: both forms of our gradients, and steps that really train."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import throughput, throughput_sides
+from benchmarks import networks, rounds, throughput, throughput_sides
 from tl_jax.models import convolution
 
-NETWORK = throughput_sides.Network("resnet20_cifar", None, 8, 10, {"cpu": 2}, 2)
+NETWORK = networks.Network("resnet20_cifar", None, 8, 10, {"cpu": 2}, 2)
 
 
 def test_native_convolutions_have_the_gradients_of_jax():
@@ -43,12 +45,13 @@ def test_turns_go_round_and_begin_with_a_step_of_their_own(monkeypatch):
     def side(name):
         return throughput_sides.Side(np.zeros(1), lambda: calls.append(name), lambda: None, float)
 
-    monkeypatch.setattr(throughput.time, "perf_counter", iter(np.arange(1000.0)).__next__)
-    turns = throughput._interleave({"a": side("a"), "b": side("b")}, rounds=2, seconds=0.1)
+    monkeypatch.setattr(rounds.time, "perf_counter", iter(np.arange(1000.0)).__next__)
+    take = {name: functools.partial(rounds.turn, side(name)) for name in "ab"}
+    turns = rounds.interleave(take, rounds=2, seconds=0.1)
     # Twice two to learn how long a step takes (one first, two timed), then a turn each, then b before a.
     assert "".join(calls) == "aaabbb" + "aabb" + "bbaa"
     assert [len(of) for of in turns.values()] == [2, 2]
-    summary = throughput._summary(turns["a"], batch_size=8)
+    summary = rounds.summary(turns["a"], batch_size=8)
     assert summary["milliseconds_median"] == pytest.approx(1000.0)
     assert summary["images_per_second_median"] == pytest.approx(8.0)
     assert summary["milliseconds_first_of_turn"] == [1000.0, 1000.0]

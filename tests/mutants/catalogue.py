@@ -37,6 +37,9 @@ STEPS = "tl_jax/training/steps.py"
 OBJECTIVE = "tl_jax/runs/objective.py"
 TERMS = "tl_jax/objectives/terms.py"
 METRICS = "tl_jax/training/metrics.py"
+ACCELERATOR = "benchmarks/accelerator"
+
+TEST_ACCELERATOR = "tests/benchmarks/test_accelerator.py"
 LOOPS = "tl_jax/training/loops.py"
 EVALUATOR = "tl_jax/training/evaluator.py"
 BUSY_TIME = "tl_jax/training/busy_time.py"
@@ -3197,6 +3200,108 @@ OTHERS = [
         TEST_CONFIG,
     ),
     Mutant(
+        "accelerator-everything-agrees",
+        f"{ACCELERATOR}/timed.py",
+        '"agrees": error <= tolerance}',
+        '"agrees": not error > 1.0}',
+        (f"{TEST_ACCELERATOR}::test_disagreement_is_recorded_and_measured_all_the_same",),
+    ),
+    Mutant(
+        "accelerator-what-is-no-number-agrees",
+        f"{ACCELERATOR}/timed.py",
+        "if comparable and all(map(math.isfinite, [*values, *first])):",
+        "if comparable:",
+        (f"{TEST_ACCELERATOR}::test_what_is_no_number_disagrees_and_leaves_a_valid_file",),
+    ),
+    Mutant(
+        "accelerator-nan-in-json",
+        f"{ACCELERATOR}/stage_file.py",
+        "isinstance(value, float) and not math.isfinite(value)",
+        "isinstance(value, float) and math.isinf(value)",
+        (f"{TEST_ACCELERATOR}::test_what_is_no_number_disagrees_and_leaves_a_valid_file",),
+    ),
+    Mutant(
+        "accelerator-rows-of-other-code-kept",
+        f"{ACCELERATOR}/stage_file.py",
+        'row.get("status") == MEASURED and row.get("identity") == identity',
+        'row.get("status") == MEASURED',
+        (
+            f"{TEST_ACCELERATOR}"
+            "::test_what_was_measured_is_repeated_where_it_would_be_another_number",
+        ),
+    ),
+    Mutant(
+        "accelerator-rows-begun-without-time",
+        f"{ACCELERATOR}/parent.py",
+        "if seconds < row.seconds:",
+        "if seconds < 0:",
+        (f"{TEST_ACCELERATOR}::test_a_row_is_not_begun_where_the_budget_is_too_small_for_it",),
+    ),
+    Mutant(
+        "accelerator-cut-short-counts-as-failed",
+        f"{ACCELERATOR}/parent.py",
+        'if found["status"] != MEASURED and time.monotonic() >= until:',
+        'if found["status"] == NOT_RUN and time.monotonic() >= until:',
+        (f"{TEST_ACCELERATOR}::test_a_row_that_the_budget_ends_is_not_run",),
+    ),
+    Mutant(
+        "accelerator-what-failed-comes-first",
+        f"{ACCELERATOR}/parent.py",
+        'get("status") in (FAILED',
+        'get("status") not in (FAILED',
+        (f"{TEST_ACCELERATOR}::test_what_failed_comes_last",),
+    ),
+    Mutant(
+        "accelerator-written-at-the-end",
+        f"{ACCELERATOR}/parent.py",
+        "            }\n        file.write()\n",
+        "            }\n    file.write()\n",
+        (f"{TEST_ACCELERATOR}::test_rows_are_written_one_after_the_other",),
+    ),
+    Mutant(
+        "accelerator-failed-process-goes-on",
+        f"{ACCELERATOR}/children.py",
+        "for name in self._failed:\n",
+        "for name in ():\n",
+        (f"{TEST_ACCELERATOR}::test_the_row_after_a_failure_gets_a_new_process",),
+    ),
+    Mutant(
+        "accelerator-memory-not-shared",
+        f"{ACCELERATOR}/children.py",
+        'f"{share:.3f}"',
+        '"0.900"',
+        (
+            f"{TEST_ACCELERATOR}"
+            "::test_each_process_has_its_share_of_the_memory_and_pytorch_keeps_jax_off_the_accelerator",
+        ),
+    ),
+    Mutant(
+        "accelerator-speed-of-dispatches",
+        f"{ACCELERATOR}/timed.py",
+        'turn["seconds"] / images[label]',
+        'turn["seconds"]',
+        (f"{TEST_ACCELERATOR}::test_speeds_are_image_for_image",),
+    ),
+    Mutant(
+        "accelerator-share-of-peak-of-a-step",
+        f"{ACCELERATOR}/timed.py",
+        "flops * rate.mean / images",
+        "flops * rate.mean",
+        (f"{TEST_ACCELERATOR}::test_figures_of_both_sides",),
+    ),
+    Mutant(
+        "accelerator-parent-imports-jax",
+        "benchmarks/record.py",
+        "from tl_jax import files\n",
+        "from tl_jax import files, models  # noqa: F401\n",
+        (f"{TEST_ACCELERATOR}::test_the_parent_imports_neither_framework",),
+    ),
+    Mutant(
+        "accelerator-target-just-missed",
+        f"{ACCELERATOR}/curves.py",
+        'point["accuracy"] >= accuracy',
+        'point["accuracy"] > accuracy',
+        (f"{TEST_ACCELERATOR}::test_time_to_what_both_reach",),
         "checkpoint-not-waited-for-before-the-next",
         CHECKPOINTER,
         "        self.wait()\n        leaves = _whole(",

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 _LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
-_LEFT_OUT_OF_ROOT = {"build", "runs", "benchmarks"}
+_LEFT_OUT_OF_ROOT = {"build", "runs"}
 CAUGHT, SURVIVED, NOT_PLANTED, NO_ANSWER = "caught", "survived", "not planted", "no answer"
 
 

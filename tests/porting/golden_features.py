@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -20,3 +22,24 @@ def describe(features):
         },
         "logits": features["head"].tolist(),
     }
+
+
+def errors(features, golden):
+    """Returns {boundary: error} of {boundary: array} against a file's content, and that of all "logits".
+
+    An error is the largest of those of mean, standard deviation and first values, as a share of the largest value.
+    """
+    recorded = golden["boundaries"]
+    assert set(recorded) == set(features), (set(recorded), set(features))
+    found = {}
+    for boundary, ours in describe(features)["boundaries"].items():
+        theirs = recorded[boundary]
+        assert ours["shape"] == theirs["shape"], (boundary, ours["shape"], theirs["shape"])
+        differences = [ours[name] - theirs[name] for name in ("mean", "std")]
+        differences += [
+            one - other for one, other in zip(ours["first"], theirs["first"], strict=True)
+        ]
+        found[boundary] = float(np.max(np.abs(differences))) / theirs["max"]
+    logits = np.array(golden["logits"], np.float32)
+    found["logits"] = float(np.max(np.abs(features["head"] - logits)) / np.max(np.abs(logits)))
+    return found
