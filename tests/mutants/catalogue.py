@@ -3302,6 +3302,8 @@ OTHERS = [
         'point["accuracy"] >= accuracy',
         'point["accuracy"] > accuracy',
         (f"{TEST_ACCELERATOR}::test_time_to_what_both_reach",),
+    ),
+    Mutant(
         "checkpoint-not-waited-for-before-the-next",
         CHECKPOINTER,
         "        self.wait()\n        leaves = _whole(",
