@@ -128,7 +128,7 @@ def parts_of_probe(config, workdir, patch):
     """Returns what the regression over all strengths is asked for."""
     seen = {}
 
-    def recorded(features, labels, classes, strengths, *, max_evaluations, tolerance):
+    def recorded(features, labels, classes, strengths, *, max_evaluations, tolerance, **_):
         asked = {"strengths": list(map(float, strengths)), "tolerance": tolerance}
         if not seen:
             seen.update(asked, evaluations=max_evaluations)
