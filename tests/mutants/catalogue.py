@@ -1479,8 +1479,8 @@ OTHERS = [
     Mutant(
         "loops-every-evaluation-is-the-best",
         "tl_jax/training/loops.py",
-        "is_best = hooks.is_best(metrics) if metrics else False",
-        "is_best = bool(metrics)",
+        "new_best = metrics if metrics and hooks.is_best(metrics) else None",
+        "new_best = metrics or None",
         ("tests/training/test_loops.py",),
     ),
     Mutant(
@@ -3356,8 +3356,8 @@ OTHERS = [
     Mutant(
         "loops-best-state-not-copied",
         LOOPS,
-        "best = sharding.one_copy(state.without_references()), metrics",
-        "best = state.without_references(), metrics",
+        "best = sharding.one_copy(state.without_references()), new_best",
+        "best = state.without_references(), new_best",
         ("tests/runs/test_resuming.py", "tests/runs/test_early_stopping.py"),
     ),
     Mutant(
@@ -3447,8 +3447,8 @@ OTHERS = [
     Mutant(
         "stored-splits-labels-of-others",
         EVALUATOR,
-        "averages = metrics.averages_of_counts(*counts, split.labels)",
-        "averages = metrics.averages_of_counts(*counts, self._stored_splits.splits[0].labels)",
+        "metrics.averages_of_counts(hits, predicted, split.labels)",
+        "metrics.averages_of_counts(hits, predicted, self._stored_splits.splits[0].labels)",
         (TEST_EVALUATOR,),
     ),
     Mutant(

@@ -130,8 +130,8 @@ class Evaluator:
             InputError: if the devices have no room for a batch of one row each.
         """
         if self._is_stored(split):
-            measured, logits = self._pass_over_stored(params, batch_stats, split)
-            return measured, evaluation.together(logits, len(split))
+            measured, parts = self._pass_over_stored(params, batch_stats, split)
+            return measured, evaluation.together(parts, len(split))
         size = self._fitted(params, batch_stats, split, None).rows
         rows = sharding.local_rows(self._mesh, size)
         batches = stream.eval_batches(split, size, rows, workers=self._workers)
@@ -168,8 +168,8 @@ class Evaluator:
         stacked = jax.tree.map(
             lambda *parts: np.concatenate(parts)[:batches], *jax.device_get(sums)
         )
-        counts = [stacked.pop(name).sum(0) for name in ("hits", "predicted")]
-        averages = metrics.averages_of_counts(*counts, split.labels)
+        hits, predicted = (stacked.pop(name).sum(0) for name in ("hits", "predicted"))
+        averages = metrics.averages_of_counts(hits, predicted, split.labels)
         return {**evaluation.measured(stacked, len(split)), **averages}, logits
 
     def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:

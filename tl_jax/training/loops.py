@@ -218,16 +218,16 @@ def train(
                 hooks.log(due, means)
             with record.paused():
                 metrics = hooks.evaluate(state) if eval_due else None
-                is_best = hooks.is_best(metrics) if metrics else False
-                if is_best:
+                new_best = metrics if metrics and hooks.is_best(metrics) else None
+                if new_best is not None:
                     best, best_step = None, step
                 if save_due or intervals.is_over(step, best_step):
                     if best is not None:
                         hooks.save(*best)
                     best = None
                     hooks.save(state, metrics)
-                elif is_best:
-                    best = sharding.one_copy(state.without_references()), metrics
+                elif new_best is not None:
+                    best = sharding.one_copy(state.without_references()), new_best
         if stopping and (not intervals.is_over(step, best_step) or intervals.goes_on):
             hooks.finish_saving()
             raise Stopped(step)
