@@ -104,7 +104,7 @@ def test_training_evaluation_and_predictions(dumped, tmp_path):
 def test_stored_activations(dumped, tmp_path):
     training.run(config_with(**STORED, cache__verify=1), tmp_path / "run")
     # Trained twice for the comparison, and then in earnest.
-    assert dumped() == dict.fromkeys(("prefix", "eval_step", "train_step", "updates"), HIGH)
+    assert dumped() == dict.fromkeys(("prefix", "eval_pass", "train_step", "updates"), HIGH)
 
 
 def test_batches_from_the_host_and_features_for_plots(dumped):

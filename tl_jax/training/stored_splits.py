@@ -95,7 +95,7 @@ def make_pass(
     """
     shape = stored.image_shape
 
-    def whole(params, batch_stats, images, labels, span):
+    def eval_pass(params, batch_stats, images, labels, span):
         def batch(number):
             places = span[0] + number * rows + jnp.arange(rows, dtype=jnp.int32)
             mask = places < span[1]
@@ -119,7 +119,7 @@ def make_pass(
         )
         return sums, logits.reshape(-1, logits.shape[-1])
 
-    return whole
+    return eval_pass
 
 
 def can_be_stored(split: Split) -> bool:
