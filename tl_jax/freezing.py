@@ -6,7 +6,7 @@ network's boundaries, from input to head; that of `params` says nothing.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -158,13 +158,13 @@ def verify_unchanged(
         `frozen_leaves` and `frozen_statistics`, how many arrays were compared; `changed`, the
         sorted names of those that differ (statistics as `batch_stats/...`), empty if all is well.
     """
-    return verify_digests(digests(constant_leaves(before, mask, norms, norm_policy)), after)
+    return verify_digests(digests(before, mask, norms, norm_policy), after)
 
 
-def constant_leaves(
+def digests(
     variables: Mapping[str, Tree], mask: Tree, norms: Collection[str], norm_policy: str
-) -> dict[str, Any]:
-    """Returns {name: leaf} of everything that training has to leave alone.
+) -> dict[str, str]:
+    """Returns {name: SHA-256 of type, shape and bits} of everything that training has to leave alone.
 
     Args:
         variables: `{"params": ..., "batch_stats": ...}`.
@@ -177,13 +177,7 @@ def constant_leaves(
         statistics = sorted(trees.flatten(variables["batch_stats"]))
         kept = [name for name in statistics if name.rpartition("/")[0] in norms]
         names += [f"batch_stats/{name}" for name in kept]
-    leaves = trees.flatten({kind: variables[kind] for kind in ("params", "batch_stats")})
-    return {name: leaves[name] for name in names}
-
-
-def digests(leaves: Mapping[str, Any]) -> dict[str, str]:
-    """Returns {name: SHA-256 of type, shape and bits} of leaves, such as `constant_leaves`."""
-    return {name: _digest(leaf) for name, leaf in leaves.items()}
+    return _digests(variables, names)
 
 
 def verify_digests(before: Mapping[str, str], after: Mapping[str, Tree]) -> dict[str, Any]:
@@ -193,12 +187,11 @@ def verify_digests(before: Mapping[str, str], after: Mapping[str, Tree]) -> dict
         before: from `digests`, at the start.
         after: `{"params": ..., "batch_stats": ...}` at the end.
     """
-    leaves = trees.flatten({kind: after[kind] for kind in ("params", "batch_stats")})
-    now = digests({name: leaves[name] for name in before})
-    params = [name for name in before if name.startswith("params/")]
+    now = _digests(after, before)
+    leaves = [name for name in before if name.startswith("params/")]
     return {
-        "frozen_leaves": len(params),
-        "frozen_statistics": len(before) - len(params),
+        "frozen_leaves": len(leaves),
+        "frozen_statistics": len(before) - len(leaves),
         "changed": sorted(
             name.removeprefix("params/") for name in before if now[name] != before[name]
         ),
@@ -282,8 +275,12 @@ def _state_bytes(opt_state: Any, names: Collection[str]) -> dict[str, int]:
     return total
 
 
-def _digest(leaf: Any) -> str:
-    array = np.asarray(leaf)
-    content = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
-    content.update(array.tobytes())
-    return content.hexdigest()
+def _digests(variables: Mapping[str, Tree], names: Iterable[str]) -> dict[str, str]:
+    leaves = trees.flatten({name: variables[name] for name in ("params", "batch_stats")})
+    found = {}
+    for name in names:
+        leaf = np.asarray(leaves[name])
+        content = hashlib.sha256(f"{leaf.dtype} {leaf.shape}".encode())
+        content.update(leaf.tobytes())
+        found[name] = content.hexdigest()
+    return found

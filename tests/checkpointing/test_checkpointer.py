@@ -554,15 +554,6 @@ def test_a_save_is_written_while_the_run_goes_on(checkpointer, tmp_path, monkeyp
     assert_same_bits(checkpointer.restore_latest(make_state()), expected)
 
 
-def test_what_the_host_knows_is_not_fetched(checkpointer):
-    known = {"params/stem/conv/kernel": np.full((2, 3), 8.0, np.float32)}
-    state = make_state(step=3)
-    checkpointer.save(state, known=known)
-    restored = checkpointer.restore_latest(make_state())
-    assert np.asarray(restored.params["stem"]["conv"]["kernel"]).tolist() == [[8.0] * 3] * 2
-    assert_same_bits(restored.params["head"], state.params["head"])
-
-
 def test_a_run_that_ends_with_an_error_ends_with_its_save_too(tmp_path):
     with pytest.raises(ZeroDivisionError), Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(make_state(10))

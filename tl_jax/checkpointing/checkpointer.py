@@ -97,13 +97,7 @@ class Checkpointer:
     def _storage(self) -> "Storage":
         return _open_storage()
 
-    def save(
-        self,
-        state: TrainState,
-        metrics: Mapping[str, Any] | None = None,
-        *,
-        known: Mapping[str, np.ndarray] | None = None,
-    ) -> None:
+    def save(self, state: TrainState, metrics: Mapping[str, Any] | None = None) -> None:
         """Writes the checkpoint of step `state.step` in the background, from a copy on the devices; returns at once.
 
         A checkpoint of the same step is replaced; its metrics stay when none are given here.
@@ -112,8 +106,6 @@ class Checkpointer:
             state: not donated; it may be, once this has returned.
             metrics: what was measured at this step, scalars; a checkpoint without metrics, or whose
                 best metric is not finite, is never the best one.
-            known: {leaf name: array} of leaves that the host has, such as those that are frozen: they are
-                written as given here, and not fetched from the devices.
 
         Raises:
             InputError: if metrics are given without the best metric.
@@ -122,7 +114,8 @@ class Checkpointer:
         if metrics and self._best_metric not in metrics:
             raise unknown("metric for the best checkpoint", self._best_metric, metrics)
         self.wait()
-        leaves = _whole({**_flatten(state.without_references()), **(known or {})})
+        # What is frozen too: a checkpoint holds what the devices had, so that a change of it is found later.
+        leaves = _whole(_flatten(state.without_references()))
         if jax.process_index() == 0:
             self._writing = self._thread.submit(self._write, sharding.one_copy(leaves), metrics)
         else:

@@ -96,7 +96,12 @@ class PhaseRecords:
             "trainable": trainable_parameters(setup),
             "cache": cache and {name: cache[name] for name in ("boundary", "storage", "seconds")},
             "dispatch": dispatched.facts(),
-            _DIGESTS: freezing.digests(setup.constant_leaves),
+            _DIGESTS: freezing.digests(
+                setup.variables,
+                setup.optimisation.frozen_mask,
+                setup.optimisation.frozen_norms,
+                setup.config.freeze.batch_norm,
+            ),
         }
         self._rows = [*self._rows[:number], row]
         self._write()

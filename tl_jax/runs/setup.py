@@ -7,9 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
-from tl_jax import augment, data, features, freezing, models, optim, porting, trees
+from tl_jax import augment, data, features, models, optim, porting, trees
 from tl_jax.augment import preprocessing
 from tl_jax.compilation import Compilation
 from tl_jax.config import check as check_fields
@@ -123,17 +122,6 @@ class Setup:
     def state_shapes(self) -> TrainState:
         """The shapes of the state (`jax.ShapeDtypeStruct`)."""
         return jax.eval_shape(self.initial_state_on_host)
-
-    @functools.cached_property
-    def constant_leaves(self) -> dict[str, np.ndarray]:
-        """{name: array} of the params and statistics that no update may change, on the host."""
-        leaves = freezing.constant_leaves(
-            self.variables,
-            self.optimisation.frozen_mask,
-            self.optimisation.frozen_norms,
-            self.config.freeze.batch_norm,
-        )
-        return {name: np.asarray(leaf) for name, leaf in leaves.items()}
 
     @property
     def decoded_splits(self) -> list[data.InMemorySplit]:

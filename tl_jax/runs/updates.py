@@ -218,7 +218,7 @@ def _train_phase(
         hooks = loops.Hooks(
             log=recording.log,
             evaluate=recording.evaluate,
-            save=functools.partial(job.checkpointer.save, known=setup.constant_leaves),
+            save=job.checkpointer.save,
             finish_saving=job.checkpointer.wait,
             show=recording.show,
             is_best=job.checkpointer.is_best,
