@@ -58,7 +58,14 @@ def test_idle_is_what_is_left_of_the_whole_run(fields, dispatches, tmp_path, mon
     assert result["device_idle_share"] == pytest.approx(1 - 0.01 / result["wall_seconds"])
 
 
-def test_a_run_measures_it(tmp_path):
+def test_a_run_measures_it(tmp_path, capsys):
     config = tiny_config(data__validation_fraction=0.1, train__steps=6)
     result = training.run(config, tmp_path / "run")
     assert 0 < result["device_idle_share"] < 1
+    assert "are assumed" not in capsys.readouterr().err
+
+
+def test_a_run_says_what_memory_is_assumed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(updates.memory, "is_assumed", lambda device: True)
+    training.run(tiny_config(), tmp_path / "run")
+    assert "how much memory they have: 8.0 GiB each are assumed" in capsys.readouterr().err

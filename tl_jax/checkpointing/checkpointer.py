@@ -98,7 +98,9 @@ class Checkpointer:
         return _open_storage()
 
     def save(self, state: TrainState, metrics: Mapping[str, Any] | None = None) -> None:
-        """Writes the checkpoint of step `state.step` in the background, from a copy on the devices; returns at once.
+        """Writes the checkpoint of step `state.step` in the background, from a copy on the devices.
+
+        It waits for the save before, if that is not written yet, and for nothing else.
 
         A checkpoint of the same step is replaced; its metrics stay when none are given here.
 
