@@ -54,7 +54,7 @@ class Compilation:
         """Returns what `result.json` says of it."""
         return {
             "precision": self.precision,
-            "jax_default_matmul_precision": jax.config.jax_default_matmul_precision,
+            "jax_default_matmul_precision": jax.config.values["jax_default_matmul_precision"],
             "deterministic": self.deterministic,
             "compiler_options": dict(self.options),
             "refused_options": dict(self.refused),

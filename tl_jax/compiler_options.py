@@ -7,6 +7,7 @@ user sets there counts for every option that is not in use here.
 import functools
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -106,8 +107,9 @@ def refused(options: Mapping[str, Value]) -> dict[str, str]:
 @functools.cache
 def _message(backend: str, option: str, value: Value) -> str:
     """Returns why an option is refused, in one line; "" where it is taken."""
+    lowered: Any = jax.jit(lambda x: x + 1).lower(np.float32(0))
     try:
-        jax.jit(lambda x: x + 1).lower(np.float32(0)).compile(compiler_options={option: value})
+        lowered.compile(compiler_options={option: value})
     except Exception as error:  # Of a plugin's own type, where there is one.
         return str(error).partition("\n")[0] or type(error).__name__
     return ""
