@@ -530,16 +530,16 @@ OTHERS = [
     Mutant(
         "dispatch-rows-ahead-of-another-update",
         "tl_jax/runs/dispatch.py",
-        "thread.submit(rows, first + count, following)",
-        "thread.submit(rows, first, following)",
+        "thread.submit(order.rows_of, first + count, following)",
+        "thread.submit(order.rows_of, first, following)",
         ("tests/wiring/test_dispatch.py",),
     ),
     Mutant(
         "dispatch-the-same-batch-in-a-dispatch",
-        "tl_jax/runs/dispatch.py",
-        "order.rows(first + i) for i",
-        "order.rows(first) for i",
-        ("tests/wiring/test_dispatch.py",),
+        "tl_jax/data/order.py",
+        "np.arange(updates * self.batch_size)",
+        "np.tile(np.arange(self.batch_size), updates)",
+        ("tests/properties/test_order.py",),
     ),
     Mutant(
         "cache-validation-from-augmented-views",
@@ -1036,15 +1036,15 @@ OTHERS = [
     Mutant(
         "loop-most-updates-of-a-phase-from-zero",
         "tl_jax/training/loops.py",
-        "ends.append(self.first_step + spans",
-        "ends.append(spans",
+        "starts.append(self.first_step + spans",
+        "starts.append(spans",
         ("tests/training/test_loops.py",),
     ),
     Mutant(
         "dispatch-compiled-for-the-first-span",
         "tl_jax/runs/dispatch.py",
-        "count = intervals.most_updates",
-        "count = intervals.updates_after(setup.first_step)",
+        "if step.needs_each else lengths[:1]",
+        "if step.needs_each else lengths[1:]",
         ("tests/wiring/test_dispatch.py",),
     ),
     Mutant(

@@ -45,6 +45,13 @@ def places(given, epochs):
     ]
 
 
+@given(all_orders(), st.sampled_from(order.DRAWS), st.integers(0, 100), st.integers(1, 30))
+def test_rows_of_several_updates_are_those_of_each(given, draw, step, updates):
+    given = dataclasses.replace(given, draw=draw)
+    expected = [given.rows(step + number) for number in range(updates)]
+    np.testing.assert_array_equal(given.rows_of(step, updates), expected)
+
+
 @given(orders())
 def test_every_example_comes_once_an_epoch(given):
     for epoch in places(given, 3).reshape(3, -1) // given.views:

@@ -141,7 +141,7 @@ class _Seen:
     def dispatched(self, setup: Setup) -> str:
         self.programs.clear()
         plan = dispatch.make(setup)
-        return f"{plan.data}, {plan.updates} updates, {self.programs[-1]}"
+        return f"{plan.data}, {plan.updates} updates; programs: {', '.join(self.programs)}"
 
 
 class _Program:

@@ -62,13 +62,27 @@ def test_updates_take_a_quarter_of_a_second_by_the_operations_on_one_device(
     assert made(parallel__devices=devices, **fields)[1].updates == updates
 
 
-def test_the_program_makes_the_most_updates_of_a_span():
-    """Of 12 updates, evaluated after 7, the spans are cut into 4 and 3, and into 5."""
-    with nothing_compiled() as seen:
-        fields = {"train.updates_per_dispatch": 5, "train.eval_every_steps": 7}
-        held_out = {"data.validation_fraction": 0.3, "data.examples_per_class": 10}
-        said = seen.dispatched(prepare(config_with(fields | held_out)))
-    assert said.endswith("5 updates over 1")
+@pytest.mark.parametrize(
+    ("platform", "fields", "lengths"),
+    [
+        ("cpu", {"freeze.strategy": "backbone"}, [3, 4, 5]),
+        ("cpu", {"freeze.strategy": "backbone", "train.updates_per_dispatch": 1}, [1]),
+        ("gpu", {}, [5]),
+    ],
+)
+def test_every_program_of_a_run_is_there_before_its_first_update(
+    platform, fields, lengths, monkeypatch
+):
+    """Of 12 updates, evaluated after 7, the spans are cut into 4 and 3, and into 5.
+
+    On a CPU each number of updates takes a program; off it the longest makes fewer too.
+    """
+    monkeypatch.setattr(dispatch, "_platform", lambda setup: platform)
+    spans = {"train.updates_per_dispatch": 5, "train.eval_every_steps": 7}
+    held_out = {"data.validation_fraction": 0.3, "data.examples_per_class": 10}
+    with nothing_compiled():
+        plan = dispatch.make(prepare(config_with(spans | held_out | fields)))
+    assert sorted(plan.step._programs) == lengths
 
 
 @pytest.mark.parametrize(("platform", "fewer"), [("cpu", False), ("gpu", True)])

@@ -104,21 +104,31 @@ class Order:
 
     def rows(self, step: int) -> np.ndarray:
         """Returns the rows of update `step`: int64 [B]."""
-        examples, visits = self._examples_and_visits(step)
-        if self.views == 1:
-            return examples
-        if self.draw == "random":
+        return self.rows_of(step, 1)[0]
+
+    def rows_of(self, step: int, updates: int) -> np.ndarray:
+        """Returns the rows of consecutive updates, `step` and those after it: int64 [U, B]."""
+        by_chance = self.views > 1 and self.draw == "random"
+        if updates > 1 and (by_chance or self.kind == BALANCED):  # each is drawn by itself
+            return np.concatenate([self.rows_of(step + i, 1) for i in range(updates)])
+        examples, visits = self._examples_and_visits(step, updates)
+        if by_chance:
             entropy = np.random.SeedSequence((self.seed, step, _VIEWS))
             bits = np.random.Philox(entropy).random_raw(self.batch_size)
             chosen = (bits % np.uint64(self.views)).astype(np.int64)
         else:
             chosen = (visits + examples) % self.views
-        return examples * self.views + chosen
+        return (examples * self.views + chosen).reshape(updates, self.batch_size)
 
-    def _examples_and_visits(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the examples of update `step`, and how often each of them came before: int64 [B] both."""
+    def _examples_and_visits(self, step: int, updates: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the examples of consecutive updates, and how often each came before: int64 [U * B] both.
+
+        Args:
+            step: the first of them.
+            updates: U; 1 of a balanced order.
+        """
         _check_seed_and_step(self.seed, step)
-        places = step * self.batch_size + np.arange(self.batch_size)
+        places = step * self.batch_size + np.arange(updates * self.batch_size)
         turns, repetition = np.divmod(places, self.repeats)
         examples, passes = self._balanced(turns) if self.kind == BALANCED else self._passes(turns)
         visits = passes * self.repeats + repetition
@@ -188,13 +198,15 @@ def _check_seed_and_step(seed: int, step: int) -> None:
 
 
 def _shuffled_places(seed: int, start: int, count: int, num_examples: int) -> np.ndarray:
-    """Returns `count` places, at most N, from `start` on of the permutations one after the other."""
-    epoch, offset = divmod(start, num_examples)
-    first = _permutation(seed, epoch, num_examples)[offset : offset + count]
-    if len(first) == count:
-        return first.copy()
-    rest = _permutation(seed, epoch + 1, num_examples)[: count - len(first)]
-    return np.concatenate([first, rest])
+    """Returns `count` places from `start` on of the permutations one after the other."""
+    epochs = range(start // num_examples, -(-(start + count) // num_examples))
+    starts = [start - epoch * num_examples for epoch in epochs]
+    return np.concatenate(
+        [
+            _permutation(seed, epoch, num_examples)[max(0, first) : first + count]
+            for epoch, first in zip(epochs, starts, strict=True)
+        ]
+    )
 
 
 # Four: two splits read side by side, each with a batch that spans two epochs.

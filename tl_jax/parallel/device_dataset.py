@@ -182,6 +182,11 @@ class ResidentStep:
         """Takes the compiled form of what `trace` returned for `count` updates."""
         self._programs[1 if self._one_by_one else count] = program
 
+    @property
+    def needs_each(self) -> bool:
+        """Whether every number of updates takes a program of its own."""
+        return not (self._one_by_one or self._fewer)
+
     def put(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Places the split: images or activations [N, ...], and labels int32 [N / V]."""
         self._shape = images.shape[1:]
@@ -206,7 +211,9 @@ class ResidentStep:
             shapes = jax.eval_shape(lambda *arrays: arrays, state, rows, np.int32(0), *self._data)
             self.use(count, self._updates.trace(*shapes).lower().compile())
             made = count
-        rows = np.pad(rows.astype(np.int32), ((0, made - count), (0, 0)), mode="edge")
+        rows = rows.astype(np.int32)
+        if made > count:
+            rows = np.pad(rows, ((0, made - count), (0, 0)), mode="edge")
         placed, number = (
             place(self._mesh, array, "replicated") for array in (rows, np.asarray(count, np.int32))
         )

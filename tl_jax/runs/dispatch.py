@@ -152,17 +152,15 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
     state = setup.state_shapes
     images = jax.ShapeDtypeStruct((len(split) * order.views, *split.image_shape), split.dtype)
     labels = jax.ShapeDtypeStruct((len(split),), jnp.int32)
-    traced = step.trace(state, 1, order.batch_size, images, labels)
-    updates = setup.config.train.updates_per_dispatch or _updates(setup, traced.jaxpr)
-    intervals = dataclasses.replace(setup.intervals, updates_per_dispatch=updates)
-    count = intervals.most_updates
-    if count > 1:
-        traced = step.trace(state, count, order.batch_size, images, labels)
-    program = _compiled(setup, traced.lower())
-    step.use(count, program)
-
-    def rows(first: int, count: int) -> np.ndarray:
-        return np.stack([order.rows(first + i) for i in range(count)])
+    one = step.trace(state, 1, order.batch_size, images, labels)
+    updates = setup.config.train.updates_per_dispatch or _updates(setup, one.jaxpr)
+    lengths = dataclasses.replace(setup.intervals, updates_per_dispatch=updates).lengths
+    # All that the run needs, so that nothing is compiled in its middle.
+    programs = []
+    for count in lengths if step.needs_each else lengths[:1]:
+        traced = step.trace(state, count, order.batch_size, images, labels) if count > 1 else one
+        programs.append(_compiled(setup, traced.lower()))
+        step.use(count, programs[-1])
 
     @contextlib.contextmanager
     def open_feed(start: int, stop: int) -> Iterator[Callable[[int, int], np.ndarray]]:
@@ -171,11 +169,11 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
             ahead: dict[int, concurrent.futures.Future] = {}
 
             def feed(first: int, count: int) -> np.ndarray:
-                found = ahead.pop(first).result() if first in ahead else rows(first, count)
+                found = ahead.pop(first).result() if first in ahead else order.rows_of(first, count)
                 following = min(count, stop - first - count)
                 if following > 0:
-                    ahead[first + count] = thread.submit(rows, first + count, following)
-                return found[:count] if len(found) >= count else rows(first, count)
+                    ahead[first + count] = thread.submit(order.rows_of, first + count, following)
+                return found[:count] if len(found) >= count else order.rows_of(first, count)
 
             yield feed
 
@@ -188,7 +186,7 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
         updates,
         f"device, {layout}",
         data,
-        program,
+        programs[0],
     )
 
 

@@ -15,7 +15,7 @@ from tl_jax.data import Split, stream
 from tl_jax.data.records import LazySplit
 from tl_jax.errors import InputError
 from tl_jax.features import ActivationSplit
-from tl_jax.parallel import device_dataset, memory, sharding
+from tl_jax.parallel import memory, sharding
 from tl_jax.training import evaluation, metrics, steps
 from tl_jax.training.busy_time import BusyTime
 from tl_jax.training.stored_splits import StoredSplits, make_pass
@@ -160,7 +160,7 @@ class Evaluator:
         first, end = self._stored_splits.span(split)
         sums, logits = [], []
         for start in range(first, end, of_a_call):
-            span = device_dataset.place(self._mesh, np.array([start, end], np.int32), "replicated")
+            span = self._stored_splits.placed_span(start, end)
             part = program(params, batch_stats, *self._stored_splits.arrays, span)
             sums.append(part[0])
             logits.append(part[1])

@@ -95,13 +95,20 @@ class Intervals:
         return dues if step != self.total_steps or dues[-1:] == [step] else [*dues, step]
 
     @property
-    def most_updates(self) -> int:
-        """The most updates that are dispatched at once."""
-        ends = [self.first_step]
+    def lengths(self) -> list[int]:
+        """The numbers of updates that are dispatched at once by a run that is not resumed, the most first."""
+        starts = [self.first_step]  # of the first span between evaluations, and of the last
         if self.eval_every:
             spans = (self.total_steps - 1 - self.first_step) // self.eval_every
-            ends.append(self.first_step + spans * self.eval_every)
-        return max(self.updates_after(step) for step in ends)
+            starts.append(self.first_step + spans * self.eval_every)
+        found = set()
+        for start in starts:
+            end = self.total_steps
+            if self.eval_every:
+                end = min(end, start + self.eval_every)
+            block = self.updates_after(start)
+            found |= {block, (end - start) % block or block}
+        return sorted(found, reverse=True)
 
     def updates_after(self, step: int) -> int:
         """Returns how many updates to dispatch at once after `step`.

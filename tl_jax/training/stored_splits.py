@@ -30,6 +30,7 @@ class StoredSplits:
         self.splits, self.layout, self._mesh = tuple(splits), layout, mesh
         self._ends = np.cumsum([len(split) for split in splits])
         self._arrays: tuple[jax.Array, jax.Array] | None = None
+        self._spans: dict[tuple[int, int], jax.Array] = {}
 
     def equals(self, other: "StoredSplits") -> bool:
         """Returns whether the other one stores the same objects in the same layout."""
@@ -46,6 +47,13 @@ class StoredSplits:
         """Returns the rows of a split: the first, and the one after the last."""
         place = next(place for place, one in enumerate(self.splits) if split is one)
         return int(self._ends[place]) - len(split), int(self._ends[place])
+
+    def placed_span(self, start: int, end: int) -> jax.Array:
+        """Returns int32 [start, end] on the devices, where it stays for later passes."""
+        if (start, end) not in self._spans:
+            span = np.array([start, end], np.int32)
+            self._spans[start, end] = device_dataset.place(self._mesh, span, "replicated")
+        return self._spans[start, end]
 
     @property
     def image_shape(self) -> tuple[int, ...]:
