@@ -75,16 +75,17 @@ def scan_equals_step(network: dict[str, Any], batch_size: int, updates: int) -> 
     rows = random.integers(0, batch_size, (updates, batch_size)).astype(np.int32)
     training = throughput_sides.make_training(described, "full", variables, "float32")
     how = jax_side.compiled_as()
-    scanned, state = jax_side.resident(training, how)
-    single, _ = jax_side.resident(training, how)
     images, labels = batch["image"], batch["label"]
+    shape = images.shape[1:]
+    scanned, state = jax_side.resident(training, how, shape)
+    single, _ = jax_side.resident(training, how, shape)
     lowered = scanned.trace(state, updates, batch_size, images, labels).lower()
     scanned.use(updates, how.compile(lowered))
     for step in (scanned, single):
         step.put(images, labels)
 
     def after(step: ResidentStep, parts: list[np.ndarray]) -> dict[str, Any]:
-        _, state = jax_side.resident(training, how)  # The one before was donated.
+        _, state = jax_side.resident(training, how, shape)  # The one before was donated.
         for part in parts:
             state, _ = step(state, part)
         return {"params": state.params, "batch_stats": state.batch_stats}

@@ -232,8 +232,8 @@ def _training(mode: str, updates: int) -> Callable[..., Compiled]:
     def make(network, variables, batch, dtype, how: compilation.Compilation) -> Compiled:
         began = time.perf_counter()
         training = throughput_sides.make_training(network, mode, variables, dtype)
-        step, state = resident(training, how)
         images, labels = batch["image"], batch["label"]
+        step, state = resident(training, how, images.shape[1:])
         counted = flops.count(step.trace(state, 1, len(images), images, labels).jaxpr)
         program = how.compile(step.trace(state, updates, len(images), images, labels).lower())
         step.use(updates, program)
@@ -252,15 +252,16 @@ def _training(mode: str, updates: int) -> Callable[..., Compiled]:
 
 
 def resident(
-    training: throughput_sides.Training, how: compilation.Compilation
+    training: throughput_sides.Training, how: compilation.Compilation, shape: tuple[int, ...]
 ) -> tuple[ResidentStep, Any]:
-    """Returns the step on data stored on the first device, as runs make it, and the state there."""
+    """Returns the step on images of `shape` stored on the first device, as runs make it, and the state there."""
     mesh = sharding.make_mesh(1)
     platform = jax.default_backend()
     step = ResidentStep(
         training.step,
         mesh,
         "replicated",
+        shape=shape,
         one_by_one=cpu.slow_in_loops(
             training.frozen_mask,
             grouped=models.own_convolutions(training.model),

@@ -1,5 +1,6 @@
 """Two processes with two devices each are one process with four, and go on with its checkpoints."""
 
+import json
 import shutil
 import signal
 import socket
@@ -8,6 +9,8 @@ import time
 import numpy as np
 import pytest
 from running import SECONDS, arguments, metric_lines, tree_of, wait_for_steps
+
+from tl_jax.data import images
 
 STEPS, SAVED = 16, 12
 COMMAND = [
@@ -138,6 +141,77 @@ def test_two_processes_with_stored_activations(launcher, tmp_path):
     ended = both_ended(start_two(launcher, both, *own))
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert_close(both, alone)
+
+
+SHARED = arguments(
+    data__examples_per_class=0,
+    data__placement="device",
+    data__batch_size=8,
+    data__cache_dir="",
+    report__mistakes=0,  # Those of the other process would be decoded for it.
+)
+TRAIN, TEST = 22, 14
+
+
+def write_photos(folder, broken=()):
+    """Writes images of two classes, in the order in which the library reads them; `broken` ones end early."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        for place in range(count):
+            path = folder / split / "ab"[2 * place // count] / f"{place:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = images.to_png(random.integers(0, 256, (8, 8, 3), np.uint8))
+            path.write_bytes(content[:-30] if (split, place) in broken else content)
+    return folder
+
+
+def halves():
+    """Returns the images of each of two processes: the first rows of a split over four devices, and the others."""
+    places = {
+        (split, place): place < 2 * -(-count // 4)
+        for split, count in (("train", TRAIN), ("test", TEST))
+        for place in range(count)
+    }
+    return [{place for place, first in places.items() if first != other} for other in (False, True)]
+
+
+def test_each_of_two_processes_decodes_its_half(launcher, tmp_path):
+    """In the folder that it is given the images of the other one are broken."""
+    of_process = halves()
+    folders = [
+        write_photos(tmp_path / name, of_process[other]) for name, other in (("a", 1), ("b", 0))
+    ]
+    whole = write_photos(tmp_path / "whole")
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    code, _, err = launcher.run(
+        "finetune",
+        *COMMAND,
+        *SHARED,
+        f"--config.data.name=folder:{whole}",
+        f"--workdir={alone}",
+        devices=4,
+        small=True,
+    )
+    assert code == 0, err
+    each = [[f"--config.data.name=folder:{folder}"] for folder in folders]
+    ended = both_ended(start_two(launcher, both, *SHARED, each=each))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert_close(both, alone)
+    plans = [
+        {row["what"]: row["bytes"] for row in json.loads((run / "memory.json").read_text())}
+        for run in (alone, both)
+    ]
+    decoded = [plan["decoded images"] // (8 * 8 * 3) for plan in plans]
+    assert decoded == [TRAIN + TEST, len(of_process[0])]
+
+
+def test_a_broken_image_of_one_process_ends_both(launcher, tmp_path):
+    folder = write_photos(tmp_path / "photos", {("test", TEST - 1)})
+    flags = [*SHARED, f"--config.data.name=folder:{folder}"]
+    ended = both_ended(start_two(launcher, tmp_path / "run", *flags))
+    assert [code for code, _, _ in ended] == [1, 2], ended
+    assert "process 1 failed, and says why" in ended[0][2]
+    assert f"{TEST - 1:02d}.png" in ended[1][2]
 
 
 def test_collectives_of_two_processes_meet_their_own_kind(launcher, tmp_path):

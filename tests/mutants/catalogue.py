@@ -96,6 +96,8 @@ TEST_AVERAGES = (
     "tests/training/test_metrics.py::test_a_class_that_is_predicted_without_examples_counts_in_macro_means_alone",
 )
 TEST_FREEZING = ("tests/test_freezing.py",)
+TEST_SHARED = ("tests/data/test_shared.py",)
+TEST_TWO_PROCESSES = ("tests/experiments/test_several_processes.py",)
 
 SURVIVORS = [
     Mutant(
@@ -224,8 +226,8 @@ SURVIVORS = [
     Mutant(
         "order-always-the-first-view",
         ORDER,
-        "return examples * self.views + chosen",
-        "return examples * self.views",
+        "return (examples * self.views + chosen)",
+        "return (examples * self.views)",
         TEST_ORDER,
     ),
     Mutant(
@@ -603,15 +605,15 @@ OTHERS = [
     Mutant(
         "order-batch-over-two-epochs-repeats",
         ORDER,
-        "_permutation(seed, epoch + 1, num_examples)",
-        "_permutation(seed, epoch, num_examples)",
+        "_permutation(seed, epoch, num_examples)[max",
+        "_permutation(seed, epochs[0], num_examples)[max",
         (*TEST_ORDER, "tests/data/test_order.py"),
     ),
     Mutant(
         "order-seed-ignored",
         ORDER,
-        "_permutation(seed, epoch, num_examples)[offset",
-        "_permutation(0, epoch, num_examples)[offset",
+        "_permutation(seed, epoch, num_examples)[max(0",
+        "_permutation(0, epoch, num_examples)[max(0",
         (*TEST_ORDER, "tests/data/test_order.py"),
     ),
     Mutant(
@@ -1134,8 +1136,8 @@ OTHERS = [
     Mutant(
         "dispatch-of-the-first-span-alone",
         "tl_jax/training/loops.py",
-        "for step in ends)",
-        "for step in ends[:1])",
+        "for start in starts:",
+        "for start in starts[:1]:",
         ("tests/training/test_loops.py",),
     ),
     Mutant(
@@ -3627,6 +3629,111 @@ OTHERS = [
         "if deterministic and DETERMINISTIC in sets:",
         "if deterministic and DETERMINISTIC not in sets:",
         ("tests/test_compiler_options.py",),
+    ),
+    Mutant(
+        "shared-keeps-all-images",
+        "tl_jax/data/shared.py",
+        "self._split.subset(rows).in_memory()",
+        "self._split.in_memory()",
+        TEST_SHARED,
+    ),
+    Mutant(
+        "shared-decodes-again-what-it-keeps",
+        "tl_jax/data/shared.py",
+        "if np.array_equal(rows, self._rows):",
+        "if rows is self._rows:",
+        TEST_SHARED,
+    ),
+    Mutant(
+        "shared-takes-others-for-kept",
+        "tl_jax/data/shared.py",
+        "held = self._rows[places] == rows",
+        "held = self._rows[places] <= rows",
+        TEST_SHARED,
+    ),
+    Mutant(
+        "shared-a-part-is-kept-on-disk",
+        "tl_jax/data/shared.py",
+        "subset(rows).in_memory()",
+        "subset(rows).in_memory(self._cache)",
+        TEST_SHARED,
+    ),
+    Mutant(
+        "shared-whole-where-it-is-asked-for",
+        "tl_jax/data/loading.py",
+        "split.shared if decoding.shared else",
+        "split.shared if not decoding.shared else",
+        TEST_SHARED,
+    ),
+    Mutant(
+        "shared-in-one-process-too-few",
+        "tl_jax/runs/splits.py",
+        "shared=jax.process_count() > 1",
+        "shared=jax.process_count() > 2",
+        TEST_TWO_PROCESSES,
+    ),
+    Mutant(
+        "own-rows-of-all-devices",
+        "tl_jax/parallel/device_dataset.py",
+        "device.process_index == jax.process_index() for",
+        "True for",
+        ("tests/parallel/test_device_dataset.py",),
+    ),
+    Mutant(
+        "own-rows-without-padding",
+        "tl_jax/parallel/device_dataset.py",
+        'part = len_padded(num_rows, mesh, "sharded") // mesh.size\n    own',
+        "part = num_rows // mesh.size\n    own",
+        ("tests/parallel/test_device_dataset.py",),
+    ),
+    Mutant(
+        "own-rows-padding-stays-in-a-whole-copy",
+        "tl_jax/parallel/device_dataset.py",
+        "array[:count], out_shardings=whole",
+        "array, out_shardings=whole",
+        ("tests/parallel/test_device_dataset.py",),
+    ),
+    Mutant(
+        "dispatch-keeps-training-images-in-the-order-of-the-whole",
+        "tl_jax/runs/dispatch.py",
+        "rows = rows[device_dataset.own_rows(setup.mesh, len(split))]",
+        "rows = device_dataset.own_rows(setup.mesh, len(split))",
+        ("tests/wiring/test_dispatch.py",),
+    ),
+    Mutant(
+        "dispatch-keeps-images-beside-activations",
+        "tl_jax/runs/dispatch.py",
+        "in setup.splits.items() if setup.cache is None else ():",
+        "in setup.splits.items():",
+        ("tests/wiring/test_dispatch.py",),
+    ),
+    Mutant(
+        "dispatch-keeps-no-validation",
+        "tl_jax/runs/dispatch.py",
+        "rows = rows[setup.evaluator.own_rows(split)]",
+        "rows = rows[:0]",
+        ("tests/wiring/test_dispatch.py",),
+    ),
+    Mutant(
+        "dispatch-keeps-a-part-of-what-stays-on-the-host",
+        "tl_jax/runs/dispatch.py",
+        "            elif layout is not None:\n                rows",
+        "            else:\n                rows",
+        ("tests/wiring/test_dispatch.py",),
+    ),
+    Mutant(
+        "stored-own-rows-from-the-first-split",
+        "tl_jax/training/stored_splits.py",
+        "return rows[(first <= rows) & (rows < end)] - first",
+        "return rows[(first <= rows) & (rows < end)]",
+        ("tests/wiring/test_dispatch.py",),
+    ),
+    Mutant(
+        "stored-reads-the-second-split-from-the-first-row",
+        "tl_jax/training/stored_splits.py",
+        "& (rows < end)] - start)",
+        "& (rows < end)] - starts[0])",
+        ("tests/wiring/test_dispatch.py",),
     ),
 ]
 

@@ -1,6 +1,7 @@
 """Data on the devices: gathered by index, several updates at once, bit for bit as one by one."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +78,9 @@ def streamed(strategy, num_devices):
 def dispatched(strategy, num_devices, parts, layout="replicated", one_by_one=False):
     """Returns state and losses after dispatches of `parts` updates on data that lie there."""
     mesh, step, initial = make(strategy, num_devices)
-    resident_step = device_dataset.ResidentStep(step, mesh, layout, one_by_one=one_by_one)
+    resident_step = device_dataset.ResidentStep(
+        step, mesh, layout, shape=(SIZE, SIZE, 3), one_by_one=one_by_one
+    )
     resident_step.put(*data())
     state, losses, start = initial(), [], 0
     for part in parts:
@@ -133,12 +136,47 @@ def test_padding_of_a_sharded_split_is_never_seen():
     assert np.asarray(found)[:, 0].tolist() == [11, 1, 4, 4, 10, 2, 8, 6]
 
 
+@pytest.mark.parametrize(("devices", "examples"), [(4, 10), (4, 3), (2, 8)])
+@pytest.mark.parametrize("layout", ["sharded", "replicated"])
+def test_rows_that_are_read_by_part_are_placed_as_all_at_once(devices, examples, layout):
+    images = np.arange(examples * 12, dtype=np.uint8).reshape(examples, 2, 2, 3)
+    read = []
+
+    def gather(places):
+        read.append(len(places))
+        return images[places]
+
+    mesh = sharding.make_mesh(devices)
+    own = device_dataset.OwnRows(gather, (examples, 12))
+    found = device_dataset.place(mesh, own, layout)
+    whole = device_dataset.place(mesh, device_dataset.flat(images), layout)
+    assert found.sharding == whole.sharding
+    np.testing.assert_array_equal(found, whole)
+    assert sum(read) == examples and max(read) <= -(-examples // devices)
+
+
+@pytest.mark.parametrize(("devices", "processes"), [(4, 2), (4, 4), (6, 3)])
+@pytest.mark.parametrize("rows", [1, 3, 12, 41])
+def test_processes_read_what_their_devices_store(devices, processes, rows, monkeypatch):
+    """Together all rows, each once: as many as the parts of their devices have."""
+    each = devices // processes
+    of_process = [types.SimpleNamespace(process_index=place // each) for place in range(devices)]
+    mesh = types.SimpleNamespace(size=devices, devices=np.array(of_process))
+    found = []
+    for process in range(processes):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        found.append(device_dataset.own_rows(mesh, rows))
+        assert len(found[-1]) <= each * -(-rows // devices)
+    np.testing.assert_array_equal(np.concatenate(found), np.arange(rows))
+
+
 def test_views_share_the_label_of_their_example():
     mesh = sharding.make_mesh(1)
     seen = device_dataset.ResidentStep(
         lambda state, batch: (state, {"image": batch["image"], "label": batch["label"]}),
         mesh,
         "replicated",
+        shape=(),
         views=3,
     )
     seen.put(np.arange(12, dtype=np.float32), np.array([5, 6, 7, 8], np.int32))
@@ -159,7 +197,7 @@ def test_programs_of_fewer_updates(fewer, programs):
     def train_step(state, batch):
         return state + 1, {"loss": state}
 
-    step = Counted(train_step, sharding.make_mesh(1), "replicated", fewer=fewer)
+    step = Counted(train_step, sharding.make_mesh(1), "replicated", shape=(1,), fewer=fewer)
     step.put(np.zeros((4, 1), np.uint8), np.zeros(4, np.int32))
     state = jnp.zeros(())
     for count, expected in [(5, 5), (2, 7), (1, 8), (6, 14), (5, 19)]:
@@ -178,7 +216,7 @@ def test_programs_of_fewer_updates(fewer, programs):
 def test_a_dispatch_moves_rows_alone(parts, monkeypatch):
     """Which rows and how many updates; any other transfer is refused."""
     mesh, step, initial = make("backbone", 1)
-    resident_step = device_dataset.ResidentStep(step, mesh, "replicated")
+    resident_step = device_dataset.ResidentStep(step, mesh, "replicated", shape=(SIZE, SIZE, 3))
     resident_step.put(*data())
     state = initial()
     for part in set(parts):

@@ -1,13 +1,25 @@
 """Every update gets the rows that the order says, however they reach the devices and wherever a run begins."""
 
+import functools
+
 import numpy as np
 import pytest
 from parts import nothing_compiled
 from small import config_with
 
-from tl_jax.runs import dispatch
+from tl_jax import data
+from tl_jax.data import images
+from tl_jax.parallel import device_dataset
+from tl_jax.runs import activation_cache, dispatch
 from tl_jax.runs.setup import prepare
 
+STORED = {
+    "freeze.strategy": "backbone",
+    "cache.boundary": "auto",
+    "cache.dir": "",
+    "augment.flip": False,
+    "augment.crop_padding": 0,
+}
 pytestmark = pytest.mark.usefixtures("small_networks")
 
 
@@ -129,3 +141,66 @@ def test_splits_without_room_beside_the_training_data_stay_on_the_host(monkeypat
     setup, plan = made()
     assert asked == [plan.data_bytes] and plan.evaluation_bytes == 0
     assert setup.evaluator._stored is None
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A folder of 20 training and 4 test images, shared as if this were the second of two processes."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 4)):
+        for place in range(count):
+            path = tmp_path / split / "ab"[place % 2] / f"{place:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(images.to_png(random.integers(0, 256, (8, 8, 3), np.uint8)))
+    shared = functools.partial(data.Decoding, shared=True)
+    monkeypatch.setattr(
+        data, "Decoding", lambda *given, **named: shared(*given, **named | {"shared": True})
+    )
+    monkeypatch.setattr(device_dataset, "own_rows", lambda mesh, rows: np.arange(rows // 2, rows))
+    return {
+        "data.name": f"folder:{tmp_path}",
+        "data.train_split": "train",
+        "data.test_split": "test",
+        "data.examples_per_class": 0,
+        "data.validation_fraction": 0.25,
+        "data.cache_dir": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "train", "validation", "test"),
+    [
+        # Of 5 and 4 that are evaluated the second process stores the last 5.
+        pytest.param({"data.placement": "device"}, range(7, 15), [4], range(4), id="devices"),
+        pytest.param({}, range(7, 15), range(5), range(4), id="training data on the devices"),
+        pytest.param({"data.placement": "host"}, range(15), range(5), range(4), id="host"),
+        pytest.param(STORED, [], [], [], id="activations"),
+    ],
+)
+def test_which_images_a_process_keeps(fields, train, validation, test, photos, monkeypatch):
+    kept = {}
+    keep = data.InMemorySplit.keep
+
+    def seen(split, rows):
+        kept[split.name.split()[-1]] = sorted(rows.tolist())
+        keep(split, rows)
+
+    monkeypatch.setattr(data.InMemorySplit, "keep", seen)
+    with nothing_compiled():
+        setup = activation_cache.use(prepare(config_with(photos | fields)))
+        plan = dispatch.make(setup)
+    splits = setup.splits
+    rows = {name: split.whole()[1] for name, split in splits.items()}
+    expected = [*rows["train"][list(train)], *rows["validation"][list(validation)]]
+    assert kept == {"train": sorted(expected), "test": list(test)}
+    plan_rows = {row["what"]: row["bytes"] for row in plan.memory}
+    assert plan_rows.get("decoded images", 0) == (len(expected) + len(test)) * 8 * 8 * 3
+    plan.place()
+    if plan.data != "host" and setup.cache is None:
+        np.testing.assert_array_equal(
+            plan.step._data[0], splits["train"].images.reshape(len(splits["train"]), -1)
+        )
+    if plan.evaluation != "host" and setup.cache is None:
+        stored, _ = setup.evaluator._stored.arrays
+        both = [splits[name].images.reshape(-1, 8 * 8 * 3) for name in ("validation", "test")]
+        np.testing.assert_array_equal(stored, np.concatenate(both))

@@ -59,6 +59,8 @@ class Decoding:
         unreadable: "stop" at images that cannot be read, or "skip" them: they are left out before anything
             is computed from the size and order of a split, as if their files were not there.
         square: whether images of one size, too, are brought to `image_size`.
+        shared: whether each of several processes is going to say which of the decoded images it keeps; see
+            `InMemorySplit.keep`. Only a process that keeps all of them then writes them to `cache_dir`.
 
     Raises:
         InputError: if a value is out of range.
@@ -70,6 +72,7 @@ class Decoding:
     cache_dir: str | Path | None = None
     unreadable: str = "stop"
     square: bool = False
+    shared: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size < 0:
@@ -141,8 +144,8 @@ def _loaded(
     notes += skip.note(source.name) if skip is not None else []
     chosen = _one_shape(chosen, decoding)
     cache = DecodedCache(decoding.cache) if decoding.cache else None
-    splits = _in_memory(chosen, decoding.max_memory_bytes, cache)
-    splits = _in_memory(held_out(source, splits, selection), decoding.max_memory_bytes, cache)
+    splits = _in_memory(chosen, decoding, cache)
+    splits = _in_memory(held_out(source, splits, selection), decoding, cache)
     if train:
         notes += _class_notes(source, splits, train)
     elif test == "test" and "all" in source.split_names:
@@ -249,14 +252,14 @@ def _one_shape(chosen: dict[str, Stored], decoding: Decoding) -> dict[str, Store
 
 
 def _in_memory(
-    splits: Mapping[str, Split], max_memory_bytes: int, cache: DecodedCache | None
+    splits: Mapping[str, Split], decoding: Decoding, cache: DecodedCache | None
 ) -> dict[str, Split]:
     """Returns the splits, those decoded into memory for which there is room beside the ones before.
 
     Splits that are in memory already take what their images take; parts of one split share them.
     """
     wholes = {id(split.whole()[0]): split.whole()[0] for split in splits.values()}
-    room = max_memory_bytes - sum(
+    room = decoding.max_memory_bytes - sum(
         len(whole) * int(np.prod(whole.image_shape))
         for whole in wholes.values()
         if isinstance(whole, InMemorySplit)
@@ -267,7 +270,8 @@ def _in_memory(
             room -= split.num_bytes
             # A few of very many are decoded sooner than their files are read for a fingerprint.
             few = _FEW * len(split) < len(split.records)
-            placed[role] = split.in_memory(None if few else cache)
+            decoded = split.shared if decoding.shared else split.in_memory
+            placed[role] = decoded(None if few else cache)
     return placed
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from tl_jax.data import chunks, fingerprint, images
 from tl_jax.data.broken import BrokenImages
 from tl_jax.data.decoded import DecodedCache
+from tl_jax.data.shared import SharedPixels
 from tl_jax.data.split import InMemorySplit, label_problems
 from tl_jax.errors import InputError
 
@@ -299,6 +300,14 @@ class LazySplit:
         pixels = _Decoding(self, decode, mapped=kept is not None)
         return InMemorySplit.of(pixels, labels, self.class_names, self.name)
 
+    def shared(self, cache: DecodedCache | None = None) -> InMemorySplit:
+        """Returns the same split, of whose images this process is going to keep a share; see `InMemorySplit.keep`.
+
+        Args:
+            cache: see `in_memory`; used by a process that keeps all of them.
+        """
+        return InMemorySplit.of(SharedPixels(self, cache), self.labels, self.class_names, self.name)
+
     def broken_images(self) -> list[str]:
         """Returns what is wrong with each image that cannot be read; slow, as images are decoded.
 
@@ -456,8 +465,13 @@ class _Decoding:
         except BaseException as error:
             self._future.set_exception(error)
 
-    def get(self) -> np.ndarray:
-        return self._future.result()
+    def get(self, rows: np.ndarray | None = None) -> np.ndarray:
+        images = self._future.result()
+        return images if rows is None else images[rows]
+
+    @property
+    def num_bytes(self) -> int:
+        return self._split.num_bytes
 
     @property
     def bytes_in_memory(self) -> int:

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from tl_jax.data import fingerprint
+from tl_jax.data.shared import SharedPixels
 from tl_jax.errors import InputError
 
 
@@ -87,12 +88,17 @@ class Pixels(Protocol):
         """(N, H, W, C)."""
         ...
 
-    def get(self) -> np.ndarray:
-        """Returns them, uint8 [N, H, W, C], once they are there.
+    def get(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Returns a copy of those at `rows`, uint8 [B, H, W, C], or all of them, once they are there.
 
         Raises:
             InputError: if they cannot be read.
         """
+        ...
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the images that this process keeps."""
         ...
 
     @property
@@ -124,9 +130,14 @@ class ArrayPixels:
         self.shape = images.shape
         self.bytes_in_memory = images.nbytes
 
-    def get(self) -> np.ndarray:
+    @property
+    def num_bytes(self) -> int:
         """See `Pixels`."""
-        return self._images
+        return self._images.nbytes
+
+    def get(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """See `Pixels`."""
+        return self._images if rows is None else self._images[rows]
 
     def file(self, row: int) -> str:
         """See `Pixels`."""
@@ -215,8 +226,7 @@ class InMemorySplit:
     @property
     def images(self) -> np.ndarray:
         """All images: uint8 [N, H, W, C]; a copy when this is a subset, whose memory is shared."""
-        images = self._pixels.get()
-        return images if self._rows is None else images[self._rows]
+        return self._pixels.get(self._rows)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -236,8 +246,8 @@ class InMemorySplit:
 
     @property
     def whole_bytes(self) -> int:
-        """Bytes of the images that this split shares with others, all of them."""
-        return int(np.prod(self._pixels.shape))
+        """Bytes of the images that this split shares with others: all of them, or those that this process keeps."""
+        return self._pixels.num_bytes
 
     @property
     def bytes_in_memory(self) -> int:
@@ -249,13 +259,30 @@ class InMemorySplit:
         """Bytes that are needed beside the images while they are decoded; 0 where nothing is."""
         return self._pixels.decoding_bytes
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether each of several processes keeps only those images that it is going to read; see `keep`."""
+        return isinstance(self._pixels, SharedPixels)
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Takes which images this process is going to read, of a split that is not a part of another one.
+
+        Where the images are shared, it has these decoded in the background and keeps no others, which are decoded on
+        access; else it does nothing.
+
+        Args:
+            rows: int64.
+        """
+        if isinstance(self._pixels, SharedPixels):
+            self._pixels.keep(rows)
 
     def gather(self, indices: np.ndarray) -> np.ndarray:
         """Returns a copy of the images at `indices`: uint8 [B, H, W, C]."""
         indices = np.asarray(indices)
-        return self._pixels.get()[indices if self._rows is None else self._rows[indices]]
+        return self._pixels.get(indices if self._rows is None else self._rows[indices])
 
     def file(self, index: int) -> str:
         """Returns the path of the image file at `index`; "" if there is none."""

@@ -7,6 +7,7 @@ only int32 [U, B] crosses from the host, and the host is asked once for U update
 Rows are stored flat, [N, H * W * C]: a TPU pads the last axis to 128 values, and that of colours has three.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,18 +21,50 @@ from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.parallel import sharding
 
 
-def place(mesh: Mesh, rows: np.ndarray, layout: str) -> jax.Array:
+@dataclasses.dataclass(frozen=True)
+class OwnRows:
+    """Rows [N, D] of which a process reads only those of its own devices; see `own_rows`.
+
+    Attributes:
+        read: from places, int64 [B], to rows [B, ...].
+        shape: (N, D).
+    """
+
+    read: Callable[[np.ndarray], np.ndarray]
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        rows = np.arange(len(self))[part]
+        return self.read(rows).reshape(len(rows), self.shape[1])
+
+
+def own_rows(mesh: Mesh, num_rows: int) -> np.ndarray:
+    """Returns which of N rows this process reads to have them stored on the devices: int64, its part of them."""
+    part = len_padded(num_rows, mesh, "sharded") // mesh.size
+    own = [device.process_index == jax.process_index() for device in mesh.devices.flat]
+    return np.flatnonzero(np.repeat(own, part)[:num_rows])
+
+
+def place(mesh: Mesh, rows: np.ndarray | OwnRows, layout: str) -> jax.Array:
     """Returns an array [N, ...] on the devices; sharded ones are padded with zeros to equal parts.
 
     Args:
         mesh: the devices.
-        rows: on the host, in memory or mapped; every process has the whole of it.
+        rows: on the host, in memory or mapped, every process having the whole; of `OwnRows` each reads its part, and
+            a replicated layout is made of them by the devices.
         layout: one of `placement.LAYOUTS`.
     """
     if layout == "replicated":
         whole = sharding.replicated(mesh)
+        if isinstance(rows, OwnRows):
+            parts, count = place(mesh, rows, "sharded"), len(rows)
+            return jax.jit(lambda array: array[:count], out_shardings=whole)(parts)
+        array = rows
         return jax.make_array_from_callback(
-            rows.shape, whole, lambda index: np.asarray(rows[index])
+            array.shape, whole, lambda index: np.asarray(array[index])
         )
     part = len_padded(len(rows), mesh, layout) // mesh.size
 
@@ -97,6 +130,7 @@ class ResidentStep:
         mesh: Mesh,
         layout: str,
         *,
+        shape: tuple[int, ...],
         views: int = 1,
         one_by_one: bool = False,
         fewer: bool = False,
@@ -108,6 +142,7 @@ class ResidentStep:
             train_step: the pure step on a global batch.
             mesh: the devices.
             layout: of the images or activations, see `placement.choose_layout`.
+            shape: of one of them.
             views: V, rows per example: row r is a view of example r // V.
             one_by_one: whether every update is a run of the program of one update, for what a compiler runs
                 slower inside a loop. (Written out one after the other in one program, updates take several
@@ -122,7 +157,7 @@ class ResidentStep:
 
         def update(state, rows, images, labels):
             batch = {
-                "image": gather(mesh, layout, images, rows).reshape(len(rows), *self._shape),
+                "image": gather(mesh, layout, images, rows).reshape(len(rows), *shape),
                 "label": gather(mesh, "replicated", labels, rows // views),
                 "position": jnp.arange(len(rows), dtype=jnp.int32),
                 "index": rows // views,
@@ -151,7 +186,6 @@ class ResidentStep:
         self._mesh, self._layout, self._one_by_one = mesh, layout, one_by_one
         self._programs: dict[int, Any] = {}
         self._fewer = fewer
-        self._shape: tuple[int, ...] = ()
         self._data: tuple[jax.Array, jax.Array] | None = None
         self._updates = compilation.jit(
             updates,
@@ -172,7 +206,6 @@ class ResidentStep:
         """
         count = 1 if self._one_by_one else count
         rows = jax.ShapeDtypeStruct((count, batch_size), jnp.int32)
-        self._shape = images.shape[1:]
         images = flat_shape(images, self._mesh, self._layout)
         labels = jax.ShapeDtypeStruct(labels.shape, labels.dtype)
         number = jax.ShapeDtypeStruct((), jnp.int32)
@@ -187,11 +220,11 @@ class ResidentStep:
         """Whether every number of updates takes a program of its own."""
         return not (self._one_by_one or self._fewer)
 
-    def put(self, images: np.ndarray, labels: np.ndarray) -> None:
+    def put(self, images: np.ndarray | OwnRows, labels: np.ndarray) -> None:
         """Places the split: images or activations [N, ...], and labels int32 [N / V]."""
-        self._shape = images.shape[1:]
+        rows = images if isinstance(images, OwnRows) else flat(images)
         self._data = (
-            place(self._mesh, flat(images), self._layout),
+            place(self._mesh, rows, self._layout),
             place(self._mesh, labels, "replicated"),
         )
 

@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tl_jax import flops, models
+from tl_jax import data, flops, models
 from tl_jax.data import InMemorySplit, stream
 from tl_jax.features import ActivationSplit
 from tl_jax.models import cpu
@@ -86,8 +87,9 @@ def make(setup: Setup) -> Dispatch:
             have none for the run; what takes the most is named, and the fields that make it less.
     """
     layout = _layout(setup)
+    evaluation, num_bytes = _store_evaluated(setup, _data_bytes(setup, layout))
+    _keep_own_images(setup, layout)
     dispatch = _streamed(setup) if layout is None else _resident(setup, layout)
-    evaluation, num_bytes = _store_evaluated(setup, dispatch)
     dispatch = dataclasses.replace(dispatch, evaluation=evaluation, evaluation_bytes=num_bytes)
     items, capacity = memory_plan.checked_items(setup, dispatch)
     return dataclasses.replace(dispatch, memory=tuple(memory.plan(items, capacity)))
@@ -107,10 +109,49 @@ def _layout(setup: Setup) -> str | None:
     return layout if setup.cache is None or placement == "host" else layout or "sharded"
 
 
-def _store_evaluated(setup: Setup, dispatch: Dispatch) -> tuple[str, int]:
+def _data_bytes(setup: Setup, layout: str | None) -> int:
+    """Returns the bytes that the training data take on each device."""
+    if layout is None:
+        return 0
+    images, labels = _data_shapes(setup)
+    parts = setup.mesh.size if layout == "sharded" else 1
+    return memory.tree_bytes(images) // parts + memory.tree_bytes(labels)
+
+
+def _data_shapes(setup: Setup) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Returns the shapes of the training images or activations, every view a row, and of their labels."""
+    split = setup.inputs["train"]
+    images = (len(split) * setup.order.views, *split.image_shape)
+    return jax.ShapeDtypeStruct(images, split.dtype), jax.ShapeDtypeStruct((len(split),), jnp.int32)
+
+
+def _keep_own_images(setup: Setup, layout: str | None) -> None:
+    """Says which images this process is going to read, which counts where several share them.
+
+    Those are what its own devices store; of splits that are not stored, all; and none once there are activations.
+    """
+    for whole in setup.decoded_splits:
+        own = [np.arange(0)]
+        for role, split in setup.splits.items() if setup.cache is None else ():
+            taken_from, rows = split.whole()
+            if taken_from is not whole:
+                continue
+            if role != "train":
+                rows = rows[setup.evaluator.own_rows(split)]
+            elif layout is not None:
+                rows = rows[device_dataset.own_rows(setup.mesh, len(split))]
+            own.append(rows)
+        whole.keep(np.concatenate(own))
+
+
+def _store_evaluated(setup: Setup, data_bytes: int) -> tuple[str, int]:
     """Has the splits that are evaluated stored on the devices, where they fit; returns where, and the bytes on each.
 
     Images of which the devices are the host stay where they are, unless data are asked to be on the devices.
+
+    Args:
+        setup: of the run.
+        data_bytes: of the training data, on each device.
     """
     config, platform = setup.config, _platform(setup)
     splits = [setup.inputs[role] for role in ("validation", "test") if role in setup.inputs]
@@ -127,7 +168,7 @@ def _store_evaluated(setup: Setup, dispatch: Dispatch) -> tuple[str, int]:
     ):
         return "host", 0
     num_bytes = sum(split.num_bytes for split in splits)
-    layout = choose_layout(num_bytes, setup.mesh, room_for_evaluation(dispatch.data_bytes))
+    layout = choose_layout(num_bytes, setup.mesh, room_for_evaluation(data_bytes))
     if layout is None:
         return "host", 0
     stored_bytes = setup.evaluator.store(splits, layout, at_once=platform != "cpu")
@@ -140,6 +181,7 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
         make_pure_step(setup)(axis_name=None),
         setup.mesh,
         layout,
+        shape=tuple(split.image_shape),
         views=order.views,
         one_by_one=cpu.slow_in_loops(
             setup.optimisation.frozen_mask,
@@ -150,8 +192,7 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
         compilation=setup.compilation,
     )
     state = setup.state_shapes
-    images = jax.ShapeDtypeStruct((len(split) * order.views, *split.image_shape), split.dtype)
-    labels = jax.ShapeDtypeStruct((len(split),), jnp.int32)
+    images, labels = _data_shapes(setup)
     one = step.trace(state, 1, order.batch_size, images, labels)
     updates = setup.config.train.updates_per_dispatch or _updates(setup, one.jaxpr)
     lengths = dataclasses.replace(setup.intervals, updates_per_dispatch=updates).lengths
@@ -177,15 +218,17 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
 
             yield feed
 
-    parts = setup.mesh.size if layout == "sharded" else 1
-    data = memory.tree_bytes(images) // parts + memory.tree_bytes(labels)
+    def place() -> None:
+        _wait_for_images(setup)
+        step.put(_rows(split), split.labels)
+
     return Dispatch(
         step,
-        lambda: step.put(_rows(split), split.labels),
+        place,
         open_feed,
         updates,
         f"device, {layout}",
-        data,
+        _data_bytes(setup, layout),
         programs[0],
     )
 
@@ -219,10 +262,17 @@ def _streamed(setup: Setup) -> Dispatch:
 
             yield feed
 
+    def place() -> None:
+        _wait_for_images(setup)
+
     batch_bytes = memory.tree_bytes(batch)
-    return Dispatch(
-        step, lambda: None, open_feed, 1, "host", 0, program, batch_bytes, _BATCHES_AHEAD
-    )
+    return Dispatch(step, place, open_feed, 1, "host", 0, program, batch_bytes, _BATCHES_AHEAD)
+
+
+def _wait_for_images(setup: Setup) -> None:
+    """Returns once the images that this process keeps are there; where they are not, no process goes on."""
+    with sharding.together():
+        data.wait_for(setup.splits)
 
 
 def _compiled(setup: Setup, lowered: Any) -> Any:
@@ -253,8 +303,11 @@ def _take(items: Iterator, count: int) -> list:
     return [item for _, item in zip(range(count), items, strict=False)]
 
 
-def _rows(split: InMemorySplit | ActivationSplit) -> np.ndarray:
-    """Returns the images [N, ...], or the activations [N * V, ...]."""
+def _rows(split: InMemorySplit | ActivationSplit) -> np.ndarray | device_dataset.OwnRows:
+    """Returns the images [N, ...], what reads those of this process, or the activations [N * V, ...]."""
+    if isinstance(split, InMemorySplit) and split.is_shared:
+        shape = len(split), math.prod(split.image_shape)
+        return device_dataset.OwnRows(split.gather, shape)
     if isinstance(split, InMemorySplit):
         return split.images
     stored = split.activations

@@ -120,7 +120,8 @@ def _lasting_items(
         ),
     ]
     if dispatch.data_bytes and isinstance(split, InMemorySplit) and split.whole()[0] is not split:
-        items.append(memory.Item("training images, copied", split.num_bytes, "host", "placing"))
+        copied = split.num_bytes // (jax.process_count() if split.is_shared else 1)
+        items.append(memory.Item("training images, copied", copied, "host", "placing"))
     return items
 
 

@@ -49,7 +49,7 @@ def find(run: pathlib.Path, test: Split) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return _unknown("the run has no record of its training images")
     if _too_large(test):
-        return _unknown("there are too many test images, or they are decoded on access")
+        return _unknown("there are too many test images, or they are not all in memory")
     if test.image_shape != shape:
         height, width, _ = shape
         return _unknown(
@@ -83,5 +83,5 @@ def _unknown(reason: str) -> dict[str, Any]:
 
 
 def _too_large(split: Split) -> bool:
-    in_memory = isinstance(split, InMemorySplit)
+    in_memory = isinstance(split, InMemorySplit) and not split.is_shared
     return not in_memory or len(split) > MOST_IMAGES or split.num_bytes > MOST_BYTES

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -176,6 +177,7 @@ def _load_splits(
                 cache_dir=section.cache_dir or None,
                 unreadable=section.unreadable,
                 square=square,
+                shared=jax.process_count() > 1,
             ),
             data_dir=section.data_dir or None,
         )

@@ -119,6 +119,12 @@ class Evaluator:
             self._stored, self._at_once, self._programs, self._passes = stored, at_once, {}, {}
         return self._stored.num_bytes
 
+    def own_rows(self, split: Split) -> np.ndarray:
+        """Returns which images of a split this process reads: int64, of one that is not stored all."""
+        if self._is_stored(split):
+            return self._stored_splits.own_rows(split)
+        return np.arange(len(split))
+
     def __call__(
         self, params: dict[str, Any], batch_stats: dict[str, Any], split: Split
     ) -> tuple[dict[str, float], np.ndarray]:

@@ -79,13 +79,36 @@ class StoredSplits:
     def arrays(self) -> tuple[jax.Array, jax.Array]:
         """The images or activations [N, D] and labels [N] on the devices, placed when they are first needed."""
         if self._arrays is None:
-            rows = np.concatenate([device_dataset.flat(_rows(split)) for split in self.splits])
+            rows = self._rows()
             labels = np.concatenate([split.labels for split in self.splits])
             self._arrays = (
                 device_dataset.place(self._mesh, rows, self.layout),
                 device_dataset.place(self._mesh, labels.astype(np.int32), "replicated"),
             )
         return self._arrays
+
+    def _rows(self) -> np.ndarray | device_dataset.OwnRows:
+        """Returns the rows of all splits [N, D], or what reads those of this process."""
+        if any(isinstance(split, InMemorySplit) and split.is_shared for split in self.splits):
+            images, _ = self.shapes
+            return device_dataset.OwnRows(self._read, (int(self._ends[-1]), images.shape[1]))
+        return np.concatenate([device_dataset.flat(_rows(split)) for split in self.splits])
+
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the images at `rows`, in rising order, of all splits together."""
+        starts = [0, *self._ends[:-1]]
+        return np.concatenate(
+            [
+                split.gather(rows[(start <= rows) & (rows < end)] - start)
+                for split, start, end in zip(self.splits, starts, self._ends, strict=True)
+            ]
+        )
+
+    def own_rows(self, split: Split) -> np.ndarray:
+        """Returns which images of a split this process reads to have them stored: int64."""
+        first, end = self.span(split)
+        rows = device_dataset.own_rows(self._mesh, int(self._ends[-1]))
+        return rows[(first <= rows) & (rows < end)] - first
 
 
 def make_pass(
