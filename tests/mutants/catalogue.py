@@ -1820,7 +1820,7 @@ OTHERS = [
     Mutant(
         "plan-copied-images-not-counted",
         "tl_jax/runs/memory_plan.py",
-        '"training images, copied", split.num_bytes',
+        '"training images, copied", copied',
         '"training images, copied", 0',
         ("tests/experiments/test_memory_plan.py",),
     ),

@@ -12,6 +12,7 @@ from small import CACHED, config_with
 from tl_jax import compilation, models
 from tl_jax.compilation import Compilation
 from tl_jax.models import cpu
+from tl_jax.parallel import sharding
 from tl_jax.runs import activation_cache
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup, prepare_phases
@@ -75,6 +76,32 @@ def test_training_step(platform, strategy):
     assert not re.search(rf"stablehlo\.convolution.*{ACTIVATIONS.format('f32')}", text)
     # Every leaf of the state is replaced where it lies.
     assert text.count("tf.aliasing_output") == len(jax.tree.leaves(setup.state_shapes))
+
+
+COLLECTIVE = re.compile(r" (all-\w+|reduce-scatter|collective-\w+?)(?:-start)?\(")
+
+
+@pytest.mark.parametrize("strategy", ["none", "up_to:stage1", "backbone"])
+def test_collectives_of_a_training_step(strategy):
+    """Over four devices: the sums of each BatchNorm forward and backward, and all gradients and metrics at once.
+
+    Compiled for CPUs, with the convolutions of accelerators.
+    """
+    with nothing_compiled():
+        fields = {"freeze.strategy": strategy, "parallel.devices": 4}
+        (setup,) = prepare_phases(config_with(fields))
+    size, split = setup.order.batch_size, setup.inputs["train"]
+    batch = {
+        "image": jax.ShapeDtypeStruct((size, *split.image_shape), split.dtype),
+        **{
+            name: jax.ShapeDtypeStruct((size,), jnp.int32)
+            for name in ("label", "position", "index")
+        },
+    }
+    step = sharding.StreamedStep(make_pure_step(setup), setup.mesh)
+    compiled = step.lower(setup.state_shapes, batch).compile().as_text()
+    trained = len(set(models.norm_names(setup.model)) - set(setup.optimisation.frozen_norms))
+    assert COLLECTIVE.findall(compiled) == ["all-reduce"] * (2 * trained + 1)
 
 
 PRECISIONS = re.compile(r"precision\w* = \[(?:#stablehlo<precision )?(\w+)>?, .*?(\w+)>?\]")
