@@ -125,8 +125,13 @@ class _Events:
         """Takes points to write; raises what went wrong with earlier ones."""
 
         def add() -> None:
-            for name, value in metrics.items():
-                self._writer.result().add_scalar(name, value, step)
+            from tensorboardX.proto.summary_pb2 import Summary
+
+            # One event for all of them: `add_scalar` takes ten times as long, and holds up the updates.
+            values = [
+                Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()
+            ]
+            self._writer.result().file_writer.add_summary(Summary(value=values), step)
 
         while self._written and self._written[0].done():
             self._written.popleft().result()
