@@ -35,6 +35,13 @@ print(sorted(set(sys.modules) - before))
     assert run(code) == "['tl_jax']"
 
 
+@pytest.mark.parametrize("module", ["runs.training", "reporting.report"])
+def test_a_run_with_its_report_needs_no_scikit_learn(module):
+    """It takes a second or two to import."""
+    code = f"import sys, tl_jax.{module}; print('sklearn' in sys.modules)"
+    assert run(code) == "False"
+
+
 @pytest.mark.parametrize("name", ["trees", "models", "runs"])
 def test_a_part_is_there_right_after_the_import(name):
     """In a process of its own: here another test may have imported it."""

@@ -16,6 +16,7 @@ from tl_jax.parallel import sharding
 from tl_jax.reporting import SCATTER_FILE
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
+from tl_jax.training.projection import project
 
 # Which examples are drawn, of more than were asked for.
 _SEED = 0
@@ -32,9 +33,8 @@ def save(folder: RunFolder, train: Features, test: Features, most: int) -> None:
         test: of which `most` are drawn at most.
         most: from 1.
     """
-    # scikit-learn and matplotlib take a second to import.
+    # matplotlib takes half a second to import.
     from tl_jax.reporting.scatter import arrays_of
-    from tl_jax.training.projection import project
 
     content = io.BytesIO()
     fitted = train.at(

@@ -9,10 +9,6 @@ N, M: examples; F: features.
 import dataclasses
 
 import numpy as np
-import scipy.linalg
-from sklearn.covariance import ledoit_wolf
-from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +40,10 @@ def project(features: np.ndarray, labels: np.ndarray, drawn: np.ndarray) -> list
 
     Source: Ledoit and Wolf 2004, "Honey, I shrunk the sample covariance matrix".
     """
+    # Here and below: a second or two, which reports without such a plot need not take.
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import StandardScaler
+
     scale = StandardScaler().fit(np.asarray(features, np.float64))
     found, shown = (scale.transform(np.asarray(rows, np.float64)) for rows in (features, drawn))
     pca = PCA(min(2, *found.shape), svd_solver="covariance_eigh").fit(found)
@@ -58,6 +58,9 @@ def project(features: np.ndarray, labels: np.ndarray, drawn: np.ndarray) -> list
 
 def _discriminants(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns the first two axes [F, A] along which classes differ most, and their shares [A]."""
+    import scipy.linalg
+    from sklearn.covariance import ledoit_wolf
+
     classes, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
     means = np.stack([rows[places == place].mean(0) for place in range(len(classes))])
     within = rows - means[places]
