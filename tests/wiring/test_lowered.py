@@ -77,6 +77,20 @@ def test_training_step(platform, strategy):
     assert text.count("tf.aliasing_output") == len(jax.tree.leaves(setup.state_shapes))
 
 
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_training_step_with_groups(platform):
+    """As many passes over the activations, of which each leaves a sum for every row."""
+    text, setup = lowered(platform, **{"model.batch_norm_rows": 4})
+    norms = len(models.norm_names(setup.model))
+    reduced = r"stablehlo\.reduce.*dimensions = {} : \({}"
+    of_rows = re.findall(reduced.format(r"\[1, 2\]", ACTIVATIONS.format("f32")), text)
+    assert len(of_rows) == 4 * norms + 1  # and the mean of each map at the end
+    assert not re.findall(reduced.format(r"\[0, 1, 2\]", ACTIVATIONS.format("f32")), text)
+    # The small sums after them: of the rows of a group, then of all groups (twice two of them).
+    of_groups = re.findall(reduced.format(r"\[1\]", r"tensor<3x4x\d+xf32>"), text)
+    assert len(of_groups) == 4 * norms
+
+
 PRECISIONS = re.compile(r"precision\w* = \[(?:#stablehlo<precision )?(\w+)>?, .*?(\w+)>?\]")
 PRODUCTS = re.compile(r"stablehlo\.(?:convolution|dot_general)")
 
