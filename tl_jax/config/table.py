@@ -70,8 +70,8 @@ _FIELDS = (
         0,
         0,
         LARGEST,
-        "examples over which BatchNorm takes its statistics in training: each group of so many rows of the global "
-        "batch by itself (batch_size / devices: local statistics); 0: all rows",
+        "examples over which BatchNorm takes its statistics in training: each group of so many consecutive rows of "
+        "the global batch by itself (batch_size / devices: local statistics); 0: all rows",
     ),
     Field("model.zero_init_residual", False, "of ResNets: whether residual branches start at zero"),
     choice(
