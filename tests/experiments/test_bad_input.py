@@ -106,6 +106,29 @@ FIELDS = {
         {"augment__mixing": ("mixup=1",), "parallel__mode": "pmap", "parallel__devices": 2},
         "augment.mixing=('mixup=1',): with parallel.mode=pmap each of the 2 devices sees its own rows alone",
     ),
+    "groups of BatchNorm": (
+        {"model__batch_norm_rows": 4},
+        "model.batch_norm_rows=4: 10 examples at once (data.batch_size=10, optim.accumulation=1) do not split into "
+        "groups of that many; nearest: 1, 2, 5, or 0 for all rows of the global batch",
+    ),
+    "groups of a microbatch": (
+        {"model__batch_norm_rows": 10, "phases": (("train.steps=2",), ("optim.accumulation=2",))},
+        "phase 2: model.batch_norm_rows=10: 5 examples at once (data.batch_size=10, optim.accumulation=2) do not",
+    ),
+    "groups across devices in pmap": (
+        {"model__batch_norm_rows": 10, "parallel__mode": "pmap", "parallel__devices": 2},
+        "model.batch_norm_rows=10: 5 examples at once (data.batch_size=10, optim.accumulation=1, parallel.mode=pmap "
+        "on 2 devices) do not split into groups of that many; nearest: 1, 5, or 0",
+    ),
+    "groups of a fitted batch": (
+        {"model__batch_norm_rows": 5, "train__fit_to_data": True, "train__steps": 0},
+        "model.batch_norm_rows=5: 8 examples at once (data.batch_size=8, ",
+    ),
+    "groups without BatchNorm": (
+        {"model__name": "vgg11", "model__batch_norm_rows": 5},
+        "model.batch_norm_rows=5: vgg11 has no such option",
+    ),
+    "negative groups": ({"model__batch_norm_rows": -1}, "model.batch_norm_rows=-1: expected an integer from 0"),
     "wrong strategy": ({"freeze__strategy": "backbon"}, "freeze.strategy='backbon'"),
     "wrong stage": ({"freeze__strategy": "up_to:stage9"}, "stage9"),
     "pattern without match": ({"freeze__patterns": ("stage1/blok0/.*",)}, "nearest: stage1/block0"),

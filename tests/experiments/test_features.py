@@ -23,6 +23,7 @@ def make_config(small_networks, tmp_path_factory):
             "data__examples_per_class": 4,
             # A fine-tuning config as it is: what says how it trains plays no part.
             "data__batch_size": 100_000,
+            "model__batch_norm_rows": 100,
             "train__steps": 0,
             "augment__operations": ("rotation=15",),
             "phases": (("train.steps=3",), ()),

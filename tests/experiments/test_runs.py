@@ -246,9 +246,10 @@ def test_a_run_says_what_it_reports_on_and_what_it_ignored(tmp_path, capsys):
         assert html.escape(note, quote=False).replace("'", "&#39;") in page
 
 
+@pytest.mark.parametrize("rows", [0, 2])
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
-def test_devices_and_modes_give_the_same_run(tmp_path, mode):
-    """With accumulation: 4 devices of which each sees two microbatches."""
+def test_devices_and_modes_give_the_same_run(tmp_path, mode, rows):
+    """With accumulation: 4 devices of which each sees two microbatches, of 2 rows each."""
     losses = []
     for devices, run_mode in ((1, "jit"), (4, mode)):
         config = tiny_config(
@@ -258,6 +259,7 @@ def test_devices_and_modes_give_the_same_run(tmp_path, mode):
             optim__learning_rate=0.01,
             parallel__devices=devices,
             parallel__mode=run_mode,
+            model__batch_norm_rows=rows,
         )
         training.run(config, tmp_path / f"{devices}{run_mode}")
         losses.append([line["loss"] for line in metric_lines(tmp_path / f"{devices}{run_mode}")])

@@ -47,9 +47,13 @@ def choose(wanted="auto", strategy="backbone", patterns=(), policy="frozen", mod
         ("pool", "backbone", (), "pool"),
     ],
 )
-@pytest.mark.parametrize("remat", ["", "dots", "blocks"])
-def test_the_last_boundary_before_anything_trained(wanted, strategy, patterns, expected, remat):
-    model = MODEL.clone(remat=remat)
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"remat": "dots"}, {"remat": "blocks"}, {"batch_norm_rows": 8}],
+    ids=["", "dots", "blocks", "groups"],
+)
+def test_the_last_boundary_before_anything_trained(wanted, strategy, patterns, expected, fields):
+    model = MODEL.clone(**fields)
     assert choose(wanted, strategy, patterns, model=model) == expected
 
 

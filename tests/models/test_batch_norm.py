@@ -1,5 +1,7 @@
 """BatchNorm against hand-computed numbers and PyTorch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,10 +77,67 @@ def test_bfloat16_inputs_are_averaged_in_float32():
     np.testing.assert_allclose(updated["batch_stats"]["mean"], [599 / 300], rtol=1e-6)
 
 
+def test_groups_have_statistics_of_their_own():
+    """Means 2 and 6, biased variances 1, unbiased ones 2."""
+    y, updated = BatchNorm(rows=2).apply(variables(), X, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y.ravel(), np.array([-1, 1, -1, 1]) / np.sqrt(1 + 1e-5), rtol=1e-6)
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], [0.1 * 4], rtol=1e-6)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], [0.9 + 0.1 * 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(12, 3, 4, 5), (12, 5)], ids=["maps", "vectors"])
+@pytest.mark.parametrize("rows", [2, 3, 12])
+def test_a_group_is_normalised_as_if_it_were_alone(shape, rows):
+    x = 3 + 2 * jax.random.normal(jax.random.key(0), shape)
+    state = variables(5, mean=2.5) | {"params": {"scale": jnp.arange(5.0), "bias": jnp.ones(5)}}
+    module = BatchNorm(rows=rows, momentum=0.75)
+    found, updated = module.apply(state, x, True, mutable=["batch_stats"])
+    groups = x.reshape(-1, rows, *shape[1:])
+    alone = [BatchNorm().apply(state, group, True, mutable=["batch_stats"])[0] for group in groups]
+    np.testing.assert_allclose(found, np.concatenate(alone), rtol=1e-5, atol=2e-6)
+    values = np.asarray(groups, np.float64).reshape(len(groups), -1, 5)
+    mean, var = values.mean(1).mean(0), values.var(1, ddof=1).mean(0)
+    expected = {"mean": 0.75 * 2.5 + 0.25 * mean, "var": 0.75 + 0.25 * var}
+    for name, value in expected.items():
+        np.testing.assert_allclose(updated["batch_stats"][name], value, rtol=1e-5, err_msg=name)
+
+
+def test_groups_of_replicas_are_groups_of_the_whole_batch():
+    """Each of two devices has two groups; the running statistics are those of all four."""
+    x = 3 + 2 * jax.random.normal(jax.random.key(0), (8, 3, 3, 5))
+
+    def apply(x, axis_name=None):
+        module = BatchNorm(rows=2, axis_name=axis_name)
+        return module.apply(variables(5), x, True, mutable=["batch_stats"])
+
+    expected, running = apply(x)
+    apply_to_share = functools.partial(apply, axis_name="data")
+    found, updated = jax.vmap(apply_to_share, axis_name="data")(x.reshape(2, 4, 3, 3, 5))
+    np.testing.assert_allclose(found.reshape(x.shape), expected, rtol=1e-5, atol=2e-6)
+    for name, leaf in running["batch_stats"].items():
+        for share in updated["batch_stats"][name]:
+            np.testing.assert_allclose(share, leaf, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "near"), [(3, 8, "1, 2, 4"), (12, 8, "2, 4, 8"), (-1, 4, "1, 2, 4")]
+)
+def test_groups_that_do_not_divide_the_batch(rows, size, near):
+    message = (
+        rf"batch_norm_rows={rows}: {size} examples in a batch do not .*; nearest: {near}, or 0"
+    )
+    with pytest.raises(errors.InputError, match=message):
+        BatchNorm(rows=rows).apply(variables(), jnp.ones((size, 1)), True, mutable=["batch_stats"])
+    x = jnp.ones((size, 1))
+    assert BatchNorm(rows=rows).apply(variables(), x, False).shape == (size, 1)
+
+
 def test_one_value_per_channel():
     with pytest.raises(errors.InputError, match=r"one value per channel .*\(1, 1, 1, 1\)"):
         BatchNorm().apply(variables(), X[:1], True, mutable=["batch_stats"])
     assert BatchNorm().apply(variables(), X[:1], False).shape == (1, 1, 1, 1)
+    with pytest.raises(errors.InputError, match=r"one value per channel .*model\.batch_norm_rows"):
+        BatchNorm(rows=1).apply(variables(), X, True, mutable=["batch_stats"])
 
 
 def test_gradients_and_running_statistics_follow_pytorch():
@@ -121,18 +180,26 @@ def plain(x, scale, bias, axis_name=None, epsilon=1e-5):
     return (x - mean) / jnp.sqrt(square - jnp.square(mean) + epsilon) * scale + bias
 
 
+def plain_groups(rows, x, scale, bias):
+    """Returns each group of rows as `plain` normalises it."""
+    groups = [plain(x[i : i + rows], scale, bias) for i in range(0, len(x), rows)]
+    return jnp.concatenate(groups)
+
+
+@pytest.mark.parametrize("rows", [0, 2, 3, 6])
 @pytest.mark.parametrize("axis_name", [None, "data"])
-def test_the_derivative_is_that_which_jax_derives(axis_name):
-    """In float64, also of a loss that is not linear, and of the rows on other devices."""
+def test_the_derivative_is_that_which_jax_derives(axis_name, rows):
+    """In float64, also of a loss that is not linear, and of the rows on other devices, or of each group."""
     with jax.enable_x64(True):
         keys = iter(jax.random.split(jax.random.key(0), 4))
-        x = 3 + 2 * jax.random.normal(next(keys), (2, 3, 5, 4, 6), jnp.float64)
-        scale, bias = jax.random.normal(next(keys), (2, 6), jnp.float64)
+        x = 3 + 2 * jax.random.normal(next(keys), (2, 6, 5, 4, 7), jnp.float64)
+        x = x if axis_name else x[0]
+        scale, bias = jax.random.normal(next(keys), (2, 7), jnp.float64)
         weight = jax.random.normal(next(keys), x.shape, jnp.float64)
-        module = BatchNorm(dtype=jnp.dtype("float64"), axis_name=axis_name)
+        module = BatchNorm(dtype=jnp.dtype("float64"), axis_name=axis_name, rows=rows)
 
         def ours(x, scale, bias):
-            state = variables(6) | {"params": {"scale": scale, "bias": bias}}
+            state = variables(7) | {"params": {"scale": scale, "bias": bias}}
             return module.apply(state, x, True, mutable=["batch_stats"])[0]
 
         def gradients(normalise):
@@ -144,7 +211,8 @@ def test_the_derivative_is_that_which_jax_derives(axis_name):
                 gradient = jax.vmap(gradient, (0, None, None, 0), axis_name=axis_name)
             return gradient(x, scale, bias, weight)
 
-        expected = gradients(lambda *values: plain(*values, axis_name=axis_name))
+        derived = functools.partial(plain, axis_name=axis_name)
+        expected = gradients(functools.partial(plain_groups, rows) if rows else derived)
         for found, value in zip(gradients(ours), expected, strict=True):
             assert found.dtype == jnp.float64
             np.testing.assert_allclose(found, value, rtol=1e-10, atol=1e-10)

@@ -147,14 +147,48 @@ def test_wrong_arguments(arguments, message):
         models.make_forward(MODEL, **arguments)
 
 
-def test_one_by_one_each_image_has_its_own_statistics():
-    model = models.create_model("resnet20_cifar", 3)
+def test_groups_concern_training_alone(variables):
+    params, stats = variables
+    grouped = MODEL.clone(batch_norm_rows=2)
+    whole = models.make_forward(MODEL)(params, stats, IMAGES, train=False)[0]
+    found = models.make_forward(grouped)(params, stats, IMAGES[:3], train=False)[0]
+    np.testing.assert_allclose(found, whole[:3], rtol=1e-5, atol=1e-6)
+    everything = {"frozen_norms": frozenset(models.norm_names(MODEL))}
+    forward = models.make_forward(grouped, **everything)
+    np.testing.assert_allclose(
+        forward(params, stats, IMAGES[:3], train=True)[0], whole[:3], rtol=1e-5, atol=1e-6
+    )
+    with pytest.raises(errors.InputError, match="batch_norm_rows=2: 3 examples in a batch"):
+        models.make_forward(grouped)(params, stats, IMAGES[:3], train=True)
+
+
+def test_groups_of_a_frozen_module_that_uses_the_statistics_of_the_batch(variables):
+    params, stats = variables
+    everything = frozenset(models.norm_names(MODEL))
+
+    def outputs(model, images):
+        forward = models.make_forward(
+            model, frozen_norms=everything, norm_policy="batch_stats_no_update"
+        )
+        logits, after = forward(params, stats, images, train=True)
+        jax.tree.map(np.testing.assert_array_equal, after, stats)
+        return logits
+
+    found = outputs(MODEL.clone(batch_norm_rows=2), IMAGES)
+    alone = [outputs(MODEL, IMAGES[i : i + 2]) for i in (0, 2)]
+    np.testing.assert_allclose(found, np.concatenate(alone), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(found, outputs(MODEL, IMAGES), atol=1e-2)
+
+
+@pytest.mark.parametrize("rows", [0, 8])
+def test_one_by_one_each_image_has_its_own_statistics(rows):
+    model = models.create_model("resnet20_cifar", 3, batch_norm_rows=rows)
     variables = models.init_variables(model, jax.random.key(0))
     variables["batch_stats"] = jax.tree.map(lambda leaf: leaf + 0.3, variables["batch_stats"])
     images = jax.random.normal(jax.random.key(1), (3, 8, 8, 3))
     collections = variables["params"], variables["batch_stats"]
     found, batch_stats = models.one_by_one(model)(*collections, images, train=False)
-    forward = models.make_forward(model)
+    forward = models.make_forward(model.clone(batch_norm_rows=0))
     alone = [forward(*collections, images[i : i + 1], train=True)[0][0] for i in range(3)]
     np.testing.assert_allclose(found, np.stack(alone), rtol=2e-5, atol=2e-6)
     assert batch_stats is collections[1]

@@ -130,6 +130,9 @@ def test_no_head():
         ),
         ({"dropout": 1.0}, r"dropout is 1.0, expected a number in \[0, 1\)"),
         ({"name": "vgg11", "dropout": -0.5}, "dropout is -0.5"),
+        ({"batch_norm_rows": -1}, "batch_norm_rows is -1, expected a positive number, or 0"),
+        ({"name": "small_cnn", "batch_norm_rows": 8}, "batch_norm_rows=8: small_cnn has no such"),
+        ({"name": "vgg11", "batch_norm_rows": 8}, "batch_norm_rows=8: vgg11 has no such option"),
     ],
 )
 def test_wrong_arguments(arguments, message):

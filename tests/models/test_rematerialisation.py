@@ -50,6 +50,17 @@ def test_loss_statistics_and_gradients_stay(remat, block):
 
 
 @pytest.mark.parametrize("remat", ["dots", "blocks"])
+def test_groups_of_batch_norm_stay(remat):
+    model = MODEL.clone(batch_norm_rows=4)
+    start = variables()
+    arguments = (start["params"], start["batch_stats"], IMAGES)
+    plain = jax.jit(gradient_of("", model))(*arguments)
+    leaner = jax.jit(gradient_of(remat, model))(*arguments)
+    for expected, found in zip(jax.tree.leaves(plain), jax.tree.leaves(leaner), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("remat", ["dots", "blocks"])
 def test_names_and_initial_values_stay(remat):
     fresh = models.init_variables(MODEL.clone(remat=remat), jax.random.key(0))
     expected = trees.flatten(variables())

@@ -1,6 +1,7 @@
 """One device, four and eight; jit and pmap; checkpoints from one layout to another."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,77 @@ def assert_close(state, measured, expected, expected_measured):
 @pytest.mark.parametrize(("devices", "mode"), LAYOUTS)
 def test_every_layout_gives_the_same_losses_and_parameters(reference, devices, mode):
     assert_close(*trained(devices, mode), *reference)
+
+
+# Groups on one device, on two, and 3 groups on 8 devices.
+GROUPED = [
+    ((4, "jit"), 2, 16),
+    ((8, "jit"), 2, 16),
+    ((4, "pmap"), 2, 16),
+    ((8, "pmap"), 2, 16),
+    ((8, "jit"), 4, 16),
+    ((8, "jit"), 8, 24),
+]
+
+
+@pytest.mark.parametrize(("layout", "rows", "batch_size"), GROUPED)
+def test_groups_of_batch_norm_do_not_depend_on_the_layout(layout, rows, batch_size):
+    network = {"model": SMALL.clone(batch_norm_rows=rows), "rate": 0.005}
+    state, measured = trained(1, "jit", batch_size=batch_size, **network)
+    others = trained(*layout, batch_size=batch_size, **network)
+    assert_close(*others, jax.device_get(state), measured)
+    for one, other in zip(measured, others[1], strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
+    _, whole = trained(1, "jit", batch_size=batch_size, stop=1, model=SMALL, rate=0.005)
+    assert measured[0]["loss"] != pytest.approx(whole[0]["loss"], abs=1e-4)
+
+
+COLLECTIVE = re.compile(r"= (\S.*?) (all-reduce|all-gather|all-to-all|collective-permute)\(")
+
+
+@functools.cache
+def collectives(rows, batch_size=BATCH_SIZE):
+    """Returns (shape, name) of each collective of a compiled update on eight devices."""
+    step, initial = compiled(8, "jit", SMALL.clone(batch_norm_rows=rows))
+    batch = step.place(batches(batch_size=batch_size)[0])
+    return COLLECTIVE.findall(step.lower(initial(), batch).compile().as_text())
+
+
+def test_no_statistics_cross_between_devices_whose_share_is_a_group():
+    """What is left is of gradients and running statistics, for which no layer waits."""
+    everywhere, local = collectives(0), collectives(BATCH_SIZE // 8)
+    assert {name for _, name in everywhere + local} == {"all-reduce"}
+    norms = len(models.norm_names(SMALL))
+    assert len(everywhere) >= 2 * norms
+    assert len(local) <= len(everywhere) - (2 * norms - 1)
+
+
+@pytest.mark.parametrize(("rows", "crossing"), [(0, True), (4, True), (2, False), (1, False)])
+def test_a_pass_forward_and_back_waits_for_no_other_device_where_groups_are_local(rows, crossing):
+    mesh = sharding.make_mesh(8)
+    forward = models.make_forward(SMALL.clone(batch_norm_rows=rows))
+    variables = models.init_variables(SMALL, jax.random.key(0), (1, SIZE, SIZE, 3))
+
+    def input_gradient(images):
+        def loss(images):
+            logits, _ = forward(variables["params"], variables["batch_stats"], images, train=True)
+            return jnp.square(logits).sum()
+
+        return jax.grad(loss)(images)
+
+    rows_of_device = sharding.batch_sharding(mesh)
+    program = jax.jit(input_gradient, in_shardings=rows_of_device, out_shardings=rows_of_device)
+    images = jax.ShapeDtypeStruct((BATCH_SIZE, SIZE, SIZE, 3), jnp.float32)
+    assert bool(COLLECTIVE.findall(program.lower(images).compile().as_text())) == crossing
+
+
+def test_groups_that_are_spread_unevenly_gather_no_maps():
+    """Of 3 groups on 8 devices, statistics [24, C] cross, or every device would compute with all maps."""
+    found = collectives(8, 24)
+    assert any(name == "all-gather" for _, name in found)
+    assert not any(
+        re.search(r"\[\d+,\d+,\d+,\d+\]", s) for s, name in found if name == "all-gather"
+    )
 
 
 def test_resnet20_on_one_device_and_eight():

@@ -67,6 +67,20 @@ def test_a_loaded_run_is_the_run(made):
     assert kernel.shape[1] == 10 and loaded.model.num_classes == 10
 
 
+def test_groups_of_batch_norm_are_of_the_run_and_no_matter_of_predictions(made, tmp_path):
+    """Groups of 5 in batches of 10; then any number of images."""
+    _, _, plain = made
+    config = tiny_config(**FIELDS, model__batch_norm_rows=5)
+    run = tl_jax.finetune(config, tmp_path / "run", data=digits("train", 100))
+    assert run.model.batch_norm_rows == tl_jax.load_run(tmp_path / "run").model.batch_norm_rows == 5
+    means = [each.variables["batch_stats"]["stem"]["bn"]["mean"] for each in (run, plain)]
+    assert (means[0] != means[1]).any()
+    assert run.predict(digits("test", 3)[0]).shape == (3, 10)
+    config.model.batch_norm_rows = 2
+    with pytest.raises(InputError, match=r"model\.batch_norm_rows: 5 in the folder, 2 given"):
+        tl_jax.finetune(config, tmp_path / "run", data=digits("train", 100))
+
+
 def test_every_split_of_its_own(small_networks, tmp_path):
     arrays = {
         "train": digits("train", 60),

@@ -406,7 +406,8 @@ def test_networks_that_do_not_meet_the_contract(tmp_path, network, message):
     assert tree_of(tmp_path) == {}
 
 
-def test_options_of_a_config_are_not_those_of_an_object(tmp_path):
-    config = tiny_config(**OWN, model__stem="cifar")
-    with pytest.raises(InputError, match=r"model.stem='cifar': own:Plain takes no options"):
+@pytest.mark.parametrize(("field", "value"), [("stem", "cifar"), ("batch_norm_rows", 5)])
+def test_options_of_a_config_are_not_those_of_an_object(tmp_path, field, value):
+    config = tiny_config(**OWN, **{f"model__{field}": value})
+    with pytest.raises(InputError, match=rf"model.{field}={value!r}: own:Plain takes no options"):
         tl_jax.finetune(config, tmp_path / "run", data=digits("train", 60), model=Plain)

@@ -145,6 +145,24 @@ def test_statistics_are_the_means_of_those_of_the_batches(scale):
     np.testing.assert_allclose(found["stem"]["bn"]["var"], np.mean(variances, 0), rtol=2e-5)
 
 
+def test_statistics_of_groups_are_those_of_as_many_batches():
+    variables = small_variables()
+
+    def estimated(rows, given):
+        forward = models.make_forward(SMALL.clone(batch_norm_rows=rows))
+        step = norm_statistics.make_statistics_step(
+            forward, lambda images: images, moving_of(variables)
+        )
+        return norm_statistics.estimate(
+            jax.jit(step), variables["params"], variables["batch_stats"], given
+        )
+
+    groups = [{"image": images} for one in batches() for images in np.split(one["image"], 2)]
+    expected = trees.flatten(estimated(0, groups))
+    for name, leaf in trees.flatten(estimated(4, batches())).items():
+        np.testing.assert_allclose(leaf, expected[name], rtol=2e-4, atol=1e-5, err_msg=name)
+
+
 def test_the_program_does_not_depend_on_the_order_of_a_set():
     """Every process of a run lowers the same one, whatever the hashes of its texts."""
     variables = small_variables()

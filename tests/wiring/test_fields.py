@@ -82,6 +82,14 @@ FIELDS: dict[str, list[Case]] = {
         Case("high", "step evaluation prefix", CACHED),
         Case("high", BOTH_STEPS, {"data.placement": "host"}),
     ],
+    # Of 12 rows; nothing that is not trained sees it.
+    "model.batch_norm_rows": [
+        Case(4, STEP),
+        Case(6, STEP, {"model.batch_norm_rows": 3, "optim.accumulation": 2}),
+        Case(4, STEP, {"model.name": "vgg11_bn"}),
+        Case(4, "", CACHED),
+        Case(4, "", {"train.eval_statistics": "image", "freeze.strategy": "backbone"}),
+    ],
     "model.zero_init_residual": [Case(True, "start")],
     # The text of the evaluation step changes too: it calls blocks in another way.
     "model.remat": [Case("blocks", BOTH_STEPS), Case("dots", BOTH_STEPS)],

@@ -81,14 +81,21 @@ def test_training_step(platform, strategy):
 COLLECTIVE = re.compile(r" (all-\w+|reduce-scatter|collective-\w+?)(?:-start)?\(")
 
 
-@pytest.mark.parametrize("strategy", ["none", "up_to:stage1", "backbone"])
-def test_collectives_of_a_training_step(strategy):
+@pytest.mark.parametrize(
+    ("strategy", "rows", "of_a_norm"),
+    [("none", 0, 2), ("up_to:stage1", 0, 2), ("backbone", 0, 0), ("none", 3, 0)],
+)
+def test_collectives_of_a_training_step(strategy, rows, of_a_norm):
     """Over four devices: the sums of each BatchNorm forward and backward, and all gradients and metrics at once.
 
-    Compiled for CPUs, with the convolutions of accelerators.
+    Three rows are the share of a device. Compiled for CPUs, with the convolutions of accelerators.
     """
     with nothing_compiled():
-        fields = {"freeze.strategy": strategy, "parallel.devices": 4}
+        fields = {
+            "freeze.strategy": strategy,
+            "parallel.devices": 4,
+            "model.batch_norm_rows": rows,
+        }
         (setup,) = prepare_phases(config_with(fields))
     size, split = setup.order.batch_size, setup.inputs["train"]
     batch = {
@@ -101,7 +108,21 @@ def test_collectives_of_a_training_step(strategy):
     step = sharding.StreamedStep(make_pure_step(setup), setup.mesh)
     compiled = step.lower(setup.state_shapes, batch).compile().as_text()
     trained = len(set(models.norm_names(setup.model)) - set(setup.optimisation.frozen_norms))
-    assert COLLECTIVE.findall(compiled) == ["all-reduce"] * (2 * trained + 1)
+    assert COLLECTIVE.findall(compiled) == ["all-reduce"] * (of_a_norm * trained + 1)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_training_step_with_groups(platform):
+    """As many passes over the activations, of which each leaves a sum for every row."""
+    text, setup = lowered(platform, **{"model.batch_norm_rows": 4})
+    norms = len(models.norm_names(setup.model))
+    reduced = r"stablehlo\.reduce.*dimensions = {} : \({}"
+    of_rows = re.findall(reduced.format(r"\[1, 2\]", ACTIVATIONS.format("f32")), text)
+    assert len(of_rows) == 4 * norms + 1  # and the mean of each map at the end
+    assert not re.findall(reduced.format(r"\[0, 1, 2\]", ACTIVATIONS.format("f32")), text)
+    # The small sums after them: of the rows of a group, then of all groups (twice two of them).
+    of_groups = re.findall(reduced.format(r"\[1\]", r"tensor<3x4x\d+xf32>"), text)
+    assert len(of_groups) == 4 * norms
 
 
 PRECISIONS = re.compile(r"precision\w* = \[(?:#stablehlo<precision )?(\w+)>?, .*?(\w+)>?\]")

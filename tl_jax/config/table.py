@@ -65,6 +65,14 @@ _FIELDS = (
         'of products of float32 numbers: "default" (that of JAX; TF32 on new GPUs, bfloat16 on TPUs), "high" (more '
         'on TPUs) or "highest" (float32); CPUs know no other than float32',
     ),
+    integer(
+        "model.batch_norm_rows",
+        0,
+        0,
+        LARGEST,
+        "examples over which BatchNorm takes its statistics in training: each group of so many consecutive rows of "
+        "the global batch by itself (batch_size / devices: local statistics); 0: all rows",
+    ),
     Field("model.zero_init_residual", False, "of ResNets: whether residual branches start at zero"),
     choice(
         "model.remat",

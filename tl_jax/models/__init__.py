@@ -1,6 +1,6 @@
 """Networks in Flax Linen; the only place that knows the Flax module API."""
 
-from tl_jax.models.batch_norm import BatchNorm
+from tl_jax.models.batch_norm import BatchNorm, check_rows
 from tl_jax.models.convolution import Convolution
 from tl_jax.models.forward import (
     features_dtype,
@@ -42,6 +42,7 @@ __all__ = [
     "boundary_shapes",
     "check_module",
     "check_network",
+    "check_rows",
     "create_model",
     "features_dtype",
     "get_architecture",

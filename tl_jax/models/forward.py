@@ -110,7 +110,7 @@ def one_by_one(model: Network) -> Callable[..., tuple[jax.Array, Tree]]:
     Returns:
         forward(params, batch_stats, inputs, *, train) -> (float32 outputs, batch_stats as they came).
     """
-    forward = make_forward(model)
+    forward = make_forward(with_fields(model, batch_norm_rows=0))
 
     def by_image(params: Tree, batch_stats: Tree, inputs: jax.Array, *, train: bool):
         assert not train
@@ -141,7 +141,10 @@ def same_in_training(
     shape = (1, image_size, image_size, 3)
     variables = jax.eval_shape(lambda: init_variables(model, jax.random.key(0), shape))
     module = with_fields(
-        without_remat(model), frozen_norms=frozenset(frozen_norms), norm_policy=norm_policy
+        without_remat(model),
+        frozen_norms=frozenset(frozen_norms),
+        norm_policy=norm_policy,
+        batch_norm_rows=0,
     )
 
     def run(variables, images):

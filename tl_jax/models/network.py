@@ -36,6 +36,7 @@ class Network(Protocol):
       Called as `norm(x, train, convolution)`, with a `models.Convolution` that it calls itself, it is folded into
       the convolution wherever it can be.
     - `axis_name`: over which BatchNorm averages, for `parallel.mode=pmap`.
+    - `batch_norm_rows`: the `rows` of its BatchNorm; set to 0 where images pass one at a time.
     - `remat`: what the backward pass computes again; "" for nothing.
     - `groups`: 1 says that all convolutions are `models.Convolution`s of one group, whose gradients are fast
       in loops on CPUs, too.

@@ -111,6 +111,8 @@ def create_model(name: str, num_classes: int, **options: Any) -> Any:
         num_classes: of the head; 0 for no head, the network then returns the features before it.
         **options: those that the network has; one that is None counts as not given.
 
+            - `batch_norm_rows` (with BatchNorm): examples that are normalised together in training, 0 for the whole
+              batch; see `BatchNorm.rows`.
             - `dtype`: float32 or bfloat16, of the computation; variables and logits are float32.
             - `dropout`: share of the features that are dropped in training, in [0, 1), before the head or, in
               VGG's hidden layers, after each of these; the network's own where it is not given.
@@ -146,6 +148,10 @@ def create_model(name: str, num_classes: int, **options: Any) -> Any:
         options["dtype"] = _dtype(options["dtype"])
     if not 0 <= options.get("dropout", 0) < 1:
         raise InputError(f"dropout is {options['dropout']}, expected a number in [0, 1)")
+    if options.get("batch_norm_rows", 0) < 0:
+        raise InputError(
+            f"batch_norm_rows is {options['batch_norm_rows']}, expected a positive number, or 0 for the whole batch"
+        )
     model = architecture.make(num_classes, **options)
     if isinstance(architecture, _Registered):
         check_module(model)

@@ -40,6 +40,7 @@ class ResNet(nn.Module):
         frozen_norms: names of BatchNorm modules that `norm_policy` applies to in training.
         norm_policy: see `BatchNorm`.
         axis_name: named axis over which BatchNorm averages its statistics, None under `jit`.
+        batch_norm_rows: examples that BatchNorm normalises together in training; 0 for the whole batch.
         remat: what the backward pass computes again rather than keeps; see `rematerialised`.
 
     Source: He et al. 2015 (arXiv 1512.03385); torchvision `models/resnet.py`, v1.5 bottlenecks;
@@ -64,6 +65,7 @@ class ResNet(nn.Module):
     frozen_norms: frozenset[str] = frozenset()
     norm_policy: str = "frozen"
     axis_name: str | None = None
+    batch_norm_rows: int = 0
     remat: str = ""
 
     @property
@@ -101,6 +103,7 @@ class ResNet(nn.Module):
             BatchNorm,
             dtype=self.dtype,
             axis_name=self.axis_name,
+            rows=self.batch_norm_rows,
             frozen_norms=self.frozen_norms,
             norm_policy=self.norm_policy,
             momentum=self.norm_momentum,
@@ -184,7 +187,7 @@ class ResNetArchitecture:
     @property
     def options(self) -> dict[str, tuple[str, ...]]:
         """What may be asked for besides the number of classes; see `registry.Architecture`."""
-        free = dict.fromkeys(("dropout", "dtype", "zero_init_residual"), ())
+        free = dict.fromkeys(("batch_norm_rows", "dropout", "dtype", "zero_init_residual"), ())
         return {**free, "stem": self.stems, "remat": REMATS}
 
     @property
@@ -200,7 +203,7 @@ class ResNetArchitecture:
         Args:
             num_classes: K.
             stem: one of `stems`; None for the first.
-            **options: `dropout`, `dtype`, `remat` and `zero_init_residual` of `ResNet`.
+            **options: `batch_norm_rows`, `dropout`, `dtype`, `remat` and `zero_init_residual` of `ResNet`.
         """
         fields = dataclasses.asdict(self)
         del fields["stems"]

@@ -45,6 +45,7 @@ class VGG(nn.Module):
         frozen_norms: names of BatchNorm modules that `norm_policy` applies to in training.
         norm_policy: see `BatchNorm`.
         axis_name: named axis over which BatchNorm averages its statistics, None under `jit`.
+        batch_norm_rows: examples that BatchNorm normalises together in training; 0 for the whole batch.
         remat: what the backward pass computes again rather than keeps; see `rematerialised`.
     """
 
@@ -59,6 +60,7 @@ class VGG(nn.Module):
     frozen_norms: frozenset[str] = frozenset()
     norm_policy: str = "frozen"
     axis_name: str | None = None
+    batch_norm_rows: int = 0
     remat: str = ""
 
     groups = 1  # of its convolutions; see `Network`
@@ -101,6 +103,7 @@ class VGG(nn.Module):
                 BatchNorm,
                 dtype=self.dtype,
                 axis_name=self.axis_name,
+                rows=self.batch_norm_rows,
                 frozen_norms=self.frozen_norms,
                 norm_policy=self.norm_policy,
             )
@@ -206,7 +209,8 @@ class VGGArchitecture:
     @property
     def options(self) -> dict[str, tuple[str, ...]]:
         """What may be asked for besides the number of classes; see `registry.Architecture`."""
-        return {"classifier": CLASSIFIERS, "dropout": (), "dtype": (), "remat": REMATS}
+        options = {"classifier": CLASSIFIERS, "dropout": (), "dtype": (), "remat": REMATS}
+        return {"batch_norm_rows": (), **options} if self.batch_norm else options
 
     def make(
         self,
@@ -222,7 +226,7 @@ class VGGArchitecture:
             num_classes: K.
             classifier: see `VGG`.
             dropout: see `VGG`; None for 0.5 in hidden layers, 0 without these.
-            **options: `dtype` and `remat` of `VGG`.
+            **options: `dtype`, `remat` and, with BatchNorm, `batch_norm_rows` of `VGG`.
         """
         if dropout is None:
             dropout = HIDDEN_DROPOUT if classifier == "hidden" else 0.0

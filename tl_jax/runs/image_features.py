@@ -47,6 +47,7 @@ def without_training(config: ml_collections.ConfigDict) -> ml_collections.Config
         plain[section] = defaults[section]
     plain.train.steps = 1
     plain.train.deterministic = config.train.deterministic
+    plain.model.batch_norm_rows = defaults.model.batch_norm_rows
     plain.data.batch_size = sharding.make_mesh(config.parallel.devices).size
     return plain
 

@@ -304,7 +304,7 @@ def prepare_phases(
 
 
 def _check_batches(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
-    """Raises InputError unless batches and their microbatches are spread evenly over the devices."""
+    """Raises InputError unless batches and their microbatches spread evenly over devices and groups of BatchNorm."""
     sharding.local_rows(mesh, config.data.batch_size)
     for number, phase in enumerate(phase_configs(config)):
         with (
@@ -312,6 +312,21 @@ def _check_batches(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -
             naming_fields(phase, "optim.accumulation", "data.batch_size"),
         ):
             steps.check_accumulation(phase.data.batch_size, phase.optim.accumulation, mesh.size)
+            _check_groups(phase, mesh.size)
+
+
+def _check_groups(config: ml_collections.ConfigDict, num_devices: int) -> None:
+    """Raises InputError unless what BatchNorm sees at once splits into groups of `model.batch_norm_rows`."""
+    batch_size, parts = config.data.batch_size, config.optim.accumulation
+    origin = [f"data.batch_size={batch_size}", f"optim.accumulation={parts}"]
+    if config.parallel.mode == "pmap":
+        # A program for one device knows no rows of the others.
+        parts *= num_devices
+        origin += [f"parallel.mode=pmap on {num_devices} devices"]
+    with naming_fields(config, "model.batch_norm_rows"):
+        models.check_rows(
+            config.model.batch_norm_rows, batch_size // parts, f"at once ({', '.join(origin)})"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
