@@ -139,6 +139,11 @@ MEMBERS = {
         {"freeze__strategy": "up_to:stage2"},
         {(0, 1): {"weight_decay": 0.05}},
     ),
+    "groups of BatchNorm": (
+        {"learning_rate": (0.1,), "weight_decay": (0.0,)},
+        {"freeze__strategy": "up_to:stage2", "model__batch_norm_rows": 4},
+        {(1, 0): {}},
+    ),
     "smoothing and pull are swept": (
         {"learning_rate": (0.1,), "weight_decay": (0.0,), "label_smoothing": (0.0, 0.3),
          "l2_sp": (0.0, 0.5)},

@@ -119,6 +119,27 @@ def test_groups_of_replicas_are_groups_of_the_whole_batch():
             np.testing.assert_allclose(share, leaf, rtol=1e-6, err_msg=name)
 
 
+def test_groups_of_members_that_train_at_once():
+    """Parameters of each, the same inputs, as in a sweep."""
+    x = jax.random.normal(jax.random.key(0), (6, 3, 3, 5))
+    scales = jax.random.normal(jax.random.key(1), (4, 5))
+
+    def gradient(scale):
+        def loss(scale, x):
+            state = variables(5) | {"params": {"scale": scale, "bias": scale}}
+            y, updated = BatchNorm(rows=3).apply(state, x, True, mutable=["batch_stats"])
+            return jnp.sin(y).sum(), updated
+
+        return jax.grad(loss, (0, 1), has_aux=True)(scale, x)
+
+    together = jax.vmap(gradient)(scales)
+    for number, scale in enumerate(scales):
+        for found, alone in zip(
+            jax.tree.leaves(together), jax.tree.leaves(gradient(scale)), strict=True
+        ):
+            np.testing.assert_allclose(found[number], alone, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("rows", "size", "near"), [(3, 8, "1, 2, 4"), (12, 8, "2, 4, 8"), (-1, 4, "1, 2, 4")]
 )
