@@ -1,6 +1,7 @@
 """The command `python -m benchmarks.accelerator`; see the package."""
 
 import argparse
+import math
 import pathlib
 import signal
 import sys
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(
             f"--stage={args.stage}: expected all, 1 to 5, or one of {', '.join(number.values())}"
         )
+    _check(parser, args)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     settings = stages.Settings(
         size=args.size,
@@ -37,6 +39,23 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parent.run(names, settings, args.out, args.budget, repeat=args.repeat)
     return 0
+
+
+def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the command, with exit code 2, where a number or a path cannot be used."""
+    if not 0 < args.budget < math.inf:
+        parser.error(f"--budget={args.budget}: expected seconds, above 0, such as 540")
+    if args.epochs < 0:
+        parser.error(f"--epochs={args.epochs}: expected a number from 1, or 0 for 20")
+    if not 0 <= args.target < 1:
+        parser.error(f"--target={args.target}: expected an accuracy from 0 to 1, such as 0.94")
+    if args.out.exists() and not args.out.is_dir():
+        parser.error(f"--out={args.out}: this is a file; expected a folder, there or not")
+    kind, _, path = args.data.partition(":")
+    if kind in ("folder", "npz", "csv") and not (
+        pathlib.Path(path).exists() or pathlib.Path(args.data_dir, path).exists()
+    ):
+        parser.error(f"--data={args.data}: there is no {path}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -213,9 +213,10 @@ def _why_no_torch(settings: stages.Settings) -> str:
 def _counts(file: StageFile) -> str:
     statuses = [row["status"] for row in file.rows.values()]
     counts = {status: statuses.count(status) for status in (MEASURED, INCOMPLETE, FAILED)}
-    return ", ".join(f"{count} {status}" for status, count in counts.items() if count) + (
-        f"; {len(file.not_run)} not run" if file.not_run else ""
-    )
+    said = [f"{count} {status}" for status, count in counts.items() if count]
+    if file.not_run:
+        said.append(f"{len(file.not_run)} not run (why: see its `not_run`)")
+    return ", ".join(said)
 
 
 def _say(line: str) -> None:

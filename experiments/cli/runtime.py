@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import sys
 import time
 
 import jax
@@ -104,6 +105,11 @@ def start_jax() -> None:
     elif _DISTRIBUTED.value == "on" or (_DISTRIBUTED.value == "auto" and _one_of_several()):
         _order_collectives()
         jax.distributed.initialize()
+    if jax.distributed.is_initialized() and jax.process_index() > 0:
+        print(
+            f"process {jax.process_index()} of {jax.process_count()}: process 0 says what happens",
+            file=sys.stderr,
+        )
 
 
 def _order_collectives() -> None:

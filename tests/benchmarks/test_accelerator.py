@@ -417,11 +417,18 @@ def test_time_to_what_both_reach():
     [
         (["--stage=6"], "expected all, 1 to 5, or one of checks"),
         (["--stage=chekcs"], "expected all, 1 to 5, or one of checks"),
+        (["--budget=-1"], "--budget=-1.0: expected seconds, above 0"),
+        (["--budget=nan"], "--budget=nan: expected seconds"),
+        (["--epochs=-3"], "--epochs=-3: expected a number from 1"),
+        (["--target=7"], "--target=7.0: expected an accuracy from 0 to 1"),
+        (["--data=folder:nowhere"], "--data=folder:nowhere: there is no nowhere"),
+        (["--out=setup.py"], "--out=setup.py: this is a file"),
     ],
 )
-def test_an_unknown_stage(arguments, said, tmp_path, capsys):
+def test_arguments_that_cannot_be_used(arguments, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(parent, "run", None)
     with pytest.raises(SystemExit) as stopped:
-        command.main([*arguments, f"--out={tmp_path}", "--allow_dirty"])
+        command.main([f"--out={tmp_path}", "--allow_dirty", *arguments])
     assert stopped.value.code == 2
     assert said in capsys.readouterr().err
 

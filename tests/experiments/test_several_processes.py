@@ -165,49 +165,49 @@ def write_photos(folder, broken=()):
     return folder
 
 
-def halves():
-    """Returns the images of each of two processes: the first rows of a split over four devices, and the others."""
-    places = {
-        (split, place): place < 2 * -(-count // 4)
-        for split, count in (("train", TRAIN), ("test", TEST))
-        for place in range(count)
-    }
-    return [{place for place, first in places.items() if first != other} for other in (False, True)]
-
-
-def test_each_of_two_processes_decodes_its_half(launcher, tmp_path):
-    """In the folder that it is given the images of the other one are broken."""
-    of_process = halves()
-    folders = [
-        write_photos(tmp_path / name, of_process[other]) for name, other in (("a", 1), ("b", 0))
-    ]
-    whole = write_photos(tmp_path / "whole")
+def test_each_of_two_processes_keeps_its_half(launcher, tmp_path):
+    """Of 22 images four devices store 6, 6, 6 and 4, of 14 they store 4, 4, 4 and 2."""
+    photos = write_photos(tmp_path / "photos")
+    flags = [*SHARED, f"--config.data.name=folder:{photos}"]
     alone, both = tmp_path / "alone", tmp_path / "both"
     code, _, err = launcher.run(
-        "finetune",
-        *COMMAND,
-        *SHARED,
-        f"--config.data.name=folder:{whole}",
-        f"--workdir={alone}",
-        devices=4,
-        small=True,
+        "finetune", *COMMAND, *flags, f"--workdir={alone}", devices=4, small=True
     )
     assert code == 0, err
-    each = [[f"--config.data.name=folder:{folder}"] for folder in folders]
-    ended = both_ended(start_two(launcher, both, *SHARED, each=each))
+    ended = both_ended(start_two(launcher, both, *flags))
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert_close(both, alone)
+    results = [json.loads((run / "result.json").read_text()) for run in (alone, both)]
+    assert [result["dispatch"].get("images_kept") for result in results] == [None, [20, 16]]
     plans = [
         {row["what"]: row["bytes"] for row in json.loads((run / "memory.json").read_text())}
         for run in (alone, both)
     ]
-    decoded = [plan["decoded images"] // (8 * 8 * 3) for plan in plans]
-    assert decoded == [TRAIN + TEST, len(of_process[0])]
+    assert [plan["decoded images"] // (8 * 8 * 3) for plan in plans] == [36, 20]
 
 
-def test_a_broken_image_of_one_process_ends_both(launcher, tmp_path):
+def test_two_processes_with_other_configs_or_data_end_at_once(launcher, tmp_path):
+    each = [["--config.train.log_every_steps=1"], ["--config.train.log_every_steps=2"]]
+    ended = both_ended(start_two(launcher, tmp_path / "run", each=each))
+    assert [code for code, _, _ in ended] == [2, 2], ended
+    for number, (_, _, err) in enumerate(ended):
+        assert f"2 processes have other values of train.log_every_steps (here {number + 1})" in err
+    folders = [write_photos(tmp_path / name) for name in "ab"]
+    changed = folders[1] / "test" / "b" / "09.png"
+    changed.write_bytes((folders[1] / "test" / "b" / "10.png").read_bytes())
+    each = [[f"--config.data.name=folder:{folder}"] for folder in folders]
+    ended = both_ended(start_two(launcher, tmp_path / "run", *SHARED, each=each))
+    assert [code for code, _, _ in ended] == [2, 2], ended
+    assert all(
+        "see other images, names or labels in test (14 images here)" in err for _, _, err in ended
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("fields", [[], STORED], ids=["images", "activations"])
+def test_a_broken_image_of_one_process_ends_both(launcher, tmp_path, fields):
     folder = write_photos(tmp_path / "photos", {("test", TEST - 1)})
-    flags = [*SHARED, f"--config.data.name=folder:{folder}"]
+    flags = [*SHARED, *fields, f"--config.data.name=folder:{folder}"]
     ended = both_ended(start_two(launcher, tmp_path / "run", *flags))
     assert [code for code, _, _ in ended] == [1, 2], ended
     assert "process 1 failed, and says why" in ended[0][2]

@@ -13,6 +13,7 @@ from tl_jax.runs import averages, evaluate
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import prepare, prepare_phases
 from tl_jax.training import norm_statistics
+from tl_jax.training.busy_time import BusyTime
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
@@ -154,7 +155,9 @@ def test_statistics_of_an_average_are_those_of_an_epoch(frozen):
     setup = prepare(config)
     state = setup.initial_state_on_host()
     state = state.replace(average=state.average | {"count": jnp.int32(1)})
-    candidate = averages.make_candidate(setup)(state)
+    with BusyTime() as busy:
+        candidate = averages.make_candidate(setup, busy)(state)
+    assert busy.seconds > 0
     from tl_jax import models
     from tl_jax.augment import preprocessing
 

@@ -241,14 +241,39 @@ def test_the_plan_of_a_stored_split_has_its_logits(monkeypatch):
     items = {item.what: item for item in made.memory_items(PARAMS, {}, given, 10**9)}
     # Sums of three batches besides: four numbers and two counts for each class.
     assert items["evaluation: logits"].bytes == 4 * (24 * CLASSES + 3 * (4 + 2 * CLASSES))
-    assert items["evaluation: images, copied"].bytes == num_bytes
+    assert items["evaluation: images, copied"].bytes == num_bytes - 4 * 20  # without labels
     monkeypatch.setattr(jax.stages.Lowered, "compile", None)
     assert made.measure(PARAMS, {}, given)["examples"] == 20
 
 
+@pytest.mark.parametrize("layout", ["replicated", "sharded"])
+def test_the_plan_of_stored_splits_that_share_a_program(layout):
+    """Of 3 and 5 batches: the second is two passes of three."""
+    made, splits = make(8, 4), [split(20), split(37)]
+    made.store(splits, layout, at_once=True)
+    items = {item.what: item for item in made.memory_items(PARAMS, {}, splits[1], 10**9)}
+    sums = 4 * 3 * (4 + 2 * CLASSES)
+    assert items["evaluation: logits"].bytes == 2 * (4 * 24 * CLASSES + sums)
+    # The host has all of it, whatever the devices have of it.
+    assert items["evaluation: images, copied"].bytes == 57 * SIDE * SIDE * 3
+
+
+def test_a_fit_of_what_is_stored_is_none_of_what_is_not():
+    made, given = make(8), split(20)
+    made.measure(PARAMS, {}, given)
+    made.store([given], "replicated", at_once=True)
+    made.measure(PARAMS, {}, given)
+    assert len(made._passes) == 1 and next(iter(made._passes))[-1] is True
+    made.store((), "replicated", at_once=False)
+    assert made.measure(PARAMS, {}, given) == make(8).measure(PARAMS, {}, given)
+    assert next(iter(made._passes))[-1] is False
+
+
 def test_passes_count_as_busy_time():
     with BusyTime() as busy:
-        made = make(8).watched(busy)
+        unwatched = make(8)
+        made = unwatched.watched(busy)
+        unwatched(PARAMS, {}, split(20))
         made(PARAMS, {}, split(20))
         of_host = busy.seconds
         made.store([split(20)], "replicated", at_once=True)

@@ -205,6 +205,14 @@ def test_a_best_state_waits_for_the_next_save_and_a_better_one_takes_its_place()
     assert saves == [("save", 2, 0.6), ("save", 4, 0.4)]
 
 
+def test_a_best_state_is_saved_once():
+    recorder = Recorder()
+    recorder.accuracies = {1: 0.5, 2: 0.4, 3: 0.4, 4: 0.4}
+    recorder.run(Intervals(4, log_every=4, eval_every=1, checkpoint_every=2))
+    saves = [event for event in recorder.events if event[0] == "save"]
+    assert saves == [("save", 1, 0.5), ("save", 2, 0.4), ("save", 4, 0.4)]
+
+
 def test_a_best_state_is_saved_before_a_run_ends_by_a_loss_that_is_not_finite():
     recorder = Recorder({4: float("nan")})
     with pytest.raises(loops.NonFiniteLoss, match="last good checkpoint: step 4"):

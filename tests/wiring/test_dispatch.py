@@ -175,6 +175,13 @@ def photos(tmp_path, monkeypatch):
         pytest.param({}, range(7, 15), range(5), range(4), id="training data on the devices"),
         pytest.param({"data.placement": "host"}, range(15), range(5), range(4), id="host"),
         pytest.param(STORED, [], [], [], id="activations"),
+        pytest.param(
+            {"data.placement": "device", "average.name": "swa"},
+            range(15),
+            [4],
+            range(4),
+            id="statistics of an average",
+        ),
     ],
 )
 def test_which_images_a_process_keeps(fields, train, validation, test, photos, monkeypatch):
@@ -195,6 +202,8 @@ def test_which_images_a_process_keeps(fields, train, validation, test, photos, m
     assert kept == {"train": sorted(expected), "test": list(test)}
     plan_rows = {row["what"]: row["bytes"] for row in plan.memory}
     assert plan_rows.get("decoded images", 0) == (len(expected) + len(test)) * 8 * 8 * 3
+    copied = 0 if plan.data == "host" or setup.cache is not None else 8
+    assert plan_rows.get("training images, copied", 0) == copied * 8 * 8 * 3
     plan.place()
     if plan.data != "host" and setup.cache is None:
         np.testing.assert_array_equal(
@@ -204,3 +213,58 @@ def test_which_images_a_process_keeps(fields, train, validation, test, photos, m
         stored, _ = setup.evaluator._stored.arrays
         both = [splits[name].images.reshape(-1, 8 * 8 * 3) for name in ("validation", "test")]
         np.testing.assert_array_equal(stored, np.concatenate(both))
+
+
+def test_images_that_are_still_decoded_leave_less_room(photos, monkeypatch):
+    """Of shared ones it is not said yet which."""
+    missing = []
+
+    def room(mesh, bytes_missing):
+        missing.append(bytes_missing)
+        return 10**9
+
+    monkeypatch.setattr(dispatch, "room_for_data", room)
+    with nothing_compiled():
+        dispatch.make(prepare(config_with(photos)))
+    assert missing == [24 * 8 * 8 * 3]
+
+
+def test_data_that_are_split_over_the_devices_count_by_part(monkeypatch):
+    monkeypatch.setattr(dispatch, "choose_layout", lambda *arguments: "sharded")
+    setup, plan = made(parallel__devices=4)
+    train = setup.splits["train"]
+    assert plan.data == "device, sharded" and len(train) % 4 == 0
+    assert plan.data_bytes == train.num_bytes // 4 + 4 * len(train)
+
+
+def test_what_was_stored_for_a_phase_is_not_used_by_one_without_room(monkeypatch):
+    fields = {"data.placement": "device", "data.validation_fraction": 0.3}
+    with nothing_compiled():
+        setup = prepare(config_with({"data.examples_per_class": 10} | fields))
+        assert dispatch.make(setup).evaluation == "device, replicated"
+        monkeypatch.setattr(dispatch, "room_for_evaluation", lambda taken: 0)
+        plan = dispatch.make(setup)
+    assert (plan.evaluation, plan.evaluation_bytes) == ("host", 0)
+    test = setup.splits["test"]
+    assert not setup.evaluator._is_stored(test)
+    assert setup.evaluator.own_rows(test).tolist() == list(range(len(test)))
+
+
+@pytest.mark.parametrize(("storage", "where"), [("host", "host"), ("device", "device, replicated")])
+def test_activations_are_evaluated_where_they_are_stored(storage, where):
+    with nothing_compiled():
+        fields = {"cache.storage": storage, "data.validation_fraction": 0.3}
+        enough = {"data.examples_per_class": 10}
+        setup = activation_cache.use(prepare(config_with(STORED | fields | enough)))
+        plan = dispatch.make(setup)
+    assert (plan.data, plan.evaluation) == (where, where)
+
+
+def test_splits_of_which_one_is_decoded_on_access_stay_on_the_host(photos, monkeypatch):
+    fields = {"data.placement": "device"}
+    with nothing_compiled():
+        setup = prepare(config_with(photos | fields))
+        lazy = setup.splits["test"]._pixels._split
+        setup.inputs["test"] = lazy
+        plan = dispatch.make(setup)
+    assert (plan.data, plan.evaluation) == ("device, replicated", "host")

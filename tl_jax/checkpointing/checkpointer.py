@@ -139,7 +139,6 @@ class Checkpointer:
     def _write(self, copied: dict[str, Any], metrics: Mapping[str, Any] | None) -> None:
         """Writes a checkpoint; on a thread of its own, in the first process."""
         leaves = {name: np.asarray(leaf) for name, leaf in jax.device_get(copied).items()}
-        del copied
         step = int(leaves["step"])
         with files.explain_full_disk(
             f"the checkpoint of step {step}",

@@ -73,11 +73,12 @@ class SharedPixels:
         self._split, self._cache = split, cache
         self._kept: Kept | None = None
         self._rows = np.arange(0)
+        self._said = False
         self.shape = (len(split), *split.image_shape)
 
     def keep(self, rows: np.ndarray) -> None:
         """Has the images at `rows`, int64, decoded in the background, and keeps them and no others."""
-        rows = np.unique(rows)
+        rows, self._said = np.unique(rows), True
         if np.array_equal(rows, self._rows):
             return
         self._rows, self._kept = rows, None
@@ -103,8 +104,9 @@ class SharedPixels:
 
     @property
     def num_bytes(self) -> int:
-        """See `split.Pixels`."""
-        return len(self._rows) * int(np.prod(self.shape[1:]))
+        """See `split.Pixels`: of all images, until it is said which are kept."""
+        count = len(self._rows) if self._said else len(self._split)
+        return count * int(np.prod(self.shape[1:]))
 
     @property
     def bytes_in_memory(self) -> int:

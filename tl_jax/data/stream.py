@@ -77,6 +77,13 @@ def eval_batches(
     return _iterate(_EvalBatch(split, batch_size, rows), 0, num_batches, workers)
 
 
+def own_places(num_examples: int, batch_size: int, rows: slice) -> np.ndarray:
+    """Returns which examples this process reads in a pass of `eval_batches`, padding aside: int64."""
+    places = np.arange(num_examples)
+    in_batch = places % batch_size
+    return places[(rows.start <= in_batch) & (in_batch < rows.stop)]
+
+
 @dataclasses.dataclass(frozen=True)
 class _TrainBatch:
     """The batch of an update; can be pickled for worker processes."""

@@ -127,12 +127,21 @@ def least(value: int) -> int:
     Raises:
         OSError: if another process failed in the block of `together` that this is asked in.
     """
+    return min(each(value))
+
+
+def each(value: int) -> list[int]:
+    """Returns what each process gives, in their order.
+
+    Raises:
+        OSError: as `least`.
+    """
     if jax.process_count() == 1:
-        return value
+        return [value]
     failures, values = _gathered(False, value)
     if failures.size:
         raise _OthersFailed(failures)
-    return int(values.min())
+    return values.tolist()
 
 
 @contextlib.contextmanager
@@ -141,8 +150,8 @@ def together() -> Iterator[None]:
 
     To be used around what one process may fail to do alone, such as writing, for otherwise the
     others would wait for it at their next collective. All processes come here, as to a barrier,
-    and none leaves before all have finished the block. The only collectives in it are `least`, which
-    notices a failure too, and blocks like this one.
+    and none leaves before all have finished the block. The only collectives in it are `least` and
+    `each`, which notice a failure too, and blocks like this one.
 
     Raises:
         OSError: where the block went well, if it failed on another process; names which.
@@ -150,7 +159,7 @@ def together() -> Iterator[None]:
     try:
         yield
     except _OthersFailed as error:
-        # `least` met the failure: the processes know of it already.
+        # `each` met the failure: the processes know of it already.
         raise OSError(*error.args) from None
     except BaseException:
         if jax.process_count() > 1:
@@ -163,7 +172,7 @@ def together() -> Iterator[None]:
 
 
 class _OthersFailed(OSError):
-    """What `least` raises in a block that failed on other processes."""
+    """What `each` raises in a block that failed on other processes."""
 
     def __init__(self, failures: np.ndarray):
         places = ", ".join(map(str, failures))
@@ -173,7 +182,7 @@ class _OthersFailed(OSError):
 def _gathered(failed: bool, value: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the numbers of the processes that failed and the values of all, the same in each.
 
-    One form for `least` and `together`: a process that failed meets the others wherever they are.
+    One form for `each` and `together`: a process that failed meets the others wherever they are.
     """
     # As bytes: JAX would cut 64-bit integers to 32.
     given = np.frombuffer(np.array([failed, value], np.int64).tobytes(), np.uint8)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tl_jax import console, features, models, reporting, trees
+from tl_jax import console, data, features, models, reporting, trees
 from tl_jax.data import Split, stream
 from tl_jax.features import ActivationSplit, Store
 from tl_jax.parallel import memory, placement, sharding
@@ -145,6 +145,11 @@ class _Bank:
                 sharding.least(memory.available(jax.local_devices()[0])),
                 "computing the activations",
             ).rows
+            rows = sharding.local_rows(setup.mesh, batch_size)
+            if isinstance(self.whole, data.InMemorySplit):
+                own = stream.own_places(len(self.rows), batch_size, rows)
+                self.whole.keep(self.rows[own])
+            data.wait_for({"": self.whole})
             out = self.store.create()
         with contextlib.ExitStack() as showing:
             showing.callback(self.store.discard)  # what was kept by then stays
@@ -152,7 +157,6 @@ class _Bank:
             progress = reporting.Progress(batches, batch_size=batch_size, unit="batch")
             # Several processes would have to agree on a stop; they end when all is computed.
             alone = jax.process_count() == 1
-            rows = sharding.local_rows(setup.mesh, batch_size)
             prefix = functools.partial(step, params, batch_stats)
             whole = features.compute(
                 prefix if busy is None else busy.watch(prefix),

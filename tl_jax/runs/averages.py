@@ -12,13 +12,16 @@ from tl_jax.data import stream
 from tl_jax.parallel import sharding
 from tl_jax.runs.setup import Setup
 from tl_jax.training import averaging, norm_statistics
+from tl_jax.training.busy_time import BusyTime
 from tl_jax.training.state import TrainState
 
 # Batches from which running statistics are estimated, at most.
 _MOST_BATCHES = 100
 
 
-def make_candidate(setup: Setup) -> Callable[[TrainState], dict[str, Any] | None]:
+def make_candidate(
+    setup: Setup, busy: BusyTime | None = None
+) -> Callable[[TrainState], dict[str, Any] | None]:
     """Returns `candidate(state)`: the averaged variables of a run's state, ready to be evaluated.
 
     It is None where the run has no average, or its first sample is still to come. Where running statistics
@@ -27,6 +30,7 @@ def make_candidate(setup: Setup) -> Callable[[TrainState], dict[str, Any] | None
 
     Args:
         setup: of the run; on activations, once it has them.
+        busy: counts what the devices do for it; None: nothing counts it.
     """
     averages = setup.averaging
 
@@ -44,11 +48,12 @@ def make_candidate(setup: Setup) -> Callable[[TrainState], dict[str, Any] | None
             if start is None
             else lambda stored: stored.astype(jnp.float32)
         )
-        return sharding.compile_eval_step(
+        compiled = sharding.compile_eval_step(
             norm_statistics.make_statistics_step(forward, transform, moving),
             setup.mesh,
             setup.compilation,
         )
+        return compiled if busy is None else busy.watch(compiled)
 
     def batches():
         size = setup.order.batch_size

@@ -54,6 +54,7 @@ class Dispatch:
         batches_ahead: of these, how many are copied to the devices before they are needed.
         evaluation: where the splits that are evaluated are stored, as `data`.
         evaluation_bytes: that the splits that are evaluated take on each device; 0 where they are on the host.
+        images_kept: how many decoded images each process keeps, where there are several.
         memory: the rows of the memory plan.
     """
 
@@ -68,15 +69,17 @@ class Dispatch:
     batches_ahead: int = 0
     evaluation: str = "host"
     evaluation_bytes: int = 0
+    images_kept: tuple[int, ...] = ()
     memory: tuple[dict[str, Any], ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Returns what a run reports of it."""
-        return {
+        facts = {
             "data": self.data,
             "evaluation": self.evaluation,
             "updates_per_dispatch": self.updates,
         }
+        return facts | ({"images_kept": list(self.images_kept)} if self.images_kept else {})
 
 
 def make(setup: Setup) -> Dispatch:
@@ -88,9 +91,14 @@ def make(setup: Setup) -> Dispatch:
     """
     layout = _layout(setup)
     evaluation, num_bytes = _store_evaluated(setup, _data_bytes(setup, layout))
-    _keep_own_images(setup, layout)
+    kept = sharding.each(_keep_own_images(setup, layout))
     dispatch = _streamed(setup) if layout is None else _resident(setup, layout)
-    dispatch = dataclasses.replace(dispatch, evaluation=evaluation, evaluation_bytes=num_bytes)
+    dispatch = dataclasses.replace(
+        dispatch,
+        evaluation=evaluation,
+        evaluation_bytes=num_bytes,
+        images_kept=tuple(kept) if len(kept) > 1 else (),
+    )
     items, capacity = memory_plan.checked_items(setup, dispatch)
     return dataclasses.replace(dispatch, memory=tuple(memory.plan(items, capacity)))
 
@@ -125,11 +133,14 @@ def _data_shapes(setup: Setup) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStru
     return jax.ShapeDtypeStruct(images, split.dtype), jax.ShapeDtypeStruct((len(split),), jnp.int32)
 
 
-def _keep_own_images(setup: Setup, layout: str | None) -> None:
-    """Says which images this process is going to read, which counts where several share them.
+def _keep_own_images(setup: Setup, layout: str | None) -> int:
+    """Says which images this process is going to read, which counts where several share them; returns how many.
 
-    Those are what its own devices store; of splits that are not stored, all; and none once there are activations.
+    Those are what its own devices store; of splits that are not stored, and of training images from which the
+    statistics of an average are estimated, all; and none once there are activations.
     """
+    estimates = setup.averaging is not None and setup.averaging.needs_statistics
+    kept = 0
     for whole in setup.decoded_splits:
         own = [np.arange(0)]
         for role, split in setup.splits.items() if setup.cache is None else ():
@@ -138,10 +149,12 @@ def _keep_own_images(setup: Setup, layout: str | None) -> None:
                 continue
             if role != "train":
                 rows = rows[setup.evaluator.own_rows(split)]
-            elif layout is not None:
+            elif layout is not None and not estimates:
                 rows = rows[device_dataset.own_rows(setup.mesh, len(split))]
             own.append(rows)
         whole.keep(np.concatenate(own))
+        kept += whole.whole_bytes // int(np.prod(whole.image_shape))
+    return kept
 
 
 def _store_evaluated(setup: Setup, data_bytes: int) -> tuple[str, int]:
@@ -166,10 +179,12 @@ def _store_evaluated(setup: Setup, data_bytes: int) -> tuple[str, int]:
         or len({(tuple(split.image_shape), split.dtype) for split in splits}) != 1
         or not all(can_be_stored(split) for split in splits)
     ):
+        setup.evaluator.store((), "replicated", at_once=False)
         return "host", 0
     num_bytes = sum(split.num_bytes for split in splits)
     layout = choose_layout(num_bytes, setup.mesh, room_for_evaluation(data_bytes))
     if layout is None:
+        setup.evaluator.store((), "replicated", at_once=False)
         return "host", 0
     stored_bytes = setup.evaluator.store(splits, layout, at_once=platform != "cpu")
     return f"device, {layout}", stored_bytes

@@ -9,7 +9,7 @@ import jax
 from tl_jax.data import InMemorySplit, stream
 from tl_jax.data.records import LazySplit
 from tl_jax.errors import InputError
-from tl_jax.parallel import memory, sharding
+from tl_jax.parallel import device_dataset, memory, sharding
 from tl_jax.runs.setup import Setup
 
 # What a run holds besides, from its first update to its report: checkpoints, metrics, plots. Measured on small
@@ -119,8 +119,13 @@ def _lasting_items(
             "decoding",
         ),
     ]
-    if dispatch.data_bytes and isinstance(split, InMemorySplit) and split.whole()[0] is not split:
-        copied = split.num_bytes // (jax.process_count() if split.is_shared else 1)
+    if (
+        dispatch.data_bytes
+        and isinstance(split, InMemorySplit)
+        and (split.is_shared or split.whole()[0] is not split)
+    ):
+        own = device_dataset.own_rows(setup.mesh, len(split)) if split.is_shared else split.labels
+        copied = len(own) * (split.num_bytes // len(split))
         items.append(memory.Item("training images, copied", copied, "host", "placing"))
     return items
 

@@ -12,6 +12,7 @@ from tl_jax.runs.averages import make_candidate
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
 from tl_jax.training import metrics
+from tl_jax.training.busy_time import BusyTime
 from tl_jax.training.state import TrainState
 from tl_jax.training.steps import RATE_SCALE
 
@@ -42,6 +43,7 @@ class Recording:
         closing: contextlib.ExitStack,
         run_steps: int,
         seconds: float,
+        busy: BusyTime,
     ):
         """Opens files and bar.
 
@@ -53,9 +55,10 @@ class Recording:
             closing: closes what is opened here.
             run_steps: updates of the whole run.
             seconds: that the run took before them, see `seconds_so_far`.
+            busy: counts what the devices do for averages.
         """
         self._setup, self._callbacks = setup, callbacks
-        self._candidate = make_candidate(setup)
+        self._candidate = make_candidate(setup, busy)
         # At once, before the first update: what is asked of the devices later waits for all updates under way.
         updates = np.arange(setup.total_steps - setup.first_step)
         self._rates = np.asarray(jax.jit(jax.vmap(setup.optimisation.schedule))(updates))

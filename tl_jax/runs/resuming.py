@@ -129,7 +129,7 @@ def check_skipped(run: pathlib.Path, splits: Splits) -> None:
 
 def write_data(folder: RunFolder, splits: Splits) -> None:
     """Writes what tells the data of a run from others, for a run that is resumed."""
-    folder.write_json(_DATA, {role: _facts_of(split) for role, split in splits.items()})
+    folder.write_json(_DATA, facts_of(splits))
 
 
 def were_square(run: pathlib.Path, side: int) -> bool:
@@ -151,7 +151,7 @@ def check_data(run: pathlib.Path, splits: Splits) -> None:
     if not path.is_file():
         return
     before = read_json(path)
-    now = {role: _facts_of(split) for role, split in splits.items()}
+    now = facts_of(splits)
     lines = []
     for role in sorted(before.keys() | now.keys()):
         there, here = (facts.get(role, {"examples": 0}) for facts in (before, now))
@@ -168,6 +168,11 @@ def check_data(run: pathlib.Path, splits: Splits) -> None:
             f"--workdir {run} holds a run on other data: {'; '.join(lines)}. Its batches would be others: put the "
             "files back as they were (and the version of Pillow that decodes them), or give a new --workdir"
         )
+
+
+def facts_of(splits: Splits) -> dict[str, Any]:
+    """Returns, by role, what tells the data of a run from others."""
+    return {role: _facts_of(split) for role, split in splits.items()}
 
 
 def _facts_of(split: Split) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tl_jax import console, data, freezing, reporting
 from tl_jax.config import Identity, identity_of, of_command
 from tl_jax.data import Split
 from tl_jax.parallel import sharding
-from tl_jax.runs import fitted, overlap, results, weights
+from tl_jax.runs import agreement, fitted, overlap, results, weights
 from tl_jax.runs.phases import trainable_parameters
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
@@ -64,6 +64,7 @@ def in_folder(
         return read(workdir, record, identity)
     with contextlib.ExitStack() as held:
         with sharding.together():
+            agreement.check_config(config)
             prepared = prepare()
             data.wait_for(prepared.splits)
             is_primary = jax.process_index() == 0

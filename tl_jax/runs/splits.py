@@ -31,7 +31,7 @@ def make_splits(
     Raises:
         InputError: if the data cannot be found or read, or the batch size does not fit the training split.
     """
-    splits = _load_splits(config, source, **_chosen(config))
+    splits = _load_splits(config, source, shared=jax.process_count() > 1, **_chosen(config))
     if not config.train.fit_to_data:
         _check_batch_size(config, splits["train"])
     return splits
@@ -136,6 +136,7 @@ def _load_splits(
     quiet: bool = False,
     load: Callable[..., data.Splits] | None = None,
     square: bool = False,
+    shared: bool = False,
     **chosen: Any,
 ) -> data.Splits:
     """Returns the splits of a selection.
@@ -147,6 +148,7 @@ def _load_splits(
         quiet: whether notes on the data are left out.
         load: makes the splits; None: `data.load_splits`, images decoding in the background.
         square: see `data.Decoding`.
+        shared: likewise.
         **chosen: arguments of `data.Selection`.
     """
     section = config.data
@@ -177,7 +179,7 @@ def _load_splits(
                 cache_dir=section.cache_dir or None,
                 unreadable=section.unreadable,
                 square=square,
-                shared=jax.process_count() > 1,
+                shared=shared,
             ),
             data_dir=section.data_dir or None,
         )

@@ -13,7 +13,7 @@ from tl_jax.checkpointing import newest_step
 from tl_jax.config import identity_of, naming_phase, of_command
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
-from tl_jax.runs import dispatch, resuming, source, weights
+from tl_jax.runs import agreement, dispatch, resuming, source, weights
 from tl_jax.runs.conclusion import conclude
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.phases import number_at, trainable_parameters
@@ -132,6 +132,7 @@ def pretrain(
 def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path, parts: Parts) -> Prepared:
     phases = prepare_phases(config, parts)
     splits = phases[0].splits
+    agreement.check_data(splits)
     resuming.check_class_names(workdir, splits["train"].class_names)
     resuming.check_skipped(workdir, splits)
     resuming.check_data(workdir, splits)

@@ -158,7 +158,7 @@ def train(
             if int(state.step) <= setup.first_step:
                 # The activations are those of another network.
                 evaluating, making = phases[-1], phases[number_at(phases, int(state.step))]
-        candidate = make_candidate(making)(state) if averaged else None
+        candidate = make_candidate(making, busy)(state) if averaged else None
     if candidate is not None:
         state = state.replace(**candidate)
     took = seconds - earlier
@@ -210,7 +210,7 @@ def _train_phase(
     start = int(state.step)
     with contextlib.ExitStack() as closing:
         recording = Recording(
-            setup, job.folder, start, job.callbacks, closing, job.run_steps, seconds
+            setup, job.folder, start, job.callbacks, closing, job.run_steps, seconds, job.busy
         )
         requests = StopRequests(
             job.stop_requested, intervals.log_every, config.train.checkpoint_every_seconds

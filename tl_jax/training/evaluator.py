@@ -108,13 +108,17 @@ class Evaluator:
         Their passes then are programs that the host only starts: it sends which rows, and receives sums.
 
         Args:
-            splits: in memory, of one shape and type.
+            splits: in memory, of one shape and type; none: those that were kept no longer are.
             layout: of their images, one of `placement.LAYOUTS`.
             at_once: whether a program loops over the batches; else it makes one, for what a compiler runs
                 slower inside a loop.
         """
-        stored = StoredSplits(splits, self._mesh, layout)
         # Phases share an evaluator, and what is placed on the devices.
+        if not splits:
+            if self._stored is not None:
+                self._stored, self._programs, self._passes = None, {}, {}
+            return 0
+        stored = StoredSplits(splits, self._mesh, layout)
         if self._stored is None or not self._stored.equals(stored) or self._at_once != at_once:
             self._stored, self._at_once, self._programs, self._passes = stored, at_once, {}, {}
         return self._stored.num_bytes
@@ -246,17 +250,17 @@ class Evaluator:
         )
         if self._is_stored(split):
             program = self._program(params, batch_stats, split, fitted.rows)
-            logits = memory.tree_bytes(program.out_info) * -(-len(split) // fitted.rows)
+            calls = -(-len(split) // (fitted.rows * self._batches(split, fitted.rows)))
             return [
                 workspace,
                 memory.Item(
                     "evaluation: logits",
-                    logits // self._batches(split, fitted.rows),
+                    calls * memory.tree_bytes(program.out_info),
                     "device",
                     _PHASE,
                 ),
                 memory.Item(
-                    "evaluation: images, copied", self._stored_splits.num_bytes, "host", _PHASE
+                    "evaluation: images, copied", self._stored_splits.host_bytes, "host", _PHASE
                 ),
             ]
         batches = -(-len(split) // fitted.rows)

@@ -3,6 +3,7 @@
 B: rows of a batch; D: values of an image or activation; N: rows of all splits together; M: batches in a call.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ from tl_jax.features import ActivationSplit
 from tl_jax.parallel import device_dataset, memory, sharding
 
 EvalStep = Callable[[Any, Any, dict[str, jax.Array]], tuple[dict[str, jax.Array], jax.Array]]
+
+
+# Rows that are copied at once on their way to the devices.
+_READ = 1024
 
 
 class StoredSplits:
@@ -68,9 +73,22 @@ class StoredSplits:
         return memory.tree_bytes(images) // parts + memory.tree_bytes(labels)
 
     @property
+    def host_bytes(self) -> int:
+        """Bytes of the host's memory that they take while they are placed."""
+        rows, values = self._flat_shape
+        if any(isinstance(split, InMemorySplit) and split.is_shared for split in self.splits):
+            rows = len(device_dataset.own_rows(self._mesh, rows))
+        return rows * values * self.splits[0].dtype.itemsize
+
+    @property
+    def _flat_shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        return int(self._ends[-1]), math.prod(self.image_shape)
+
+    @property
     def shapes(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
         """Of the images or activations [N, D], and of the labels [N]."""
-        total = int(self._ends[-1])
+        total, _ = self._flat_shape
         rows = jax.ShapeDtypeStruct((total, *self.image_shape), self.splits[0].dtype)
         labels = jax.ShapeDtypeStruct((total,), jnp.int32)
         return device_dataset.flat_shape(rows, self._mesh, self.layout), labels
@@ -90,9 +108,12 @@ class StoredSplits:
     def _rows(self) -> np.ndarray | device_dataset.OwnRows:
         """Returns the rows of all splits [N, D], or what reads those of this process."""
         if any(isinstance(split, InMemorySplit) and split.is_shared for split in self.splits):
-            images, _ = self.shapes
-            return device_dataset.OwnRows(self._read, (int(self._ends[-1]), images.shape[1]))
-        return np.concatenate([device_dataset.flat(_rows(split)) for split in self.splits])
+            return device_dataset.OwnRows(self._read, self._flat_shape)
+        rows = np.empty(self._flat_shape, self.splits[0].dtype)
+        for start in range(0, len(rows), _READ):
+            places = np.arange(start, min(start + _READ, len(rows)))
+            rows[places] = device_dataset.flat(self._read(places))
+        return rows
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         """Returns the images at `rows`, in rising order, of all splits together."""
@@ -156,11 +177,3 @@ def make_pass(
 def can_be_stored(split: Split) -> bool:
     """Returns whether a split is in memory: images that are decoded on access are not."""
     return isinstance(split, InMemorySplit | ActivationSplit)
-
-
-def _rows(split: Split) -> np.ndarray:
-    """Returns the images, or the first view of each activation: [N, ...]."""
-    if isinstance(split, InMemorySplit):
-        return split.images
-    assert isinstance(split, ActivationSplit)
-    return split.activations[:, 0]
