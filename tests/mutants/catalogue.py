@@ -3796,8 +3796,8 @@ OTHERS = [
     Mutant(
         "dispatch-keeps-a-part-of-what-stays-on-the-host",
         "tl_jax/runs/dispatch.py",
-        "            elif layout is not None:\n                rows",
-        "            else:\n                rows",
+        "elif layout is not None and not estimates:",
+        "elif not estimates:",
         ("tests/wiring/test_dispatch.py",),
     ),
     Mutant(
