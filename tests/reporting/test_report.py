@@ -359,3 +359,29 @@ def test_without_mistakes_there_is_one_scale_of_colour(tmp_path):
     folder = make_run(tmp_path / "run", loss=-1e-9)
     write_predictions(folder, labels=np.argmax(PROBABILITIES, axis=1))
     assert "on another for mistakes" not in report_of(folder).text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "default"),
+        ({"jax_default_matmul_precision": "high"}, "default (JAX: high)"),
+        ({"precision": "highest", "jax_default_matmul_precision": "high"}, "highest"),
+        (
+            {"deterministic": True, "compiler_options": {"a": 1}, "refused_options": {"b": "no"}},
+            "default, deterministic, a=1, b refused",
+        ),
+    ],
+)
+def test_how_products_were_made_and_how_long_the_devices_were_idle(changes, said, tmp_path):
+    numerics = {
+        "precision": "default",
+        "jax_default_matmul_precision": None,
+        "deterministic": False,
+        "compiler_options": {},
+        "refused_options": {},
+    }
+    make_run(tmp_path, result={**RESULT, "device_idle_share": 0.5, "numerics": numerics | changes})
+    page = write_report(tmp_path).read_text()
+    assert f"<dt>precision</dt><dd>{said}</dd>" in "".join(page.split("\n"))
+    assert "50.00% of the time, what is compiled" in page

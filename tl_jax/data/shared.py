@@ -62,7 +62,7 @@ class Encoded(Protocol):
 class SharedPixels:
     """The images of a split, of which this process keeps those that it is going to read; see `split.Pixels`.
 
-    Until `keep` says which those are an image is decoded whenever it is read, and any other image for ever.
+    Until `keep` says which those are, every image is decoded whenever it is read; after it, all others are.
 
     Args:
         split: whose images they are.

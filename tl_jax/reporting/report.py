@@ -130,6 +130,25 @@ def _share(value: Any) -> str:
     return f"{100 * share:.2f}% of the time" if math.isfinite(share) else ""
 
 
+def _idle(value: Any) -> str:
+    """Returns for how long the devices had nothing to do, and what counts; "" where that is not known."""
+    share = _share(value)
+    return f"{share}, what is compiled, saved and logged meanwhile included" if share else ""
+
+
+def _numerics(numerics: Mapping[str, Any]) -> str:
+    """Returns the precision of products, and what else was asked of the compiler; "" where that is not known."""
+    if not numerics:
+        return ""
+    precision, of_jax = numerics["precision"], numerics["jax_default_matmul_precision"]
+    parts = [f"{precision} (JAX: {of_jax})" if precision == "default" and of_jax else precision]
+    if numerics["deterministic"]:
+        parts.append("deterministic")
+    parts += [f"{name}={value}" for name, value in numerics["compiler_options"].items()]
+    parts += [f"{name} refused" for name in numerics["refused_options"]]
+    return ", ".join(parts)
+
+
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns (what, value) pairs about how the numbers were made."""
     device = result.get("device") or {}
@@ -151,7 +170,8 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("training data", _placement(result)),
         ("images left out", _skipped(result.get("data_skipped"))),
         ("waiting for data", _share(result.get("waiting_share"))),
-        ("devices idle", _share(result.get("device_idle_share"))),
+        ("devices idle", _idle(result.get("device_idle_share"))),
+        ("precision", _numerics(result.get("numerics") or {})),
         ("activations", _stored(result.get("cache"))),
         ("git revision", result.get("git_revision") or ("not known" if result else "")),
     ]
