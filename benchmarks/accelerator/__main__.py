@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Ends the command, with exit code 2, where a number or a path cannot be used."""
-    if not 0 < args.budget < math.inf:
-        parser.error(f"--budget={args.budget}: expected seconds, above 0, such as 540")
+    if not 0 <= args.budget < math.inf:
+        parser.error(f"--budget={args.budget}: expected seconds, from 0, such as 540")
     if args.epochs < 0:
         parser.error(f"--epochs={args.epochs}: expected a number from 1, or 0 for 20")
     if not 0 <= args.target < 1:

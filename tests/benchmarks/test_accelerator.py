@@ -417,7 +417,7 @@ def test_time_to_what_both_reach():
     [
         (["--stage=6"], "expected all, 1 to 5, or one of checks"),
         (["--stage=chekcs"], "expected all, 1 to 5, or one of checks"),
-        (["--budget=-1"], "--budget=-1.0: expected seconds, above 0"),
+        (["--budget=-1"], "--budget=-1.0: expected seconds, from 0"),
         (["--budget=nan"], "--budget=nan: expected seconds"),
         (["--epochs=-3"], "--epochs=-3: expected a number from 1"),
         (["--target=7"], "--target=7.0: expected an accuracy from 0 to 1"),

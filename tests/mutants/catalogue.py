@@ -3936,7 +3936,7 @@ OTHERS = [
     Mutant(
         "accelerator-any-budget",
         "benchmarks/accelerator/__main__.py",
-        "if not 0 < args.budget < math.inf:",
+        "if not 0 <= args.budget < math.inf:",
         "if not args.budget < math.inf:",
         ("tests/benchmarks/test_accelerator.py",),
     ),

@@ -77,8 +77,10 @@ def test_a_phase_is_a_run_from_the_weights_of_the_one_before_it(tmp_path, monkey
     result = training.run(config_of(own), tmp_path / "whole")
     first = config_of(train__steps=4, optim__schedule="constant")
     training.run(first, tmp_path / "first")
-    rows = Order.rows
-    monkeypatch.setattr(Order, "rows", lambda self, step: rows(self, step + 4))
+    rows_of = Order.rows_of
+    monkeypatch.setattr(
+        Order, "rows_of", lambda self, step, updates: rows_of(self, step + 4, updates)
+    )
     second = config_of(
         freeze__strategy="up_to:stage1",
         optim__name="adamw",

@@ -233,8 +233,9 @@ def test_data_that_are_split_over_the_devices_count_by_part(monkeypatch):
     monkeypatch.setattr(dispatch, "choose_layout", lambda *arguments: "sharded")
     setup, plan = made(parallel__devices=4)
     train = setup.splits["train"]
-    assert plan.data == "device, sharded" and len(train) % 4 == 0
-    assert plan.data_bytes == train.num_bytes // 4 + 4 * len(train)
+    part, of_image = -(-len(train) // 4), train.num_bytes // len(train)
+    assert plan.data == "device, sharded"
+    assert plan.data_bytes == part * of_image + 4 * len(train)
 
 
 def test_what_was_stored_for_a_phase_is_not_used_by_one_without_room(monkeypatch):

@@ -122,6 +122,7 @@ def _data_bytes(setup: Setup, layout: str | None) -> int:
     if layout is None:
         return 0
     images, labels = _data_shapes(setup)
+    images = device_dataset.flat_shape(images, setup.mesh, layout)
     parts = setup.mesh.size if layout == "sharded" else 1
     return memory.tree_bytes(images) // parts + memory.tree_bytes(labels)
 
