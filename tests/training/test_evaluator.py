@@ -269,11 +269,14 @@ def test_a_fit_of_what_is_stored_is_none_of_what_is_not():
     assert next(iter(made._passes))[-1] is False
 
 
-def test_passes_count_as_busy_time():
+def test_passes_count_as_busy_time_of_the_evaluator_that_is_watched():
     with BusyTime() as busy:
         unwatched = make(8)
-        made = unwatched.watched(busy)
+        unwatched.watched(busy)
         unwatched(PARAMS, {}, split(20))
+    assert busy.seconds == 0
+    with BusyTime() as busy:
+        made = make(8).watched(busy)
         made(PARAMS, {}, split(20))
         of_host = busy.seconds
         made.store([split(20)], "replicated", at_once=True)
