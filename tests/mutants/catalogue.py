@@ -3528,7 +3528,7 @@ OTHERS = [
     Mutant(
         "dispatch-evaluation-stored-where-data-stay-on-the-host",
         DISPATCH,
-        '        or config.data.placement == "host"\n',
+        '        and config.data.placement != "host"\n',
         "",
         TEST_DISPATCH,
     ),
@@ -3845,8 +3845,8 @@ OTHERS = [
     Mutant(
         "dispatch-stored-where-one-split-is-in-memory",
         "tl_jax/runs/dispatch.py",
-        "not all(can_be_stored(split)",
-        "not any(can_be_stored(split)",
+        "and all(can_be_stored(split)",
+        "and any(can_be_stored(split)",
         ("tests/wiring/test_dispatch.py",),
     ),
     Mutant(

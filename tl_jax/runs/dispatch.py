@@ -173,17 +173,16 @@ def _store_evaluated(setup: Setup, data_bytes: int) -> tuple[str, int]:
         wanted = setup.cache["storage"] == "device"
     else:
         wanted = platform != "cpu" or config.data.placement == "device"
+    layout = None
     if (
-        not wanted
-        or config.data.placement == "host"
-        or config.parallel.mode != "jit"
-        or len({(tuple(split.image_shape), split.dtype) for split in splits}) != 1
-        or not all(can_be_stored(split) for split in splits)
+        wanted
+        and config.data.placement != "host"
+        and config.parallel.mode == "jit"
+        and len({(tuple(split.image_shape), split.dtype) for split in splits}) == 1
+        and all(can_be_stored(split) for split in splits)
     ):
-        setup.evaluator.store((), "replicated", at_once=False)
-        return "host", 0
-    num_bytes = sum(split.num_bytes for split in splits)
-    layout = choose_layout(num_bytes, setup.mesh, room_for_evaluation(data_bytes))
+        num_bytes = sum(split.num_bytes for split in splits)
+        layout = choose_layout(num_bytes, setup.mesh, room_for_evaluation(data_bytes))
     if layout is None:
         setup.evaluator.store((), "replicated", at_once=False)
         return "host", 0

@@ -105,7 +105,7 @@ class Evaluator:
     def store(self, splits: Sequence[Split], layout: str, *, at_once: bool) -> int:
         """Keeps splits on the devices from their first pass on; returns the bytes that they take on each.
 
-        Their passes then are programs that the host only starts: it sends which rows, and receives sums.
+        Their passes then are programs that the host only starts: it sends which rows, once, and receives sums.
 
         Args:
             splits: in memory, of one shape and type; none: those that were kept no longer are.
