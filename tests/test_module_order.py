@@ -106,7 +106,7 @@ def test_library_imports_neither_experiments_nor_configs(path):
 
 @pytest.mark.parametrize("path", _files("tl_jax"), ids=_name)
 def test_library_reads_neither_flags_nor_environment(path):
-    allowed = _ENVIRONMENT if path.name == "activation_cache.py" else []
+    allowed = _ENVIRONMENT if path.name == "activation_banks.py" else []
     assert read_from_outside(path.read_text(encoding="utf-8")) == allowed
 
 

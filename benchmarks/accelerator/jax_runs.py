@@ -11,6 +11,7 @@ import jax
 import tl_jax
 from benchmarks import record
 from benchmarks.accelerator import synthetic
+from tl_jax.runs.sweep import run as run_sweep
 
 # Of `result.json`, what says where the time went.
 _TIMES = (
@@ -118,6 +119,47 @@ def fine_tune(
         "curve": curve,
         **_result(run.result),
     }
+
+
+def sweep(
+    scratch: pathlib.Path,
+    data: str,
+    data_dir: str,
+    members: int,
+    width: int,
+    steps: int,
+) -> dict[str, Any]:
+    """Returns the seconds in which members that train convolutions are trained, so many at once.
+
+    The last stage of the packaged network and its head are trained on stored activations.
+
+    Args:
+        scratch: folder for runs, stored activations, decoded images and compiled programs.
+        data: name of a data set.
+        data_dir: of tfds.
+        members: how many learning rates.
+        width: members at once.
+        steps: updates of each.
+    """
+    synthetic.register()
+    folder = scratch / "sweep"
+    _keep_programs(folder / "programs")
+    config = tl_jax.load_config(record.REPOSITORY / "configs" / "cifar10_linear_probe.py")
+    _name_data(config, data, data_dir)
+    config.data.cache_dir, config.cache.dir = str(folder / "decoded"), str(folder / "features")
+    config.freeze.strategy, config.cache.boundary = "up_to:stage2", "stage2"
+    config.train.epochs, config.train.steps = 0.0, steps
+    config.train.eval_every_epochs = 0.0
+    config.report.html = config.report.tensorboard = False
+    config.sweep.learning_rate = tuple(0.01 * (place + 1) for place in range(members))
+    config.sweep.width = width
+    seconds = {}
+    # The second time every program is there.
+    for name in ("first", "again"):
+        workdir = folder / f"{name}_{width}"
+        shutil.rmtree(workdir, ignore_errors=True)
+        seconds[name] = run_sweep(config, workdir)["seconds"]["train"]
+    return {"members": members, "width": width, "steps": steps, "seconds": seconds}
 
 
 def _name_data(config: tl_jax.Config, data: str, data_dir: str) -> None:

@@ -42,6 +42,7 @@ def commands(scratch: pathlib.Path, began: float) -> dict[str, Callable[..., Any
         "resumed_bits": _later("jax_checks", "resumed_bits", scratch),
         "linear_probe": _later("jax_runs", "linear_probe", scratch),
         "fine_tune": _later("jax_runs", "fine_tune", scratch, began),
+        "sweep": _later("jax_runs", "sweep", scratch),
     }
 
 

@@ -19,6 +19,7 @@ _BATCH_SIZES = (256, 128, 64)
 _PACKAGED = "resnet20_cifar.tin32"
 _EPOCHS = {"full": 20, "tiny": 2}
 _PROBE_EPOCHS = {"full": 100, "tiny": 5}
+_SWEPT = {"full": {"members": 8, "steps": 500}, "tiny": {"members": 2, "steps": 2}}
 _SYNTHETIC = {"full": "synthetic:50000,32", "tiny": "synthetic:256,32"}
 # Of the largest output. float32 is TF32 on GPUs of today unless "highest" is asked for.
 _TOLERANCE = {"highest": 1e-4, "float32": 1e-2, "bfloat16": 5e-2}
@@ -207,6 +208,12 @@ def _networks(settings: Settings, described: Mapping[str, Any]) -> list[Row]:
     several = {"jax": Side("jax"), "jax_several": Side("jax", {"updates": 2 if tiny else 32})}
     given = _timed(settings, "resnet20", "full", "float32" if tiny else "bfloat16")
     made.append(_row(settings, "several_updates/resnet20", given, several))
+    swept = {**settings.data_of(_SYNTHETIC[settings.size]), **_SWEPT[settings.size]}
+    widths = {
+        name: Ask("jax", "sweep", {**swept, "width": width}, fresh=True)
+        for name, width in (("one_after_the_other", 1), ("together", swept["members"]))
+    }
+    made.append(Asked("sweep_of_convolutions", _about(settings, 120), widths))
     sets = described.get("option_sets", {}).get("sets", {})
     if not sets:
         made.append(

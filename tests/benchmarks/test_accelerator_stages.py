@@ -102,6 +102,13 @@ def test_several_updates_in_a_dispatch(measured):
     assert found["speed_of_first"]["jax_several"]["mean"] > 0
 
 
+def test_sweep_of_convolutions(measured):
+    answers = measured[1]["networks"]["rows"]["sweep_of_convolutions"]["answers"]
+    for name, width in (("one_after_the_other", 1), ("together", 2)):
+        assert (answers[name]["width"], answers[name]["members"]) == (width, 2)
+        assert answers[name]["seconds"]["first"] > 0 and answers[name]["seconds"]["again"] > 0
+
+
 def test_linear_probe_cold_and_warm(measured):
     answers = measured[1]["linear_probe"]["rows"]["jax"]["answers"]
     cold, warm = answers["cold"], answers["warm"]

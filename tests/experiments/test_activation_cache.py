@@ -10,7 +10,7 @@ from running import tiny_config
 
 from tl_jax import checkpointing, features, trees
 from tl_jax.errors import InputError
-from tl_jax.runs import activation_cache, training
+from tl_jax.runs import activation_banks, training
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
@@ -79,13 +79,13 @@ def test_another_run_finds_them_to_the_same_bits(tmp_path, capsys):
 
 def test_entries_may_be_deleted_while_a_run_starts(tmp_path, monkeypatch):
     training.run(config_of(tmp_path), tmp_path / "first")
-    choose = activation_cache._storage
+    choose = activation_banks._storage
 
     def delete_and_choose(*arguments):
         shutil.rmtree(tmp_path / "activations")
         return choose(*arguments)
 
-    monkeypatch.setattr(activation_cache, "_storage", delete_and_choose)
+    monkeypatch.setattr(activation_banks, "_storage", delete_and_choose)
     again = training.run(config_of(tmp_path), tmp_path / "again")
     assert set(states(again)) == {"there"}
     assert largest_difference(tmp_path / "first", tmp_path / "again") == 0
@@ -152,7 +152,7 @@ def test_what_is_computed_in_bfloat16_is_stored_so_without_loss(tmp_path, monkey
     }
     result = training.run(config_of(tmp_path, **fields), tmp_path / "half")
     assert {bank["dtype"] for bank in result["cache"]["banks"]} == {"bfloat16"}
-    monkeypatch.setattr(activation_cache, "_dtype", lambda setup: "float32")
+    monkeypatch.setattr(activation_banks, "_dtype", lambda setup: "float32")
     result = training.run(config_of(tmp_path, **fields), tmp_path / "whole")
     assert {bank["dtype"] for bank in result["cache"]["banks"]} == {"float32"}
     assert largest_difference(tmp_path / "half", tmp_path / "whole") == 0

@@ -78,6 +78,20 @@ def assert_close(run, expected):
         assert line["top1_accuracy"] == other["top1_accuracy"], line["step"]
 
 
+def assert_same(run, expected):
+    """Every line of the log but for rounding, and the result on every split."""
+    lines, wanted = metric_lines(run), metric_lines(expected)
+    assert len(lines) == len(wanted) >= STEPS
+    for line, other in zip(lines, wanted, strict=True):
+        assert (line["step"], line["split"]) == (other["step"], other["split"])
+        assert line["loss"] == pytest.approx(other["loss"], abs=1e-5), line["step"]
+    results = [json.loads((one / "result.json").read_text())["splits"] for one in (run, expected)]
+    assert results[0].keys() == results[1].keys()
+    for name, split in results[0].items():
+        assert split["examples"] == results[1][name]["examples"]
+        assert split["loss"] == pytest.approx(results[1][name]["loss"], abs=1e-5)
+
+
 def files_of(run):
     """Returns the files of a run, those that Orbax names by chance left out."""
     return {name for name in tree_of(run) if "/state/" not in name}
@@ -141,6 +155,54 @@ def test_two_processes_with_stored_activations(launcher, tmp_path):
     ended = both_ended(start_two(launcher, both, *own))
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert_close(both, alone)
+
+
+def cache_of(run):
+    """Returns what a run says of its activations: how many each process keeps, and whether they were there."""
+    cache = json.loads((run / "result.json").read_text())["cache"]
+    return cache.get("images_kept"), {bank["state"] for bank in cache["banks"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        # Of 22 images four devices store 6, 6, 6 and 4, of 14 they store 4, 4, 4 and 2.
+        ({}, [20, 16]),
+        # Of 44 views each of the four stores 11.
+        ({"cache__views": 2, "augment__flip": "true"}, [11 + 8, 11 + 6]),
+        # Of two images the last two devices store none.
+        ({"data__test_split": "test[:2]"}, [12 + 2, 10]),
+        # What is held out is stored with the test split: of 4 + 14 images 5, 5, 5 and 3.
+        ({"data__validation_fraction": 0.2, "train__eval_every_steps": 8}, [10 + 10, 8 + 8]),
+    ],
+    ids=["one view", "two views", "a process without test images", "with a validation split"],
+)
+def test_each_of_two_processes_keeps_the_activations_of_its_half(launcher, tmp_path, fields, kept):
+    photos = write_photos(tmp_path / "photos")
+    flags = [
+        *SHARED,
+        *STORED,
+        *arguments(**fields, cache__dir=tmp_path / "activations"),
+        f"--config.data.name=folder:{photos}",
+    ]
+    alone, both, again, whole = (tmp_path / name for name in ("alone", "both", "again", "whole"))
+    for run in (both, again):
+        ended = both_ended(start_two(launcher, run, *flags))
+        assert [code for code, _, _ in ended] == [0, 0], ended
+    assert cache_of(both) == (kept, {"to be computed"})
+    assert cache_of(again) == (kept, {"there"})
+    parts = len(list(tmp_path.glob("activations/*/*.npy")))
+    assert parts == (3 if "data__test_split" in fields else 4)
+    code, _, err = launcher.run(
+        "finetune", *COMMAND, *flags, f"--workdir={alone}", devices=4, small=True
+    )
+    assert code == 0, err
+    assert cache_of(alone) == (None, {"to be computed"})  # under a key of its own: of all rows
+    ended = both_ended(start_two(launcher, whole, *flags))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert cache_of(whole) == (kept, {"there"})
+    for run in (both, again, whole):
+        assert_same(run, alone)
 
 
 SHARED = arguments(

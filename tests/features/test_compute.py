@@ -33,15 +33,15 @@ def computed(split, examples, boundary="pool", views=1, batch_size=4, seed=0, de
     prefix = features.make_prefix(
         MODEL, SPEC, boundary, views=views, seed=seed, dtype="float32", augmentation=SHIFTED
     )
-    shape = features.shape_of(prefix, PARAMS, STATS, split)
+    shape = features.shape_of(prefix, PARAMS, STATS, split.image_shape)
     out = np.full((len(split), views, *shape), np.nan, np.float32)
     done = []
     step = sharding.compile_eval_step(prefix, mesh)
+    batches = stream.eval_batches(split, batch_size, sharding.local_rows(mesh, batch_size))
     features.compute(
         functools.partial(step, PARAMS, STATS),
-        stream.eval_batches(split, batch_size, sharding.local_rows(mesh, batch_size)),
+        ({"image": batch["image"], "example": examples[batch["index"]]} for batch in batches),
         batch_size,
-        examples,
         out,
         show=done.append,
     )
@@ -92,9 +92,11 @@ def facts(split=None, params=None, spec=SPEC, compilation=PLAIN, **options):
     given = {"views": 1, "seed": 0, "dtype": "float32", "boundary": "pool"}
     given |= {"augmentation": SHIFTED} | options
     prefix = features.make_prefix(MODEL, spec, given.pop("boundary"), **given)
-    return features.facts(
-        prefix, params or PARAMS, STATS, split or globals()["split"](), compilation=compilation
+    split = split or globals()["split"]()
+    program = features.facts_of_program(
+        prefix, params or PARAMS, STATS, split.image_shape, compilation
     )
+    return program | features.facts_of_images(split)
 
 
 def test_facts_tell_apart_whatever_changes_activations():

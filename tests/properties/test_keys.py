@@ -28,7 +28,9 @@ def start():
 def facts(params, batch_stats, images=IMAGES):
     prefix = features.make_prefix(MODEL, SPEC, "stage1", views=1, seed=0, dtype="float32")
     split = InMemorySplit(images, np.zeros(len(images), np.int32), ("one",))
-    return features.facts(prefix, trees.unflatten(params), trees.unflatten(batch_stats), split)
+    variables = trees.unflatten(params), trees.unflatten(batch_stats)
+    program = features.facts_of_program(prefix, *variables, split.image_shape)
+    return program | features.facts_of_images(split)
 
 
 @functools.cache

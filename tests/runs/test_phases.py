@@ -14,7 +14,7 @@ from tl_jax.config import gradual_unfreezing, lp_ft
 from tl_jax.data.order import Order
 from tl_jax.errors import InputError
 from tl_jax.runs import (
-    activation_cache,
+    activation_banks,
     compare,
     evaluate,
     memory_plan,
@@ -294,7 +294,7 @@ KILLS = {
         True,
     ),
     "while phase 2 stores activations": (
-        activation_cache,
+        activation_banks,
         "_storage",
         lambda setup, banks: setup.first_step == 4,
         True,

@@ -166,19 +166,22 @@ def nothing_compiled() -> Iterator[_Seen]:
     The activations of view v of V of example e of the stored split are e * V + v.
     """
     seen = _Seen()
-    facts, compiled_eval_step = features.facts, sharding.compile_eval_step
+    facts, compiled_eval_step = features.facts_of_program, sharding.compile_eval_step
 
-    def compile_eval_step(step, mesh, compilation=PLAIN):
+    def compile_eval_step(step, mesh, compilation=PLAIN, split=False):
         seen.evaluations.append((step, compilation))
-        return compiled_eval_step(step, mesh, compilation)
+        return compiled_eval_step(step, mesh, compilation, split)
 
     def recorded_facts(*arguments, **options):
         seen.facts.append(facts(*arguments, **options))
         return seen.facts[-1]
 
-    def numbered(prefix, batches, batch_size, examples, out, **options):
-        numbers = examples[:, None] * out.shape[1] + np.arange(out.shape[1])
-        out[:] = numbers.reshape(*numbers.shape, *[1] * (out.ndim - 2))
+    def numbered(prefix, batches, batch_size, out, **options):
+        views = np.arange(out.shape[1])
+        for number, batch in enumerate(batches):
+            room = out[number * batch_size : (number + 1) * batch_size]
+            numbers = batch["example"][: len(room), None] * len(views) + views
+            room[:] = numbers.reshape(*numbers.shape, *[1] * (out.ndim - 2))
         return True
 
     class Streamed(sharding.StreamedStep):
@@ -203,6 +206,6 @@ def nothing_compiled() -> Iterator[_Seen]:
         patch.setattr(sharding, "compile_eval_step", compile_eval_step)
         patch.setattr(sharding, "StreamedStep", Streamed)
         patch.setattr(device_dataset, "ResidentStep", Resident)
-        patch.setattr(features, "facts", recorded_facts)
+        patch.setattr(features, "facts_of_program", recorded_facts)
         patch.setattr(features, "compute", numbered)
         yield seen

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from parts import nothing_compiled
-from small import CACHED, VIEWS, config_with
+from small import CACHED, QUIET, VIEWS, config_with
 
 from tl_jax.errors import InputError
-from tl_jax.parallel import sharding
-from tl_jax.runs import activation_cache
+from tl_jax.parallel import placement, sharding
+from tl_jax.runs import activation_banks, activation_cache, dispatch, training
 from tl_jax.runs.setup import prepare
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -80,3 +80,66 @@ def test_all_processes_compute_where_one_finds_nothing(tmp_path, monkeypatch):
     assert {row["state"] for row in banks(tmp_path)} == {"there"}
     monkeypatch.setattr(sharding, "least", lambda value: 0 if value == 1 else value)
     assert {row["state"] for row in banks(tmp_path)} == {"to be computed"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "processes", "shared"),
+    [
+        ({}, 2, True),
+        ({"cache.storage": "device"}, 2, True),
+        ({}, 1, False),
+        ({"cache.storage": "host"}, 2, False),
+        ({"cache.storage": "disk"}, 2, False),
+        ({"data.placement": "host"}, 2, False),
+        ({"cache.verify": 2}, 2, False),
+        ({"report.scatter": 10}, 2, False),
+        ({"average.name": "ema"}, 2, True),
+        ({"average.name": "swa", "freeze.strategy": "up_to:stage1"}, 2, False),
+    ],
+)
+def test_activations_are_shared_where_nothing_reads_those_of_others(
+    monkeypatch, changes, processes, shared
+):
+    setup = prepare(config_with(CACHED | changes))
+    monkeypatch.setattr(activation_banks.jax, "process_count", lambda: processes)
+    assert activation_banks._may_be_shared(setup) is shared
+
+
+def shared(changes):
+    """Returns the plan of a process that would share with others, and is alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(activation_banks, "_may_be_shared", lambda setup: True)
+        return activation_banks.make_plan(prepare(config_with(changes)))
+
+
+def test_they_are_shared_where_devices_and_host_have_room(monkeypatch):
+    plan = shared(CACHED)
+    images = sum(len(bank.rows) for bank in plan.banks)
+    assert (plan.kept, plan.shared, plan.storage) == ([images], True, "device")
+    rooms = placement.rooms_for_activations
+    for place in ("device", "host"):
+        with monkeypatch.context() as patch:
+            full = {place: 0}
+            patch.setattr(placement, "rooms_for_activations", lambda *of, f=full: rooms(*of) | f)
+            if place == "host":  # nothing but memory to compute them into, and no other place
+                with pytest.raises(InputError, match="0 \\(device\\), 0 \\(host\\)"):
+                    shared(CACHED)
+            else:
+                assert not shared(CACHED).shared
+    monkeypatch.setattr(placement, "room_for_evaluation", lambda taken: 0)
+    assert not shared(CACHED).shared
+
+
+@pytest.mark.parametrize("context", [CACHED, VIEWS], ids=["as they are", "views"])
+def test_a_shared_run_is_the_run(tmp_path, monkeypatch, context):
+    """Alone in what would be several processes: what is read by each is everything."""
+    changes = context | QUIET | {"data.validation_fraction": 0.2, "train.eval_every_steps": 4}
+    plain = training.run(config_with(changes), tmp_path / "plain")
+    monkeypatch.setattr(activation_banks, "_may_be_shared", lambda setup: True)
+    # Found to fit when the activations were planned.
+    monkeypatch.setattr(dispatch, "room_for_evaluation", lambda taken: 0)
+    result = training.run(config_with(changes), tmp_path / "shared")
+    assert result["cache"]["images_kept"] and "images_kept" not in plain["cache"]
+    assert result["dispatch"]["evaluation"] == "device, sharded"
+    for name, metrics in plain["splits"].items():
+        assert result["splits"][name] == pytest.approx(metrics, rel=1e-5)

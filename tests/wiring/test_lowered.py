@@ -13,7 +13,7 @@ from tl_jax import compilation, models
 from tl_jax.compilation import Compilation
 from tl_jax.models import cpu
 from tl_jax.parallel import sharding
-from tl_jax.runs import activation_cache
+from tl_jax.runs import activation_banks, activation_cache
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup, prepare_phases
 
@@ -151,7 +151,7 @@ def programs(monkeypatch, platform, **fields) -> dict[str, str]:
     }
     if setup.cache is not None:
         batch = {"image": images, "row": numbers}
-        arguments["prefix"] = (*activation_cache.prefix_variables(setup), batch)
+        arguments["prefix"] = (*activation_banks.prefix_variables(setup), batch)
     return {
         name: made[name].trace(*given).lower(lowering_platforms=(platform,)).as_text()
         for name, given in arguments.items()

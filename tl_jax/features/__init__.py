@@ -2,7 +2,7 @@
 
 from tl_jax.features.compute import compute, make_prefix, make_view_transform
 from tl_jax.features.exact import choose_boundary, prefix_of
-from tl_jax.features.keys import facts, shape_of
+from tl_jax.features.keys import facts_of_images, facts_of_program, shape_of
 from tl_jax.features.split import ActivationSplit
 from tl_jax.features.storage import DTYPES, Store
 
@@ -12,7 +12,8 @@ __all__ = [
     "Store",
     "choose_boundary",
     "compute",
-    "facts",
+    "facts_of_images",
+    "facts_of_program",
     "make_prefix",
     "make_view_transform",
     "prefix_of",

@@ -69,47 +69,46 @@ def compute(
     prefix: Callable[[dict[str, np.ndarray]], jax.Array],
     batches: Iterable[dict[str, np.ndarray]],
     batch_size: int,
-    examples: np.ndarray,
     out: np.ndarray,
     *,
+    fetch: Callable[[jax.Array], np.ndarray] = np.asarray,
     show: Callable[[int], None] = lambda batches: None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Writes the activations of every view of every example of a split to `out`; False if stopped first.
 
     Args:
-        prefix: the compiled prefix with its variables, on host batches; its results are whole on every device.
-        batches: of the M examples in their order, each this process's rows of a global batch; see
-            `data.stream.eval_batches`.
-        batch_size: of the global batches.
-        examples: int64 [M], the number of each, which keys its views: that in the split it was taken
-            from, so that a part of a data set has the views that it has in the whole.
-        out: [M, V, ...], of the prefix's dtype.
+        prefix: the compiled prefix with its variables, on host batches.
+        batches: of the M examples in their order, the last one padded: `image`, and `example`, int64, the number of
+            each, which keys its views: that in the split it was taken from, so that a part of a data set has the
+            views that it has in the whole. Each is this process's rows of a global batch.
+        batch_size: examples whose activations are fetched of a batch.
+        out: [M, V, ...], of the prefix's dtype. What batches give beyond it is left out.
+        fetch: from the prefix's result to the activations [batch_size, ...].
         show: receives the number of batches done.
         stop_requested: asked after each batch; must answer alike in every process.
     """
     views = out.shape[1]
-    waiting: collections.deque[tuple[slice, int, jax.Array]] = collections.deque()
+    waiting: collections.deque[tuple[int, int, jax.Array]] = collections.deque()
     done = 0
 
-    def fetch() -> None:
+    def write() -> None:
         nonlocal done
-        places, view, activations = waiting.popleft()
-        out[places, view] = np.asarray(activations)[: places.stop - places.start]
+        start, view, activations = waiting.popleft()
+        room = out[start : start + batch_size]
+        room[:, view] = fetch(activations)[: len(room)]
         done += 1
         show(done)
 
     for number, batch in enumerate(batches):
-        start = number * batch_size
-        places = slice(start, min(start + batch_size, len(examples)))
         for view in range(views):
-            row = (examples[batch["index"]] * views + view).astype(np.int32)
+            row = (batch["example"] * views + view).astype(np.int32)
             inputs = {"image": batch["image"], "row": row}
-            waiting.append((places, view, prefix(inputs)))
+            waiting.append((number * batch_size, view, prefix(inputs)))
             if len(waiting) > _IN_FLIGHT:
-                fetch()
+                write()
         if stop_requested():
             return False
     while waiting:
-        fetch()
+        write()
     return True

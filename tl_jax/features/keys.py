@@ -14,15 +14,14 @@ from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.data import Split
 
 
-def facts(
+def facts_of_program(
     prefix: Callable,
     params: Any,
     batch_stats: Any,
-    split: Split,
-    examples: np.ndarray | None = None,
+    image_shape: tuple[int, ...],
     compilation: Compilation = PLAIN,
 ) -> dict[str, str]:
-    """Returns all that the activations of a split depend on, as digests and names.
+    """Returns all that activations depend on besides the images, as digests and names.
 
     The program itself is among them, lowered for one image: architecture, preprocessing,
     augmentation, boundary, dtypes and precision are all in its text, and so is any change of this
@@ -32,11 +31,11 @@ def facts(
         prefix: from `make_prefix`.
         params: of the prefix.
         batch_stats: of the prefix.
-        split: the images.
-        examples: int64 [M], the numbers that key their views; None where nothing is augmented.
+        image_shape: (H, W, C) of stored images.
         compilation: of the prefix; options of the compiler count where there are any.
     """
-    program = compilation.jit(prefix).lower(params, batch_stats, one_image(split)).as_text()
+    image = _one_image(image_shape)
+    program = compilation.jit(prefix).lower(params, batch_stats, image).as_text()
     weights = hashlib.sha256()
     for name, leaf in sorted(trees.flatten({"params": params, "batch_stats": batch_stats}).items()):
         weights.update(name.encode() + np.asarray(leaf).tobytes())
@@ -44,22 +43,35 @@ def facts(
     return {
         "program": hashlib.sha256(program.encode()).hexdigest(),
         "weights": weights.hexdigest(),
-        "images": split.fingerprint(),
         "device": f"{device.platform} {device.device_kind}",
         "jax": f"{jax.__version__} {jaxlib.__version__}",
-        "examples": "" if examples is None else hashlib.sha256(examples.tobytes()).hexdigest(),
         **compilation.key(),
     }
 
 
-def shape_of(prefix: Callable, params: Any, batch_stats: Any, split: Split) -> tuple[int, ...]:
+def facts_of_images(split: Split, examples: np.ndarray | None = None) -> dict[str, str]:
+    """Returns which images activations are of, as digests.
+
+    Args:
+        split: the images.
+        examples: int64 [M], the numbers that key their views; None where nothing is augmented.
+    """
+    return {
+        "images": split.fingerprint(),
+        "examples": "" if examples is None else hashlib.sha256(examples.tobytes()).hexdigest(),
+    }
+
+
+def shape_of(
+    prefix: Callable, params: Any, batch_stats: Any, image_shape: tuple[int, ...]
+) -> tuple[int, ...]:
     """Returns the shape of the activation of one image, computing none."""
-    return jax.eval_shape(prefix, params, batch_stats, one_image(split)).shape[1:]
+    return jax.eval_shape(prefix, params, batch_stats, _one_image(image_shape)).shape[1:]
 
 
-def one_image(split: Split) -> dict[str, jax.ShapeDtypeStruct]:
+def _one_image(image_shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of a batch of one image, as the prefix takes it."""
     return {
-        "image": jax.ShapeDtypeStruct((1, *split.image_shape), jnp.uint8),
+        "image": jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8),
         "row": jax.ShapeDtypeStruct((1,), jnp.int32),
     }

@@ -22,6 +22,7 @@ class ActivationSplit:
         class_names: one name per class.
         key: of the store, see `storage.Store`.
         name: how messages call it.
+        shared: whether each of several processes stores those alone that it reads; `rows` are -1 for the others.
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class ActivationSplit:
         class_names: Sequence[str],
         key: str,
         name: str,
+        shared: bool = False,
     ):
         self._store, self._rows, self._key = store, np.asarray(rows, np.int64), key
+        self.is_shared = shared
         self.labels, self.class_names, self.name = labels, tuple(class_names), name
 
     @property
@@ -61,7 +64,7 @@ class ActivationSplit:
     @property
     def num_bytes(self) -> int:
         """Bytes of the activations of this split, all views."""
-        return len(self) * (self._store.nbytes // len(self._store))
+        return len(self) * int(np.prod(self._store.shape[1:])) * self.dtype.itemsize
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,7 +75,9 @@ class ActivationSplit:
 
     def gather_views(self, indices: np.ndarray, views: np.ndarray) -> np.ndarray:
         """Returns one view, from 0, of each of the examples at `indices`: [B, ...]."""
-        return self._store[self._rows[np.asarray(indices)], np.asarray(views)]
+        rows = self._rows[np.asarray(indices)]
+        assert not self.is_shared or (rows >= 0).all()  # else another process has them
+        return self._store[rows, np.asarray(views)]
 
     def file(self, index: int) -> str:
         """Returns "": activations are not read from image files."""

@@ -121,6 +121,12 @@ def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Arra
     }
 
 
+def rows_here(array: jax.Array) -> np.ndarray:
+    """Returns the rows [B / P, ...] of an array [B, ...] that this process's devices hold, of one split over them."""
+    parts = sorted(array.addressable_shards, key=lambda part: part.index[0].start or 0)
+    return np.concatenate([np.asarray(part.data) for part in parts])
+
+
 def least(value: int) -> int:
     """Returns the smallest of what the processes give, the same in each: what all of them have room for.
 
@@ -267,16 +273,21 @@ class StreamedStep:
 
 
 class EvalStep:
-    """A compiled `step(params, batch_stats, host batch) -> outputs`, outputs whole on every device."""
+    """A compiled `step(params, batch_stats, host batch) -> outputs`.
 
-    def __init__(self, eval_step: Callable, mesh: Mesh, compilation: Compilation = PLAIN):
+    Outputs are whole on every device or, where they are `split`, by rows on the devices of these.
+    """
+
+    def __init__(
+        self, eval_step: Callable, mesh: Mesh, compilation: Compilation = PLAIN, split: bool = False
+    ):
         """Prepares the step; nothing is compiled yet."""
         self._mesh = mesh
-        self._whole = replicated(mesh)
+        whole = replicated(mesh)
         self._step = compilation.jit(
             eval_step,
-            in_shardings=(self._whole, self._whole, batch_sharding(mesh)),
-            out_shardings=self._whole,
+            in_shardings=(whole, whole, batch_sharding(mesh)),
+            out_shardings=batch_sharding(mesh) if split else whole,
         )
         self._programs: dict[Any, Any] = {}
 
@@ -308,10 +319,10 @@ class EvalStep:
 
 
 def compile_eval_step(
-    eval_step: Callable, mesh: Mesh, compilation: Compilation = PLAIN
+    eval_step: Callable, mesh: Mesh, compilation: Compilation = PLAIN, split: bool = False
 ) -> EvalStep:
-    """Returns the compiled form of `(params, batch_stats, batch) -> outputs`."""
-    return EvalStep(eval_step, mesh, compilation)
+    """Returns the compiled form of `(params, batch_stats, batch) -> outputs`; see `EvalStep`."""
+    return EvalStep(eval_step, mesh, compilation, split)
 
 
 def _shapes_of(batch: dict[str, Any]) -> tuple[Any, ...]:

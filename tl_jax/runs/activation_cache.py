@@ -1,22 +1,21 @@
 """The frozen prefix of a run, computed once: its splits of images become splits of activations."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import os
+import itertools
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from tl_jax import console, data, features, models, reporting, trees
+from tl_jax import console, data, features, models, reporting
 from tl_jax.data import Split, stream
-from tl_jax.features import ActivationSplit, Store
-from tl_jax.parallel import memory, placement, sharding
-from tl_jax.runs.pure_step import make_pure_step
+from tl_jax.parallel import memory, sharding
+from tl_jax.runs import activation_check
+from tl_jax.runs.activation_banks import Bank, Plan, make_plan, make_prefix, prefix_variables
 from tl_jax.runs.setup import Setup
 from tl_jax.training.busy_time import BusyTime
 from tl_jax.training.evaluator import Evaluator, fit
@@ -25,8 +24,6 @@ from tl_jax.training.loops import Stopped
 # On a CPU the activations of a batch should stay in its caches: ResNet-20 at 32 px passes 1,050 images a second in
 # batches of 64 and 860 in batches of 500 (two cores).
 _CPU_BATCH = 64
-# What changes the numbers of a compiled program from outside of it.
-_NUMERICS = ("XLA_FLAGS", "NVIDIA_TF32_OVERRIDE")
 
 
 def use(
@@ -48,31 +45,27 @@ def use(
     Raises:
         InputError: if the place that was asked for has no room.
         OSError: if the disk is full.
-        loops.Stopped: when asked to; nothing is kept then.
+        loops.Stopped: when asked to; what is not whole by then is not kept.
     """
     if setup.boundary is None:
         return setup
     began = time.perf_counter()
     with sharding.together():
-        banks = _plan(setup)
-        storage = _storage(setup, banks)
-    rows = [bank.row(storage) for bank in banks]
+        plan = make_plan(setup)
+    rows = [bank.row(plan.storage) for bank in plan.banks]
     reporting.print_table(f"Activations after {setup.boundary}, computed once", rows)
-    size = memory.format_bytes(sum(bank.store.num_bytes for bank in banks))
-    there = " before" if all(bank.found is not None for bank in banks) else ""
+    size = memory.format_bytes(sum(bank.num_bytes for bank in plan.banks))
+    there = " before" if all(bank.found is not None for bank in plan.banks) else ""
     console.say(
         f"activations after {setup.boundary}: {size}, computed once{there}, kept in "
         f"{setup.config.cache.dir or 'memory only'}"
     )
     inputs: dict[str, Split] = {}
-    for bank in banks:
-        found = bank.found
-        if found is None:
-            found = bank.computed(setup, stop_requested, busy)
-        if storage == "host" and isinstance(found, np.memmap):
-            found = np.array(found)
+    for bank, stored in zip(plan.banks, _stored(setup, plan, stop_requested, busy), strict=True):
+        if plan.storage == "host" and isinstance(stored, np.memmap):
+            stored = np.array(stored)
         for role in bank.roles:
-            inputs[role] = bank.split(setup.splits[role], found)
+            inputs[role] = bank.split(setup.splits[role], stored, plan.shared)
     evaluator = Evaluator(
         models.make_forward(setup.model, start=setup.boundary),
         lambda stored: stored.astype("float32"),
@@ -82,102 +75,110 @@ def use(
     )
     facts = {
         "boundary": setup.boundary,
-        "storage": storage,
+        "storage": plan.storage,
         "seconds": time.perf_counter() - began,
         "banks": rows,
     }
+    if plan.kept is not None:
+        facts["images_kept"] = plan.kept
     setup = dataclasses.replace(setup, inputs=inputs, evaluator=evaluator, cache=facts)
-    return _verified(setup, setup.config.cache.verify) if setup.config.cache.verify else setup
+    updates = setup.config.cache.verify
+    return activation_check.verified(setup, updates) if updates else setup
 
 
-@dataclasses.dataclass(frozen=True)
-class _Bank:
-    """The activations of some rows of a stored split, for the splits (roles) that were taken from it.
+def _stored(
+    setup: Setup, plan: Plan, stop_requested: Callable[[], bool], busy: BusyTime | None
+) -> list[np.ndarray]:
+    """Returns the activations [M, V, ...] of each bank, as found or computed now.
 
-    `found` holds those that an earlier run stored, opened once: entries may be deleted at any time.
+    Those of one bank are written and hashed while those of the next are computed. Where processes compute the same
+    ones, the first to finish stores them and the others open the same.
     """
-
-    whole: Split
-    rows: np.ndarray
-    roles: list[str]
-    views: int
-    store: Store
-    found: np.ndarray | None
-
-    @property
-    def images(self) -> Split:
-        return _part(self.whole, self.rows)
-
-    def row(self, storage: str) -> dict[str, Any]:
-        """Returns the plan as a row of a table."""
-        return {
-            "for": ", ".join(self.roles),
-            "images": len(self.rows),
-            "views": self.views,
-            "activation": "x".join(map(str, self.store.shape[2:])),
-            "dtype": self.store.dtype.name,
-            "bytes": self.store.num_bytes,
-            "read from": storage if "train" in self.roles else self._place(storage),
-            "key": self.store.key if self.store.path else "(memory only)",
-            "state": "to be computed" if self.found is None else "there",
-        }
-
-    def _place(self, storage: str) -> str:
-        """Returns where what is only evaluated is read from."""
-        return "host" if storage == "host" or self.store.path is None else "disk"
-
-    def computed(
-        self, setup: Setup, stop_requested: Callable[[], bool], busy: BusyTime | None
-    ) -> np.ndarray:
-        """Returns the activations [M, V, ...], computed now and kept; every process has the whole of them.
-
-        Where processes share the folder, the first to finish stores them and the others open the same.
-        """
-        step = sharding.compile_eval_step(
-            make_prefix(setup, self.views), setup.mesh, setup.compilation
+    with contextlib.ExitStack() as closing:
+        for bank in plan.banks:
+            closing.callback(bank.store.discard)  # what was kept by then stays
+        thread = closing.enter_context(
+            concurrent.futures.ThreadPoolExecutor(1, "tl_jax activations")
         )
-        params, batch_stats = sharding.replicate(setup.mesh, prefix_variables(setup))
-        with sharding.together():
-            batch_size = fit(
-                lambda count: step.compiled(params, batch_stats, _shapes(self.images, count)),
-                _batch_size(setup, self.images),
-                setup.mesh.size,
-                sharding.least(memory.available(jax.local_devices()[0])),
-                "computing the activations",
-            ).rows
-            rows = sharding.local_rows(setup.mesh, batch_size)
-            if isinstance(self.whole, data.InMemorySplit):
-                own = stream.own_places(len(self.rows), batch_size, rows)
-                self.whole.keep(self.rows[own])
-            data.wait_for({"": self.whole})
-            out = self.store.create()
-        with contextlib.ExitStack() as showing:
-            showing.callback(self.store.discard)  # what was kept by then stays
-            batches = -(-len(self.rows) // batch_size) * self.views
-            progress = reporting.Progress(batches, batch_size=batch_size, unit="batch")
-            # Several processes would have to agree on a stop; they end when all is computed.
-            alone = jax.process_count() == 1
-            prefix = functools.partial(step, params, batch_stats)
-            whole = features.compute(
-                prefix if busy is None else busy.watch(prefix),
-                stream.eval_batches(self.images, batch_size, rows, setup.config.data.workers),
-                batch_size,
-                self.rows,
-                out,
-                show=showing.enter_context(progress).update,
-                stop_requested=lambda: alone and stop_requested(),
+        saved: list[np.ndarray | concurrent.futures.Future[np.ndarray]] = [
+            thread.submit(
+                bank.store.keep, _computed(bank, setup, plan.shared, stop_requested, busy)
             )
-            if not whole:
-                raise Stopped(setup.first_step)
-            with sharding.together():
-                return self.store.keep(out)
+            if bank.found is None
+            else bank.found
+            for bank in plan.banks
+        ]
+        with sharding.together():
+            return [
+                one.result() if isinstance(one, concurrent.futures.Future) else one for one in saved
+            ]
 
-    def split(self, split: Split, found: np.ndarray) -> ActivationSplit:
-        """Returns the activations of a split of images."""
-        places = np.searchsorted(self.rows, split.whole()[1])
-        return ActivationSplit(
-            found, places, split.labels, split.class_names, self.store.key, split.name
+
+def _computed(
+    bank: Bank,
+    setup: Setup,
+    shared: bool,
+    stop_requested: Callable[[], bool],
+    busy: BusyTime | None,
+) -> np.ndarray:
+    """Returns the activations [M, V, ...] of the rows that this process keeps, as `Store.create` gives them."""
+    step = sharding.compile_eval_step(
+        make_prefix(setup, bank.views), setup.mesh, setup.compilation, split=shared
+    )
+    params, batch_stats = sharding.replicate(setup.mesh, prefix_variables(setup))
+    with sharding.together():
+        batch_size = fit(
+            lambda count: step.compiled(params, batch_stats, _shapes(bank.whole, count)),
+            _batch_size(setup, bank.whole if shared else bank.images),
+            setup.mesh.size,
+            sharding.least(memory.available(jax.local_devices()[0])),
+            "computing the activations",
+        ).rows
+        rows = sharding.local_rows(setup.mesh, batch_size)
+        if isinstance(bank.whole, data.InMemorySplit):
+            own = np.arange(len(bank.rows))
+            if not shared:
+                own = stream.own_places(len(own), batch_size, rows)
+            bank.whole.keep(bank.rows[own])
+        data.wait_for({"": bank.whole})
+        out = bank.store.create()
+        fetched = rows.stop - rows.start if shared else batch_size
+        count = max(sharding.each(-(-len(bank.rows) // fetched)))
+    workers = setup.config.data.workers
+    # Several processes would have to agree on a stop; they end when all is computed.
+    alone = jax.process_count() == 1
+    prefix = functools.partial(step, params, batch_stats)
+    with reporting.Progress(count * bank.views, batch_size=batch_size, unit="batch") as bar:
+        whole = features.compute(
+            prefix if busy is None else busy.watch(prefix),
+            _own_batches(bank, fetched, count, workers)
+            if shared
+            else _batches(bank, batch_size, rows, workers),
+            fetched,
+            out,
+            fetch=sharding.rows_here if shared else np.asarray,
+            show=bar.update,
+            stop_requested=lambda: alone and stop_requested(),
         )
+    if not whole:
+        raise Stopped(setup.first_step)
+    return out
+
+
+def _batches(bank: Bank, batch_size: int, rows: slice, workers: int) -> Iterator[stream.Batch]:
+    """Yields this process's `rows` of batches over the images of a bank, with the number of each in its split."""
+    for batch in stream.eval_batches(bank.images, batch_size, rows, workers):
+        yield {"image": batch["image"], "example": bank.rows[batch["index"]]}
+
+
+def _own_batches(bank: Bank, size: int, count: int, workers: int) -> Iterator[stream.Batch]:
+    """Yields `count` batches over the images that this process keeps, those after the last of them black."""
+    own = _batches(bank, size, slice(0, size), workers) if len(bank.rows) else iter(())
+    blank = {
+        "image": np.zeros((size, *bank.whole.image_shape), np.uint8),
+        "example": np.zeros(size, np.int64),
+    }
+    yield from itertools.islice(itertools.chain(own, itertools.repeat(blank)), count)
 
 
 def _shapes(images: Split, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -194,156 +195,3 @@ def _batch_size(setup: Setup, images: Split) -> int:
     if setup.mesh.devices.flat[0].platform != "cpu":
         return rows
     return -(-min(_CPU_BATCH, rows) // setup.mesh.size) * setup.mesh.size
-
-
-def make_prefix(setup: Setup, views: int):
-    """Returns the pure prefix of a run; see `features.make_prefix`."""
-    return features.make_prefix(
-        setup.model,
-        setup.preprocessing,
-        _boundary(setup),
-        views=views,
-        seed=setup.config.cache.view_seed,
-        dtype=_dtype(setup),
-        augmentation=setup.augmentation,
-    )
-
-
-def _dtype(setup: Setup) -> str:
-    """Returns the type of what is stored: what is computed in bfloat16 is stored so, too, without any loss."""
-    size = setup.preprocessing.image_size
-    computed = models.features_dtype(setup.model, _boundary(setup), size)
-    return "bfloat16" if computed == jnp.bfloat16 else setup.config.cache.dtype
-
-
-def _boundary(setup: Setup) -> str:
-    assert setup.boundary is not None  # only a run with a boundary has activations
-    return setup.boundary
-
-
-def prefix_variables(setup: Setup) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the params and batch_stats of the prefix, as they start and stay."""
-    params, batch_stats = (
-        features.prefix_of(setup.model, _boundary(setup), setup.variables[name])
-        for name in ("params", "batch_stats")
-    )
-    return params, batch_stats
-
-
-def _plan(setup: Setup) -> list[_Bank]:
-    """Returns the banks that the splits need, one for all that were taken from the same stored split.
-
-    Where they take half of it or more it is computed whole, so that other seeds, hold-outs and few-shot
-    choices find it. Augmented views are for training only: it then has a separate bank.
-    """
-    views = setup.config.cache.views
-    groups: dict[tuple[int, int], tuple[Split, dict[str, np.ndarray]]] = {}
-    for role, split in setup.splits.items():
-        whole, rows = split.whole()
-        group = (id(whole), views if role == "train" else 1)
-        groups.setdefault(group, (whole, {}))[1][role] = rows
-    banks = []
-    for (_, views), (whole, needed) in groups.items():
-        rows = np.unique(np.concatenate(list(needed.values())))
-        if 2 * len(rows) >= len(whole):
-            rows = np.arange(len(whole))
-        prefix, (params, batch_stats) = make_prefix(setup, views), prefix_variables(setup)
-        images = _part(whole, rows)
-        store = Store(
-            setup.config.cache.dir or None,
-            features.facts(
-                prefix,
-                params,
-                batch_stats,
-                images,
-                rows if views > 1 else None,
-                setup.compilation,
-            )
-            | {name: os.environ.get(name, "") for name in _NUMERICS},
-            (len(rows), views, *features.shape_of(prefix, params, batch_stats, images)),
-            _dtype(setup),
-        )
-        found = store.open()
-        if not sharding.least(int(found is not None)):
-            found = None
-        if found is None and sharding.least(store.room()) < store.num_bytes:
-            store = store.in_memory()
-        banks.append(_Bank(whole, rows, list(needed), views, store, found))
-    return banks
-
-
-def _storage(setup: Setup, banks: list[_Bank]) -> str:
-    """Returns where training reads its activations from, the same in every process."""
-    trained = next(bank for bank in banks if "train" in bank.roles)
-    on_device = setup.config.data.placement != "host" and setup.config.parallel.mode == "jit"
-    others = sum(bank.store.num_bytes for bank in banks if bank is not trained)
-    rooms = placement.rooms_for_activations(setup.mesh, others)
-    rooms["disk"] = 0 if trained.store.path is None else trained.store.num_bytes
-    if not on_device:
-        rooms["device"] = 0
-    if trained.store.path is None and trained.store.num_bytes > rooms["host"]:
-        # It is computed into the host's memory first.
-        rooms["device"] = 0
-    return placement.choose_storage(trained.store.num_bytes, setup.config.cache.storage, rooms)
-
-
-def _part(whole: Split, rows: np.ndarray) -> Split:
-    return whole if len(rows) == len(whole) else whole.subset(rows)
-
-
-def _verified(setup: Setup, updates: int) -> Setup:
-    """Returns the run, having trained a few updates from its start both ways: on activations, on images.
-
-    The largest difference of a parameter or statistic is printed, and becomes part of the
-    cache statistics.
-
-    Args:
-        setup: on activations.
-        updates: how many; no more than the run has are made.
-    """
-    order, split, stored = setup.order, setup.splits["train"], setup.inputs["train"]
-    rows = sharding.local_rows(setup.mesh, order.batch_size)
-    numbers = split.whole()[1]
-    as_is = features.make_view_transform(
-        setup.preprocessing, setup.augmentation, order.views, setup.config.cache.view_seed
-    )
-    on_images = dataclasses.replace(setup, cache=None)
-    steps = [
-        sharding.StreamedStep(make_pure_step(setup), setup.mesh, compilation=setup.compilation),
-        sharding.StreamedStep(
-            make_pure_step(on_images, lambda key, rows, images: as_is(rows, images)),
-            setup.mesh,
-            compilation=setup.compilation,
-        ),
-    ]
-    states = [setup.initial_state(), setup.initial_state()]
-    updates = min(updates, setup.total_steps - setup.first_step)
-    for number in range(setup.first_step, setup.first_step + updates):
-        examples, views = np.divmod(order.rows(number)[rows], order.views)
-        inputs = [
-            (stored.gather_views(examples, views), np.arange(order.batch_size)[rows]),
-            (split.gather(examples), numbers[examples] * order.views + views),
-        ]
-        for i, (images, positions) in enumerate(inputs):
-            batch = {
-                "image": images,
-                "label": split.labels[examples],
-                "position": positions.astype(np.int32),
-            }
-            states[i], _ = steps[i](states[i], steps[i].place(batch))
-        jax.block_until_ready(states)
-    cached, plain = (
-        trees.flatten({"params": state.params, "batch_stats": state.batch_stats})
-        for state in states
-    )
-    differences = {
-        name: float(np.max(np.abs(np.asarray(leaf) - np.asarray(cached[name]))))
-        for name, leaf in plain.items()
-    }
-    name = max(differences, key=differences.__getitem__)
-    console.say(
-        f"cache.verify: after {updates} updates on activations and on images the largest difference is "
-        f"{differences[name]:.2e} ({name})"
-    )
-    found = {"updates": updates, "largest_difference": differences[name], "leaf": name}
-    return dataclasses.replace(setup, cache={**(setup.cache or {}), "verified": found})

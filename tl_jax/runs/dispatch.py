@@ -29,7 +29,7 @@ from tl_jax.runs.numerics import check_deterministic, platform_of
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup
 from tl_jax.training.evaluator import compile_or_refuse
-from tl_jax.training.stored_splits import can_be_stored
+from tl_jax.training.stored_splits import can_be_stored, is_shared
 
 # A dispatch takes about a quarter of a second, so that a run still answers when it is asked to stop:
 # FLOP/s that small networks reach on one device, times that.
@@ -183,6 +183,8 @@ def _store_evaluated(setup: Setup, data_bytes: int) -> tuple[str, int]:
     ):
         num_bytes = sum(split.num_bytes for split in splits)
         layout = choose_layout(num_bytes, setup.mesh, room_for_evaluation(data_bytes))
+        # Shared activations were found to fit, and no process has all of them.
+        layout = layout or ("sharded" if is_shared(splits[0]) and setup.cache is not None else None)
     if layout is None:
         setup.evaluator.store((), "replicated", at_once=False)
         return "host", 0
@@ -319,11 +321,14 @@ def _take(items: Iterator, count: int) -> list:
 
 
 def _rows(split: InMemorySplit | ActivationSplit) -> np.ndarray | device_dataset.OwnRows:
-    """Returns the images [N, ...], what reads those of this process, or the activations [N * V, ...]."""
-    if isinstance(split, InMemorySplit) and split.is_shared:
-        shape = len(split), math.prod(split.image_shape)
-        return device_dataset.OwnRows(split.gather, shape)
+    """Returns the images [N, ...] or activations [N * V, ...], or what reads those of this process."""
     if isinstance(split, InMemorySplit):
-        return split.images
-    stored = split.activations
-    return stored.reshape(-1, *stored.shape[2:])
+        if not split.is_shared:
+            return split.images
+        return device_dataset.OwnRows(split.gather, (len(split), math.prod(split.image_shape)))
+    if not split.is_shared:
+        stored = split.activations
+        return stored.reshape(-1, *stored.shape[2:])
+    views = split.views
+    shape = len(split) * views, math.prod(split.image_shape)
+    return device_dataset.OwnRows(lambda rows: split.gather_views(*np.divmod(rows, views)), shape)

@@ -76,7 +76,7 @@ class StoredSplits:
     def host_bytes(self) -> int:
         """Bytes of the host's memory that they take while they are placed."""
         rows, values = self._flat_shape
-        if any(isinstance(split, InMemorySplit) and split.is_shared for split in self.splits):
+        if any(is_shared(split) for split in self.splits):
             rows = len(device_dataset.own_rows(self._mesh, rows))
         return rows * values * self.splits[0].dtype.itemsize
 
@@ -107,7 +107,7 @@ class StoredSplits:
 
     def _rows(self) -> np.ndarray | device_dataset.OwnRows:
         """Returns the rows of all splits [N, D], or what reads those of this process."""
-        if any(isinstance(split, InMemorySplit) and split.is_shared for split in self.splits):
+        if any(is_shared(split) for split in self.splits):
             return device_dataset.OwnRows(self._read, self._flat_shape)
         rows = np.empty(self._flat_shape, self.splits[0].dtype)
         for start in range(0, len(rows), _READ):
@@ -177,3 +177,8 @@ def make_pass(
 def can_be_stored(split: Split) -> bool:
     """Returns whether a split is in memory: images that are decoded on access are not."""
     return isinstance(split, InMemorySplit | ActivationSplit)
+
+
+def is_shared(split: Split) -> bool:
+    """Returns whether each of several processes has in memory only what it reads of a split."""
+    return isinstance(split, InMemorySplit | ActivationSplit) and split.is_shared
