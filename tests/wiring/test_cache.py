@@ -142,4 +142,5 @@ def test_a_shared_run_is_the_run(tmp_path, monkeypatch, context):
     assert result["cache"]["images_kept"] and "images_kept" not in plain["cache"]
     assert result["dispatch"]["evaluation"] == "device, sharded"
     for name, metrics in plain["splits"].items():
-        assert result["splits"][name] == pytest.approx(metrics, rel=1e-5)
+        assert result["splits"][name]["loss"] == pytest.approx(metrics["loss"], rel=1e-5)
+        assert result["splits"][name]["top1_accuracy"] == metrics["top1_accuracy"]
