@@ -43,6 +43,7 @@ def commands(scratch: pathlib.Path, began: float) -> dict[str, Callable[..., Any
         "linear_probe": _later("jax_runs", "linear_probe", scratch),
         "fine_tune": _later("jax_runs", "fine_tune", scratch, began),
         "sweep": _later("jax_runs", "sweep", scratch),
+        "stem_channels": _later("jax_parts", "stem_channels"),
     }
 
 

@@ -20,6 +20,13 @@ _PACKAGED = "resnet20_cifar.tin32"
 _EPOCHS = {"full": 20, "tiny": 2}
 _PROBE_EPOCHS = {"full": 100, "tiny": 5}
 _SWEPT = {"full": {"members": 8, "steps": 500}, "tiny": {"members": 2, "steps": 2}}
+_STEMS = {
+    "full": {
+        "imagenet": {"image_size": 224, "kernel_size": 7, "features": 64},
+        "cifar": {"image_size": 32, "kernel_size": 3, "features": 16},
+    },
+    "tiny": {"imagenet": {"image_size": 8, "kernel_size": 7, "features": 4}},
+}
 _SYNTHETIC = {"full": "synthetic:50000,32", "tiny": "synthetic:256,32"}
 # Of the largest output. float32 is TF32 on GPUs of today unless "highest" is asked for.
 _TOLERANCE = {"highest": 1e-4, "float32": 1e-2, "bfloat16": 5e-2}
@@ -214,6 +221,13 @@ def _networks(settings: Settings, described: Mapping[str, Any]) -> list[Row]:
         for name, width in (("one_after_the_other", 1), ("together", swept["members"]))
     }
     made.append(Asked("sweep_of_convolutions", _about(settings, 120), widths))
+    batch = {"batch_size": 2, "seconds": 0.01} if tiny else {"batch_size": 256, "seconds": 1.0}
+    stems = {
+        f"{network}/{dtype}": Ask("jax", "stem_channels", {**stem, **batch, "dtype": dtype})
+        for network, stem in _STEMS[settings.size].items()
+        for dtype in ("bfloat16", "float32")
+    }
+    made.append(Asked("stem_channels", _about(settings, 30), stems))
     sets = described.get("option_sets", {}).get("sets", {})
     if not sets:
         made.append(

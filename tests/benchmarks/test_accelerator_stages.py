@@ -109,6 +109,15 @@ def test_sweep_of_convolutions(measured):
         assert answers[name]["seconds"]["first"] > 0 and answers[name]["seconds"]["again"] > 0
 
 
+def test_stem_channels(measured):
+    answers = measured[1]["networks"]["rows"]["stem_channels"]["answers"]
+    assert set(answers) == {"imagenet/bfloat16", "imagenet/float32"}
+    for parts in answers.values():
+        assert set(parts) == {"forward", "kernel_gradient"}
+        for times in parts.values():
+            assert set(times) == {"3", "4", "8"} and min(times.values()) > 0
+
+
 def test_linear_probe_cold_and_warm(measured):
     answers = measured[1]["linear_probe"]["rows"]["jax"]["answers"]
     cold, warm = answers["cold"], answers["warm"]

@@ -116,7 +116,7 @@ def test_files_in_other_encodings(tmp_path, first, encoding, lines, expected):
     path = written(tmp_path, lines, first + HEAD)
     path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
     if expected is None:
-        assert load_config(path).train.steps == 7
+        assert load_config(path).train.steps == load_config(str(path)).train.steps == 7
         return
     with pytest.raises(InputError) as raised:
         load_config(path)

@@ -1,5 +1,6 @@
 """Reading a config file, which may lie anywhere: every field that it sets must exist and have its type."""
 
+import os
 import pathlib
 import runpy
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,17 @@ from tl_jax.errors import InputError, unknown
 _METHODS = "compare.methods"  # whose names are the user's
 
 
-def load(path: pathlib.Path) -> ml_collections.ConfigDict:
+def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     """Returns `get_config()` of a config file, every field of which exists and has its type.
+
+    Args:
+        path: of the file; `~` is the home folder.
 
     Raises:
         InputError: if there is no such file, it does not run, or it sets what does not exist; lists all
             of it, with the lines.
     """
+    path = pathlib.Path(path).expanduser()
     if not path.is_file():
         known = [str(p) for p in pathlib.Path("configs").glob("*.py") if p.stem != "__init__"]
         raise unknown("config file", str(path), known)
