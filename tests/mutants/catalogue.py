@@ -246,7 +246,7 @@ SURVIVORS = [
     ),
     Mutant(
         "comparison-differences-unpaired",
-        "tl_jax/statistics.py",
+        "tl_jax/statistics/intervals.py",
         "pairs = {seed: values[seed] - baseline[seed] for seed in values if seed in baseline}",
         "pairs = dict(\n"
         "        enumerate(\n"
@@ -256,7 +256,7 @@ SURVIVORS = [
         "            )\n"
         "        )\n"
         "    )",
-        ("tests/properties/test_comparison.py", "tests/test_statistics.py"),
+        ("tests/properties/test_comparison.py", "tests/statistics/test_intervals.py"),
     ),
     Mutant(
         "compare-validation-reported-as-test",
@@ -1709,24 +1709,24 @@ OTHERS = [
     # Statistics and reports.
     Mutant(
         "statistics-interval-of-the-normal-distribution",
-        "tl_jax/statistics.py",
+        "tl_jax/statistics/intervals.py",
         "half = _t_quantile(n - 1) * deviation",
         "half = 1.96 * deviation",
-        ("tests/test_statistics.py",),
+        ("tests/statistics/test_intervals.py",),
     ),
     Mutant(
         "statistics-interval-of-a-value-not-of-the-mean",
-        "tl_jax/statistics.py",
+        "tl_jax/statistics/intervals.py",
         "* deviation / math.sqrt(n)",
         "* deviation",
-        ("tests/test_statistics.py",),
+        ("tests/statistics/test_intervals.py",),
     ),
     Mutant(
         "statistics-wilson-without-its-correction",
-        "tl_jax/statistics.py",
+        "tl_jax/statistics/intervals.py",
         "+ z**2 / (4 * examples**2)",
         "",
-        ("tests/test_statistics.py",),
+        ("tests/statistics/test_intervals.py",),
     ),
     Mutant(
         "comparison-mean-of-validation-shown-as-test",
@@ -4009,6 +4009,83 @@ OTHERS = [
         "start : start + batch_size]",
         "start : start + batch_size - 1]",
         ("tests/features/test_compute.py",),
+    ),
+    Mutant(
+        "statistics-t-test-one-sided",
+        "tl_jax/statistics/paired.py",
+        "2 * scipy.special.stdtr(n - 1, -t)",
+        "scipy.special.stdtr(n - 1, -t)",
+        ("tests/statistics/test_paired.py",),
+    ),
+    Mutant(
+        "statistics-t-test-of-n",
+        "tl_jax/statistics/paired.py",
+        "ddof=1",
+        "ddof=0",
+        ("tests/statistics/test_paired.py",),
+    ),
+    Mutant(
+        "statistics-signs-strictly-farther",
+        "tl_jax/statistics/paired.py",
+        ">= seen - 1e-12 * np.abs(values).sum()",
+        "> seen",
+        ("tests/statistics/test_paired.py",),
+    ),
+    Mutant(
+        "statistics-signs-without-rounding",
+        "tl_jax/statistics/paired.py",
+        ">= seen - 1e-12 * np.abs(values).sum()",
+        ">= seen",
+        ("tests/statistics/test_paired.py",),
+    ),
+    Mutant(
+        "statistics-drawn-signs-can-be-zero",
+        "tl_jax/statistics/paired.py",
+        "(1 + np.sum(_as_far(signs, values))) / (1 + _DRAWS)",
+        "np.mean(_as_far(signs, values))",
+        ("tests/statistics/test_paired.py",),
+    ),
+    Mutant(
+        "statistics-holm-not-rising",
+        "tl_jax/statistics/paired.py",
+        "largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))",
+        "largest = min(1.0, (len(p_values) - rank) * p_values[place])",
+        ("tests/statistics/test_paired.py",),
+    ),
+    Mutant(
+        "statistics-bonferroni",
+        "tl_jax/statistics/paired.py",
+        "(len(p_values) - rank) *",
+        "len(p_values) *",
+        ("tests/statistics/test_paired.py",),
+    ),
+    Mutant(
+        "statistics-bootstrap-unpaired",
+        "tl_jax/statistics/images.py",
+        "(drawn[:, 0] - drawn[:, 1]) / total",
+        "(drawn[:, 0] - drawn[::-1, 1]) / total",
+        ("tests/statistics/test_images.py",),
+    ),
+    Mutant(
+        "statistics-mcnemar-one-sided",
+        "tl_jax/statistics/images.py",
+        "min(1.0, 2 * tail)",
+        "min(1.0, tail)",
+        ("tests/statistics/test_images.py",),
+    ),
+    Mutant(
+        "statistics-power-one-side",
+        "tl_jax/statistics/power.py",
+        "return float(1 - above + below)",
+        "return float(1 - above)",
+        ("tests/statistics/test_power.py",),
+    ),
+    Mutant(
+        "statistics-power-of-normal",
+        "tl_jax/statistics/power.py",
+        "scipy.special.stdtrit(seeds - 1, (1 + LEVEL) / 2)",
+        "1.96",
+        ("tests/statistics/test_power.py",),
     ),
     Mutant(
         "activations-of-broken-images",

@@ -1,0 +1,29 @@
+"""Intervals and tests of accuracies: over seeds, in pairs, and over the images of a split."""
+
+from tl_jax.statistics.images import bootstrap_difference, mcnemar
+from tl_jax.statistics.intervals import (
+    LEVEL,
+    Mean,
+    PairedDifference,
+    mean_over_seeds,
+    paired_difference,
+    wilson_interval,
+)
+from tl_jax.statistics.paired import holm, paired_t_test, sign_flip_test
+from tl_jax.statistics.power import power_of_pairs, seeds_needed
+
+__all__ = [
+    "LEVEL",
+    "Mean",
+    "PairedDifference",
+    "bootstrap_difference",
+    "holm",
+    "mcnemar",
+    "mean_over_seeds",
+    "paired_difference",
+    "paired_t_test",
+    "power_of_pairs",
+    "seeds_needed",
+    "sign_flip_test",
+    "wilson_interval",
+]
