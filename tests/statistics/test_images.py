@@ -40,6 +40,13 @@ def test_the_bootstrap_draws_images():
     assert statistics.bootstrap_difference(second, first)[0] == -difference
 
 
+def test_the_bootstrap_draws_pairs():
+    """Where one alone is right on most images, the other is wrong on the same ones."""
+    _, (low, high) = statistics.bootstrap_difference(*runs(500, 400, 50, 50))
+    deviation = np.sqrt((0.9 - 0.1**2) / 1000)
+    assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.05)
+
+
 def test_the_bootstrap_covers_the_difference_as_often_as_it_says():
     random = np.random.default_rng(4)
     repeats, images, covered = 600, 1000, 0

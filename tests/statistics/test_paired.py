@@ -1,6 +1,5 @@
 """Tests of pairs, against values enumerated by hand and by SciPy, and over simulated runs."""
 
-import itertools
 import math
 
 import numpy as np
@@ -50,15 +49,10 @@ def test_all_signs_by_hand():
 
 
 def test_equal_sums_count_whatever_the_rounding():
-    """0.1 + 0.2 + 0.3 in another order differs in the last bit."""
-    values = [0.3, 0.2, 0.1, -0.6]
-    sums = [abs(sum(s * v for s, v in zip(signs, values, strict=True))) for signs in SIGNS]
-    assert statistics.sign_flip_test(values) == sum(one >= -1e-9 for one in sums) / 16
-    values = [0.1, 0.2, 0.3, 0.6]
-    assert statistics.sign_flip_test(values) == 2 / 16
-
-
-SIGNS = list(itertools.product((-1, 1), repeat=4))
+    """Sums of these, in the order of a product of matrices and in that of NumPy's sum, differ in the last bit."""
+    assert statistics.sign_flip_test([0.02, 0.02, 0.03, 0.02]) == 2 / 16
+    # All that sum up to 0 but for rounding.
+    assert statistics.sign_flip_test([0.1, 0.2, -0.3]) == 1.0
 
 
 def test_drawn_signs_are_about_all_signs(monkeypatch):
