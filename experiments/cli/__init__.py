@@ -4,8 +4,24 @@ Exit codes: 0 done; 2 the user's input is wrong; 75 stopped on request with a ch
 anything else.
 """
 
-from experiments.cli.arguments import changes, config, define_run_flags, workdir
+from experiments.cli.arguments import (
+    changes,
+    config,
+    define_run_flags,
+    define_spec_flags,
+    spec,
+    workdir,
+)
 from experiments.cli.command import run
 from experiments.cli.runtime import stop_requested
 
-__all__ = ["changes", "config", "define_run_flags", "run", "stop_requested", "workdir"]
+__all__ = [
+    "changes",
+    "config",
+    "define_run_flags",
+    "define_spec_flags",
+    "run",
+    "spec",
+    "stop_requested",
+    "workdir",
+]

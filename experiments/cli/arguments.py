@@ -4,6 +4,7 @@ import functools
 import pathlib
 import re
 import sys
+from typing import TYPE_CHECKING
 
 import ml_collections
 from absl import app as absl_app
@@ -12,6 +13,9 @@ from absl import flags
 from tl_jax import errors
 from tl_jax.config import FIELDS, load, set_field
 from tl_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from tl_jax import ablation
 
 
 # Cached: a process that imports several commands defines the flags they share once.
@@ -24,6 +28,17 @@ def define_run_flags() -> None:
         "The experiment, such as configs/quickstart.py; --config.FIELD=VALUE changes it.",
     )
     flags.DEFINE_string("workdir", None, "The run folder: made, or resumed where it exists.")
+
+
+@functools.cache
+def define_spec_flags() -> None:
+    """Defines --spec, the file of an ablation whose base --config.FIELD=VALUE changes, and --workdir."""
+    flags.DEFINE_string(
+        "spec",
+        None,
+        "The ablation, such as configs/ablations/null.py; --config.FIELD=VALUE changes its base.",
+    )
+    flags.DEFINE_string("workdir", None, "The folder of the ablation: made, or gone on with.")
 
 
 class _Given:
@@ -42,6 +57,19 @@ def config() -> ml_collections.ConfigDict:
     if _Given.config is None:
         raise InputError("--config must be given; --help says how")
     return _Given.config
+
+
+def spec() -> "ablation.Spec":
+    """Returns the spec of the command line.
+
+    Raises:
+        InputError: if none was given.
+    """
+    if not flags.FLAGS.spec:
+        raise InputError("--spec must be given; --help says how")
+    from tl_jax import ablation  # late: other commands start without it
+
+    return ablation.load_spec(flags.FLAGS.spec, _Given.changes)
 
 
 def workdir() -> pathlib.Path:
@@ -72,7 +100,8 @@ def parse(argv: list[str], positional: bool = False) -> list[str]:
     Raises:
         InputError: if a flag, the config file or a field is unknown, or a value has another type.
     """
-    own, assignments = _split(argv) if "config" in flags.FLAGS else (argv, [])
+    takes_fields = "config" in flags.FLAGS or "spec" in flags.FLAGS
+    own, assignments = _split(argv) if takes_fields else (argv, [])
     absl_app.define_help_flags()
     try:
         rest = flags.FLAGS(own)
@@ -83,6 +112,8 @@ def parse(argv: list[str], positional: bool = False) -> list[str]:
     _Given.config, _Given.changes = None, tuple(assignments)
     path = flags.FLAGS.config if "config" in flags.FLAGS else None
     checkpoint = "checkpoint" in flags.FLAGS and flags.FLAGS.checkpoint
+    if "spec" in flags.FLAGS and not path:
+        return rest[1:]
     if path and checkpoint:
         raise InputError("--checkpoint and --config: give one; a run brings its own config")
     if path:

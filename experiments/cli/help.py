@@ -91,6 +91,14 @@ _HELP_FIELDS = {
     ),
 }
 _OWN_FLAGS = {
+    "ablate": [
+        ("--spec=FILE", "the ablation, such as configs/ablations/null.py"),
+        ("--workdir=DIR", "the folder of the ablation: new, or one to go on with"),
+        ("--config.data.data_dir=DIR", "any field of its base"),
+        ("--dry_run", "print the runs, and train nothing"),
+        ("--peek=validation", "show validation as far as it is known, and train nothing"),
+        ("--amend=REASON", "why the spec is changed after test was opened; logged and shown"),
+    ],
     "extend_data": [
         ("--config=FILE", "the experiment whose training images are augmented"),
         ("--out=DIR", "the folder of the new data set: new or empty"),

@@ -193,6 +193,7 @@ def test_each_of_two_processes_keeps_the_activations_of_its_half(launcher, tmp_p
     assert cache_of(again) == (kept, {"there"})
     parts = len(list(tmp_path.glob("activations/*/*.npy")))
     assert parts == (3 if "data__test_split" in fields else 4)
+    shutil.rmtree(tmp_path / "activations")
     code, _, err = launcher.run(
         "finetune", *COMMAND, *flags, f"--workdir={alone}", devices=4, small=True
     )

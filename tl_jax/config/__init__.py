@@ -11,6 +11,7 @@ from tl_jax.config.access import (
     naming_fields,
     of_command,
     set_field,
+    set_value,
     upgraded,
 )
 from tl_jax.config.check import check
@@ -54,5 +55,6 @@ __all__ = [
     "page",
     "phase_configs",
     "set_field",
+    "set_value",
     "upgraded",
 ]

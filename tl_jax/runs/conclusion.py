@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 from tl_jax.runs import results, scatter, selection
 from tl_jax.runs.run_folder import RunFolder
@@ -16,8 +17,38 @@ def conclude(
 ) -> dict[str, Any]:
     """Evaluates the chosen state, reading the test split once; returns what `result.json` holds."""
     state = trained.state
+    result, logits = _measured(setup, trained, parameters, ("validation", "test"))
+    if jax.process_index() == 0:
+        results.save_weights(folder, setup, _variables(trained))
+    if setup.config.report.html and setup.config.report.scatter:
+        scatter.save_of_state(folder, setup, state.params, state.batch_stats)
+    result["selection"] += f"; {setup.splits.reported} was read once, at the end"
+    result = results.finish(folder, setup.config, setup.splits["test"], logits["test"], result)
+    _check_frozen(result)
+    return result
+
+
+def seal(
+    setup: Setup, folder: RunFolder, trained: Trained, parameters: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Evaluates the chosen state on validation alone; returns what `sealed.json` holds, as `result.json` would.
+
+    The run is not finished: the same config, not sealed, goes on with reading the test split.
+    """
+    result, _ = _measured(setup, trained, parameters, ("validation",))
+    result["selection"] += f"; {setup.splits.reported} has not been read"
+    result = results.sealed(folder, result)
+    _check_frozen(result)
+    return result
+
+
+def _measured(
+    setup: Setup, trained: Trained, parameters: list[dict[str, Any]], names: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns the result of a run, as far as it is known from these splits, and their logits."""
+    state = trained.state
     splits, logits = {}, {}
-    for name in ("validation", "test"):
+    for name in names:
         if name in setup.inputs:
             splits[name], logits[name] = setup.evaluator(
                 state.params, state.batch_stats, setup.inputs[name]
@@ -31,14 +62,9 @@ def conclude(
     if total < setup.total_steps:
         patience = setup.config.train.patience
         chosen += f"; stopped at step {total} of {setup.total_steps}, {patience} evaluations without a better one"
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    if jax.process_index() == 0:
-        results.save_weights(folder, setup, variables)
-    if setup.config.report.html and setup.config.report.scatter:
-        scatter.save_of_state(folder, setup, state.params, state.batch_stats)
     result = {
         "splits": splits,
-        "selection": f"{_weights_of(setup, trained)}{chosen}; {setup.splits.reported} was read once, at the end",
+        "selection": f"{_weights_of(setup, trained)}{chosen}",
         "steps": total,
         "stopped_early": total < setup.total_steps,
         "selected_step": step,
@@ -54,13 +80,19 @@ def conclude(
         "device_idle_share": trained.device_idle_share,
         "dispatch": trained.dispatch,
         **facts_of(setup, parameters),
-        "frozen": trained.phases.frozen(step, variables),
+        "frozen": trained.phases.frozen(step, _variables(trained)),
         "phases": trained.phases.rows,
     }
-    result = results.finish(folder, setup.config, setup.splits["test"], logits["test"], result)
+    return result, logits
+
+
+def _variables(trained: Trained) -> dict[str, Any]:
+    return {"params": trained.state.params, "batch_stats": trained.state.batch_stats}
+
+
+def _check_frozen(result: dict[str, Any]) -> None:
     if result["frozen"]["changed"]:
         raise FrozenChanged(f"frozen, but changed: {', '.join(result['frozen']['changed'])}")
-    return result
 
 
 def _weights_of(setup: Setup, trained: Trained) -> str:

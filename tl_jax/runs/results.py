@@ -20,6 +20,7 @@ from tl_jax.runs.run_folder import Identity, RunFolder, environment_facts, read_
 from tl_jax.runs.setup import Setup
 
 CLASS_NAMES = "class_names.json"  # of every run folder, in the order of the head
+SEALED = "sealed.json"  # of a run whose test split has not been read
 SKIPPED = "skipped_images.json"  # of runs with data.unreadable=skip
 _SHOWN = 10
 
@@ -64,6 +65,41 @@ def finish(
         where = folder.path / "report.html" if config.report.html else folder.path
         console.say(f"{where}: {describe(result)}; {result['wall_seconds']:.1f} s{of_what}")
     return result
+
+
+def sealed(folder: RunFolder, result: dict[str, Any]) -> dict[str, Any]:
+    """Writes and returns what `sealed.json` holds: a result without the test split."""
+    result = {
+        "status": "sealed",
+        **result,
+        "splits": {name: _with_interval(split) for name, split in result["splits"].items()},
+        **environment_facts(),
+    }
+    folder.write_json(SEALED, result)
+    console.say(f"{folder.path}: {describe(result)}; test has not been read")
+    return result
+
+
+def read_sealed(
+    workdir: pathlib.Path, record: dict[str, Any], identity: Identity
+) -> dict[str, Any] | None:
+    """Returns what is known of a run without its test split, if all its updates are made; else None.
+
+    Args:
+        workdir: the run folder, which need not exist.
+        record: the config, as the folder would hold it.
+        identity: see `run_folder.RunFolder.open`.
+
+    Raises:
+        InputError: if the folder is that of another run.
+    """
+    state = RunFolder.look(workdir, record, identity)
+    name = {"interrupted": SEALED, "finished": "result.json"}.get(state, "")
+    if not name or not (workdir / name).is_file():
+        return None
+    found = read_json(workdir / name)
+    found["splits"] = {split: of for split, of in found["splits"].items() if split != "test"}
+    return found
 
 
 def read(workdir: pathlib.Path, record: dict[str, Any], identity: Identity) -> dict[str, Any]:

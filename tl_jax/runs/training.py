@@ -13,8 +13,8 @@ from tl_jax.checkpointing import newest_step
 from tl_jax.config import identity_of, naming_phase, of_command
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
-from tl_jax.runs import agreement, dispatch, resuming, source, weights
-from tl_jax.runs.conclusion import conclude
+from tl_jax.runs import agreement, dispatch, results, resuming, source, weights
+from tl_jax.runs.conclusion import conclude, seal
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.phases import number_at, trainable_parameters
 from tl_jax.runs.recording import Callback
@@ -34,6 +34,7 @@ def run(
     parts: Parts = NOTHING_GIVEN,
     callbacks: Sequence[Callback] = (),
     sources: pathlib.Path | None = None,
+    sealed: bool = False,
 ) -> dict[str, Any]:
     """Trains as `config` says, in `workdir`, resuming the run that is there; returns `result.json`.
 
@@ -46,6 +47,8 @@ def run(
         parts: objects that are given instead of by name.
         callbacks: called with (completed updates, split, metrics) whenever these are logged.
         sources: folder of the source runs that several runs share; None: `workdir`/source is this one's.
+        sealed: whether to end without reading the test split, with `sealed.json` in place of `result.json`; called
+            again without it, the run is finished.
 
     Raises:
         InputError: before anything is compiled, if config, workdir, data or weights do not fit.
@@ -53,6 +56,10 @@ def run(
         loops.NonFiniteLoss: naming step, batch and last good checkpoint.
         FrozenChanged: if training moved what it had to leave alone; the result says what.
     """
+    if sealed:
+        found = results.read_sealed(workdir, of_command(config), identity_of(config))
+        if found is not None:
+            return found
     started = config
     if config.init.source:
         started = _from_source(config, workdir, stop_requested, parts, sources)
@@ -63,7 +70,7 @@ def run(
         prepare=lambda: _prepare(started, workdir, parts),
         introduce=_introduce,
         make=lambda prepared, folder, parameters: _make(
-            prepared, folder, parameters, stop_requested, callbacks
+            prepared, folder, parameters, stop_requested, callbacks, sealed
         ),
     )
 
@@ -165,6 +172,8 @@ def _make(
     parameters: list[dict[str, Any]],
     stop_requested: Callable[[], bool],
     callbacks: Sequence[Callback],
+    sealed: bool,
 ) -> dict[str, Any]:
     trained = train(prepared, folder, stop_requested, callbacks)
-    return conclude(trained.setup, folder, trained, parameters)
+    end = seal if sealed else conclude
+    return end(trained.setup, folder, trained, parameters)

@@ -1,0 +1,40 @@
+"""Runs an ablation: variants over seeds, chosen by validation, with test opened last.
+
+python -m experiments.ablate --spec=configs/ablations/null.py --workdir=runs/null
+
+--config.FIELD=VALUE changes the base of the spec. See tl_jax/ablation.
+"""
+
+from absl import flags
+
+from experiments import cli
+from tl_jax import ablation, reporting
+
+flags.DEFINE_bool("dry_run", False, "Print the runs, and train nothing.")
+flags.DEFINE_enum(
+    "peek", None, ["validation"], "Show validation as far as it is known, and train nothing."
+)
+flags.DEFINE_string(
+    "amend", "", "Why the spec is changed after test was opened; it is logged and shown."
+)
+cli.define_spec_flags()
+
+
+def main() -> None:
+    """Runs all cells that are not done, and writes the tables into the workdir."""
+    if flags.FLAGS.dry_run:
+        workdir = cli.workdir() if flags.FLAGS.workdir else None
+        rows = ablation.plan(cli.spec(), workdir)
+        reporting.print_table(f"{len(rows)} runs", rows, level="normal")
+        return
+    ablation.run(
+        cli.spec(),
+        cli.workdir(),
+        cli.stop_requested,
+        peek=flags.FLAGS.peek is not None,
+        amend=flags.FLAGS.amend,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,232 @@
+"""An ablation from its spec to its tables: what is trained, what is opened, what goes on after an interruption."""
+
+import json
+import re
+import threading
+import time
+
+import pytest
+from running import tiny_config
+
+from tl_jax import ablation
+from tl_jax.ablation import Spec, cells, engine
+from tl_jax.ablation.record import Record
+from tl_jax.errors import InputError
+from tl_jax.runs import training
+from tl_jax.training.loops import Stopped
+
+pytestmark = pytest.mark.usefixtures("small_networks")
+TUNE = {"optim.momentum": (0.0, 0.9)}
+
+
+def opened(workdir):
+    """Returns the cells whose test split was read."""
+    return {str(path.parent.relative_to(workdir / "cells")) for path in results(workdir)}
+
+
+def results(workdir):
+    return sorted(workdir.glob("cells/*/*/*/*/result.json"))
+
+
+def tables(workdir):
+    """Returns the tables, but for times."""
+    return (workdir / "ablation.md").read_text().partition("## Time")[0]
+
+
+def log(workdir):
+    return [(line["what"], line.get("cell")) for line in Record(workdir).log()]
+
+
+@pytest.fixture(scope="module")
+def whole(small_networks, tmp_path_factory):
+    """Returns a spec with two trials, the folder of its ablation, and what it came to."""
+    base = tiny_config(data__validation_fraction=0.2)
+    variants = {"slow": ("optim.learning_rate=0.01",), "fast": ()}
+    made = Spec(base, variants, (0, 1), tune=TUNE)
+    workdir = tmp_path_factory.mktemp("ablation") / "whole"
+    return made, workdir, ablation.run(made, workdir)
+
+
+def test_test_is_read_for_what_validation_chose_and_nothing_else(whole):
+    made, workdir, content = whole
+    chosen = {row["variant"]: row["values"] for row in content["test"]}
+    expected = {
+        str(cell.name) for cell in cells.expand(made) if cell.values == chosen[cell.variant]
+    }
+    assert opened(workdir) == expected and len(expected) == 4
+    assert sorted(log(workdir)) == sorted(("opened", name) for name in expected)
+    for variant in ("slow", "fast"):
+        by_trial = [
+            sum(
+                row["validation"]
+                for row in content["runs"]
+                if (row["variant"], row["trial"]) == (variant, trial)
+            )
+            for trial in (0, 1)
+        ]
+        assert chosen[variant] == made.trials(variant)[by_trial.index(max(by_trial))]
+    assert all(
+        ("test" in row) is (str(cell.name) in expected)
+        for row, cell in zip(content["runs"], cells.expand(made), strict=True)
+    )
+
+
+def test_a_cell_is_its_solo_run(whole, tmp_path):
+    made, workdir, content = whole
+    cell = cells.expand(made)[-1]
+    solo = training.run(cell.config, tmp_path / "solo")
+    result = Record(workdir).cell(cell) / "sealed.json"
+    sealed = json.loads(result.read_text())
+    assert sealed["splits"].keys() == {"validation"}
+    assert sealed["splits"]["validation"] == json.loads(json.dumps(solo["splits"]["validation"]))
+    row = next(row for row in content["runs"] if row["run"].endswith(cell.name.name))
+    assert row["validation"] == solo["splits"]["validation"]["top1_accuracy"]
+    if "test" in row:
+        assert row["test"] == solo["splits"]["test"]["top1_accuracy"]
+
+
+def test_a_later_launch_trains_and_opens_nothing(whole, monkeypatch):
+    made, workdir, _ = whole
+    before, trained = tables(workdir), []
+    monkeypatch.setattr(training, "run", lambda *given, **options: trained.append(given))
+    ablation.run(made, workdir)
+    assert not trained and tables(workdir) == before and len(log(workdir)) == 4
+
+
+@pytest.mark.parametrize("after", [1, 3, 6, 9, 11])
+def test_a_launch_that_is_killed_goes_on_to_the_same_tables(whole, tmp_path, monkeypatch, after):
+    """Killed after so many of the eight runs and four readings of test."""
+    made, workdir, _ = whole
+    run, count = training.run, iter(range(100))
+
+    def killed(*given, **options):
+        if next(count) == after:
+            raise KeyboardInterrupt
+        return run(*given, **options)
+
+    monkeypatch.setattr(training, "run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ablation.run(made, tmp_path / "again")
+    assert not (tmp_path / "again" / "ablation.md").exists()
+    assert (len(opened(tmp_path / "again")) > 0) is (after > 8)
+    ablation.run(made, tmp_path / "again")
+    assert tables(tmp_path / "again") == tables(workdir)
+    assert sorted(log(tmp_path / "again")) == sorted(log(workdir))
+    assert next(count) == 13  # the one that was killed once more, and no other
+
+
+def test_a_look_at_validation_opens_nothing(spec, tmp_path, capsys):
+    made = spec()
+    content = ablation.run(made, tmp_path / "run", peek=True)
+    assert {row["status"] for row in content["runs"]} == {"to be run"}
+    assert not (tmp_path / "run" / "cells").exists()
+    with pytest.raises(Stopped):
+        ablation.run(made, tmp_path / "run", lambda: True)
+    content = ablation.run(made, tmp_path / "run", peek=True)
+    assert content["test"] == [] and not results(tmp_path / "run")
+    assert "test has not been looked at" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "ablation.md").exists()
+
+
+def test_a_run_that_diverges_is_reported_and_the_others_go_on(spec, tmp_path):
+    made = spec({"wild": ("optim.learning_rate=1e30",), "calm": ()}, baseline="calm")
+    content = ablation.run(made, tmp_path / "run")
+    states = {(row["variant"], row["status"]) for row in content["runs"]}
+    assert states == {("wild", "diverged"), ("calm", "finished")}
+    failures = sorted(tmp_path.glob("run/cells/wild/*/*/*.failed.json"))
+    assert len(failures) == 2
+    assert "NonFiniteLoss" in json.loads(failures[0].read_text())["error"]
+    assert {name.split("/")[0] for name in opened(tmp_path / "run")} == {"calm"}
+    wild = content["validation"][0]
+    assert wild["failed"] == 2 and wild["difference"]["differs"] is None
+    assert "not finite" in (tmp_path / "run" / "ablation.md").read_text()
+
+
+def test_only_the_variants_that_a_spec_names_are_opened(spec, tmp_path):
+    content = ablation.run(spec(test=("fast",)), tmp_path / "run")
+    assert {name.split("/")[0] for name in opened(tmp_path / "run")} == {"fast"}
+    slow, fast = content["test"]
+    assert slow["test"]["n"] == 0 and fast["test"]["n"] == 2 and fast["difference"] is None
+
+
+def test_a_spec_that_changes_after_test_was_opened_needs_a_reason(spec, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    ablation.run(spec(seeds=(0,)), workdir)
+    for changed in (spec(seeds=(0, 1)), spec(seeds=(0,), baseline="fast")):
+        with pytest.raises(InputError, match=r"its test split was opened \(2 runs\).*--amend"):
+            ablation.run(changed, workdir)
+    content = ablation.run(spec(seeds=(0, 1)), workdir, amend="a second seed")
+    assert any(
+        re.search("changed after test was opened.*a second seed", note) for note in content["notes"]
+    )
+    assert "a second seed" in (workdir / "ablation.md").read_text()
+    assert [what for what, _ in log(workdir)] == ["opened"] * 2 + ["amended"] + ["opened"] * 2
+
+
+def test_a_spec_may_change_before_test_is_opened(spec, tmp_path):
+    workdir = tmp_path / "run"
+    with pytest.raises(Stopped):
+        ablation.run(spec(seeds=(0,)), workdir, lambda: True)
+    content = ablation.run(spec(seeds=(1,)), workdir)
+    assert content["notes"] == [] and len(results(workdir)) == 2
+
+
+def test_a_test_split_that_another_command_read_is_noted(spec, tmp_path):
+    made, workdir = spec(seeds=(0,)), tmp_path / "run"
+    with pytest.raises(Stopped):
+        ablation.run(made, workdir, lambda: True)
+    first = cells.expand(made)[0]
+    training.run(first.config, Record(workdir).cell(first))
+    content = ablation.run(made, workdir)
+    assert content["notes"] == [
+        "the test split of 1 run was read by another command than this ablation"
+    ]
+    assert ("opened outside", str(first.name)) in log(workdir)
+
+
+def test_launchers_share_the_work_and_repeat_none(spec, tmp_path):
+    """Four launchers on twelve cells, each of which takes a moment."""
+    record, made = Record(tmp_path), cells.expand(spec(seeds=range(6)))
+    done, lock = [], threading.Lock()
+
+    def work(cell, folder, stop_requested):
+        time.sleep(0.02)
+        with lock:
+            done.append(cell.name)
+        folder.mkdir()
+
+    launchers = [
+        threading.Thread(
+            target=engine._each_done,
+            args=(record, made, work, lambda cell, folder: folder.is_dir(), lambda: False),
+        )
+        for _ in range(4)
+    ]
+    for launcher in launchers:
+        launcher.start()
+    for launcher in launchers:
+        launcher.join()
+    assert sorted(done) == sorted(cell.name for cell in made)
+
+
+def test_a_folder_of_something_else_is_left_alone(spec, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"not the folder of an ablation.*holds thesis\.txt"):
+        ablation.run(spec(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(InputError, match="is a file"):
+        ablation.run(spec(), tmp_path / "thesis.txt")
+
+
+def test_what_a_run_would_refuse_is_refused_before_any_trains(spec, tmp_path):
+    made = spec({"good": (), "bad": ("freeze.strategy=up_to:stage9",)})
+    with pytest.raises(InputError, match=r"bad, 2 per class, seed 0: .*stage9"):
+        ablation.run(made, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_says_what_is_to_be_run(whole):
+    made, workdir, _ = whole
+    assert [row["state"] for row in ablation.plan(made)] == ["to be run"] * 8
+    states = [row["state"] for row in ablation.plan(made, workdir)]
+    assert sorted(states) == ["test read"] * 4 + ["trained"] * 4

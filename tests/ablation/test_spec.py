@@ -1,0 +1,156 @@
+"""What a spec may say, and the cells that it expands to."""
+
+import re
+
+import pytest
+
+from tl_jax import ablation
+from tl_jax.ablation import cells
+from tl_jax.config import default_config
+from tl_jax.errors import InputError
+
+
+def test_a_cell_for_every_variant_shots_trial_and_seed(spec):
+    made = spec(
+        shots=(1, 3),
+        tune={"optim.learning_rate": (0.1, 0.2), "optim.momentum": (0.0, 0.9)},
+        variants={"head": "linear_probe", "all": "full_finetune"},
+        seeds=(4, 5, 6),
+    )
+    found = cells.expand(made)
+    assert len(found) == 2 * 2 * 4 * 3
+    last = found[-1]
+    assert (last.variant, last.shots, last.trial, last.seed) == ("all", 3, 3, 6)
+    assert last.values == {"optim.learning_rate": 0.2, "optim.momentum": 0.9}
+    config = last.config
+    assert (config.seed, config.data.seed, config.data.examples_per_class) == (6, 6, 3)
+    assert (config.optim.learning_rate, config.optim.momentum) == (0.2, 0.9)
+    assert {cell.config.freeze.strategy for cell in found} == {"backbone", "none"}
+    assert len({cell.name for cell in found}) == len(found)
+    # What is compared in pairs is run together.
+    assert [cell.seed for cell in found] == sorted(cell.seed for cell in found)
+
+
+def test_without_shots_a_variant_may_say_how_many_labels(spec):
+    made = spec(variants={"few": ("data.examples_per_class=1",), "more": ()})
+    assert {cell.variant: cell.config.data.examples_per_class for cell in cells.expand(made)} == {
+        "few": 1,
+        "more": 2,
+    }
+
+
+def test_a_variant_may_tune_other_values_of_as_many_trials(spec):
+    tune = {"optim.learning_rate": (0.1, 0.2)}
+    made = spec(tune=tune, tune_of={"slow": {"optim.momentum": (0.1, 0.2)}}, variants=VARIANTS)
+    assert made.trials("slow") == [{"optim.momentum": 0.1}, {"optim.momentum": 0.2}]
+    assert made.trials("fast") == [{"optim.learning_rate": 0.1}, {"optim.learning_rate": 0.2}]
+
+
+VARIANTS = {"slow": ("optim.warmup_steps=2",), "fast": ()}
+
+
+def test_a_folder_is_named_by_what_can_change_a_number(spec):
+    one, other = (cells.expand(spec())[0] for _ in range(2))
+    assert one.name == other.name
+    quiet = cells.expand(spec(fields={"report__html": True, "data__workers": 1}))[0]
+    assert quiet.name == one.name
+    longer = cells.expand(spec(fields={"train__steps": 7}))[0]
+    assert longer.name != one.name and longer.name.parent == one.name.parent
+
+
+def test_a_field_of_a_later_version_changes_no_name():
+    config = default_config(optim__learning_rate=0.3)
+    digest = cells.digest(config)
+    config.unlock()
+    config.optim.of_later = 1
+    assert cells.digest(config) != digest
+    del config.optim["of_later"]
+    del config.optim["nesterov"]  # at its default, as in a version that did not have it
+    assert cells.digest(config) == digest
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seeds": ()}, "seeds: expected one at least"),
+        ({"seeds": (1, 1)}, "seeds=(1, 1): a value is there twice"),
+        ({"shots": (5, 5)}, "shots=(5, 5): a value is there twice"),
+        ({"baseline": "slwo"}, "unknown variant in baseline 'slwo'; nearest: slow"),
+        ({"test": ("fats",)}, "unknown variant in test 'fats'; nearest: fast"),
+        ({"metric": "top1"}, "unknown metric 'top1'; nearest: top1_accuracy"),
+        ({"question": "bets"}, "unknown question 'bets'; nearest: best"),
+        ({"level": 5.0}, "level=5.0: expected a number between 0 and 1"),
+        ({"variants": {"a b": ()}}, "variant 'a b': expected letters, digits"),
+        ({"variants": {"../a": ()}}, "variant '../a': expected letters, digits"),
+        ({"variants": {"a": "linear_prob"}}, "unknown strategy of variant a 'linear_prob'"),
+        ({"variants": {"a": ("seed=3",)}}, "variant a sets seed: give seeds"),
+        ({"variants": {"a": ("data.seed=3",)}}, "variant a sets data.seed: give seeds"),
+        (
+            {"variants": {"a": ("data.examples_per_class=3",)}, "shots": (1,)},
+            "variant a sets data.examples_per_class: give shots",
+        ),
+        ({"tune": {"optim.lerning_rate": (1.0,)}}, "unknown field 'optim.lerning_rate'"),
+        ({"tune": {"optim.momentum": ()}}, "tune: optim.momentum has no values"),
+        (
+            {"tune": {"optim.learning_rate": (0.1, 0.2)}},
+            "variant slow sets optim.learning_rate twice",
+        ),
+        (
+            {"tune": {"optim.momentum": (0.1,)}, "tune_of": {"fast": {"optim.momentum": (0, 0.1)}}},
+            "every variant has as many trials as any other: tune has 1, tune_of['fast'] has 2",
+        ),
+        (
+            {
+                "tune": {"optim.momentum": (0.1, 0.2)},
+                "fields": {"data__validation_fraction": 0.0},
+            },
+            "what is tuned is chosen by validation, and the base holds nothing out",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(spec, given, message):
+    given = dict(given)
+    fields = given.pop("fields", {})
+    if "data__validation_fraction" in fields:
+        with pytest.raises(InputError, match=re.escape(message)):
+            made = spec()
+            made.base.data.validation_fraction = 0.0
+            ablation.Spec(made.base, made.variants, made.seeds, **given)
+        return
+    with pytest.raises(InputError, match=re.escape(message)):
+        spec(**given)
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ({"a": ("optim.lerning_rate=1",)}, "variant a: unknown config field 'optim.lerning_rate'"),
+        ({"a": ("optim.momentum=x",)}, "variant a: optim.momentum=x: expected a number"),
+    ],
+)
+def test_a_variant_names_what_it_cannot_set(spec, variants, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        cells.expand(spec(variants))
+
+
+def test_a_file_is_read_and_its_base_changed(tmp_path):
+    path = tmp_path / "spec.py"
+    path.write_text(
+        "import tl_jax\nfrom tl_jax.ablation import Spec\n"
+        "def get_spec():\n    return Spec(tl_jax.default_config(), {'a': ()}, (0,))\n"
+    )
+    made = ablation.load_spec(path, ["data.data_dir=there"])
+    assert made.base.data.data_dir == "there" and made.reference == "a"
+    with pytest.raises(InputError, match=r"unknown config field 'data\.dir'"):
+        ablation.load_spec(str(path), ["data.dir=there"])
+    for text, message in [
+        ("", "defines no get_spec"),
+        ("def get_spec(): return 1", r"returned int, expected a tl_jax\.ablation\.Spec"),
+        ("def get_spec(): return 1 / 0", "does not run: ZeroDivisionError"),
+        ("import nothing_there", "does not run: ModuleNotFoundError"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            ablation.load_spec(path)
+    with pytest.raises(InputError, match="unknown spec"):
+        ablation.load_spec(tmp_path / "spce.py")

@@ -1,0 +1,6 @@
+"""Ablations: variants of a run over seeds, chosen by validation and reported on a test split that is opened last."""
+
+from tl_jax.ablation.engine import plan, run
+from tl_jax.ablation.spec import Spec, load_spec
+
+__all__ = ["Spec", "load_spec", "plan", "run"]

@@ -1,0 +1,123 @@
+"""What an ablation's folder says of itself: the spec, what was chosen, and when the test split was opened."""
+
+import datetime
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import filelock
+
+from tl_jax import files
+from tl_jax.ablation.cells import Cell
+from tl_jax.ablation.spec import Spec
+from tl_jax.errors import InputError
+from tl_jax.runs.run_folder import environment_facts
+
+CELLS = "cells"
+_SPEC, _LOG, _LOCK = "spec.json", "test_log.jsonl", ".record.lock"
+# Of the spec, what makes it another one; what its cells are says the rest.
+_OF_SPEC = ("baseline", "metric", "question", "test", "level")
+
+
+class Record:
+    """The folder of an ablation.
+
+    Attributes:
+        folder: of the ablation; `cells` below it has a run folder for every cell.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        """Touches nothing."""
+        self.folder = folder
+
+    def cell(self, cell: Cell) -> pathlib.Path:
+        """Returns the run folder of a cell."""
+        return self.folder / CELLS / cell.name
+
+    def begin(self, spec: Spec, cells: list[Cell], amend: str = "") -> None:
+        """Writes the spec. After the test split was opened it may change for a stated reason alone, which is logged.
+
+        Args:
+            spec: of the ablation.
+            cells: of the spec.
+            amend: why a spec is changed after test was opened; "" where it is not.
+
+        Raises:
+            InputError: if it was changed after test was opened, and no reason is given, or the folder holds
+                something else.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(
+                f"--workdir {self.folder} is a file; give a folder, new or of an ablation"
+            )
+        if self.folder.is_dir() and not (self.folder / _SPEC).is_file():
+            foreign = sorted(p.name for p in self.folder.iterdir() if p.name != _LOCK)
+            if foreign:
+                raise InputError(
+                    f"--workdir {self.folder} is not the folder of an ablation (no {_SPEC}) and not empty: it holds "
+                    f"{', '.join(foreign[:5])}; give a new folder"
+                )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            described = {"digest": _digest(spec, cells), "spec": spec.to_json()}
+            there = self._spec()
+            if there is not None and there["digest"] != described["digest"]:
+                opened = sum(line["what"] == "opened" for line in self.log())
+                if opened and not amend:
+                    raise InputError(
+                        f"{self.folder} holds another spec, and its test split was opened "
+                        f"({opened} runs): what is chosen now could be chosen by it. Expected the same spec, a new "
+                        "--workdir, or --amend=REASON, which is logged and shown with every table"
+                    )
+                if opened:
+                    self._append("amended", digest=described["digest"], reason=amend)
+            if there is None or there["digest"] != described["digest"]:
+                files.write(self.folder / _SPEC, files.to_json(described))
+
+    def note_openings_outside(self, cells: Iterable[Cell]) -> None:
+        """Logs every cell whose test split was read by another command."""
+        with self._locked():
+            known = {line.get("cell") for line in self.log()}
+            for cell in cells:
+                name = str(cell.name)
+                if name not in known and (self.cell(cell) / "result.json").is_file():
+                    self._append("opened outside", cell=name)
+
+    def opening(self, cell: Cell) -> None:
+        """Logs that the test split is about to be read for a cell, once."""
+        with self._locked():
+            name = str(cell.name)
+            if name not in {line.get("cell") for line in self.log()}:
+                self._append("opened", cell=name, **environment_facts())
+
+    def log(self) -> list[dict[str, Any]]:
+        """Returns what was logged of the test split, in its order."""
+        path = self.folder / _LOG
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+    def _append(self, what: str, **facts: Any) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        with (self.folder / _LOG).open("a") as log:
+            log.write(json.dumps({"time": now, "what": what, **facts}, sort_keys=True) + "\n")
+
+    def _spec(self) -> dict[str, Any] | None:
+        path = self.folder / _SPEC
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def _locked(self) -> filelock.BaseFileLock:
+        return filelock.FileLock(self.folder / _LOCK)
+
+
+def claims(path: pathlib.Path) -> filelock.BaseFileLock:
+    """Returns the lock of a cell's run folder, which a launcher holds while it works there."""
+    return filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+
+
+def _digest(spec: Spec, cells: list[Cell]) -> str:
+    facts: Iterator[Any] = (getattr(spec, name) for name in _OF_SPEC)
+    content = [*map(str, facts), *sorted(str(cell.name) for cell in cells)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

@@ -1,0 +1,218 @@
+"""What an ablation compares: a base run, what each variant changes, seeds, labels, and what may be tuned."""
+
+import dataclasses
+import itertools
+import math
+import os
+import pathlib
+import re
+import runpy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from tl_jax import files
+from tl_jax.config import FIELDS, check, flat, set_field
+from tl_jax.errors import InputError, unknown
+from tl_jax.training.metrics import SELECTION
+
+QUESTIONS = ("effects", "best")
+# Names for what a variant is in a word.
+STRATEGIES = {
+    "random_init": ("init.weights=",),
+    "linear_probe": ("freeze.strategy=backbone",),
+    "full_finetune": ("freeze.strategy=none",),
+}
+# Given by the spec itself, to every variant alike.
+_OF_THE_SPEC = {"seed": "seeds", "data.seed": "seeds", "data.examples_per_class": "shots"}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """An ablation.
+
+    A seed is that of initialisation, of the order of examples, of what is held out and of which few examples are
+    labelled, alike for all variants: runs of one seed are compared in pairs.
+
+    Attributes:
+        base: the config that variants change.
+        variants: {name: assignments such as "optim.learning_rate=0.1", or the name of one of `STRATEGIES`}.
+        seeds: of every variant.
+        baseline: the variant that others are compared with; "" for the first.
+        shots: labelled images per class, 0 for all; empty: what `base` says.
+        tune: {field: values}: every variant is trained with each combination of them, and reported with the one that
+            is best on validation, on average over the seeds.
+        tune_of: {variant: its own `tune`}, of as many combinations.
+        metric: on validation, which chooses the combination, and on test, which is reported; of `metrics.SELECTION`.
+        question: "effects": how each variant differs from the baseline; "best": which is best, for which p-values
+            are corrected for being several (Holm).
+        test: variants whose test split is opened; empty: all.
+        level: below which a p-value counts as a difference.
+    """
+
+    base: ml_collections.ConfigDict
+    variants: Mapping[str, Sequence[str] | str]
+    seeds: Sequence[int]
+    baseline: str = ""
+    shots: Sequence[int] = ()
+    tune: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    tune_of: Mapping[str, Mapping[str, Sequence[Any]]] = dataclasses.field(default_factory=dict)
+    metric: str = "top1_accuracy"
+    question: str = "effects"
+    test: Sequence[str] = ()
+    level: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Checks that it can be expanded; what its runs need is checked when they are prepared.
+
+        Raises:
+            InputError: listing everything that is wrong.
+        """
+        for name in ("seeds", "shots", "test"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        problems = [*self._problems_of_names(), *self._problems_of_values()]
+        if problems:
+            raise InputError("\n".join(problems))
+        check(self.base)
+
+    @property
+    def reference(self) -> str:
+        """The variant that others are compared with."""
+        return self.baseline or next(iter(self.variants))
+
+    @property
+    def opened(self) -> tuple[str, ...]:
+        """The variants whose test split is opened, in their order."""
+        return tuple(name for name in self.variants if not self.test or name in self.test)
+
+    @property
+    def labelled(self) -> tuple[int, ...]:
+        """The numbers of labelled images per class, 0 for all."""
+        return tuple(self.shots) or (self.base.data.examples_per_class,)
+
+    def assignments(self, variant: str) -> tuple[str, ...]:
+        """Returns what a variant sets."""
+        given = self.variants[variant]
+        return STRATEGIES[given] if isinstance(given, str) else tuple(given)
+
+    def trials(self, variant: str) -> list[dict[str, Any]]:
+        """Returns the combinations of what is tuned, the last field changing fastest; one, empty, of nothing."""
+        tuned = self.tune_of.get(variant, self.tune)
+        return [
+            dict(zip(tuned, values, strict=True)) for values in itertools.product(*tuned.values())
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all of it as JSON values."""
+        fields = dataclasses.asdict(self) | {"base": self.base.to_dict()}
+        return files.plain(fields)
+
+    def _problems_of_names(self) -> list[str]:
+        problems = [
+            f"variant {name!r}: expected letters, digits and any of _.+- as its name"
+            for name in self.variants
+            if not _NAME.fullmatch(name)
+        ]
+        if not self.variants:
+            problems.append("variants: expected one at least")
+        problems += [
+            str(unknown(f"strategy of variant {name}", given, STRATEGIES))
+            for name, given in self.variants.items()
+            if isinstance(given, str) and given not in STRATEGIES
+        ]
+        named = {"baseline": (self.baseline,) if self.baseline else (), "test": self.test}
+        for what, names in {**named, "tune_of": tuple(self.tune_of)}.items():
+            for name in names:
+                if name not in self.variants:
+                    problems.append(str(unknown(f"variant in {what}", name, self.variants)))
+        for what, value, known in (
+            ("metric", self.metric, SELECTION),
+            ("question", self.question, QUESTIONS),
+        ):
+            if value not in known:
+                problems.append(str(unknown(what, value, known)))
+        return problems
+
+    def _problems_of_values(self) -> list[str]:
+        problems = []
+        for what, values in (("seeds", self.seeds), ("shots", self.shots)):
+            if len(set(values)) < len(values):
+                problems.append(f"{what}={tuple(values)}: a value is there twice")
+        if not self.seeds:
+            problems.append("seeds: expected one at least")
+        if not 0 < self.level < 1:
+            problems.append(f"level={self.level}: expected a number between 0 and 1")
+        tuned = {"tune": self.tune, **{f"tune_of[{k!r}]": v for k, v in self.tune_of.items()}}
+        counts = {what: math.prod(len(v) for v in of.values()) for what, of in tuned.items()}
+        if self.tune_of and len(set(counts.values())) > 1:
+            problems.append(
+                "every variant has as many trials as any other: "
+                + ", ".join(f"{what} has {count}" for what, count in counts.items())
+            )
+        for what, of in tuned.items():
+            problems += [f"{what}: {field} has no values" for field, v in of.items() if not v]
+            problems += [
+                str(unknown("field", field, FIELDS)) for field in of if field not in FIELDS
+            ]
+        for name in self.variants:
+            if isinstance(self.variants[name], str) and self.variants[name] not in STRATEGIES:
+                continue
+            fields = [one.partition("=")[0] for one in self.assignments(name)]
+            fields += list(self.tune_of.get(name, self.tune))
+            for field in fields:
+                if field in _OF_THE_SPEC and (field != "data.examples_per_class" or self.shots):
+                    problems.append(f"variant {name} sets {field}: give {_OF_THE_SPEC[field]}")
+            repeated = {field for field in fields if fields.count(field) > 1}
+            problems += [f"variant {name} sets {field} twice" for field in sorted(repeated)]
+        if self.selects and not _holds_out(self.base):
+            problems.append(
+                "what is tuned is chosen by validation, and the base holds nothing out: expected "
+                "data.validation_split, or data.validation_fraction above 0"
+            )
+        return problems
+
+    @property
+    def selects(self) -> bool:
+        """Whether validation chooses anything: a trial."""
+        return any(len(self.trials(name)) > 1 for name in self.variants)
+
+
+def load_spec(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Spec:
+    """Returns `get_spec()` of a Python file.
+
+    Args:
+        path: of the file; `~` is the home folder.
+        changes: assignments to fields of its base, such as "data.data_dir=DIR".
+
+    Raises:
+        InputError: if there is no such file, it does not run or makes no spec, or a change does not fit.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        known = [str(p) for p in pathlib.Path("configs/ablations").glob("*.py")]
+        raise unknown("spec", str(path), known)
+    try:
+        namespace = runpy.run_path(str(path))
+        if "get_spec" not in namespace:
+            raise InputError(f"spec {path} defines no get_spec()")
+        spec = namespace["get_spec"]()
+    except InputError as error:
+        raise InputError(f"spec {path}: {error}") from error
+    except Exception as error:
+        raise InputError(f"spec {path} does not run: {type(error).__name__}: {error}") from error
+    if not isinstance(spec, Spec):
+        raise InputError(
+            f"spec {path}: get_spec() returned {type(spec).__name__}, expected a tl_jax.ablation.Spec"
+        )
+    base = ml_collections.ConfigDict(spec.base)
+    base.lock()
+    for assignment in changes:
+        set_field(base, assignment, "--config.")
+    return dataclasses.replace(spec, base=base) if changes else spec
+
+
+def _holds_out(config: ml_collections.ConfigDict) -> bool:
+    fields = flat(config)
+    return bool(fields["data.validation_split"] or fields["data.validation_fraction"])
