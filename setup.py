@@ -34,6 +34,7 @@ setuptools.setup(
         "absl-py>=2",
         "safetensors>=0.5",
         "huggingface_hub>=0.30",
+        "filelock>=3.12",
         "scikit-learn>=1.5",
         "pillow>=10.1",
         "matplotlib>=3.9",

@@ -5,15 +5,19 @@ import re
 import threading
 import time
 
+import numpy as np
 import pytest
 from running import tiny_config
 
 from tl_jax import ablation
 from tl_jax.ablation import Spec, cells, engine
 from tl_jax.ablation.record import Record
+from tl_jax.config import identity_of, of_command
 from tl_jax.errors import InputError
+from tl_jax.runs import results as results_of_run
 from tl_jax.runs import training
-from tl_jax.training.loops import Stopped
+from tl_jax.runs.run_folder import RunFolder
+from tl_jax.training.loops import NonFiniteLoss, Stopped
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 TUNE = {"optim.momentum": (0.0, 0.9)}
@@ -35,6 +39,30 @@ def tables(workdir):
 
 def log(workdir):
     return [(line["what"], line.get("cell")) for line in Record(workdir).log()]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Has runs made up by their configs: their files without any training."""
+
+    def run(config, folder, stop_requested=lambda: False, *, sources=None, sealed=False):
+        record, identity = of_command(config), identity_of(config)
+        found = results_of_run.read_sealed(folder, record, identity) if sealed else None
+        if found is not None:
+            return found
+        if config.optim.learning_rate > 1e3:
+            raise NonFiniteLoss(3, "loss", 0, np.arange(2))
+        number = int(cells.digest(config), 16) % 997 / 997
+        splits = {"validation": {"top1_accuracy": number, "examples": 100}}
+        if not sealed:
+            splits["test"] = {"top1_accuracy": 1 - number, "examples": 100}
+        with RunFolder.open(folder, record, identity=identity) as opened:
+            result = {"splits": splits, "wall_seconds": 1.0, "steps": 6}
+            opened.write_json("sealed.json" if sealed else "result.json", result)
+        return result
+
+    monkeypatch.setattr(training, "run", run)
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +121,14 @@ def test_a_later_launch_trains_and_opens_nothing(whole, monkeypatch):
     assert not trained and tables(workdir) == before and len(log(workdir)) == 4
 
 
-@pytest.mark.parametrize("after", [1, 3, 6, 9, 11])
-def test_a_launch_that_is_killed_goes_on_to_the_same_tables(whole, tmp_path, monkeypatch, after):
+@pytest.mark.parametrize("after", [0, 1, 3, 6, 8, 9, 11])
+def test_a_launch_that_is_killed_goes_on_to_the_same_tables(
+    whole, quick, tmp_path, monkeypatch, after
+):
     """Killed after so many of the eight runs and four readings of test."""
-    made, workdir, _ = whole
-    run, count = training.run, iter(range(100))
+    (made, _, _), workdir = whole, tmp_path / "whole"
+    ablation.run(made, workdir)
+    run, count = quick, iter(range(100))
 
     def killed(*given, **options):
         if next(count) == after:
@@ -115,7 +146,7 @@ def test_a_launch_that_is_killed_goes_on_to_the_same_tables(whole, tmp_path, mon
     assert next(count) == 13  # the one that was killed once more, and no other
 
 
-def test_a_look_at_validation_opens_nothing(spec, tmp_path, capsys):
+def test_a_look_at_validation_opens_nothing(spec, quick, tmp_path, capsys):
     made = spec()
     content = ablation.run(made, tmp_path / "run", peek=True)
     assert {row["status"] for row in content["runs"]} == {"to be run"}
@@ -128,7 +159,7 @@ def test_a_look_at_validation_opens_nothing(spec, tmp_path, capsys):
     assert not (tmp_path / "run" / "ablation.md").exists()
 
 
-def test_a_run_that_diverges_is_reported_and_the_others_go_on(spec, tmp_path):
+def test_a_run_that_diverges_is_reported_and_the_others_go_on(spec, quick, tmp_path):
     made = spec({"wild": ("optim.learning_rate=1e30",), "calm": ()}, baseline="calm")
     content = ablation.run(made, tmp_path / "run")
     states = {(row["variant"], row["status"]) for row in content["runs"]}
@@ -142,14 +173,14 @@ def test_a_run_that_diverges_is_reported_and_the_others_go_on(spec, tmp_path):
     assert "not finite" in (tmp_path / "run" / "ablation.md").read_text()
 
 
-def test_only_the_variants_that_a_spec_names_are_opened(spec, tmp_path):
+def test_only_the_variants_that_a_spec_names_are_opened(spec, quick, tmp_path):
     content = ablation.run(spec(test=("fast",)), tmp_path / "run")
     assert {name.split("/")[0] for name in opened(tmp_path / "run")} == {"fast"}
     slow, fast = content["test"]
     assert slow["test"]["n"] == 0 and fast["test"]["n"] == 2 and fast["difference"] is None
 
 
-def test_a_spec_that_changes_after_test_was_opened_needs_a_reason(spec, tmp_path, capsys):
+def test_a_spec_that_changes_after_test_was_opened_needs_a_reason(spec, quick, tmp_path):
     workdir = tmp_path / "run"
     ablation.run(spec(seeds=(0,)), workdir)
     for changed in (spec(seeds=(0, 1)), spec(seeds=(0,), baseline="fast")):
@@ -163,7 +194,7 @@ def test_a_spec_that_changes_after_test_was_opened_needs_a_reason(spec, tmp_path
     assert [what for what, _ in log(workdir)] == ["opened"] * 2 + ["amended"] + ["opened"] * 2
 
 
-def test_a_spec_may_change_before_test_is_opened(spec, tmp_path):
+def test_a_spec_may_change_before_test_is_opened(spec, quick, tmp_path):
     workdir = tmp_path / "run"
     with pytest.raises(Stopped):
         ablation.run(spec(seeds=(0,)), workdir, lambda: True)
@@ -171,7 +202,7 @@ def test_a_spec_may_change_before_test_is_opened(spec, tmp_path):
     assert content["notes"] == [] and len(results(workdir)) == 2
 
 
-def test_a_test_split_that_another_command_read_is_noted(spec, tmp_path):
+def test_a_test_split_that_another_command_read_is_noted(spec, quick, tmp_path):
     made, workdir = spec(seeds=(0,)), tmp_path / "run"
     with pytest.raises(Stopped):
         ablation.run(made, workdir, lambda: True)
