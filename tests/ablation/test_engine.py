@@ -1,5 +1,6 @@
 """An ablation from its spec to its tables: what is trained, what is opened, what goes on after an interruption."""
 
+import csv
 import json
 import re
 import threading
@@ -97,6 +98,21 @@ def test_test_is_read_for_what_validation_chose_and_nothing_else(whole):
         ("test" in row) is (str(cell.name) in expected)
         for row, cell in zip(content["runs"], cells.expand(made), strict=True)
     )
+
+
+def test_tables_for_papers_and_spreadsheets(whole):
+    _, workdir, content = whole
+    lines = (workdir / "ablation.tex").read_text().splitlines()
+    assert lines[1] == r"\toprule" and len(lines) == 2 + 1 + 1 + 2 + 2
+    rows = list(csv.DictReader((workdir / "runs.csv").read_text().splitlines()))
+    for row, run in zip(rows, content["runs"], strict=True):
+        assert (row["variant"], int(row["seed"]), row["run"]) == (
+            run["variant"],
+            run["seed"],
+            run["run"],
+        )
+        assert float(row["validation"]) == run["validation"]
+        assert row["test"] == str(run.get("test", ""))
 
 
 def test_a_cell_is_its_solo_run(whole, tmp_path):

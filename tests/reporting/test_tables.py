@@ -1,3 +1,4 @@
+import csv
 import io
 import math
 
@@ -90,3 +91,26 @@ def test_tables_are_printed_for_those_who_ask(capsys):
             console.say("a line")
         said = capsys.readouterr().out
         assert said.count("stem") == count and said.count("a line") == (level != "silent")
+
+
+def test_latex():
+    rows = [{"variant": "a_b & 5%", "n": 1234}, {"variant": "x^2 {~} \\\\ #$", "n": None}]
+    assert tables.format_latex(rows).splitlines() == [
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"variant & n \\",
+        r"\midrule",
+        r"a\_b \& 5\% & 1,234 \\",
+        r"x\textasciicircum{}2 \{\textasciitilde{}\} \textbackslash{}\textbackslash{} \#\$ &  \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_csv():
+    read = list(csv.reader(io.StringIO(tables.format_csv(ROWS))))
+    assert read == [
+        ["group", "parameters", "state", "lr_multiplier", "note"],
+        ["stem", "9408", "frozen", "0.25", ""],
+        ["[bold]head|", "20490", "", "", ""],
+    ]

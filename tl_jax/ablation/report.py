@@ -1,4 +1,4 @@
-"""What an ablation leaves: `ablation.json` and `ablation.md`, and the tables on the terminal."""
+"""What an ablation leaves: its tables as JSON, Markdown, LaTeX and CSV, and on the terminal."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -72,6 +72,11 @@ def write(
         tables.format_markdown(costs(spec, rows)),
     ]
     files.write(record.folder / "ablation.md", "\n".join(lines) + "\n")
+    files.write(
+        record.folder / "ablation.tex", tables.format_latex(table(spec, test, "test")) + "\n"
+    )
+    plain = [{**row, "values": _assigned(row["values"])} for row in rows]
+    files.write(record.folder / "runs.csv", tables.format_csv(plain))
     console.say(f"{record.folder / 'ablation.md'}: {len(rows)} runs")
     return content
 
@@ -86,8 +91,8 @@ def table(spec: Spec, summary: Sequence[Mapping[str, Any]], split: str) -> list[
             shown["labels per class"] = row["shots"] or "all"
         shown["variant"] = row["variant"]
         if spec.selects:
-            values = ", ".join(f"{name}={value}" for name, value in row["values"].items())
-            shown["chosen"] = f"{values} (of {row['trials']})" if values else "-"
+            values = _assigned(row["values"])
+            shown["chosen"] = f"{values} (of {row['trials']})" if values else intervals.NONE
         shown["n"] = row[split]["n"]
         shown[f"{split} (95% interval)"] = intervals.mean(_of(Mean, row[split]), percent=percent)
         difference = row["difference"]
@@ -132,6 +137,11 @@ def costs(spec: Spec, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
                 }
             )
     return found
+
+
+def _assigned(values: Mapping[str, Any]) -> str:
+    """Returns "optim.learning_rate=0.1, ..."."""
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _of(kind: type, fields: Mapping[str, Any]) -> Any:

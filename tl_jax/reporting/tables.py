@@ -1,6 +1,8 @@
 """Rows as a table: on the terminal and in Markdown."""
 
+import csv
 import datetime
+import io
 import math
 import numbers
 import re
@@ -17,6 +19,12 @@ from tl_jax import console
 
 Rows = Sequence[Mapping[str, Any]]
 
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
 # Wider than any table of ours: without a terminal there is nothing to wrap to.
 _PLAIN_WIDTH = 400
 
@@ -66,6 +74,45 @@ def format_markdown(rows: Rows) -> str:
     header, *body = ["| " + " | ".join(map(_escape_markdown, cells)) + " |" for cells in lines]
     rule = "|" + "|".join("---:" if is_numeric(rows, name) else "---" for name in names) + "|"
     return "\n".join([header, rule, *body])
+
+
+def format_latex(rows: Rows) -> str:
+    r"""Returns rows as a LaTeX table for the package booktabs, numbers to the right.
+
+    Example:
+        >>> print(format_latex([{"method": "linear_probe", "share": "5%"}]))
+        \begin{tabular}{ll}
+        \toprule
+        method & share \\
+        \midrule
+        linear\_probe & 5\% \\
+        \bottomrule
+        \end{tabular}
+    """
+    names = columns(rows)
+    lines = [
+        [label(name) for name in names],
+        *([format_value(row.get(name)) for name in names] for row in rows),
+    ]
+    header, *body = [" & ".join(map(_escape_latex, cells)) + r" \\" for cells in lines]
+    kinds = "".join("r" if is_numeric(rows, name) else "l" for name in names)
+    parts = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", header, r"\midrule", *body]
+    return "\n".join([*parts, r"\bottomrule", r"\end{tabular}"])
+
+
+def format_csv(rows: Rows) -> str:
+    """Returns rows as comma-separated values, numbers in full.
+
+    Example:
+        >>> print(format_csv([{"method": "a, b", "images": 45000}]), end="")
+        method,images
+        "a, b",45000
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def columns(rows: Rows) -> list[str]:
@@ -121,6 +168,10 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     text = str(datetime.timedelta(seconds=round(seconds)))
     return f"{text} h" if seconds >= 3600 else f"{text.removeprefix('0:').removeprefix('0')} min"
+
+
+def _escape_latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def _escape_markdown(text: str) -> str:
