@@ -15,6 +15,10 @@ import numpy as np
 Value = bool | int | str
 
 DETERMINISTIC = "deterministic"
+# Of `XLA_FLAGS`, for CPUs: keeps the order of a program's operations, and so of its collectives.
+ORDERED_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+# Of `XLA_FLAGS`, those that change no number: when operations run, and on how many simulated devices.
+_WITHOUT_EFFECT = (ORDERED_FLAG.partition("=")[0], "--xla_force_host_platform_device_count")
 # What XLA records as CUDA graphs by default (`debug_options_flags.cc`).
 _RECORDED = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION"
 
@@ -49,6 +53,11 @@ SETS: dict[str, dict[str, dict[str, Value]]] = {
 
 # The sets that every run uses.
 _IN_USE: dict[str, tuple[str, ...]] = {"cpu": (), "gpu": (), "tpu": ()}
+
+
+def of_numbers(flags: str) -> str:
+    """Returns `XLA_FLAGS` without those that change no number."""
+    return " ".join(flag for flag in flags.split() if flag.partition("=")[0] not in _WITHOUT_EFFECT)
 
 
 def chosen(platform: str, deterministic: bool = False) -> dict[str, Value]:

@@ -9,6 +9,7 @@ import time
 import jax
 from absl import flags
 
+from tl_jax.compiler_options import ORDERED_FLAG
 from tl_jax.errors import InputError
 
 _IMPORTED = time.perf_counter()
@@ -121,9 +122,8 @@ def _order_collectives() -> None:
     processes of one device did so in seven runs of seven, one under jaxlib 0.10 and six under 0.12, and in no
     run since with this flag. GPUs and TPUs do not read it.
     """
-    flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
     # First, so that a value given by the user counts.
-    os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}"
+    os.environ["XLA_FLAGS"] = f"{ORDERED_FLAG} {os.environ.get('XLA_FLAGS', '')}"
 
 
 def _one_of_several() -> bool:

@@ -135,7 +135,7 @@ def test_training_and_evaluation_are_not_added_up(photos):
     rows = {row["what"]: row for row in made.memory}
     during = {row.get("during") for row in made.memory}
     assert during == {None, "decoding", "placing", "training", "evaluation"} - {
-        "placing" if "training images, copied" not in rows else ""
+        "placing" if "training data, copied" not in rows else ""
     }
     on_device = [row for row in made.memory if row["where"] == "device"]
     assert on_device[-1]["bytes"] < sum(row["bytes"] for row in on_device[:-1])
@@ -160,7 +160,7 @@ def test_what_is_there_beside_the_state_is_counted(photos):
         "device",
     )
     # Taken from among those that are decoded: there are both until they are placed.
-    copied = said["training images, copied"]
+    copied = said["training data, copied"]
     assert copied["bytes"] == len(setup.splits["train"]) * 8 * 8 * 3
     assert (copied["where"], copied["during"]) == ("host", "placing")
 

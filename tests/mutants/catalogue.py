@@ -1899,8 +1899,8 @@ OTHERS = [
     Mutant(
         "plan-copied-images-not-counted",
         "tl_jax/runs/memory_plan.py",
-        '"training images, copied", copied',
-        '"training images, copied", 0',
+        '"training data, copied", copied',
+        '"training data, copied", 0',
         ("tests/experiments/test_memory_plan.py",),
     ),
     Mutant(
@@ -3528,7 +3528,7 @@ OTHERS = [
     Mutant(
         "dispatch-evaluation-stored-where-data-stay-on-the-host",
         DISPATCH,
-        '        and config.data.placement != "host"\n',
+        "        and setup.may_store_on_devices\n",
         "",
         TEST_DISPATCH,
     ),
@@ -3929,8 +3929,8 @@ OTHERS = [
     Mutant(
         "shared-test-before-validation",
         "tl_jax/runs/activation_banks.py",
-        '_EVALUATED = ("validation", "test")',
-        '_EVALUATED = ("test", "validation")',
+        "[setup.splits[name] for name in setup.evaluated]",
+        "[setup.splits[name] for name in setup.evaluated[::-1]]",
         TEST_TWO_PROCESSES,
     ),
     Mutant(
@@ -3976,6 +3976,34 @@ OTHERS = [
         ("tests/wiring/test_cache.py",),
     ),
     Mutant(
+        "shared-room-beside-all-data-on-each-device",
+        "tl_jax/runs/activation_banks.py",
+        'min(trained.num_bytes, rooms["device"] // setup.mesh.size)',
+        "trained.num_bytes",
+        ("tests/wiring/test_cache.py",),
+    ),
+    Mutant(
+        "cache-scheduling-flags-in-the-key",
+        "tl_jax/runs/activation_banks.py",
+        'of_numbers(os.environ.get(name, ""))',
+        'os.environ.get(name, "")',
+        ("tests/wiring/test_cache.py",),
+    ),
+    Mutant(
+        "plan-copied-activations-not-counted",
+        "tl_jax/runs/memory_plan.py",
+        "return own * (split.num_bytes // rows)",
+        "return 0 if isinstance(split, ActivationSplit) else own * (split.num_bytes // rows)",
+        TEST_TWO_PROCESSES,
+    ),
+    Mutant(
+        "shared-error-of-one-process-not-told",
+        "tl_jax/runs/activation_cache.py",
+        "sharding.together() if shared else contextlib.nullcontext()",
+        "contextlib.nullcontext()",
+        ("tests/wiring/test_cache.py",),
+    ),
+    Mutant(
         "shared-although-the-host-has-no-room",
         "tl_jax/runs/activation_banks.py",
         'and max(sharding.each(in_memory)) <= rooms["host"]',
@@ -3985,8 +4013,8 @@ OTHERS = [
     Mutant(
         "shared-evaluated-on-the-host",
         "tl_jax/runs/dispatch.py",
-        'layout or ("sharded" if is_shared(splits[0]) and setup.cache is not None else None)',
-        "layout",
+        'layout = "sharded"  # They were found to fit',
+        "layout = None  # They were found to fit",
         ("tests/wiring/test_cache.py",),
     ),
     Mutant(

@@ -1,12 +1,16 @@
 """Which activations a split reads: those of its own examples, augmented for training alone."""
 
+import contextlib
+import os
+
 import numpy as np
 import pytest
 from parts import nothing_compiled
 from small import CACHED, QUIET, VIEWS, config_with
 
+from tl_jax import compiler_options, features
 from tl_jax.errors import InputError
-from tl_jax.parallel import placement, sharding
+from tl_jax.parallel import memory, placement, sharding
 from tl_jax.runs import activation_banks, activation_cache, dispatch, training
 from tl_jax.runs.setup import prepare
 
@@ -126,8 +130,28 @@ def test_they_are_shared_where_devices_and_host_have_room(monkeypatch):
                     shared(CACHED)
             else:
                 assert not shared(CACHED).shared
-    monkeypatch.setattr(placement, "room_for_evaluation", lambda taken: 0)
-    assert not shared(CACHED).shared
+    with monkeypatch.context() as patch:
+        patch.setattr(placement, "room_for_evaluation", lambda taken: 0)
+        assert not shared(CACHED).shared
+
+
+def test_they_are_shared_where_one_device_has_no_room_for_all(monkeypatch):
+    """What is split over devices takes a part of each, and leaves room for what is evaluated."""
+    four = CACHED | {"parallel.devices": 4, "data.validation_fraction": 0.0}
+    trained = next(bank for bank in shared(four).banks if "train" in bank.roles)
+    monkeypatch.setattr(memory, "available", lambda device: trained.num_bytes * 0.9)
+    assert trained.num_bytes > 0.4 * memory.available(None)
+    assert not shared(four).shared  # of 500 test images there are more than of 30 for training
+    few = {"data.test_split": "test[:10]"}
+    assert shared(four | few).shared
+
+
+def test_flags_that_change_no_number_are_no_part_of_the_key(tmp_path, monkeypatch):
+    """Several processes have one of their own, and find what a single one stored."""
+    keys = {row["key"] for row in banks(tmp_path)}
+    flags = "--xla_force_host_platform_device_count=2 " + os.environ.get("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", f"{compiler_options.ORDERED_FLAG} {flags}")
+    assert keys == {row["key"] for row in banks(tmp_path)}
 
 
 @pytest.mark.parametrize("context", [CACHED, VIEWS], ids=["as they are", "views"])
@@ -144,3 +168,29 @@ def test_a_shared_run_is_the_run(tmp_path, monkeypatch, context):
     for name, metrics in plain["splits"].items():
         assert result["splits"][name]["loss"] == pytest.approx(metrics["loss"], rel=1e-5)
         assert result["splits"][name]["top1_accuracy"] == metrics["top1_accuracy"]
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_process_that_fails_alone_tells_the_others(monkeypatch, is_shared):
+    """Where each computes its own, no program would meet those of the others; else one that waits would hang."""
+    depths, inside = [], 0
+
+    @contextlib.contextmanager
+    def together():
+        nonlocal inside
+        inside += 1
+        yield
+        inside -= 1
+
+    monkeypatch.setattr(activation_banks, "_may_be_shared", lambda setup: is_shared)
+    with nothing_compiled():
+        compute = features.compute
+
+        def seen(*given, **options):
+            depths.append(inside)
+            return compute(*given, **options)
+
+        monkeypatch.setattr(sharding, "together", together)
+        monkeypatch.setattr(features, "compute", seen)
+        activation_cache.use(prepare(config_with(CACHED)))
+    assert depths == ([1, 1] if is_shared else [0, 0])

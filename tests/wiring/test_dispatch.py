@@ -203,7 +203,7 @@ def test_which_images_a_process_keeps(fields, train, validation, test, photos, m
     plan_rows = {row["what"]: row["bytes"] for row in plan.memory}
     assert plan_rows.get("decoded images", 0) == (len(expected) + len(test)) * 8 * 8 * 3
     copied = 0 if plan.data == "host" or setup.cache is not None else 8
-    assert plan_rows.get("training images, copied", 0) == copied * 8 * 8 * 3
+    assert plan_rows.get("training data, copied", 0) == copied * 8 * 8 * 3
     plan.place()
     if plan.data != "host" and setup.cache is None:
         np.testing.assert_array_equal(

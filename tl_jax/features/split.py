@@ -22,7 +22,8 @@ class ActivationSplit:
         class_names: one name per class.
         key: of the store, see `storage.Store`.
         name: how messages call it.
-        shared: whether each of several processes stores those alone that it reads; `rows` are -1 for the others.
+        shared: whether each of several processes reads only what its devices store: the store need not hold the
+            others, whose `rows` are then -1.
     """
 
     def __init__(
@@ -42,9 +43,13 @@ class ActivationSplit:
     @property
     def activations(self) -> np.ndarray:
         """[N, V, ...]; the store itself where the split is the whole of it, else a copy."""
-        if len(self._rows) == len(self._store) and (np.diff(self._rows) == 1).all():
-            return self._store
-        return self._store[self._rows]
+        assert (self._rows >= 0).all()  # else another process has them
+        return self._store if self.is_whole else self._store[self._rows]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the split is the whole of its store, in order."""
+        return len(self._rows) == len(self._store) and bool((np.diff(self._rows) == 1).all())
 
     @property
     def views(self) -> int:
@@ -76,7 +81,7 @@ class ActivationSplit:
     def gather_views(self, indices: np.ndarray, views: np.ndarray) -> np.ndarray:
         """Returns one view, from 0, of each of the examples at `indices`: [B, ...]."""
         rows = self._rows[np.asarray(indices)]
-        assert not self.is_shared or (rows >= 0).all()  # else another process has them
+        assert (rows >= 0).all()  # else another process has them
         return self._store[rows, np.asarray(views)]
 
     def file(self, index: int) -> str:

@@ -275,7 +275,7 @@ class StreamedStep:
 class EvalStep:
     """A compiled `step(params, batch_stats, host batch) -> outputs`.
 
-    Outputs are whole on every device or, where they are `split`, by rows on the devices of these.
+    Outputs are whole on every device or, with `split`, split over the devices by rows.
     """
 
     def __init__(

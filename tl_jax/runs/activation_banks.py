@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tl_jax import features, models
+from tl_jax.compiler_options import of_numbers
 from tl_jax.data import Split
 from tl_jax.features import ActivationSplit, Store
 from tl_jax.parallel import device_dataset, placement, sharding
@@ -19,7 +20,6 @@ from tl_jax.training.stored_splits import StoredSplits
 
 # What changes the numbers of a compiled program from outside of it.
 _NUMERICS = ("XLA_FLAGS", "NVIDIA_TF32_OVERRIDE")
-_EVALUATED = ("validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Bank:
     Attributes:
         whole: the stored split, of images.
         needed: int64, the rows of it whose activations there are, in all processes together.
-        rows: int64, those of them whose activations this process keeps.
+        rows: int64, those of them whose activations are in this process's store.
         roles: names of the splits.
         views: of each image.
         store: of the activations of `rows`.
@@ -47,7 +47,7 @@ class Bank:
 
     @property
     def images(self) -> Split:
-        """The images whose activations this process keeps."""
+        """The images of `rows`."""
         return _part(self.whole, self.rows)
 
     @property
@@ -70,9 +70,16 @@ class Bank:
             "dtype": self.store.dtype.name,
             "bytes": self.num_bytes,
             "read from": storage if "train" in self.roles else self._place(storage),
-            "key": self.store.key if self.store.path else "(memory only)",
+            "key": self._key,
             "state": "to be computed" if self.found is None else "there",
         }
+
+    @property
+    def _key(self) -> str:
+        if self.store.path is None:
+            return "(memory only)"
+        part = len(self.rows) < len(self.needed)
+        return f"{self.store.key} (of the first process)" if part else self.store.key
 
     def _place(self, storage: str) -> str:
         """Returns where what is only evaluated is read from."""
@@ -105,8 +112,8 @@ class Plan:
         banks: one for all splits that were taken from the same stored split; augmented views, which are for
             training only, have one of their own.
         storage: where training reads them from: "device", "host" or "disk".
-        kept: how many images each of several processes has the activations of, if only those that its devices
-            store; None where each has all.
+        kept: how many images each of several processes reads the activations of, where these are only those that
+            its devices store; None where each reads all.
     """
 
     banks: list[Bank]
@@ -115,7 +122,7 @@ class Plan:
 
     @property
     def shared(self) -> bool:
-        """Whether a process has no more activations than its devices store."""
+        """Whether a process reads no other activations than its devices store."""
         return self.kept is not None
 
 
@@ -178,22 +185,18 @@ def _may_be_shared(setup: Setup) -> bool:
     )
     return (
         jax.process_count() > 1
-        and _on_devices(setup)
+        and setup.may_store_on_devices
         and config.cache.storage in ("auto", "device")
         and not reads_others
     )
-
-
-def _on_devices(setup: Setup) -> bool:
-    config = setup.config
-    return config.data.placement != "host" and config.parallel.mode == "jit"
 
 
 def _banks(setup: Setup, shared: bool) -> list[Bank]:
     """Returns the banks that the splits need.
 
     Where they take half of a stored split or more it is computed whole, so that other seeds, hold-outs and
-    few-shot choices find it; where processes share it, each computes what it keeps, under a key of its own.
+    few-shot choices find it. Where processes share it, each computes what it keeps, under a key of its own, which is
+    that of the same choice and number of processes alone.
     """
     views = setup.config.cache.views
     groups: dict[tuple[int, int], tuple[Split, dict[str, np.ndarray]]] = {}
@@ -249,14 +252,13 @@ def _program(
     """Returns the facts of the prefix of some views of images of a shape, and the shape of an activation."""
     prefix, (params, batch_stats) = make_prefix(setup, views), prefix_variables(setup)
     facts = features.facts_of_program(prefix, params, batch_stats, image_shape, setup.compilation)
-    facts |= {name: os.environ.get(name, "") for name in _NUMERICS}
+    facts |= {name: of_numbers(os.environ.get(name, "")) for name in _NUMERICS}
     return facts, features.shape_of(prefix, params, batch_stats, image_shape)
 
 
 def _rows_here(setup: Setup, roles: Iterable[str]) -> np.ndarray:
     """Returns the rows of a stored split that this process's devices store for the splits taken from it: int64."""
-    evaluated = [setup.splits[name] for name in _EVALUATED if name in setup.splits]
-    stored = StoredSplits(evaluated, setup.mesh, "sharded")
+    stored = StoredSplits([setup.splits[name] for name in setup.evaluated], setup.mesh, "sharded")
     views = setup.config.cache.views
     rows = []
     for role in roles:
@@ -278,9 +280,9 @@ def _fit_on_devices(setup: Setup, banks: list[Bank]) -> bool:
         len(setup.splits[role]) * bank.example_bytes
         for bank in banks
         for role in bank.roles
-        if role in _EVALUATED
+        if role in setup.evaluated
     )
-    room = placement.room_for_evaluation(min(trained.num_bytes, rooms["device"]))
+    room = placement.room_for_evaluation(min(trained.num_bytes, rooms["device"] // setup.mesh.size))
     return (
         trained.num_bytes <= rooms["device"]
         and max(sharding.each(in_memory)) <= rooms["host"]
@@ -294,7 +296,7 @@ def _storage(setup: Setup, banks: list[Bank]) -> str:
     others = sum(bank.num_bytes for bank in banks if bank is not trained)
     rooms = placement.rooms_for_activations(setup.mesh, others)
     rooms["disk"] = 0 if trained.store.path is None else trained.num_bytes
-    if not _on_devices(setup):
+    if not setup.may_store_on_devices:
         rooms["device"] = 0
     if trained.store.path is None and trained.num_bytes > rooms["host"]:
         # It is computed into the host's memory first.

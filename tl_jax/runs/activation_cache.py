@@ -100,17 +100,19 @@ def _stored(
         thread = closing.enter_context(
             concurrent.futures.ThreadPoolExecutor(1, "tl_jax activations")
         )
-        saved: list[np.ndarray | concurrent.futures.Future[np.ndarray]] = [
-            thread.submit(
-                bank.store.keep, _computed(bank, setup, plan.shared, stop_requested, busy)
-            )
-            if bank.found is None
-            else bank.found
-            for bank in plan.banks
-        ]
+        saving: dict[int, concurrent.futures.Future[np.ndarray]] = {}
+        for number, bank in enumerate(plan.banks):
+            if bank.found is None:
+                with sharding.together():  # a disk that is full is said before more is computed
+                    for earlier in saving.values():
+                        if earlier.done():
+                            earlier.result()
+                computed = _computed(bank, setup, plan.shared, stop_requested, busy)
+                saving[number] = thread.submit(bank.store.keep, computed)
         with sharding.together():
             return [
-                one.result() if isinstance(one, concurrent.futures.Future) else one for one in saved
+                saving[number].result() if bank.found is None else bank.found
+                for number, bank in enumerate(plan.banks)
             ]
 
 
@@ -148,7 +150,11 @@ def _computed(
     # Several processes would have to agree on a stop; they end when all is computed.
     alone = jax.process_count() == 1
     prefix = functools.partial(step, params, batch_stats)
-    with reporting.Progress(count * bank.views, batch_size=batch_size, unit="batch") as bar:
+    with (
+        # Where each computes its own, nothing else tells the others that one has failed.
+        sharding.together() if shared else contextlib.nullcontext(),
+        reporting.Progress(count * bank.views, batch_size=batch_size, unit="batch") as bar,
+    ):
         whole = features.compute(
             prefix if busy is None else busy.watch(prefix),
             _own_batches(bank, fetched, count, workers)

@@ -29,7 +29,7 @@ from tl_jax.runs.numerics import check_deterministic, platform_of
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup
 from tl_jax.training.evaluator import compile_or_refuse
-from tl_jax.training.stored_splits import can_be_stored, is_shared
+from tl_jax.training.stored_splits import can_be_stored
 
 # A dispatch takes about a quarter of a second, so that a run still answers when it is asked to stop:
 # FLOP/s that small networks reach on one device, times that.
@@ -168,7 +168,7 @@ def _store_evaluated(setup: Setup, data_bytes: int) -> tuple[str, int]:
         data_bytes: of the training data, on each device.
     """
     config, platform = setup.config, _platform(setup)
-    splits = [setup.inputs[role] for role in ("validation", "test") if role in setup.inputs]
+    splits = [setup.inputs[role] for role in setup.evaluated]
     if setup.cache is not None:
         wanted = setup.cache["storage"] == "device"
     else:
@@ -176,15 +176,14 @@ def _store_evaluated(setup: Setup, data_bytes: int) -> tuple[str, int]:
     layout = None
     if (
         wanted
-        and config.data.placement != "host"
-        and config.parallel.mode == "jit"
+        and setup.may_store_on_devices
         and len({(tuple(split.image_shape), split.dtype) for split in splits}) == 1
         and all(can_be_stored(split) for split in splits)
     ):
         num_bytes = sum(split.num_bytes for split in splits)
         layout = choose_layout(num_bytes, setup.mesh, room_for_evaluation(data_bytes))
-        # Shared activations were found to fit, and no process has all of them.
-        layout = layout or ("sharded" if is_shared(splits[0]) and setup.cache is not None else None)
+        if layout is None and isinstance(splits[0], ActivationSplit) and splits[0].is_shared:
+            layout = "sharded"  # They were found to fit, and no process need have all of them.
     if layout is None:
         setup.evaluator.store((), "replicated", at_once=False)
         return "host", 0

@@ -6,11 +6,13 @@ from typing import Any, Protocol
 
 import jax
 
-from tl_jax.data import InMemorySplit, stream
+from tl_jax.data import InMemorySplit, Split, stream
 from tl_jax.data.records import LazySplit
 from tl_jax.errors import InputError
+from tl_jax.features import ActivationSplit
 from tl_jax.parallel import device_dataset, memory, sharding
 from tl_jax.runs.setup import Setup
+from tl_jax.training.stored_splits import is_shared
 
 # What a run holds besides, from its first update to its report: checkpoints, metrics, plots. Measured on small
 # networks, above what the process held when the plan was made: 55 to 110 MB without a report, 142 to 280 MB with one.
@@ -68,15 +70,12 @@ def checked_items(
     # Before evaluation asks what is left for it: it may be nothing.
     _check(setup, items, capacity)
     state = setup.state_shapes
-    for name in ("validation", "test"):
-        if name in setup.inputs:
-            room = sharding.least(
-                _room(setup, [item for item in items if not item.phase], capacity)
-            )
-            passes = setup.evaluator.memory_items(
-                state.params, state.batch_stats, setup.inputs[name], room
-            )
-            items = _larger(items, passes, "evaluation")
+    for name in setup.evaluated:
+        room = sharding.least(_room(setup, [item for item in items if not item.phase], capacity))
+        passes = setup.evaluator.memory_items(
+            state.params, state.batch_stats, setup.inputs[name], room
+        )
+        items = _larger(items, passes, "evaluation")
     _check(setup, items, capacity)
     return items, capacity
 
@@ -119,15 +118,21 @@ def _lasting_items(
             "decoding",
         ),
     ]
-    if (
-        dispatch.data_bytes
-        and isinstance(split, InMemorySplit)
-        and (split.is_shared or split.whole()[0] is not split)
-    ):
-        own = device_dataset.own_rows(setup.mesh, len(split)) if split.is_shared else split.labels
-        copied = len(own) * (split.num_bytes // len(split))
-        items.append(memory.Item("training images, copied", copied, "host", "placing"))
+    if dispatch.data_bytes:
+        copied = _bytes_copied(setup, split)
+        items.append(memory.Item("training data, copied", copied, "host", "placing"))
     return items
+
+
+def _bytes_copied(setup: Setup, split: Split) -> int:
+    """Returns the bytes that are copied on the host on their way to the devices: none of what is one array."""
+    if is_shared(split):
+        rows = len(split) * setup.order.views
+        own = len(device_dataset.own_rows(setup.mesh, rows))
+        return own * (split.num_bytes // rows)
+    if isinstance(split, ActivationSplit):
+        return 0 if split.is_whole else split.num_bytes
+    return 0 if split.whole()[0] is split else split.num_bytes
 
 
 def _copied_bytes(setup: Setup) -> int:

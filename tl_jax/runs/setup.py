@@ -104,6 +104,16 @@ class Setup:
         return self.intervals.total_steps
 
     @property
+    def evaluated(self) -> tuple[str, ...]:
+        """The splits that are evaluated, in the order in which devices store them."""
+        return tuple(name for name in ("validation", "test") if name in self.splits)
+
+    @property
+    def may_store_on_devices(self) -> bool:
+        """Whether data may be stored on the devices, where they fit."""
+        return self.config.data.placement != "host" and self.config.parallel.mode == "jit"
+
+    @property
     def mixing(self) -> steps.Mix | None:
         """What a step mixes its batch with; None for nothing."""
         return augment.make_mixing(self.mixings, len(self.splits["train"].class_names))
