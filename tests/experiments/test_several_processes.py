@@ -193,9 +193,9 @@ def test_each_of_two_processes_keeps_the_activations_of_its_half(launcher, tmp_p
     assert cache_of(again) == (kept, {"there"})
     plan = {row["what"]: row["bytes"] for row in json.loads((both / "memory.json").read_text())}
     views = fields.get("cache__views", 1)
-    # Of each device that stores 6 images of 22, or 5 or 6 of what is left: activations of 4 numbers.
+    # Of each device that stores 6 images of 22, or 5 or 6 of what is left: activations of 16 numbers.
     trained = -(-22 * views // 4) if "data__validation_fraction" not in fields else 5
-    assert plan["training data, copied"] == 2 * trained * 4 * 4
+    assert plan["training data, copied"] == 2 * trained * 16 * 4
     parts = len(list(tmp_path.glob("activations/*/*.npy")))
     assert parts == (3 if "data__test_split" in fields else 4)
     shutil.rmtree(tmp_path / "activations")
