@@ -15,8 +15,8 @@ from tl_jax.ablation import Spec, cells, engine
 from tl_jax.ablation.record import Record
 from tl_jax.config import identity_of, of_command
 from tl_jax.errors import InputError
+from tl_jax.runs import evaluate, training
 from tl_jax.runs import results as results_of_run
-from tl_jax.runs import training
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.training.loops import NonFiniteLoss, Stopped
 
@@ -277,3 +277,19 @@ def test_a_plan_says_what_is_to_be_run(whole):
     assert [row["state"] for row in ablation.plan(made)] == ["to be run"] * 8
     states = [row["state"] for row in ablation.plan(made, workdir)]
     assert sorted(states) == ["test read"] * 4 + ["trained"] * 4
+
+
+def test_a_sealed_test_split_is_not_evaluated(whole, tmp_path):
+    _, workdir, _ = whole
+    sealed = [path.parent for path in workdir.glob("cells/*/*/*/*/sealed.json")]
+    closed = next(path for path in sealed if not (path / "result.json").exists())
+    with pytest.raises(
+        InputError, match=r"\(test of digits\) is sealed: .* expected experiments\.ablate"
+    ):
+        evaluate.evaluate_run(closed, None, tmp_path / "early")
+    assert not (tmp_path / "early").exists()
+    evaluate.evaluate_run(closed, None, tmp_path / "other", ["data.test_split=train[:20]"])
+    read = next(path for path in sealed if (path / "result.json").exists())
+    result = evaluate.evaluate_run(read, None, tmp_path / "after")
+    expected = json.loads((read / "result.json").read_text())["splits"]["test"]["top1_accuracy"]
+    assert result["splits"]["test"]["top1_accuracy"] == expected

@@ -75,6 +75,7 @@ def evaluate_run(
     config.preprocess.resize = preprocessing["resize"]
     config.preprocess.interpolation = preprocessing["interpolation"]
     _change(config, changes, preprocessing)
+    _check_not_sealed(run, completed(fields), config)
     names = results.class_names_of(run)
     averaged = _averaged(run) if reported else None
     if averaged is None:
@@ -96,6 +97,21 @@ def evaluate_run(
     live = "the live weights of " if config.average.name and averaged is None else ""
     selection = f"{live}the {which} checkpoint of {run}"
     return _evaluate(config, initial, workdir, selection, record, names, parts, run)
+
+
+def _check_not_sealed(
+    run: pathlib.Path, config: ml_collections.ConfigDict, evaluated: ml_collections.ConfigDict
+) -> None:
+    """Raises InputError if what is evaluated is the test split of a run that is not to be known yet."""
+    if not (run / results.SEALED).is_file() or (run / "result.json").is_file():
+        return
+    of_test = ("name", "test_split", "folds", "fold")
+    if all(config.data[field] == evaluated.data[field] for field in of_test):
+        raise InputError(
+            f"--checkpoint={run}: its test split ({config.data.test_split} of {config.data.name}) is sealed: the run "
+            "belongs to an ablation, which reads it when everything is chosen; expected experiments.ablate, or other "
+            "data, such as --config.data.name=NAME"
+        )
 
 
 def _saw_squares(
