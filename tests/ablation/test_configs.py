@@ -1,0 +1,20 @@
+"""Every spec that is shipped can be expanded, and its cells fit together."""
+
+import pathlib
+
+import pytest
+
+from tl_jax import ablation
+
+SPECS = sorted(pathlib.Path("configs/ablations").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SPECS, ids=[path.stem for path in SPECS])
+def test_a_shipped_spec(path):
+    spec = ablation.load_spec(path)
+    rows = ablation.plan(spec)
+    trials = sum(len(spec.trials(name)) for name in spec.variants)
+    assert len(rows) == trials * len(spec.labelled) * len(spec.seeds) > 1
+    text = path.read_text()
+    command = f"python -m experiments.ablate --spec={path.as_posix()}"
+    assert command in text and f"--workdir=runs/{path.stem}" in text
