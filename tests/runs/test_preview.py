@@ -97,8 +97,8 @@ def test_stored_views_are_shown_where_activations_are_stored(monkeypatch, tmp_pa
     assert (numbers != examples).all()
     transform = jax.jit(make_view_transform(setup.preprocessing, setup.augmentation, 2, 5))
     stored = np.empty((2, 2, *sheet.rows[0][0].image.shape), np.float32)
-    batches = [{"image": whole.gather(numbers), "index": np.arange(2)}]
-    compute(lambda batch: transform(batch["row"], batch["image"]), batches, 2, numbers, stored)
+    batches = [{"image": whole.gather(numbers), "example": numbers}]
+    compute(lambda batch: transform(batch["row"], batch["image"]), batches, 2, stored)
     for view in (0, 1):
         assert_levels([row[1 + view] for row in sheet.rows], pixels(setup, stored[:, view]))
 
