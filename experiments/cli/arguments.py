@@ -27,7 +27,7 @@ def define_run_flags() -> None:
         None,
         "The experiment, such as configs/quickstart.py; --config.FIELD=VALUE changes it.",
     )
-    flags.DEFINE_string("workdir", None, "The run folder: made, or resumed where it exists.")
+    _define_workdir()
 
 
 @functools.cache
@@ -38,7 +38,12 @@ def define_spec_flags() -> None:
         None,
         "The ablation, such as configs/ablations/null.py; --config.FIELD=VALUE changes its base.",
     )
-    flags.DEFINE_string("workdir", None, "The folder of the ablation: made, or gone on with.")
+    _define_workdir()
+
+
+@functools.cache
+def _define_workdir() -> None:
+    flags.DEFINE_string("workdir", None, "The run folder: made, or resumed where it exists.")
 
 
 class _Given:
@@ -112,7 +117,7 @@ def parse(argv: list[str], positional: bool = False) -> list[str]:
     _Given.config, _Given.changes = None, tuple(assignments)
     path = flags.FLAGS.config if "config" in flags.FLAGS else None
     checkpoint = "checkpoint" in flags.FLAGS and flags.FLAGS.checkpoint
-    if "spec" in flags.FLAGS and not path:
+    if "spec" in flags.FLAGS and flags.FLAGS.spec:
         return rest[1:]
     if path and checkpoint:
         raise InputError("--checkpoint and --config: give one; a run brings its own config")

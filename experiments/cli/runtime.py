@@ -101,7 +101,17 @@ def start_jax() -> None:
     if any(value is not None for value in by_hand):
         if any(value is None for value in by_hand):
             raise InputError("--coordinator, --num_processes and --process_id: give all or none")
+        if not 0 <= _PROCESS_ID.value < _NUM_PROCESSES.value:
+            raise InputError(
+                f"--process_id={_PROCESS_ID.value} with --num_processes={_NUM_PROCESSES.value}: expected 0 for the "
+                f"first process, and each of 0 to {_NUM_PROCESSES.value - 1} once"
+            )
         _order_collectives()
+        print(
+            f"process {_PROCESS_ID.value} of {_NUM_PROCESSES.value}: waiting for the others at "
+            f"{_COORDINATOR.value}, five minutes at most",
+            file=sys.stderr,
+        )
         jax.distributed.initialize(*by_hand)
     elif _DISTRIBUTED.value == "on" or (_DISTRIBUTED.value == "auto" and _one_of_several()):
         _order_collectives()

@@ -31,6 +31,7 @@ from experiments import cli
 from tl_jax.models import registry
 
 MODULES = (
+    "ablate",
     "compare",
     "evaluate",
     "extend_data",

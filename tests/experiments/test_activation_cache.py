@@ -101,6 +101,14 @@ def test_computing_that_fails_leaves_no_draft(tmp_path, monkeypatch):
     assert list((tmp_path / "activations").iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    message = r"cache\.dir='.*file/activations': .*; expected a folder that can be made and written, or ''"
+    with pytest.raises(InputError, match=message):
+        training.run(config_of(tmp_path / "file"), tmp_path / "run")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_whole_splits_serve_every_hold_out(tmp_path):
     fields = {"data__examples_per_class": 0, "data__train_split": "train[:120]"}
     training.run(config_of(tmp_path, **fields), tmp_path / "first")

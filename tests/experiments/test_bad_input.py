@@ -393,6 +393,34 @@ COMMANDS = {
         ["finetune", QUICKSTART, "--coordinator=127.0.0.1:1", "--workdir={new}"],
         "--coordinator, --num_processes and --process_id: give all or none",
     ),
+    "a process beyond their number": (
+        [
+            "finetune",
+            QUICKSTART,
+            "--coordinator=127.0.0.1:1",
+            "--num_processes=2",
+            "--process_id=2",
+            "--workdir={new}",
+        ],
+        "--process_id=2 with --num_processes=2: expected 0 for the first process, and each of 0 to 1 once",
+    ),
+    "a folder is given for a spec": (
+        ["ablate", "--spec=configs", "--workdir={new}"],
+        "unknown spec 'configs'",
+    ),
+    "no spec": (["ablate", "--workdir={new}"], "--spec must be given; --help says how"),
+    "a field that a spec's base does not have": (
+        ["ablate", "--spec=configs/ablations/null.py", "--config.data.dir=x", "--workdir={new}"],
+        "unknown config field 'data.dir'; nearest:",
+    ),
+    "an ablation in a foreign folder": (
+        ["ablate", "--spec=configs/ablations/null.py", "--workdir=configs"],
+        "--workdir configs is not the folder of an ablation (no spec.json) and not empty",
+    ),
+    "a look at test": (
+        ["ablate", "--spec=configs/ablations/null.py", "--peek=test", "--workdir={new}"],
+        "unknown --peek 'test'; nearest: validation",
+    ),
     "a workdir that is a file": (
         ["finetune", QUICKSTART, "--config.init.weights=", "--workdir=setup.py"],
         "is a file",

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from experiments import (
+    ablate,
     compare,
     cross_validate,
     evaluate,
@@ -25,6 +26,7 @@ from experiments.cli import help, runtime
 from tl_jax.config import FIELDS
 
 COMMANDS = [
+    ablate,
     compare,
     cross_validate,
     evaluate,
@@ -50,7 +52,7 @@ def test_help_says_what_a_newcomer_needs(command):
     assert lines[0].startswith(f"experiments.{name}: ") and len(lines) <= 13
     assert max(map(len, lines)) <= 118
     assert "Exit codes: 0 done; 2 " in text and "--helpfull" in text
-    if command not in (inspect_data, prepare_data, predict, extend_data):
+    if command not in (ablate, inspect_data, prepare_data, predict, extend_data):
         assert "--config=FILE" in text and "--workdir=DIR" in text and "--list_fields" in text
         assert text.count("--config.") >= 3
 

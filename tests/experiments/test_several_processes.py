@@ -132,6 +132,10 @@ def test_two_processes_go_on_where_one_was(launcher, one_process, tmp_path):
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert f"{workdir}: test top-1" in ended[0][1]
     assert str(workdir) not in ended[1][1]
+    assert all(
+        f"process {number} of 2: waiting for the others at 127.0.0.1" in ended[number][2]
+        for number in range(2)
+    )
     assert_close(workdir, one_process)
     assert files_of(workdir) == files_of(one_process)
 

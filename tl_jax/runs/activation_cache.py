@@ -13,6 +13,7 @@ import numpy as np
 
 from tl_jax import console, data, features, models, reporting
 from tl_jax.data import Split, stream
+from tl_jax.errors import InputError
 from tl_jax.parallel import memory, sharding
 from tl_jax.runs import activation_check
 from tl_jax.runs.activation_banks import Bank, Plan, make_plan, make_prefix, prefix_variables
@@ -143,7 +144,7 @@ def _computed(
                 own = stream.own_places(len(own), batch_size, rows)
             bank.whole.keep(bank.rows[own])
         data.wait_for({"": bank.whole})
-        out = bank.store.create()
+        out = _created(bank, setup.config.cache.dir)
         fetched = rows.stop - rows.start if shared else batch_size
         count = max(sharding.each(-(-len(bank.rows) // fetched)))
     workers = setup.config.data.workers
@@ -169,6 +170,17 @@ def _computed(
     if not whole:
         raise Stopped(setup.first_step)
     return out
+
+
+def _created(bank: Bank, folder: str) -> np.ndarray:
+    """Returns the array to write the activations of a bank to; see `Store.create`."""
+    try:
+        return bank.store.create()
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise InputError(
+            f"cache.dir={folder!r}: {error}; expected a folder that can be made and written, or '' to keep "
+            "activations in memory only"
+        ) from error
 
 
 def _batches(bank: Bank, batch_size: int, rows: slice, workers: int) -> Iterator[stream.Batch]:
