@@ -55,12 +55,15 @@ setuptools.setup(
         # To read .h5, .hdf5 and .keras.
         "keras": ["h5py>=3.11"],
         "export": ["jax2onnx>=0.10"],
+        # For --executor=local and slurm of experiments.ablate.
+        "cluster": ["submitit>=1.5"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
             "pytest-timeout>=2.3",
             "hypothesis>=6.100",
             "h5py>=3.11",
+            "submitit>=1.5",
             "ruff>=0.14",
             "mypy>=1.18",
         ],

@@ -17,6 +17,8 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "amend", "", "Why the spec is changed after test was opened; it is logged and shown."
 )
+flags.DEFINE_string("executor", "here", "Where cells are run: here, or by launchers: local, slurm.")
+flags.DEFINE_integer("workers", 2, "Launchers, with --executor=local or slurm.")
 cli.define_spec_flags()
 
 
@@ -27,12 +29,18 @@ def main() -> None:
         rows = ablation.plan(cli.spec(), workdir)
         reporting.print_table(f"{len(rows)} runs", rows, level="normal")
         return
-    ablation.run(
-        cli.spec(),
+    if flags.FLAGS.peek is not None:
+        ablation.run(cli.spec(), cli.workdir(), peek=True)
+        return
+    cli.spec()  # what is wrong with it comes before what is wrong with the rest
+    ablation.launch(
+        flags.FLAGS.spec,
         cli.workdir(),
-        cli.stop_requested,
-        peek=flags.FLAGS.peek is not None,
+        cli.changes(),
+        executor=flags.FLAGS.executor,
+        workers=flags.FLAGS.workers,
         amend=flags.FLAGS.amend,
+        stop_requested=cli.stop_requested,
     )
 
 

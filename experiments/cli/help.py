@@ -97,6 +97,10 @@ _OWN_FLAGS = {
         ("--config.data.data_dir=DIR", "any field of its base"),
         ("--dry_run", "print the runs, and train nothing"),
         ("--peek=validation", "show validation as far as it is known, and train nothing"),
+        (
+            "--executor=local",
+            "launchers on this machine, or slurm: by submitit; --workers=N of them",
+        ),
         ("--amend=REASON", "why the spec is changed after test was opened; logged and shown"),
     ],
     "extend_data": [

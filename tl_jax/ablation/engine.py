@@ -59,6 +59,7 @@ def run(
     stop_requested: Callable[[], bool] = lambda: False,
     *,
     peek: bool = False,
+    train_only: bool = False,
     amend: str = "",
 ) -> dict[str, Any]:
     """Runs all cells of a spec that are not done, chooses by validation, opens test, and writes the tables.
@@ -71,6 +72,7 @@ def run(
         workdir: of the ablation.
         stop_requested: whether to stop; asked between updates.
         peek: whether to show validation as far as it is known, train nothing and open nothing.
+        train_only: whether to end when all cells are trained or claimed by others; nothing is chosen or opened.
         amend: see `Record.begin`.
 
     Returns:
@@ -80,12 +82,11 @@ def run(
         InputError: before anything is trained, if the spec or the folder does not fit.
         loops.Stopped: when asked to stop; the same call goes on.
     """
-    cells = _checked(spec)
-    record = Record(workdir)
-    record.begin(spec, cells, amend)
-    record.note_openings_outside(cells)
+    record, cells = begin(spec, workdir, amend)
     if not peek:
-        _each_done(record, cells, _train, _is_trained, stop_requested)
+        _each_done(record, cells, _train, _is_trained, stop_requested, wait=not train_only)
+    if train_only:
+        return {}
     rows = [_row(spec, cell, record.cell(cell)) for cell in cells]
     chosen = analysis.choose(spec, rows)
     if not peek:
@@ -103,6 +104,19 @@ def run(
             row = rows[cells.index(cell)]
             row["test"] = _metric(read_json(record.cell(cell) / "result.json"), "test", spec)
     return report.write(spec, record, rows, chosen, peek=peek)
+
+
+def begin(spec: Spec, workdir: pathlib.Path, amend: str = "") -> tuple[Record, list[Cell]]:
+    """Returns the folder of an ablation, its spec written, and its cells, checked to fit.
+
+    Raises:
+        InputError: if the spec or the folder does not fit.
+    """
+    cells = _checked(spec)
+    record = Record(workdir)
+    record.begin(spec, cells, amend)
+    record.note_openings_outside(cells)
+    return record, cells
 
 
 def _checked(spec: Spec) -> list[Cell]:
@@ -125,8 +139,9 @@ def _each_done(
     work: Callable[[Cell, pathlib.Path, Callable[[], bool]], None],
     is_done: Callable[[Cell, pathlib.Path], bool],
     stop_requested: Callable[[], bool],
+    wait: bool = True,
 ) -> None:
-    """Does the work of every cell, or waits until another launcher has."""
+    """Does the work of every cell, or waits until another launcher has, where it is to `wait`."""
     left = list(cells)
     while left:
         others = []
@@ -144,6 +159,8 @@ def _each_done(
             if stop_requested():
                 raise Stopped(0)
         if len(others) == len(left):
+            if not wait:
+                return
             time.sleep(_WAIT_SECONDS)
         left = others
 

@@ -1,0 +1,110 @@
+"""Where the cells of an ablation are run: in this process, or by several launchers that submitit starts.
+
+Launchers share the folder of the ablation and claim cells one by one, so that one that is killed loses no more than
+the updates since the last checkpoint of its cell.
+"""
+
+import os
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tl_jax import console
+from tl_jax.ablation.engine import begin, run
+from tl_jax.ablation.spec import load_spec
+from tl_jax.errors import InputError, unknown
+
+# Name: submitit's name of the cluster.
+EXECUTORS = {"here": "", "local": "local", "slurm": "slurm"}
+_POLL_SECONDS = 1.0
+_HOURS = 24
+
+
+def launch(
+    spec: str | os.PathLike[str],
+    workdir: pathlib.Path,
+    changes: Sequence[str] = (),
+    *,
+    executor: str = "here",
+    workers: int = 1,
+    amend: str = "",
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Runs an ablation from the file of its spec; returns what `ablation.json` holds.
+
+    With "local" or "slurm", launchers train the cells, and this process does what they leave: cells of launchers that
+    were killed, the choice, the reading of test, the tables.
+
+    Args:
+        spec: path of the file.
+        workdir: of the ablation, a folder that all launchers see.
+        changes: assignments to fields of the spec's base.
+        executor: one of `EXECUTORS`.
+        workers: launchers; each local one has one of this machine's GPUs, in turn.
+        amend: see `engine.run`.
+        stop_requested: likewise.
+
+    Raises:
+        InputError: if the spec or the folder does not fit, or submitit is not installed.
+        loops.Stopped: when asked to stop.
+    """
+    if executor not in EXECUTORS:
+        raise unknown("executor", executor, EXECUTORS)
+    if workers < 1:
+        raise InputError(f"workers={workers}: expected 1 or more")
+    made = load_spec(spec, changes)
+    if executor != "here":
+        begin(made, workdir, amend)  # what does not fit is said here, once
+        _launch(pathlib.Path(spec), workdir, changes, EXECUTORS[executor], workers, stop_requested)
+    return run(made, workdir, stop_requested, amend=amend)
+
+
+def train_cells(
+    spec: pathlib.Path, workdir: pathlib.Path, changes: Sequence[str], gpu: int | None
+) -> None:
+    """Trains what no other launcher has claimed; the work of one that submitit starts."""
+    if gpu is not None:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(gpu))
+    run(load_spec(spec, changes), workdir, train_only=True)
+
+
+def _launch(
+    spec: pathlib.Path,
+    workdir: pathlib.Path,
+    changes: Sequence[str],
+    cluster: str,
+    workers: int,
+    stop_requested: Callable[[], bool],
+) -> None:
+    try:
+        import submitit
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "--executor=local and slurm need submitit: pip install 'tl_jax[cluster]'; or --executor=here"
+        ) from error
+    starter = submitit.AutoExecutor(folder=workdir / "jobs" / "%j", cluster=cluster)
+    starter.update_parameters(timeout_min=60 * _HOURS, name=f"ablate-{workdir.name}")
+    count = len(list(pathlib.Path("/dev").glob("nvidia[0-9]*"))) if cluster == "local" else 0
+    jobs = [
+        starter.submit(
+            train_cells,
+            spec.absolute(),
+            workdir.absolute(),
+            tuple(changes),
+            number % count if count else None,
+        )
+        for number in range(workers)
+    ]
+    console.say(f"{workers} launchers ({cluster}); what each says: {workdir / 'jobs'}")
+    left = list(jobs)
+    while left:
+        if stop_requested():
+            for job in left:
+                job.cancel()
+            break
+        left = [job for job in left if not job.done()]
+        time.sleep(_POLL_SECONDS if left else 0.0)
+    for job in jobs:
+        if job.done() and job.state not in ("FINISHED", "COMPLETED"):
+            console.note(f"launcher {job.job_id} ended as {job.state}: see {workdir / 'jobs'}")
