@@ -44,7 +44,7 @@ def plan(spec: Spec, workdir: pathlib.Path | None = None) -> list[dict[str, Any]
             "variant": cell.variant,
             "shots": cell.shots,
             "trial": cell.trial,
-            "values": dict(cell.values),
+            "values": report.assigned(cell.values),
             "seed": cell.seed,
             "run": str(record.cell(cell)),
             "state": analysis.TO_BE_RUN if workdir is None else _state(cell, record.cell(cell)),
@@ -176,7 +176,7 @@ def _train(cell: Cell, folder: pathlib.Path, stop_requested: Callable[[], bool])
         raise
     except Exception as error:
         status = "diverged" if isinstance(error, NonFiniteLoss) else "failed"
-        console.say(f"{cell}: {status}: {error}")
+        console.say(f"{cell}: {status}: {error}; delete {_failure(folder)} to have it run again")
         content = {
             "status": status,
             "error": f"{type(error).__name__}: {error}",

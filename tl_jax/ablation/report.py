@@ -75,7 +75,7 @@ def write(
     files.write(
         record.folder / "ablation.tex", tables.format_latex(table(spec, test, "test")) + "\n"
     )
-    plain = [{**row, "values": _assigned(row["values"])} for row in rows]
+    plain = [{**row, "values": assigned(row["values"])} for row in rows]
     files.write(record.folder / "runs.csv", tables.format_csv(plain))
     console.say(f"{record.folder / 'ablation.md'}: {len(rows)} runs")
     return content
@@ -91,7 +91,7 @@ def table(spec: Spec, summary: Sequence[Mapping[str, Any]], split: str) -> list[
             shown["labels per class"] = row["shots"] or "all"
         shown["variant"] = row["variant"]
         if spec.selects:
-            values = _assigned(row["values"])
+            values = assigned(row["values"])
             shown["chosen"] = f"{values} (of {row['trials']})" if values else intervals.NONE
         shown["n"] = row[split]["n"]
         shown[f"{split} (95% interval)"] = intervals.mean(_of(Mean, row[split]), percent=percent)
@@ -139,7 +139,7 @@ def costs(spec: Spec, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     return found
 
 
-def _assigned(values: Mapping[str, Any]) -> str:
+def assigned(values: Mapping[str, Any]) -> str:
     """Returns "optim.learning_rate=0.1, ..."."""
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
