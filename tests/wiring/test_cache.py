@@ -183,14 +183,15 @@ def test_a_process_that_fails_alone_tells_the_others(monkeypatch, is_shared):
         inside -= 1
 
     monkeypatch.setattr(activation_banks, "_may_be_shared", lambda setup: is_shared)
-    with nothing_compiled():
+    # Undone before what it replaces is.
+    with nothing_compiled(), monkeypatch.context() as patch:
         compute = features.compute
 
         def seen(*given, **options):
             depths.append(inside)
             return compute(*given, **options)
 
-        monkeypatch.setattr(sharding, "together", together)
-        monkeypatch.setattr(features, "compute", seen)
+        patch.setattr(sharding, "together", together)
+        patch.setattr(features, "compute", seen)
         activation_cache.use(prepare(config_with(CACHED)))
     assert depths == ([1, 1] if is_shared else [0, 0])
