@@ -40,7 +40,10 @@ def stem_channels(
         return pull(jnp.ones_like(out))[0]  # no forward convolution is needed for these
 
     milliseconds: dict[str, dict[str, float]] = {}
-    for name, function in (("forward", forward), ("kernel_gradient", gradient)):
+    for name, function in (
+        ("forward_milliseconds", forward),
+        ("kernel_gradient_milliseconds", gradient),
+    ):
         milliseconds[name] = {}
         for channels in _CHANNELS:
             timed = jax.jit(function, static_argnums=2)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import sys
 import time
@@ -101,6 +102,10 @@ def start_jax() -> None:
     if any(value is not None for value in by_hand):
         if any(value is None for value in by_hand):
             raise InputError("--coordinator, --num_processes and --process_id: give all or none")
+        if not re.fullmatch(r".+:\d+", _COORDINATOR.value):
+            raise InputError(
+                f"--coordinator={_COORDINATOR.value}: expected HOST:PORT of the first process, such as node1:2345"
+            )
         if not 0 <= _PROCESS_ID.value < _NUM_PROCESSES.value:
             raise InputError(
                 f"--process_id={_PROCESS_ID.value} with --num_processes={_NUM_PROCESSES.value}: expected 0 for the "

@@ -113,7 +113,7 @@ def test_stem_channels(measured):
     answers = measured[1]["networks"]["rows"]["stem_channels"]["answers"]
     assert set(answers) == {"imagenet/bfloat16", "imagenet/float32"}
     for parts in answers.values():
-        assert set(parts) == {"forward", "kernel_gradient"}
+        assert set(parts) == {"forward_milliseconds", "kernel_gradient_milliseconds"}
         for times in parts.values():
             assert set(times) == {"3", "4", "8"} and min(times.values()) > 0
 

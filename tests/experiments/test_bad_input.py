@@ -393,6 +393,17 @@ COMMANDS = {
         ["finetune", QUICKSTART, "--coordinator=127.0.0.1:1", "--workdir={new}"],
         "--coordinator, --num_processes and --process_id: give all or none",
     ),
+    "a coordinator without a port": (
+        [
+            "finetune",
+            QUICKSTART,
+            "--coordinator=localhost",
+            "--num_processes=2",
+            "--process_id=0",
+            "--workdir={new}",
+        ],
+        "--coordinator=localhost: expected HOST:PORT",
+    ),
     "a process beyond their number": (
         [
             "finetune",

@@ -259,6 +259,15 @@ def test_each_of_two_processes_keeps_its_half(launcher, tmp_path):
     assert [plan["decoded images"] // (8 * 8 * 3) for plan in plans] == [36, 20]
 
 
+def test_the_paths_of_the_same_data_may_differ(launcher, tmp_path):
+    """In a new run, and in one that is finished."""
+    folders = [write_photos(tmp_path / name) for name in "ab"]
+    each = [[f"--config.data.name=folder:{folder}"] for folder in folders]
+    for _ in range(2):
+        ended = both_ended(start_two(launcher, tmp_path / "run", *SHARED, each=each))
+        assert [code for code, _, _ in ended] == [0, 0], ended
+
+
 def test_two_processes_with_other_configs_or_data_end_at_once(launcher, tmp_path):
     each = [["--config.train.log_every_steps=1"], ["--config.train.log_every_steps=2"]]
     ended = both_ended(start_two(launcher, tmp_path / "run", each=each))

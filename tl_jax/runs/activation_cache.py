@@ -57,10 +57,15 @@ def use(
     reporting.print_table(f"Activations after {setup.boundary}, computed once", rows)
     size = memory.format_bytes(sum(bank.num_bytes for bank in plan.banks))
     there = " before" if all(bank.found is not None for bank in plan.banks) else ""
+    is_kept = any(bank.store.path is not None for bank in plan.banks)
     console.say(
         f"activations after {setup.boundary}: {size}, computed once{there}, kept in "
-        f"{setup.config.cache.dir or 'memory only'}"
+        f"{setup.config.cache.dir if is_kept else 'memory only'}"
     )
+    if setup.config.cache.dir and not is_kept:
+        console.note(
+            "cache.dir: no room there in every process, so that later runs find no activations"
+        )
     inputs: dict[str, Split] = {}
     for bank, stored in zip(plan.banks, _stored(setup, plan, stop_requested, busy), strict=True):
         if plan.storage == "host" and isinstance(stored, np.memmap):

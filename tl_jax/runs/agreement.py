@@ -18,7 +18,7 @@ from tl_jax.parallel import sharding
 from tl_jax.runs import resuming
 
 # Where a machine has its files, and how many processes read them.
-_OF_A_MACHINE = ("data.name", "data.data_dir", "data.cache_dir", "data.workers", "cache.dir")
+OF_A_MACHINE = ("data.name", "data.data_dir", "data.cache_dir", "data.workers", "cache.dir")
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
@@ -28,7 +28,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         config: of this process.
     """
     values = {
-        name: value for name, value in fields.flat(config).items() if name not in _OF_A_MACHINE
+        name: value for name, value in fields.flat(config).items() if name not in OF_A_MACHINE
     }
     lines = [f"{name} (here {values[name]!r})" for name in _differing(values)]
     if lines:

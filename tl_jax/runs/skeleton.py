@@ -1,6 +1,7 @@
 """What training runs, evaluations, probes and sweeps have in common: from a config to a finished folder."""
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -60,6 +61,11 @@ def in_folder(
     """
     record = {**of_command(config, command), **(extra or {})}
     identity = identity_of(config, command)
+    if jax.process_index() > 0:
+        # The folder is written by the first process, whose machine may have the data elsewhere.
+        identity = dataclasses.replace(
+            identity, without_effect=(*identity.without_effect, *agreement.OF_A_MACHINE)
+        )
     if RunFolder.look(workdir, record, identity) == "finished":
         return read(workdir, record, identity)
     with contextlib.ExitStack() as held:
@@ -132,7 +138,9 @@ def introduce_inputs(setup: Setup, folder: RunFolder) -> None:
     console.say(_of_data(setup))
     chosen = fitted.facts(setup.config)
     if chosen is not None:
-        shown = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        # Without a number of updates where the length is in epochs.
+        given = {name: value for name, value in chosen.items() if value or name != "train.steps"}
+        shown = ", ".join(f"{name}={value}" for name, value in given.items())
         console.say(
             f"fitted to {console.count(len(setup.splits['train']), 'training image')}: {shown}"
         )
