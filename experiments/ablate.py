@@ -26,22 +26,20 @@ def main() -> None:
     """Runs all cells that are not done, and writes the tables into the workdir."""
     if flags.FLAGS.dry_run:
         workdir = cli.workdir() if flags.FLAGS.workdir else None
-        rows = ablation.plan(cli.spec(), workdir)
+        rows = ablation.plan(ablation.load_spec(cli.spec(), cli.changes()), workdir)
         reporting.print_table(f"{len(rows)} runs", rows, level="normal")
-        return
-    if flags.FLAGS.peek is not None:
-        ablation.run(cli.spec(), cli.workdir(), peek=True)
-        return
-    cli.spec()  # what is wrong with it comes before what is wrong with the rest
-    ablation.launch(
-        flags.FLAGS.spec,
-        cli.workdir(),
-        cli.changes(),
-        executor=flags.FLAGS.executor,
-        workers=flags.FLAGS.workers,
-        amend=flags.FLAGS.amend,
-        stop_requested=cli.stop_requested,
-    )
+    elif flags.FLAGS.peek is not None:
+        ablation.run(ablation.load_spec(cli.spec(), cli.changes()), cli.workdir(), peek=True)
+    else:
+        ablation.launch(
+            cli.spec(),
+            cli.workdir(),
+            cli.changes(),
+            executor=flags.FLAGS.executor,
+            workers=flags.FLAGS.workers,
+            amend=flags.FLAGS.amend,
+            stop_requested=cli.stop_requested,
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import functools
 import pathlib
 import re
 import sys
-from typing import TYPE_CHECKING
 
 import ml_collections
 from absl import app as absl_app
@@ -13,9 +12,6 @@ from absl import flags
 from tl_jax import errors
 from tl_jax.config import FIELDS, load, set_field
 from tl_jax.errors import InputError
-
-if TYPE_CHECKING:
-    from tl_jax import ablation
 
 
 # Cached: a process that imports several commands defines the flags they share once.
@@ -64,17 +60,15 @@ def config() -> ml_collections.ConfigDict:
     return _Given.config
 
 
-def spec() -> "ablation.Spec":
-    """Returns the spec of the command line.
+def spec() -> str:
+    """Returns the file of the spec of the command line.
 
     Raises:
         InputError: if none was given.
     """
     if not flags.FLAGS.spec:
         raise InputError("--spec must be given; --help says how")
-    from tl_jax import ablation  # late: other commands start without it
-
-    return ablation.load_spec(flags.FLAGS.spec, _Given.changes)
+    return flags.FLAGS.spec
 
 
 def workdir() -> pathlib.Path:

@@ -430,7 +430,7 @@ COMMANDS = {
     ),
     "a look at test": (
         ["ablate", "--spec=configs/ablations/null.py", "--peek=test", "--workdir={new}"],
-        "unknown --peek 'test'; nearest: validation",
+        "unknown --peek 'test'; known: validation",
     ),
     "a workdir that is a file": (
         ["finetune", QUICKSTART, "--config.init.weights=", "--workdir=setup.py"],

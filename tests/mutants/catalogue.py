@@ -4209,8 +4209,8 @@ OTHERS = [
     Mutant(
         "ablation-cells-not-sealed",
         "tl_jax/ablation/engine.py",
-        "sources=sources, sealed=True)",
-        "sources=sources)",
+        "_make(cell, folder, stop_requested, sealed=True)",
+        "_make(cell, folder, stop_requested, sealed=False)",
         ("tests/ablation/test_engine.py",),
     ),
     Mutant(
@@ -4230,8 +4230,8 @@ OTHERS = [
     Mutant(
         "ablation-openings-not-logged",
         "tl_jax/ablation/engine.py",
-        "            record.opening(cell)\n",
-        "            pass\n",
+        "        record.opening(opened)\n",
+        "        pass\n",
         ("tests/ablation/test_engine.py",),
     ),
     Mutant(

@@ -12,7 +12,7 @@ import filelock
 from tl_jax import console, files
 from tl_jax.ablation import analysis, report
 from tl_jax.ablation.cells import Cell, expand
-from tl_jax.ablation.record import Record, claims
+from tl_jax.ablation.record import CELLS, Record, claims
 from tl_jax.ablation.spec import Spec
 from tl_jax.config import identity_of, of_command
 from tl_jax.errors import InputError
@@ -97,8 +97,7 @@ def run(
             and cell.trial == chosen[cell.variant, cell.shots]
             and row["status"] == "finished"
         ]
-        for cell in opened:
-            record.opening(cell)
+        record.opening(opened)
         _each_done(record, opened, _open, _is_open, stop_requested)
         for cell in opened:
             row = rows[cells.index(cell)]
@@ -167,10 +166,8 @@ def _each_done(
 
 def _train(cell: Cell, folder: pathlib.Path, stop_requested: Callable[[], bool]) -> None:
     """Makes the updates of a cell; what keeps it from ending is written beside its folder."""
-    sources = folder.parents[3] / "sources"
     try:
-        with alone(str(cell)):
-            training.run(cell.config, folder, stop_requested, sources=sources, sealed=True)
+        _make(cell, folder, stop_requested, sealed=True)
         console.say(f"{cell}: trained")
     except (Stopped, OSError):
         raise
@@ -187,8 +184,15 @@ def _train(cell: Cell, folder: pathlib.Path, stop_requested: Callable[[], bool])
 
 def _open(cell: Cell, folder: pathlib.Path, stop_requested: Callable[[], bool]) -> None:
     """Reads the test split for a cell."""
+    _make(cell, folder, stop_requested, sealed=False)
+
+
+def _make(
+    cell: Cell, folder: pathlib.Path, stop_requested: Callable[[], bool], sealed: bool
+) -> None:
+    sources = folder.parents[len(cell.name.parts)] / "sources"  # of the ablation, beside its cells
     with alone(str(cell)):
-        training.run(cell.config, folder, stop_requested, sources=folder.parents[3] / "sources")
+        training.run(cell.config, folder, stop_requested, sources=sources, sealed=sealed)
 
 
 def _failure(folder: pathlib.Path) -> pathlib.Path:
@@ -208,27 +212,32 @@ def _is_open(cell: Cell, folder: pathlib.Path) -> bool:
 
 
 def _state(cell: Cell, folder: pathlib.Path) -> str:
-    if _failure(folder).is_file():
-        return str(read_json(_failure(folder))["status"])
-    if _sealed(cell, folder) is not None:
-        return "test read" if _is_open(cell, folder) else "trained"
-    return analysis.TO_BE_RUN
+    """Returns the status of a cell for a plan, which tells those whose test split was read from the others."""
+    status = _status(folder, _sealed(cell, folder))
+    if status != "finished":
+        return status
+    return "test read" if _is_open(cell, folder) else "trained"
+
+
+def _status(folder: pathlib.Path, sealed: dict[str, Any] | None) -> str:
+    """Returns "finished", "failed", "diverged" or that it is to be run, given what is known of the cell."""
+    if sealed is not None:
+        return "finished"
+    failure = _failure(folder)
+    return str(read_json(failure)["status"]) if failure.is_file() else analysis.TO_BE_RUN
 
 
 def _row(spec: Spec, cell: Cell, folder: pathlib.Path) -> dict[str, Any]:
     """Returns what is known of a cell; its metric on validation is None where it failed, or has none."""
-    found, failure = _sealed(cell, folder), _failure(folder)
-    status = "finished" if found is not None else analysis.TO_BE_RUN
-    if found is None and failure.is_file():
-        status = read_json(failure)["status"]
+    found = _sealed(cell, folder)
     return {
         "variant": cell.variant,
         "shots": cell.shots,
         "trial": cell.trial,
         "values": dict(cell.values),
         "seed": cell.seed,
-        "run": str(pathlib.PurePosixPath("cells", cell.name)),
-        "status": status,
+        "run": str(pathlib.PurePosixPath(CELLS, cell.name)),
+        "status": _status(folder, found),
         "validation": _metric(found, "validation", spec),
         "seconds": None if found is None else found["wall_seconds"],
         "steps": None if found is None else found["steps"],

@@ -15,8 +15,8 @@ from tl_jax.ablation.engine import begin, run
 from tl_jax.ablation.spec import load_spec
 from tl_jax.errors import InputError, unknown
 
-# Name: submitit's name of the cluster.
-EXECUTORS = {"here": "", "local": "local", "slurm": "slurm"}
+# This process, or what submitit calls the others.
+EXECUTORS = ("here", "local", "slurm")
 _POLL_SECONDS = 1.0
 _HOURS = 24
 
@@ -56,7 +56,7 @@ def launch(
     made = load_spec(spec, changes)
     if executor != "here":
         begin(made, workdir, amend)  # what does not fit is said here, once
-        _launch(pathlib.Path(spec), workdir, changes, EXECUTORS[executor], workers, stop_requested)
+        _launch(pathlib.Path(spec), workdir, changes, executor, workers, stop_requested)
     return run(made, workdir, stop_requested, amend=amend)
 
 

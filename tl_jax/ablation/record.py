@@ -85,12 +85,14 @@ class Record:
                 if name not in known and (self.cell(cell) / "result.json").is_file():
                     self._append("opened outside", cell=name)
 
-    def opening(self, cell: Cell) -> None:
-        """Logs that the test split is about to be read for a cell, once."""
+    def opening(self, cells: Iterable[Cell]) -> None:
+        """Logs that the test split is about to be read for cells, once for each."""
         with self._locked():
-            name = str(cell.name)
-            if name not in {line.get("cell") for line in self.log()}:
-                self._append("opened", cell=name, **environment_facts())
+            known = {line.get("cell") for line in self.log()}
+            names = [str(cell.name) for cell in cells if str(cell.name) not in known]
+            facts = environment_facts() if names else {}
+            for name in names:
+                self._append("opened", cell=name, **facts)
 
     def log(self) -> list[dict[str, Any]]:
         """Returns what was logged of the test split, in its order."""

@@ -83,7 +83,7 @@ def write(
 
 def table(spec: Spec, summary: Sequence[Mapping[str, Any]], split: str) -> list[dict[str, Any]]:
     """Returns the rows of a table from those of `analysis.summarise`."""
-    percent = tables.label(spec.metric) != "loss"
+    percent = spec.metric != "loss"
     found = []
     for row in summary:
         shown: dict[str, Any] = {}

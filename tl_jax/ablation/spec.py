@@ -1,5 +1,6 @@
 """What an ablation compares: a base run, what each variant changes, seeds, labels, and what may be tuned."""
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -206,11 +207,10 @@ def load_spec(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Spec
         raise InputError(
             f"spec {path}: get_spec() returned {type(spec).__name__}, expected a tl_jax.ablation.Spec"
         )
-    base = ml_collections.ConfigDict(spec.base)
-    base.lock()
+    base = copy.deepcopy(spec.base)
     for assignment in changes:
         set_field(base, assignment, "--config.")
-    return dataclasses.replace(spec, base=base) if changes else spec
+    return dataclasses.replace(spec, base=base)
 
 
 def _holds_out(config: ml_collections.ConfigDict) -> bool:
