@@ -3,10 +3,12 @@
 Every program that computes with a network is made by `Compilation.jit` (or `pmap`): nothing else decides these two.
 """
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -47,7 +49,18 @@ class Compilation:
         return jax.pmap(self._at_precision(function), **arguments)
 
     def compile(self, lowered: Any) -> Any:
-        """Returns the compiled form of what was lowered from `jit` or `pmap`."""
+        """Returns the compiled form of what was lowered from `jit` or `pmap`; see `programs_kept` too."""
+        if not _KEPT:
+            return self._compiled(lowered)
+        text = hashlib.sha256(lowered.as_text().encode()).hexdigest()
+        options = tuple(sorted(self.options.items()))
+        key = text, options, lowered.in_tree, lowered.out_tree
+        programs = _KEPT[-1]
+        if key not in programs:
+            programs[key] = self._compiled(lowered)
+        return programs[key]
+
+    def _compiled(self, lowered: Any) -> Any:
         return lowered.compile(compiler_options=dict(self.options) or None)
 
     def facts(self) -> dict[str, Any]:
@@ -80,6 +93,28 @@ class Compilation:
 
 
 PLAIN = Compilation()
+
+
+def computed(function: Callable, *arguments: Any) -> Any:
+    """Returns `jax.jit(function)(*arguments)`, for a function that is made anew by every run; see `programs_kept`."""
+    return PLAIN.compile(jax.jit(function).lower(*arguments))(*arguments)
+
+
+# What was compiled inside each `programs_kept`, the innermost one last.
+_KEPT: list[dict[Any, Any]] = []
+
+
+@contextlib.contextmanager
+def programs_kept() -> Iterator[None]:
+    """Has `Compilation.compile` give what it compiled before inside it, where the lowered program is the same.
+
+    For runs that differ in their data and seeds alone. All programs stay in memory until it ends.
+    """
+    _KEPT.append({})
+    try:
+        yield
+    finally:
+        _KEPT.pop()
 
 
 def make(platform: str, precision: str, deterministic: bool) -> Compilation:

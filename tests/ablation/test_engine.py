@@ -46,7 +46,7 @@ def log(workdir):
 def quick(monkeypatch):
     """Has runs made up by their configs: their files without any training."""
 
-    def run(config, folder, stop_requested=lambda: False, *, sources=None, sealed=False):
+    def run(config, folder, stop=lambda: False, *, sources=None, sealed=False, member=None):
         record, identity = of_command(config), identity_of(config)
         found = results_of_run.read_sealed(folder, record, identity) if sealed else None
         if found is not None:
@@ -231,21 +231,24 @@ def test_a_test_split_that_another_command_read_is_noted(spec, quick, tmp_path):
     assert ("opened outside", str(first.name)) in log(workdir)
 
 
-def test_launchers_share_the_work_and_repeat_none(spec, tmp_path):
-    """Four launchers on twelve cells, each of which takes a moment."""
+@pytest.mark.parametrize("size", [1, 5])
+def test_launchers_share_the_work_and_repeat_none(spec, tmp_path, size):
+    """Four launchers on twelve cells, in units that take a moment."""
     record, made = Record(tmp_path), cells.expand(spec(seeds=range(6)))
+    units = [made[start : start + size] for start in range(0, len(made), size)]
     done, lock = [], threading.Lock()
 
-    def work(cell, folder, stop_requested):
+    def work(given, record, stop_requested):
         time.sleep(0.02)
         with lock:
-            done.append(cell.name)
-        folder.mkdir()
+            done.extend(cell.name for cell in given)
+        for cell in given:
+            record.cell(cell).mkdir()
 
     launchers = [
         threading.Thread(
             target=engine._each_done,
-            args=(record, made, work, lambda cell, folder: folder.is_dir(), lambda: False),
+            args=(record, units, work, lambda cell, folder: folder.is_dir(), lambda: False),
         )
         for _ in range(4)
     ]

@@ -1,22 +1,25 @@
 """Runs an ablation: all cells without the test split, the choice by validation, then test for what was chosen."""
 
+import contextlib
+import functools
 import math
 import pathlib
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import filelock
 
 from tl_jax import console, files
-from tl_jax.ablation import analysis, report
+from tl_jax.ablation import analysis, planner, report
 from tl_jax.ablation.cells import Cell, expand
 from tl_jax.ablation.record import CELLS, Record, claims
 from tl_jax.ablation.spec import Spec
+from tl_jax.compilation import programs_kept
 from tl_jax.config import identity_of, of_command
 from tl_jax.errors import InputError
-from tl_jax.runs import results, training
+from tl_jax.runs import results, together, training
 from tl_jax.runs.run_folder import read_json
 from tl_jax.runs.setup import check_config
 from tl_jax.runs.skeleton import alone
@@ -61,6 +64,7 @@ def run(
     peek: bool = False,
     train_only: bool = False,
     amend: str = "",
+    width: int = planner.WIDTH,
 ) -> dict[str, Any]:
     """Runs all cells of a spec that are not done, chooses by validation, opens test, and writes the tables.
 
@@ -74,6 +78,7 @@ def run(
         peek: whether to show validation as far as it is known, train nothing and open nothing.
         train_only: whether to end when all cells are trained or claimed by others; nothing is chosen or opened.
         amend: see `Record.begin`.
+        width: cells that one program trains, at most.
 
     Returns:
         What `ablation.json` holds.
@@ -83,10 +88,32 @@ def run(
         loops.Stopped: when asked to stop; the same call goes on.
     """
     record, cells = begin(spec, workdir, amend)
-    if not peek:
-        _each_done(record, cells, _train, _is_trained, stop_requested, wait=not train_only)
-    if train_only:
-        return {}
+    with programs_kept():
+        if not peek:
+            _train_all(record, cells, stop_requested, width, wait=not train_only)
+        return {} if train_only else _conclude(spec, record, cells, stop_requested, peek)
+
+
+def _train_all(
+    record: Record,
+    cells: Sequence[Cell],
+    stop_requested: Callable[[], bool],
+    width: int,
+    wait: bool,
+) -> None:
+    left = [cell for cell in cells if not _is_trained(cell, record.cell(cell))]
+    units = [unit.cells for unit in planner.plan(planner.sharing_activations(left), width)]
+    _each_done(record, units, _train, _is_trained, stop_requested, wait)
+
+
+def _conclude(
+    spec: Spec,
+    record: Record,
+    cells: Sequence[Cell],
+    stop_requested: Callable[[], bool],
+    peek: bool,
+) -> dict[str, Any]:
+    """Chooses, reads test unless it is a peek, and writes the tables; returns what `ablation.json` holds."""
     rows = [_row(spec, cell, record.cell(cell)) for cell in cells]
     chosen = analysis.choose(spec, rows)
     if not peek:
@@ -98,7 +125,7 @@ def run(
             and row["status"] == "finished"
         ]
         record.opening(opened)
-        _each_done(record, opened, _open, _is_open, stop_requested)
+        _each_done(record, [[cell] for cell in opened], _open, _is_open, stop_requested)
         for cell in opened:
             row = rows[cells.index(cell)]
             row["test"] = _metric(read_json(record.cell(cell) / "result.json"), "test", spec)
@@ -134,65 +161,116 @@ def _checked(spec: Spec) -> list[Cell]:
 
 def _each_done(
     record: Record,
-    cells: Iterable[Cell],
-    work: Callable[[Cell, pathlib.Path, Callable[[], bool]], None],
+    units: Iterable[Sequence[Cell]],
+    work: Callable[[Sequence[Cell], Record, Callable[[], bool]], None],
     is_done: Callable[[Cell, pathlib.Path], bool],
     stop_requested: Callable[[], bool],
     wait: bool = True,
 ) -> None:
-    """Does the work of every cell, or waits until another launcher has, where it is to `wait`."""
-    left = list(cells)
+    """Does the work of every unit, or waits until other launchers have, where it is to `wait`."""
+    left: list[Sequence[Cell]] = list(units)
     while left:
-        others = []
-        for cell in left:
-            folder = record.cell(cell)
-            if is_done(cell, folder):
-                continue
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with claims(folder):
+        others: list[Sequence[Cell]] = []
+        worked = False
+        for unit in left:
+            with contextlib.ExitStack() as claimed:
+                mine, theirs = [], []
+                for cell in unit:
+                    folder = record.cell(cell)
+                    if is_done(cell, folder):
+                        continue
+                    folder.parent.mkdir(parents=True, exist_ok=True)
+                    try:
+                        claimed.enter_context(claims(folder))
+                    except filelock.Timeout:
+                        theirs.append(cell)
+                        continue
                     if not is_done(cell, folder):
-                        work(cell, folder, stop_requested)
-            except filelock.Timeout:
-                others.append(cell)
+                        mine.append(cell)
+                if mine:
+                    work(mine, record, stop_requested)
+                    worked = True
+            if theirs:
+                others.append(theirs)
             if stop_requested():
                 raise Stopped(0)
-        if len(others) == len(left):
+        if others and not worked:
             if not wait:
                 return
             time.sleep(_WAIT_SECONDS)
         left = others
 
 
-def _train(cell: Cell, folder: pathlib.Path, stop_requested: Callable[[], bool]) -> None:
-    """Makes the updates of a cell; what keeps it from ending is written beside its folder."""
-    try:
-        _make(cell, folder, stop_requested, sealed=True)
+def _train(cells: Sequence[Cell], record: Record, stop_requested: Callable[[], bool]) -> None:
+    """Makes the updates of cells, by one program where there are several; what keeps one from ending is written."""
+    left = list(cells)
+    if len(cells) > 1:
+        group = together.Group([cell.config for cell in cells])
+        jobs = [functools.partial(_made, cell, record, stop_requested) for cell in cells]
+        with alone(f"{len(cells)} cells in one program: {cells[0]}, ..."):
+            ends = group.run(jobs)
+        left = []
+        for cell, end in zip(cells, ends, strict=True):
+            if isinstance(end, together.NotTogether):
+                left.append(cell)
+            elif not isinstance(end, Stopped):
+                _trained(cell, record, end)
+        if any(isinstance(end, Stopped) for end in ends):
+            raise Stopped(0)
+    for cell in left:
+        end = None
+        with alone(str(cell)):
+            try:
+                _made(cell, record, stop_requested)
+            except Stopped:
+                raise
+            except Exception as error:
+                end = error
+        _trained(cell, record, end)
+        if stop_requested():
+            raise Stopped(0)
+
+
+def _trained(cell: Cell, record: Record, end: Any) -> None:
+    """Says how the training of a cell ended; an error is written beside its folder."""
+    if not isinstance(end, BaseException):
         console.say(f"{cell}: trained")
-    except (Stopped, OSError):
-        raise
-    except Exception as error:
-        status = "diverged" if isinstance(error, NonFiniteLoss) else "failed"
-        console.say(f"{cell}: {status}: {error}; delete {_failure(folder)} to have it run again")
-        content = {
-            "status": status,
-            "error": f"{type(error).__name__}: {error}",
-            "traceback": traceback.format_exc(),
-        }
-        files.write(_failure(folder), files.to_json(content))
+        return
+    if isinstance(end, OSError) or not isinstance(end, Exception):
+        raise end
+    failure = _failure(record.cell(cell))
+    status = "diverged" if isinstance(end, NonFiniteLoss) else "failed"
+    console.say(f"{cell}: {status}: {end}; delete {failure} to have it run again")
+    content = {
+        "status": status,
+        "error": f"{type(end).__name__}: {end}",
+        "traceback": "".join(traceback.format_exception(end)),
+    }
+    files.write(failure, files.to_json(content))
 
 
-def _open(cell: Cell, folder: pathlib.Path, stop_requested: Callable[[], bool]) -> None:
+def _made(
+    cell: Cell,
+    record: Record,
+    stop_requested: Callable[[], bool],
+    member: together.Member | None = None,
+) -> dict[str, Any]:
+    """Makes the updates of a cell."""
+    return training.run(
+        cell.config,
+        record.cell(cell),
+        stop_requested,
+        sources=record.sources,
+        sealed=True,
+        member=member,
+    )
+
+
+def _open(cells: Sequence[Cell], record: Record, stop_requested: Callable[[], bool]) -> None:
     """Reads the test split for a cell."""
-    _make(cell, folder, stop_requested, sealed=False)
-
-
-def _make(
-    cell: Cell, folder: pathlib.Path, stop_requested: Callable[[], bool], sealed: bool
-) -> None:
-    sources = folder.parents[len(cell.name.parts)] / "sources"  # of the ablation, beside its cells
-    with alone(str(cell)):
-        training.run(cell.config, folder, stop_requested, sources=sources, sealed=sealed)
+    for cell in cells:
+        with alone(str(cell)):
+            training.run(cell.config, record.cell(cell), stop_requested, sources=record.sources)
 
 
 def _failure(folder: pathlib.Path) -> pathlib.Path:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tl_jax import console
+from tl_jax.ablation import planner
+from tl_jax.ablation.cells import expand
 from tl_jax.ablation.engine import begin, run
 from tl_jax.ablation.spec import load_spec
 from tl_jax.errors import InputError, unknown
@@ -61,12 +63,15 @@ def launch(
 
 
 def train_cells(
-    spec: pathlib.Path, workdir: pathlib.Path, changes: Sequence[str], gpu: int | None
+    spec: pathlib.Path, workdir: pathlib.Path, changes: Sequence[str], workers: int, gpu: int | None
 ) -> None:
-    """Trains what no other launcher has claimed; the work of one that submitit starts."""
+    """Trains what no other launcher has claimed; the work of one of `workers` that submitit starts."""
     if gpu is not None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(gpu))
-    run(load_spec(spec, changes), workdir, train_only=True)
+    made = load_spec(spec, changes)
+    # So that none takes all cells that one program could train.
+    share = max(1, len(expand(made)) // workers)
+    run(made, workdir, train_only=True, width=min(planner.WIDTH, share))
 
 
 def _launch(
@@ -92,6 +97,7 @@ def _launch(
             spec.absolute(),
             workdir.absolute(),
             tuple(changes),
+            workers,
             number % count if count else None,
         )
         for number in range(workers)

@@ -32,6 +32,11 @@ class Record:
         """Touches nothing."""
         self.folder = folder
 
+    @property
+    def sources(self) -> pathlib.Path:
+        """The folder of the runs that cells start from."""
+        return self.folder / "sources"
+
     def cell(self, cell: Cell) -> pathlib.Path:
         """Returns the run folder of a cell."""
         return self.folder / CELLS / cell.name

@@ -340,6 +340,13 @@ _FIELDS = (
         "folder of stored activations; empty: none is kept",
         changes_numbers=False,
     ),
+    Field(
+        "cache.whole",
+        False,
+        "whether the activations of all images of a stored split are computed, not only of those that the run reads: "
+        "runs with other seeds find them",
+        changes_numbers=False,
+    ),
     integer(
         "cache.verify",
         0,

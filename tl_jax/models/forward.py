@@ -123,6 +123,8 @@ def one_by_one(model: Network) -> Callable[..., tuple[jax.Array, Tree]]:
     return by_image
 
 
+# Kept, as all that is found by tracing a whole network: other runs ask again.
+@functools.lru_cache(maxsize=32)
 def same_in_training(
     model: Network, *, stop: str, frozen_norms: Set[str], norm_policy: str, image_size: int
 ) -> bool:
@@ -157,6 +159,7 @@ def same_in_training(
     return True
 
 
+@functools.lru_cache(maxsize=32)
 def features_dtype(model: Network, boundary: str, image_size: int) -> jnp.dtype:
     """Returns the type in which the features at a boundary are computed, before `make_forward` makes them float32."""
     shape = (1, image_size, image_size, 3)

@@ -282,7 +282,7 @@ class EvalStep:
         self, eval_step: Callable, mesh: Mesh, compilation: Compilation = PLAIN, split: bool = False
     ):
         """Prepares the step; nothing is compiled yet."""
-        self._mesh = mesh
+        self._mesh, self._compilation = mesh, compilation
         whole = replicated(mesh)
         self._step = compilation.jit(
             eval_step,
@@ -305,7 +305,7 @@ class EvalStep:
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
                 (params, batch_stats, batch),
             )
-            self._programs[key] = self._step.lower(*arguments).compile()
+            self._programs[key] = self._compilation.compile(self._step.lower(*arguments))
         return self._programs[key]
 
     def __call__(self, params: Any, batch_stats: Any, batch: dict[str, np.ndarray]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from tl_jax import trees
+from tl_jax.compilation import computed
 from tl_jax.errors import InputError, unknown
 from tl_jax.models import init_variables
 from tl_jax.models.pretrained import get_pretrained, list_pretrained
@@ -61,7 +62,7 @@ def load_pretrained(
             drawn = trees.flatten(init_variables(model, key, input_shape))
             return {name: drawn[name] for name in fresh}
 
-        leaves = trees.flatten(template) | jax.jit(initialise)(key)
+        leaves = trees.flatten(template) | computed(initialise, key)
         template = {collection: {} for collection in template} | trees.unflatten(leaves)
     try:
         variables, report = port_state_dict(

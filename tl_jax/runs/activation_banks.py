@@ -194,9 +194,9 @@ def _may_be_shared(setup: Setup) -> bool:
 def _banks(setup: Setup, shared: bool) -> list[Bank]:
     """Returns the banks that the splits need.
 
-    Where they take half of a stored split or more it is computed whole, so that other seeds, hold-outs and
-    few-shot choices find it. Where processes share it, each computes what it keeps, under a key of its own, which is
-    that of the same choice and number of processes alone.
+    Where they take half of a stored split or more, or `cache.whole` says so, it is computed whole, so that other
+    seeds, hold-outs and few-shot choices find it; what is there whole is taken. Where processes share a split, each
+    computes what it keeps, under a key of its own, which is that of the same choice and number of processes alone.
     """
     views = setup.config.cache.views
     groups: dict[tuple[int, int], tuple[Split, dict[str, np.ndarray]]] = {}
@@ -208,8 +208,11 @@ def _banks(setup: Setup, shared: bool) -> list[Bank]:
     banks = []
     for (_, views), (whole, needed) in groups.items():
         rows = np.unique(np.concatenate(list(needed.values())))
-        together = np.arange(len(whole)) if 2 * len(rows) >= len(whole) else rows
+        together = np.arange(len(whole))
         bank = _bank(setup, program, whole, together, together, list(needed), views)
+        few = 2 * len(rows) < len(whole) and not setup.config.cache.whole
+        if bank.found is None and few:
+            bank = _bank(setup, program, whole, rows, rows, list(needed), views)
         if shared and bank.found is None:
             bank = _bank(
                 setup, program, whole, rows, _rows_here(setup, needed), list(needed), views

@@ -23,11 +23,13 @@ from tl_jax.data import InMemorySplit, stream
 from tl_jax.features import ActivationSplit
 from tl_jax.models import cpu
 from tl_jax.parallel import device_dataset, memory, sharding
+from tl_jax.parallel.device_dataset import ResidentStep
 from tl_jax.parallel.placement import choose_layout, room_for_data, room_for_evaluation
 from tl_jax.runs import memory_plan
 from tl_jax.runs.numerics import check_deterministic, platform_of
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup
+from tl_jax.runs.together import Member, Resident
 from tl_jax.training.evaluator import compile_or_refuse
 from tl_jax.training.stored_splits import can_be_stored
 
@@ -55,6 +57,7 @@ class Dispatch:
         evaluation: where the splits that are evaluated are stored, as `data`.
         evaluation_bytes: that the splits that are evaluated take on each device; 0 where they are on the host.
         images_kept: how many decoded images each process keeps, where there are several.
+        together: runs whose updates the program makes.
         memory: the rows of the memory plan.
     """
 
@@ -70,20 +73,26 @@ class Dispatch:
     evaluation: str = "host"
     evaluation_bytes: int = 0
     images_kept: tuple[int, ...] = ()
+    together: int = 1
     memory: tuple[dict[str, Any], ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Returns what a run reports of it."""
-        facts = {
+        facts: dict[str, Any] = {
             "data": self.data,
             "evaluation": self.evaluation,
             "updates_per_dispatch": self.updates,
         }
-        return facts | ({"images_kept": list(self.images_kept)} if self.images_kept else {})
+        facts |= {"images_kept": list(self.images_kept)} if self.images_kept else {}
+        return facts | ({"together": self.together} if self.together > 1 else {})
 
 
-def make(setup: Setup) -> Dispatch:
+def make(setup: Setup, member: Member | None = None) -> Dispatch:
     """Returns how a run is dispatched, its programs compiled from shapes: images may still be decoding.
+
+    Args:
+        setup: of the run.
+        member: makes its updates together with those of others; None: it is alone.
 
     Raises:
         InputError: if the devices have no room for data that are to be stored there, or devices or host
@@ -92,7 +101,8 @@ def make(setup: Setup) -> Dispatch:
     layout = _layout(setup)
     evaluation, num_bytes = _store_evaluated(setup, _data_bytes(setup, layout))
     kept = sharding.each(_keep_own_images(setup, layout))
-    dispatch = _streamed(setup) if layout is None else _resident(setup, layout)
+    streams = layout is None and member is None
+    dispatch = _streamed(setup) if streams else _resident(setup, layout, member)
     dispatch = dataclasses.replace(
         dispatch,
         evaluation=evaluation,
@@ -191,33 +201,18 @@ def _store_evaluated(setup: Setup, data_bytes: int) -> tuple[str, int]:
     return f"device, {layout}", stored_bytes
 
 
-def _resident(setup: Setup, layout: str) -> Dispatch:
+def _resident(setup: Setup, layout: str | None, member: Member | None) -> Dispatch:
     split, order = setup.inputs["train"], setup.order
-    step = device_dataset.ResidentStep(
-        make_pure_step(setup)(axis_name=None),
-        setup.mesh,
-        layout,
-        shape=tuple(split.image_shape),
-        views=order.views,
-        one_by_one=cpu.slow_in_loops(
-            setup.optimisation.frozen_mask,
-            grouped=models.own_convolutions(setup.model),
-            platform=_platform(setup),
-        ),
-        fewer=_platform(setup) != "cpu",
-        compilation=setup.compilation,
-    )
-    state = setup.state_shapes
-    images, labels = _data_shapes(setup)
-    one = step.trace(state, 1, order.batch_size, images, labels)
-    updates = setup.config.train.updates_per_dispatch or _updates(setup, one.jaxpr)
-    lengths = dataclasses.replace(setup.intervals, updates_per_dispatch=updates).lengths
-    # All that the run needs, so that nothing is compiled in its middle.
-    programs = []
-    for count in lengths if step.needs_each else lengths[:1]:
-        traced = step.trace(state, count, order.batch_size, images, labels) if count > 1 else one
-        programs.append(_compiled(setup, traced.lower()))
-        step.use(count, programs[-1])
+    compiled = functools.partial(_compiled_updates, setup, layout or "replicated")
+    step: ResidentStep | Member
+    if member is None:
+        train_step = make_pure_step(setup)(axis_name=None)
+        shapes = setup.state_shapes, *_data_shapes(setup)
+        resident = compiled(train_step, *shapes, order.batch_size)
+        step, data_sets = resident.step, 1
+    else:
+        resident = member.resident(setup, layout, compiled)
+        step, data_sets = member, member.group.data_sets
 
     @contextlib.contextmanager
     def open_feed(start: int, stop: int) -> Iterator[Callable[[int, int], np.ndarray]]:
@@ -242,11 +237,48 @@ def _resident(setup: Setup, layout: str) -> Dispatch:
         step,
         place,
         open_feed,
-        updates,
+        resident.updates,
         f"device, {layout}",
-        _data_bytes(setup, layout),
-        programs[0],
+        data_sets * _data_bytes(setup, layout),
+        resident.program,
+        together=1 if member is None else len(member.group),
     )
+
+
+def _compiled_updates(
+    setup: Setup,
+    layout: str,
+    train_step: Callable,
+    state: Any,
+    images: Any,
+    labels: Any,
+    batch_size: int,
+) -> Resident:
+    """Returns the updates of a run, or of those that train together; see `together.MakeResident`."""
+    step = ResidentStep(
+        train_step,
+        setup.mesh,
+        layout,
+        shape=tuple(setup.inputs["train"].image_shape),
+        views=setup.order.views,
+        one_by_one=cpu.slow_in_loops(
+            setup.optimisation.frozen_mask,
+            grouped=models.own_convolutions(setup.model),
+            platform=_platform(setup),
+        ),
+        fewer=_platform(setup) != "cpu",
+        compilation=setup.compilation,
+    )
+    one = step.trace(state, 1, batch_size, images, labels)
+    updates = setup.config.train.updates_per_dispatch or _updates(setup, one.jaxpr)
+    lengths = dataclasses.replace(setup.intervals, updates_per_dispatch=updates).lengths
+    # All that the run needs, so that nothing is compiled in its middle.
+    programs = []
+    for count in lengths if step.needs_each else lengths[:1]:
+        traced = step.trace(state, count, batch_size, images, labels) if count > 1 else one
+        programs.append(_compiled(setup, traced.lower()))
+        step.use(count, programs[-1])
+    return Resident(step, updates, programs[0])
 
 
 def _streamed(setup: Setup) -> Dispatch:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from tl_jax import reporting
+from tl_jax.compilation import computed
 from tl_jax.runs.averages import make_candidate
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
@@ -61,7 +62,7 @@ class Recording:
         self._candidate = make_candidate(setup, busy)
         # At once, before the first update: what is asked of the devices later waits for all updates under way.
         updates = np.arange(setup.total_steps - setup.first_step)
-        self._rates = np.asarray(jax.jit(jax.vmap(setup.optimisation.schedule))(updates))
+        self._rates = np.asarray(computed(jax.vmap(setup.optimisation.schedule), updates))
         self._before, self._began = seconds, time.perf_counter()
         self._step, self.waiting_seconds, self.updating_seconds = start, 0.0, 0.0
         self._writer: reporting.MetricWriter | None = None

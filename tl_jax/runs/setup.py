@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import ml_collections
 
 from tl_jax import augment, data, features, models, optim, porting, trees
 from tl_jax.augment import preprocessing
-from tl_jax.compilation import Compilation
+from tl_jax.compilation import Compilation, computed
 from tl_jax.config import check as check_fields
 from tl_jax.config import naming_fields, naming_phase, phase_configs
 from tl_jax.data import order
@@ -131,7 +132,7 @@ class Setup:
     @functools.cached_property
     def state_shapes(self) -> TrainState:
         """The shapes of the state (`jax.ShapeDtypeStruct`)."""
-        return jax.eval_shape(self.initial_state_on_host)
+        return jax.eval_shape(lambda: self._state(lambda made, params: made(params)))
 
     @property
     def decoded_splits(self) -> list[data.InMemorySplit]:
@@ -145,6 +146,9 @@ class Setup:
 
     def initial_state_on_host(self) -> TrainState:
         """Returns the state before the first update; optimizer and average begin anew in every phase."""
+        return self._state(computed)
+
+    def _state(self, init: Callable[[Callable, Any], Any]) -> TrainState:
         params, batch_stats = (self.variables[name] for name in ("params", "batch_stats"))
         average = {}
         if self.averaging is not None:
@@ -155,7 +159,7 @@ class Setup:
             params=params,
             batch_stats=batch_stats,
             # One program instead of one for each shape of a leaf.
-            opt_state=jax.jit(self.optimisation.tx.init)(params),
+            opt_state=init(self.optimisation.tx.init, params),
             average=average,
             references=self._references(),
         )

@@ -23,6 +23,7 @@ from tl_jax.runs.setup import check_config, prepare_phases
 from tl_jax.runs.skeleton import in_folder, introduce
 from tl_jax.runs.source import source_config, source_folder
 from tl_jax.runs.splits import make_undecoded_splits
+from tl_jax.runs.together import Member
 from tl_jax.runs.updates import Prepared, train
 from tl_jax.training import loops
 
@@ -35,6 +36,7 @@ def run(
     callbacks: Sequence[Callback] = (),
     sources: pathlib.Path | None = None,
     sealed: bool = False,
+    member: Member | None = None,
 ) -> dict[str, Any]:
     """Trains as `config` says, in `workdir`, resuming the run that is there; returns `result.json`.
 
@@ -49,11 +51,13 @@ def run(
         sources: folder of the source runs that several runs share; None: `workdir`/source is this one's.
         sealed: whether to end without reading the test split, with `sealed.json` in place of `result.json`; called
             again without it, the run is finished.
+        member: makes the updates together with those of other runs; see `together.Group`.
 
     Raises:
         InputError: before anything is compiled, if config, workdir, data or weights do not fit.
         loops.Stopped: when asked to stop, with a checkpoint saved.
         loops.NonFiniteLoss: naming step, batch and last good checkpoint.
+        together.NotTogether: if a member's run has to be made alone; nothing is trained then.
         FrozenChanged: if training moved what it had to leave alone; the result says what.
     """
     if sealed:
@@ -70,7 +74,7 @@ def run(
         prepare=lambda: _prepare(started, workdir, parts),
         introduce=_introduce,
         make=lambda prepared, folder, parameters: _make(
-            prepared, folder, parameters, stop_requested, callbacks, sealed
+            prepared, folder, parameters, stop_requested, callbacks, sealed, member
         ),
     )
 
@@ -173,7 +177,8 @@ def _make(
     stop_requested: Callable[[], bool],
     callbacks: Sequence[Callback],
     sealed: bool,
+    member: Member | None,
 ) -> dict[str, Any]:
-    trained = train(prepared, folder, stop_requested, callbacks)
+    trained = train(prepared, folder, stop_requested, callbacks, member)
     end = seal if sealed else conclude
     return end(trained.setup, folder, trained, parameters)

@@ -25,6 +25,7 @@ from tl_jax.runs.recording import AVERAGED, Callback, Recording, seconds_so_far
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
 from tl_jax.runs.stopping import StopRequests
+from tl_jax.runs.together import Member
 from tl_jax.training import loops
 from tl_jax.training.averaging import Averaging
 from tl_jax.training.busy_time import BusyTime
@@ -94,8 +95,9 @@ def train(
     folder: RunFolder,
     stop_requested: Callable[[], bool],
     callbacks: Sequence[Callback] = (),
+    member: Member | None = None,
 ) -> Trained:
-    """Runs or resumes the updates, phase after phase.
+    """Runs or resumes the updates, phase after phase; those of a `member` are made together with others'.
 
     Params and statistics go on from phase to phase; the optimizer begins anew. The last update of a phase is
     evaluated and saved: a run that is killed between two phases goes on there.
@@ -129,7 +131,9 @@ def train(
                     setup = activation_cache.use(setup, stop_requested, busy)
                     stored = setup.cache["seconds"] if setup.cache is not None else 0.0
                     seconds, storing = seconds + stored, storing + stored
-                    dispatched = prepared.dispatches.pop(number, None) or dispatch.make(setup)
+                    dispatched = prepared.dispatches.pop(number, None) or dispatch.make(
+                        setup, member
+                    )
                 plans[number] = dispatched.memory
                 _tell_memory(folder, dispatched.memory, list(plans.values()))
                 if state is None or len(phases) == 1:
