@@ -12,7 +12,7 @@ from typing import Any
 import filelock
 
 from tl_jax import console, files
-from tl_jax.ablation import analysis, planner, report
+from tl_jax.ablation import analysis, costs, planner, report
 from tl_jax.ablation.cells import Cell, expand
 from tl_jax.ablation.record import CELLS, Record, claims
 from tl_jax.ablation.spec import Spec
@@ -319,7 +319,14 @@ def _row(spec: Spec, cell: Cell, folder: pathlib.Path) -> dict[str, Any]:
         "validation": _metric(found, "validation", spec),
         "seconds": None if found is None else found["wall_seconds"],
         "steps": None if found is None else found["steps"],
+        **costs.of_result(found),
+        "error": _error(folder) if found is None else None,
     }
+
+
+def _error(folder: pathlib.Path) -> str | None:
+    failure = _failure(folder)
+    return str(read_json(failure)["error"]) if failure.is_file() else None
 
 
 def _metric(result: dict[str, Any] | None, split: str, spec: Spec) -> float | None:

@@ -1,11 +1,10 @@
-"""What an ablation leaves: its tables as JSON, Markdown, LaTeX and CSV, and on the terminal."""
+"""What an ablation leaves: its tables as JSON, Markdown, LaTeX and CSV, and on the terminal, and its page."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tl_jax import console, files, reporting
-from tl_jax.ablation import analysis
+from tl_jax.ablation import analysis, costs, page
 from tl_jax.ablation.record import Record
 from tl_jax.ablation.spec import Spec
 from tl_jax.reporting import intervals, tables
@@ -61,23 +60,29 @@ def write(
         )
         return content
     files.write(record.folder / "ablation.json", files.to_json(content))
-    lines = ["# Ablation", "", EXPLAINED, "", *(f"Note: {note}" for note in notes)]
-    for name, summary in (("Test", test), ("Validation", validation)):
-        body = tables.format_markdown(table(spec, summary, name.lower()))
-        lines += ["", f"## {name}: {tables.label(spec.metric)}", "", body]
-    lines += [
-        "",
-        "## Time of training and validation",
-        "",
-        tables.format_markdown(costs(spec, rows)),
+    sections = [
+        *(
+            page.Table(f"{title}: {tables.label(spec.metric)}", table(spec, summary, title.lower()))
+            for title, summary in (("Test", test), ("Validation", validation))
+        ),
+        page.Table(
+            "Time of training and validation",
+            costs.table(spec, rows, chosen, test),
+            costs.EXPLAINED,
+        ),
     ]
+    lines = ["# Ablation", "", EXPLAINED, "", *(f"Note: {note}" for note in notes)]
+    for section in sections:
+        said = [section.caption, ""] if section.caption else []
+        lines += ["", f"## {section.title}", "", *said, tables.format_markdown(section.rows)]
     files.write(record.folder / "ablation.md", "\n".join(lines) + "\n")
     files.write(
         record.folder / "ablation.tex", tables.format_latex(table(spec, test, "test")) + "\n"
     )
     plain = [{**row, "values": assigned(row["values"])} for row in rows]
     files.write(record.folder / "runs.csv", tables.format_csv(plain))
-    console.say(f"{record.folder / 'ablation.md'}: {len(rows)} runs")
+    path = page.write(spec, record, rows, chosen, content, sections)
+    console.say(f"{path}: {len(rows)} runs; tables: {record.folder / 'ablation.md'}")
     return content
 
 
@@ -94,7 +99,9 @@ def table(spec: Spec, summary: Sequence[Mapping[str, Any]], split: str) -> list[
             values = assigned(row["values"])
             shown["chosen"] = f"{values} (of {row['trials']})" if values else intervals.NONE
         shown["n"] = row[split]["n"]
-        shown[f"{split} (95% interval)"] = intervals.mean(_of(Mean, row[split]), percent=percent)
+        shown[f"{split} (95% interval)"] = intervals.mean(
+            intervals.of_fields(row[split], Mean), percent=percent
+        )
         difference = row["difference"]
         is_reference = row["variant"] == row["reference"]
         shown["difference"] = (
@@ -102,7 +109,9 @@ def table(spec: Spec, summary: Sequence[Mapping[str, Any]], split: str) -> list[
             if is_reference
             else intervals.NONE
             if difference is None
-            else intervals.difference(_of(PairedDifference, difference), percent=percent)
+            else intervals.difference(
+                intervals.of_fields(difference, PairedDifference), percent=percent
+            )
         )
         if difference is not None:
             shown["p"] = difference["p_corrected" if spec.question == "best" else "p"]
@@ -114,39 +123,9 @@ def table(spec: Spec, summary: Sequence[Mapping[str, Any]], split: str) -> list[
     return found
 
 
-def costs(spec: Spec, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns a row for each variant and number of labels: its trials, and the time that its runs took."""
-    found = []
-    for shots in spec.labelled:
-        for variant in spec.variants:
-            seconds = [
-                row["seconds"]
-                for row in rows
-                if (row["variant"], row["shots"]) == (variant, shots) and row["seconds"] is not None
-            ]
-            found.append(
-                {
-                    **({"labels per class": shots or "all"} if len(spec.labelled) > 1 else {}),
-                    "variant": variant,
-                    "trials of each seed": len(spec.trials(variant)),
-                    "runs": len(seconds),
-                    "time of a run": tables.duration(sum(seconds) / len(seconds))
-                    if seconds
-                    else None,
-                    "in all": tables.duration(sum(seconds)),
-                }
-            )
-    return found
-
-
 def assigned(values: Mapping[str, Any]) -> str:
     """Returns "optim.learning_rate=0.1, ..."."""
     return ", ".join(f"{name}={value}" for name, value in values.items())
-
-
-def _of(kind: type, fields: Mapping[str, Any]) -> Any:
-    names = [field.name for field in dataclasses.fields(kind)]
-    return kind(**{name: fields[name] for name in names})
 
 
 def _notes(log: Sequence[Mapping[str, Any]]) -> list[str]:

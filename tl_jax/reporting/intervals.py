@@ -1,13 +1,20 @@
 """Means, differences and single accuracies as text, with their 95% intervals."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from tl_jax import console, statistics
 from tl_jax.statistics import Mean, PairedDifference
 
 NONE = "-"
+_Estimate = TypeVar("_Estimate", bound=Mean)
+
+
+def of_fields(fields: Mapping[str, Any], kind: type[_Estimate]) -> _Estimate:
+    """Returns a `Mean` or a `PairedDifference` from what its `to_json` returned; further fields are ignored."""
+    return kind(**{field.name: fields[field.name] for field in dataclasses.fields(kind)})
 
 
 def mean(estimate: Mean, *, percent: bool = True) -> str:

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 import PIL.Image
 
-from tl_jax.reporting.tables import columns, format_value, label
+from tl_jax.reporting.tables import columns, format_value, is_numeric, label
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 # Pictures of examples are not embedded larger than this, in pixels.
@@ -58,6 +58,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(cell=format_value, columns=columns, label=label, png_uri=png_uri)
+    environment.filters.update(
+        cell=format_value, columns=columns, label=label, numeric=is_numeric, png_uri=png_uri
+    )
     environment.tests["finite"] = lambda value: value is not None and math.isfinite(value)
     return environment

@@ -99,7 +99,7 @@ def curve(
             colour = SPLIT_COLOURS.get(split, GREY)
             if len(x) >= _POINTS_TO_SMOOTH:
                 axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.9)
-                axes.plot(x, _running_mean(y), color=colour, linewidth=1.7, label=f"{split} (mean)")
+                axes.plot(x, running_mean(y), color=colour, linewidth=1.7, label=f"{split} (mean)")
             else:
                 marker = "o" if len(x) <= 30 else None
                 axes.plot(
@@ -416,7 +416,7 @@ def _from_white(colour: str) -> matplotlib.colors.Colormap:
     return matplotlib.colors.LinearSegmentedColormap.from_list("from_white", ["#f6f8fa", colour])
 
 
-def _running_mean(values: np.ndarray) -> np.ndarray:
+def running_mean(values: np.ndarray) -> np.ndarray:
     """Returns the mean of the finite values in a window around each, NaN where the value is NaN."""
     half = max(1, len(values) // 60)
     finite = np.isfinite(values)

@@ -114,7 +114,7 @@ def read_run(folder: str | os.PathLike[str]) -> RunFiles:
     predictions = None
     without = "no confusion matrix, class metrics, calibration and mistakes are shown"
     try:
-        predictions = _read_predictions(folder / "predictions.npz")
+        predictions = read_predictions(folder / "predictions.npz")
     except FileNotFoundError:
         notes.append(f"predictions.npz is not in the run folder: {without}.")
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -122,7 +122,13 @@ def read_run(folder: str | os.PathLike[str]) -> RunFiles:
     return RunFiles(config, metrics, result, freezing, port_report, predictions, tuple(notes))
 
 
-def _read_predictions(path: pathlib.Path) -> Predictions:
+def read_predictions(path: pathlib.Path) -> Predictions:
+    """Reads predictions.npz of a run.
+
+    Raises:
+        FileNotFoundError: without the file.
+        OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile: if it cannot be used.
+    """
     with np.load(path, allow_pickle=False) as arrays:
         probabilities = np.asarray(arrays["probabilities"], np.float32)
         labels = np.asarray(arrays["labels"], np.int64)

@@ -1,0 +1,70 @@
+"""What runs cost, and what a variant brings for the time that it takes more."""
+
+import pytest
+
+from tl_jax.ablation import analysis, costs
+
+
+def table(made, seconds, test, devices=2):
+    """Returns the table of costs; seconds, test: {variant: a value for each seed}."""
+    rows = [
+        {
+            "variant": variant,
+            "shots": 2,
+            "trial": 0,
+            "seed": seed,
+            "status": "finished" if seconds[variant][seed] is not None else "failed",
+            "validation": 0.5,
+            "test": test[variant][seed],
+            "seconds": seconds[variant][seed],
+            "devices": devices,
+        }
+        for variant in made.variants
+        for seed in made.seeds
+    ]
+    chosen = analysis.choose(made, rows)
+    return costs.table(made, rows, chosen, analysis.summarise(made, rows, chosen, "test"))
+
+
+LONGER = {"slow": (10.0, 20.0), "fast": (40.0, 50.0)}
+BETTER = {"slow": (0.5, 0.6), "fast": (0.6, 0.7)}
+
+
+def test_device_seconds_are_compared_in_pairs(spec):
+    reference, other = table(spec(), LONGER, BETTER)
+    assert reference["device-seconds, difference"] == "(compared with)"
+    assert reference["effect per device-minute"] == "-"
+    # 30 s on two devices are a device-minute.
+    assert other["device-seconds, difference"] == "+60 (+60 to +60), n=2"
+    assert other["effect per device-minute"] == "+10 points"
+    assert (other["time of a run"], other["in all"]) == ("45.0 s", "1:30 min")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "test"),
+    [
+        ({**LONGER, "fast": (10.5, 50.0)}, BETTER),
+        (LONGER, {**BETTER, "fast": (0.6, 0.9)}),
+        ({**LONGER, "fast": (40.0, None)}, BETTER),
+    ],
+    ids=["time is noise", "effect is noise", "one pair"],
+)
+def test_no_effect_of_time_where_either_could_be_nothing(spec, seconds, test):
+    assert table(spec(), seconds, test)[1]["effect per device-minute"] == "-"
+
+
+def test_a_loss_has_no_points(spec):
+    assert table(spec(metric="loss"), LONGER, BETTER)[1]["effect per device-minute"] == "+0.1"
+
+
+def test_without_devices_there_is_no_difference(spec):
+    other = table(spec(), LONGER, BETTER, devices=None)[1]
+    assert other["device-seconds, difference"] == "-" == other["effect per device-minute"]
+
+
+def test_what_a_result_says_of_its_cost():
+    groups = [{"trainable": 3, "parameters": 5}, {"trainable": 4, "parameters": 4}]
+    result = {"parameters": groups, "device": {"count": 8}, "train_examples": 50}
+    expected = {"trainable": 7, "parameters": 9, "devices": 8, "train_examples": 50}
+    assert costs.of_result(result) == expected
+    assert set(costs.of_result(None).values()) == {None} == set(costs.of_result({}).values())
