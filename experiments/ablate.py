@@ -10,7 +10,11 @@ from absl import flags
 from experiments import cli
 from tl_jax import ablation, reporting
 
-flags.DEFINE_bool("dry_run", False, "Print the runs, and train nothing.")
+flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Print what is left to do and about how long it takes, with --verbose every run; train nothing.",
+)
 flags.DEFINE_enum(
     "peek", None, ["validation"], "Show validation as far as it is known, and train nothing."
 )
@@ -26,8 +30,9 @@ def main() -> None:
     """Runs all cells that are not done, and writes the tables into the workdir."""
     if flags.FLAGS.dry_run:
         workdir = cli.workdir() if flags.FLAGS.workdir else None
-        rows = ablation.plan(ablation.load_spec(cli.spec(), cli.changes()), workdir)
-        reporting.print_table(f"{len(rows)} runs", rows, level="normal")
+        spec = ablation.load_spec(cli.spec(), cli.changes())
+        reporting.print_table("Runs", ablation.plan(spec, workdir))
+        reporting.print_table("Left to do", ablation.look_ahead(spec, workdir), level="normal")
     elif flags.FLAGS.peek is not None:
         ablation.run(ablation.load_spec(cli.spec(), cli.changes()), cli.workdir(), peek=True)
     else:

@@ -65,6 +65,9 @@ def test_without_devices_there_is_no_difference(spec):
 def test_what_a_result_says_of_its_cost():
     groups = [{"trainable": 3, "parameters": 5}, {"trainable": 4, "parameters": 4}]
     result = {"parameters": groups, "device": {"count": 8}, "train_examples": 50}
+    result |= {"wall_seconds": 12.0}
     expected = {"trainable": 7, "parameters": 9, "devices": 8, "train_examples": 50}
-    assert costs.of_result(result) == expected
+    assert costs.of_result(result) == expected | {"seconds": 12.0, "together": 1}
+    shared = costs.of_result(result | {"dispatch": {"together": 4}})
+    assert shared == expected | {"seconds": 3.0, "together": 4}
     assert set(costs.of_result(None).values()) == {None} == set(costs.of_result({}).values())

@@ -248,7 +248,7 @@ def test_launchers_share_the_work_and_repeat_none(spec, tmp_path, size):
     launchers = [
         threading.Thread(
             target=engine._each_done,
-            args=(record, units, work, lambda cell, folder: folder.is_dir(), lambda: False),
+            args=("made", record, units, work, lambda cell, folder: folder.is_dir(), lambda: False),
         )
         for _ in range(4)
     ]

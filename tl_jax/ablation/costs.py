@@ -18,10 +18,16 @@ EXPLAINED = (
 
 
 def of_result(result: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns what a run took, from its result: parameters, devices, training images; None where unknown."""
+    """Returns what a run took, from its result: seconds, parameters, devices, training images; None where unknown.
+
+    Runs that were trained by one program share the time of all equally.
+    """
     found = result or {}
     groups = found.get("parameters")
+    seconds, together = found.get("wall_seconds"), found.get("dispatch", {}).get("together", 1)
     return {
+        "seconds": None if seconds is None else seconds / together,
+        "together": None if seconds is None else together,
         "trainable": None if not groups else sum(group["trainable"] for group in groups),
         "parameters": None if not groups else sum(group["parameters"] for group in groups),
         "devices": (found.get("device") or {}).get("count"),

@@ -12,7 +12,7 @@ from typing import Any
 import filelock
 
 from tl_jax import console, files
-from tl_jax.ablation import analysis, costs, planner, report
+from tl_jax.ablation import analysis, costs, outlook, planner, report
 from tl_jax.ablation.cells import Cell, expand
 from tl_jax.ablation.record import CELLS, Record, claims
 from tl_jax.ablation.spec import Spec
@@ -54,6 +54,23 @@ def plan(spec: Spec, workdir: pathlib.Path | None = None) -> list[dict[str, Any]
         }
         for cell in cells
     ]
+
+
+def look_ahead(spec: Spec, workdir: pathlib.Path | None = None) -> list[dict[str, Any]]:
+    """Returns a row for each variant and number of labels: what is done, what is left, and what that takes.
+
+    Trains nothing. Time and memory are those of its runs so far; see `outlook.rows`.
+
+    Args:
+        spec: of the ablation.
+        workdir: of the ablation; None: none yet.
+
+    Raises:
+        InputError: if a cell's config does not fit.
+    """
+    cells = _checked(spec)
+    states = [row["state"] for row in plan(spec, workdir)]
+    return outlook.rows(spec, Record(workdir or pathlib.Path("-")), cells, states)
 
 
 def run(
@@ -103,7 +120,7 @@ def _train_all(
 ) -> None:
     left = [cell for cell in cells if not _is_trained(cell, record.cell(cell))]
     units = [unit.cells for unit in planner.plan(planner.sharing_activations(left), width)]
-    _each_done(record, units, _train, _is_trained, stop_requested, wait)
+    _each_done(outlook.TRAINED, record, units, _train, _is_trained, stop_requested, wait)
 
 
 def _conclude(
@@ -125,7 +142,8 @@ def _conclude(
             and row["status"] == "finished"
         ]
         record.opening(opened)
-        _each_done(record, [[cell] for cell in opened], _open, _is_open, stop_requested)
+        readings = [[cell] for cell in opened]
+        _each_done(outlook.READ, record, readings, _open, _is_open, stop_requested)
         for cell in opened:
             row = rows[cells.index(cell)]
             row["test"] = _metric(read_json(record.cell(cell) / "result.json"), "test", spec)
@@ -160,6 +178,7 @@ def _checked(spec: Spec) -> list[Cell]:
 
 
 def _each_done(
+    what: str,
     record: Record,
     units: Iterable[Sequence[Cell]],
     work: Callable[[Sequence[Cell], Record, Callable[[], bool]], None],
@@ -167,7 +186,7 @@ def _each_done(
     stop_requested: Callable[[], bool],
     wait: bool = True,
 ) -> None:
-    """Does the work of every unit, or waits until other launchers have, where it is to `wait`."""
+    """Does the work of every unit, called `what`, or waits until other launchers have, where it is to `wait`."""
     left: list[Sequence[Cell]] = list(units)
     while left:
         others: list[Sequence[Cell]] = []
@@ -188,7 +207,9 @@ def _each_done(
                     if not is_done(cell, folder):
                         mine.append(cell)
                 if mine:
+                    began = time.perf_counter()
                     work(mine, record, stop_requested)
+                    record.took(what, mine, time.perf_counter() - began)
                     worked = True
             if theirs:
                 others.append(theirs)
@@ -317,7 +338,6 @@ def _row(spec: Spec, cell: Cell, folder: pathlib.Path) -> dict[str, Any]:
         "run": str(pathlib.PurePosixPath(CELLS, cell.name)),
         "status": _status(folder, found),
         "validation": _metric(found, "validation", spec),
-        "seconds": None if found is None else found["wall_seconds"],
         "steps": None if found is None else found["steps"],
         **costs.of_result(found),
         "error": _error(folder) if found is None else None,

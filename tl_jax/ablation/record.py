@@ -4,7 +4,7 @@ import datetime
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import filelock
@@ -17,6 +17,7 @@ from tl_jax.runs.run_folder import environment_facts
 
 CELLS = "cells"
 _SPEC, _LOG, _LOCK = "spec.json", "test_log.jsonl", ".record.lock"
+_TIMES = "times.jsonl"
 # Of the spec, what makes it another one; what its cells are says the rest.
 _OF_SPEC = ("baseline", "metric", "question", "test", "level")
 
@@ -101,15 +102,42 @@ class Record:
 
     def log(self) -> list[dict[str, Any]]:
         """Returns what was logged of the test split, in its order."""
-        path = self.folder / _LOG
-        if not path.is_file():
-            return []
-        return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        return self._lines(_LOG)
+
+    def took(self, what: str, cells: Sequence[Cell], seconds: float) -> None:
+        """Notes how long cells took that were made together.
+
+        Args:
+            what: was done: "trained" or "test read".
+            cells: one at least.
+            seconds: from the preparation to the end.
+        """
+        line = {"what": what, "cells": [str(cell.name) for cell in cells], "seconds": seconds}
+        with self._locked():
+            self._write(_TIMES, line)
+
+    def seconds(self, what: str) -> dict[str, float]:
+        """Returns {name of a cell: its share of what `took` noted of it, the last time}."""
+        return {
+            name: line["seconds"] / len(line["cells"])
+            for line in self._lines(_TIMES)
+            if line["what"] == what
+            for name in line["cells"]
+        }
 
     def _append(self, what: str, **facts: Any) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        with (self.folder / _LOG).open("a") as log:
-            log.write(json.dumps({"time": now, "what": what, **facts}, sort_keys=True) + "\n")
+        self._write(_LOG, {"time": now, "what": what, **facts})
+
+    def _write(self, name: str, line: dict[str, Any]) -> None:
+        with (self.folder / name).open("a") as file:
+            file.write(json.dumps(line, sort_keys=True) + "\n")
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.folder / name
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
     def _spec(self) -> dict[str, Any] | None:
         path = self.folder / _SPEC
