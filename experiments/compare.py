@@ -1,19 +1,45 @@
-"""Compares methods over seeds; every cell is an ordinary run, and a finished one is not run again.
+"""Compares methods over seeds, a run each; or finished runs side by side, training nothing.
 
 python -m experiments.compare --config=configs/quickstart.py --workdir=runs/quickstart
+python -m experiments.compare runs/probe runs/tuned runs/other --out=runs/comparison
 
-`config.compare` names the methods, what each of them sets, and the seeds. See tl_jax/runs/compare.py.
+With --config, `config.compare` names the methods, what each of them sets, and the seeds; a finished cell is not run
+again. With run folders, the first is the one that the others are compared with; see tl_jax/runs/compare_runs.py.
 """
 
+from absl import flags
+
 from experiments import cli
-from tl_jax.runs import compare
+from tl_jax.errors import InputError
+from tl_jax.runs import compare, compare_runs
 
 cli.define_run_flags()
+cli.define_out_flag()
 
 
-def main() -> None:
-    """Runs all cells and writes the comparison into the workdir."""
+def main(*runs: str) -> None:
+    """Runs all cells of a config and writes the comparison into the workdir, or compares runs."""
+    if runs:
+        _check_alone(runs)
+        compare_runs.run(runs, cli.out())
+        return
+    if cli.out() is not None:
+        raise InputError("--out is of run folders: experiments.compare RUN RUN --out=DIR")
+    if not flags.FLAGS.config:
+        raise InputError(
+            "--config=FILE must be given, or the folders of two finished runs or more; --help says how"
+        )
     compare.run(cli.config(), cli.workdir(), cli.stop_requested)
+
+
+def _check_alone(runs: tuple[str, ...]) -> None:
+    for name in ("config", "workdir"):
+        if flags.FLAGS[name].value:
+            instead = "; --out=DIR is where the comparison is written" if name == "workdir" else ""
+            raise InputError(
+                f"{runs[0]} and --{name}: expected --config to run methods over seeds, or the folders of finished "
+                f"runs{instead}"
+            )
 
 
 if __name__ == "__main__":

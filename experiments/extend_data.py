@@ -7,8 +7,6 @@ Validation and test are written as they are; what is held out stays out. The res
 `folder:PATH`, or a TFDS directory for `tfds:extended`.
 """
 
-import pathlib
-
 from absl import flags
 
 from experiments import cli
@@ -16,7 +14,7 @@ from tl_jax.errors import InputError
 from tl_jax.runs import extend
 
 cli.define_run_flags()
-_OUT = flags.DEFINE_string("out", None, "The folder of the new data set; new or empty.")
+cli.define_out_flag()
 _COPIES = flags.DEFINE_integer("copies", 4, "Augmented copies of each training image.")
 _STORE_AS = flags.DEFINE_string(
     "store_as", "png", "png or jpeg: class folders; tfds: a TFDS directory."
@@ -25,11 +23,12 @@ _STORE_AS = flags.DEFINE_string(
 
 def main() -> None:
     """Writes the data set that the flags name."""
-    if not _OUT.value:
+    out = cli.out()
+    if out is None:
         raise InputError("--out must be given: the folder of the new data set")
     extend.extend_data(
         cli.config(),
-        pathlib.Path(_OUT.value).expanduser(),
+        out,
         copies=_COPIES.value,
         store_as=_STORE_AS.value,
         stop_requested=cli.stop_requested,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tl_jax.config import default_config
     from tl_jax.config import load as load_config
     from tl_jax.runs.api import evaluate, extend_data, finetune, preview_augment
+    from tl_jax.runs.compare_runs import compare_runs
     from tl_jax.runs.finished import Run, load_run
 
 _HOMES = {
@@ -25,12 +26,14 @@ _HOMES = {
     "evaluate": ("tl_jax.runs.api", "evaluate"),
     "extend_data": ("tl_jax.runs.api", "extend_data"),
     "preview_augment": ("tl_jax.runs.api", "preview_augment"),
+    "compare_runs": ("tl_jax.runs.compare_runs", "compare_runs"),
     "Run": ("tl_jax.runs.finished", "Run"),
     "load_run": ("tl_jax.runs.finished", "load_run"),
 }
 __all__ = [
     "Config",
     "Run",
+    "compare_runs",
     "default_config",
     "evaluate",
     "extend_data",

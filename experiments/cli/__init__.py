@@ -7,8 +7,10 @@ anything else.
 from experiments.cli.arguments import (
     changes,
     config,
+    define_out_flag,
     define_run_flags,
     define_spec_flags,
+    out,
     spec,
     workdir,
 )
@@ -18,8 +20,10 @@ from experiments.cli.runtime import stop_requested
 __all__ = [
     "changes",
     "config",
+    "define_out_flag",
     "define_run_flags",
     "define_spec_flags",
+    "out",
     "run",
     "spec",
     "stop_requested",

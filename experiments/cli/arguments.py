@@ -42,6 +42,12 @@ def _define_workdir() -> None:
     flags.DEFINE_string("workdir", None, "The run folder: made, or resumed where it exists.")
 
 
+@functools.cache
+def define_out_flag() -> None:
+    """Defines --out, the folder of what a command makes where that is no run."""
+    flags.DEFINE_string("out", None, "The folder that is written: new or empty; --help says more.")
+
+
 class _Given:
     """What the command line says of the config."""
 
@@ -80,6 +86,11 @@ def workdir() -> pathlib.Path:
     if not flags.FLAGS.workdir:
         raise InputError("--workdir must be given; --help says how")
     return pathlib.Path(flags.FLAGS.workdir).expanduser()
+
+
+def out() -> pathlib.Path | None:
+    """Returns the folder that --out names; None where it is not given."""
+    return None if flags.FLAGS.out is None else pathlib.Path(flags.FLAGS.out).expanduser()
 
 
 def changes() -> tuple[str, ...]:

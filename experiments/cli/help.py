@@ -16,6 +16,9 @@ def help_text(main: Callable[[], object]) -> str:
         rows = [("--config=FILE", "the experiment, such as configs/quickstart.py")]
         if name == "evaluate":
             rows.append(("--checkpoint=RUN", "or the folder of a run, which brings its own config"))
+        if name == "compare":
+            rows.append(("RUN RUN ...", "or the folders of finished runs, shown side by side"))
+            rows.append(("--out=DIR", "of run folders: where the page is written; unset: nowhere"))
         rows.append(("--workdir=DIR", "the run folder: new, or one to resume"))
         rows += [
             (f"--config.{field}", text) for field, text in _HELP_FIELDS.get(name, _FINETUNE_FIELDS)

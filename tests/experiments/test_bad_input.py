@@ -381,6 +381,38 @@ COMMANDS = {
         ["compare", "--config=configs/cifar10_resnet20.py", "--workdir={new}"],
         "compare.methods and compare.seeds",
     ),
+    "neither a config nor runs to compare": (
+        ["compare", "--workdir={new}"],
+        "--config=FILE must be given, or the folders of two finished runs or more",
+    ),
+    "runs and a config": (
+        ["compare", "{new}", "{new}2", QUICKSTART],
+        "new and --config: expected --config to run methods over seeds, or the folders of finished runs\n",
+    ),
+    "runs and a workdir": (
+        ["compare", "{new}", "{new}2", "--workdir={new}"],
+        "new and --workdir: expected --config to run methods over seeds, or the folders of finished runs; --out=DIR",
+    ),
+    "a folder for a comparison of methods": (
+        ["compare", QUICKSTART, "--workdir={new}", "--out={new}"],
+        "--out is of run folders: experiments.compare RUN RUN --out=DIR",
+    ),
+    "a single run to compare": (
+        ["compare", "{new}"],
+        "new alone is given; expected the folders of two runs or more",
+    ),
+    "runs that do not exist": (
+        ["compare", "{new}", "{new}2", "--out={new}"],
+        "unknown run folder ",
+    ),
+    "a folder that is no run": (
+        ["compare", "configs", "experiments"],
+        "configs: no config.json and no result.json there; expected the folder of a finished run",
+    ),
+    "a comparison into a folder of something else": (
+        ["compare", "{new}", "{new}2", "--out=configs"],
+        "expected a folder that is new, empty, or of an earlier comparison of runs",
+    ),
     "checkpoint and config": (
         ["evaluate", QUICKSTART, "--checkpoint={new}", "--workdir={new}"],
         "--checkpoint and --config: give one",

@@ -1,4 +1,4 @@
-"""Networks of one block a stage, as for the commands' tests."""
+"""Networks of one block a stage, as for the commands' tests; run folders written by hand."""
 
 import pathlib
 import sys
@@ -6,6 +6,7 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "experiments"))
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from running import small_architectures
 

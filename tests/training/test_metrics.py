@@ -203,6 +203,14 @@ def test_which_of_two_values_is_better(name, value, other, expected):
     assert metrics.is_better(name, value, other) is expected
 
 
+def test_the_brier_score_counts_all_classes():
+    probabilities = np.array([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]])
+    # 0.25 + 0.0625 + 0.0625, and 0.01 + 0.64 + 0.49.
+    expected = (0.375 + 1.14) / 2
+    assert metrics.brier_score(probabilities, np.array([0, 1])) == pytest.approx(expected)
+    assert probabilities[0, 0] == 0.5
+
+
 def test_calibration_by_hand():
     # Confidences 0.6, 0.7 fall into (0.5, 0.75] with hits 1, 0; 0.9, 1.0 into (0.75, 1], both hits.
     probabilities = np.array([[0.6, 0.4], [0.3, 0.7], [0.1, 0.9], [1.0, 0.0]])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tl_jax.reporting.probe import write_probe
     from tl_jax.reporting.report import write_report
     from tl_jax.reporting.routes import write_routes
+    from tl_jax.reporting.run_comparison import write_run_comparison
     from tl_jax.reporting.sweep import write_sweep
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "write_probe",
     "write_report",
     "write_routes",
+    "write_run_comparison",
     "write_sweep",
 ]
 
@@ -43,6 +45,7 @@ _LATE = {
     "write_probe": "probe",
     "write_report": "report",
     "write_routes": "routes",
+    "write_run_comparison": "run_comparison",
     "write_sweep": "sweep",
 }
 

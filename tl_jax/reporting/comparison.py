@@ -66,7 +66,7 @@ def write_comparison(
     rows = _rows(methods, results, metric, shown)
     further = _further_rows(methods)
     common = _common_fields(results, metric)
-    runs = [{**result, "report": _link(folder, result["run"])} for result in results]
+    runs = [{**result, "report": report_link(folder, result["run"])} for result in results]
     figure = plots.comparison(
         f"test {tables.label(metric)}" + (" (%)" if _in_percent(metric) else ""),
         [
@@ -362,7 +362,7 @@ def _markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _link(folder: pathlib.Path, run: str | os.PathLike[str]) -> str | None:
+def report_link(folder: pathlib.Path, run: str | os.PathLike[str]) -> str | None:
     """Returns the relative URL of a run's report; None if there is no such file."""
     for path in (folder / run, pathlib.Path(run)):
         if (path / REPORT_FILE).is_file():

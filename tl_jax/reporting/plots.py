@@ -34,7 +34,7 @@ SPLIT_COLOURS = {"train": BLUE, "validation": ORANGE, "test": GREEN}
 _CLASSES_WITH_COUNTS = 20
 _CLASSES_WITH_NAMES = 50
 # From so many points on, a training curve is drawn pale with a running mean over it.
-_POINTS_TO_SMOOTH = 60
+POINTS_TO_SMOOTH = 60
 
 # Typed loosely: matplotlib lists its settings as literals in some releases and not in others.
 STYLE: Any = {
@@ -91,13 +91,13 @@ def curve(
         )
         axes.set_title(title, parse_math=False)
         axes.set_xlabel("step")
-        axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(_tick))
-        axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(_tick))
+        axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(tick))
+        axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(tick))
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
         for split, (steps, values) in series.items():
             x, y = np.asarray(steps, float), np.asarray(values, float)
             colour = SPLIT_COLOURS.get(split, GREY)
-            if len(x) >= _POINTS_TO_SMOOTH:
+            if len(x) >= POINTS_TO_SMOOTH:
                 axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.9)
                 axes.plot(x, running_mean(y), color=colour, linewidth=1.7, label=f"{split} (mean)")
             else:
@@ -205,13 +205,6 @@ def reliability(calibration: Mapping[str, Any]) -> matplotlib.figure.Figure:
     Args:
         calibration: what `metrics.calibration` returns.
     """
-    count = np.asarray(calibration["bin_count"], float)
-    used = count > 0
-    accuracy = np.asarray(calibration["bin_accuracy"], float)[used]
-    confidence = np.asarray(calibration["bin_confidence"], float)[used]
-    width = 1.0 / len(count)
-    centres = ((np.arange(len(count)) + 0.5) * width)[used]
-    bar = {"width": width, "edgecolor": "white", "linewidth": 0.8}
     with matplotlib.rc_context(STYLE):
         figure = matplotlib.figure.Figure(figsize=(4.8, 5.0))
         upper, lower = figure.subplots(
@@ -221,17 +214,38 @@ def reliability(calibration: Mapping[str, Any]) -> matplotlib.figure.Figure:
             height_ratios=[3.2, 1],
             gridspec_kw={"left": 0.15, "right": 0.97, "top": 0.92, "bottom": 0.1, "hspace": 0.08},
         )
+        draw_reliability(upper, lower, calibration)
         upper.set_title(f"Reliability (ECE {calibration['ece']:.4f})")
-        upper.bar(centres, accuracy, color=PALE_BLUE, label="accuracy", **bar)
-        upper.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", label="perfect")
-        upper.vlines(confidence, accuracy, confidence, color=ORANGE, linewidth=2, label="gap")
-        upper.plot(confidence, accuracy, linestyle="none", marker="o", markersize=4, color=ORANGE)
-        upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy in the bin")
+        upper.set_ylabel("accuracy in the bin")
         upper.legend(fontsize=8, loc="upper left")
-        lower.bar(centres, count[used] / count.sum(), color=GREY, **bar)
         lower.set(xlabel="confidence (highest probability)", ylabel="share of\nexamples")
-        lower.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
         return figure
+
+
+def draw_reliability(
+    upper: matplotlib.axes.Axes, lower: matplotlib.axes.Axes, calibration: Mapping[str, Any]
+) -> None:
+    """Draws the accuracy of each bin of confidence into the upper axes, its share of examples into the lower ones.
+
+    Args:
+        upper: axes of the diagram.
+        lower: axes below them.
+        calibration: what `metrics.calibration` returns.
+    """
+    count = np.asarray(calibration["bin_count"], float)
+    used = count > 0
+    accuracy = np.asarray(calibration["bin_accuracy"], float)[used]
+    confidence = np.asarray(calibration["bin_confidence"], float)[used]
+    width = 1.0 / len(count)
+    centres = ((np.arange(len(count)) + 0.5) * width)[used]
+    bar: dict[str, Any] = {"width": width, "edgecolor": "white", "linewidth": 0.8}
+    upper.bar(centres, accuracy, color=PALE_BLUE, label="accuracy", **bar)
+    upper.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", label="perfect")
+    upper.vlines(confidence, accuracy, confidence, color=ORANGE, linewidth=2, label="gap")
+    upper.plot(confidence, accuracy, linestyle="none", marker="o", markersize=4, color=ORANGE)
+    upper.set(xlim=(0, 1), ylim=(0, 1.02))
+    lower.bar(centres, count[used] / count.sum(), color=GREY, **bar)
+    lower.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -428,7 +442,8 @@ def running_mean(values: np.ndarray) -> np.ndarray:
     return np.where(finite, means, np.nan)
 
 
-def _tick(value: float, _: int) -> str:
+def tick(value: float, _: int) -> str:
+    """Returns a number as the ticks of an axis show it."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

@@ -383,11 +383,6 @@ def _config_groups(config: Mapping[str, Any] | None) -> list[tuple[str, list[tup
 
 
 def _settings(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name, _setting(value)) for name, value in trees.flatten(fields, ".").items()]
-
-
-def _setting(value: Any) -> str:
-    """Returns a setting as it would be written: no digit of a number is rounded away."""
-    if isinstance(value, list):
-        return ", ".join(_setting(item) for item in value) or "none"
-    return "none" if value is None or value == "" else str(value)
+    return [
+        (name, tables.format_setting(value)) for name, value in trees.flatten(fields, ".").items()
+    ]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import tokenize
 import zipfile
 from typing import Any
 
@@ -14,6 +15,17 @@ from tl_jax.reporting.writers import METRICS_FILE, read_metrics
 
 # Where images lie by their features, see `scatter`; of runs that were asked for it.
 SCATTER_FILE = "scatter.npz"
+# What `read_predictions` raises for a file that is damaged, or none of ours.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,19 +129,20 @@ def read_run(folder: str | os.PathLike[str]) -> RunFiles:
         predictions = read_predictions(folder / "predictions.npz")
     except FileNotFoundError:
         notes.append(f"predictions.npz is not in the run folder: {without}.")
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         notes.append(f"predictions.npz cannot be used ({error}): {without}.")
     return RunFiles(config, metrics, result, freezing, port_report, predictions, tuple(notes))
 
 
 def read_predictions(path: pathlib.Path) -> Predictions:
-    """Reads predictions.npz of a run.
+    """Returns what `predictions.npz` holds.
 
     Raises:
-        FileNotFoundError: without the file.
-        OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile: if it cannot be used.
+        FileNotFoundError: if there is no such file.
+        Exception: one of `UNREADABLE`, if it is damaged or its arrays do not fit together.
     """
-    with np.load(path, allow_pickle=False) as arrays:
+    # Opened here: NumPy leaves the file of a damaged archive open.
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
         probabilities = np.asarray(arrays["probabilities"], np.float32)
         labels = np.asarray(arrays["labels"], np.int64)
         count, num_classes = probabilities.shape

@@ -30,7 +30,12 @@ _PLAIN_WIDTH = 400
 
 
 def print_table(
-    title: str, rows: Rows, *, level: str = "verbose", stream: TextIO | None = None
+    title: str,
+    rows: Rows,
+    *,
+    level: str = "verbose",
+    stream: TextIO | None = None,
+    as_named: bool = False,
 ) -> None:
     """Prints rows as a table, the columns being all their keys in order of appearance.
 
@@ -39,6 +44,7 @@ def print_table(
         rows: one mapping per row; a key that a row lacks leaves its cell empty.
         level: of `console.LEVELS`, at which it is printed; "normal" for what was asked for.
         stream: where to write; standard output by default.
+        as_named: whether the keys are the headings as they are: names that a user gave, not fields.
     """
     if not console.shows(level):
         return
@@ -50,15 +56,20 @@ def print_table(
     )
     for name in columns(rows):
         table.add_column(
-            rich.text.Text(label(name)), justify="right" if is_numeric(rows, name) else "left"
+            rich.text.Text(name if as_named else label(name)),
+            justify="right" if is_numeric(rows, name) else "left",
         )
     for row in rows:
         table.add_row(*(rich.text.Text(format_value(row.get(name))) for name in columns(rows)))
     terminal.print(table)
 
 
-def format_markdown(rows: Rows) -> str:
+def format_markdown(rows: Rows, *, as_named: bool = False) -> str:
     """Returns rows as a GitHub-flavoured Markdown table, numbers to the right.
+
+    Args:
+        rows: as for `print_table`.
+        as_named: likewise.
 
     Example:
         >>> print(format_markdown([{"method": "linear_probe", "images": 45000}]))
@@ -68,7 +79,7 @@ def format_markdown(rows: Rows) -> str:
     """
     names = columns(rows)
     lines = [
-        [label(name) for name in names],
+        [name if as_named else label(name) for name in names],
         *([format_value(row.get(name)) for name in names] for row in rows),
     ]
     header, *body = ["| " + " | ".join(map(_escape_markdown, cells)) + " |" for cells in lines]
@@ -152,6 +163,18 @@ def format_value(value: Any) -> str:
             return ", ".join(format_value(item) for item in value)
         case _:
             return str(value)
+
+
+def format_setting(value: Any) -> str:
+    """Returns a setting as it would be written: no digit of a number is rounded away.
+
+    Example:
+        >>> format_setting(0.000123456), format_setting(["a", "b"]), format_setting([])
+        ('0.000123456', 'a, b', 'none')
+    """
+    if isinstance(value, list):
+        return ", ".join(format_setting(item) for item in value) or "none"
+    return "none" if value is None or value == "" else str(value)
 
 
 def number(value: Any) -> float:

@@ -33,6 +33,8 @@ from tl_jax.training.evaluator import Evaluator
 
 # What may be changed of a run that is evaluated: the data, and where and how they are computed.
 _SECTIONS = ("data", "parallel", "report")
+# What is at its defaults in the config of an evaluation, whatever it was in that of the run.
+NOT_OF_EVALUATION = ("init", "objective", "optim")
 
 
 def evaluate_run(
@@ -70,7 +72,8 @@ def evaluate_run(
     # The run's own checkpoint and preprocessing: where it started from may be gone, and so may its teacher.
     defaults = default_config()
     defaults.init.head = config.init.head
-    config.init, config.objective, config.optim = defaults.init, defaults.objective, defaults.optim
+    for section in NOT_OF_EVALUATION:
+        config[section] = defaults[section]
     config.data.image_size = preprocessing["image_size"]
     config.preprocess.resize = preprocessing["resize"]
     config.preprocess.interpolation = preprocessing["interpolation"]

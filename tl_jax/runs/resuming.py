@@ -19,7 +19,7 @@ from tl_jax.runs.setup import Setup
 # In the folder of a run that distils: digests of its teachers' weights.
 _TEACHERS = "teachers.json"
 # In the folder of every training run: images of each split and what tells them from others.
-_DATA = "data.json"
+DATA = "data.json"
 
 
 def write_teachers(folder: RunFolder, phases: Sequence[Setup]) -> None:
@@ -129,12 +129,12 @@ def check_skipped(run: pathlib.Path, splits: Splits) -> None:
 
 def write_data(folder: RunFolder, splits: Splits) -> None:
     """Writes what tells the data of a run from others, for a run that is resumed."""
-    folder.write_json(_DATA, facts_of(splits))
+    folder.write_json(DATA, facts_of(splits))
 
 
 def were_square(run: pathlib.Path, side: int) -> bool:
     """Returns whether a run saw its images as squares of `side` pixels; False where its folder does not say."""
-    path = run / _DATA
+    path = run / DATA
     if not path.is_file():
         return False
     return read_json(path)["train"]["shape"][:2] == [side, side]
@@ -147,7 +147,7 @@ def check_data(run: pathlib.Path, splits: Splits) -> None:
         InputError: if they are others: every later batch would be another one, and what was trained on might be
             measured as new.
     """
-    path = run / _DATA
+    path = run / DATA
     if not path.is_file():
         return
     before = read_json(path)

@@ -23,18 +23,13 @@ from tl_jax.data import Splits
 from tl_jax.errors import InputError, unknown
 from tl_jax.features.saving import Features
 from tl_jax.reporting import intervals
-from tl_jax.runs import image_features, results, scatter
+from tl_jax.runs import image_features, results, same_test_split, scatter
 from tl_jax.runs.finished import Run, load_run
 from tl_jax.runs.run_folder import RunFolder, environment_facts
 from tl_jax.runs.setup import Setup
 from tl_jax.runs.skeleton import facts_of, in_folder, introduce_inputs
 from tl_jax.training import classic, metrics
 from tl_jax.training.loops import Stopped
-
-# Which test split is read: of two runs these must be equal.
-_TEST_FIELDS = ("data.name", "data.test_split", "data.folds")
-# With folds, these say which images are the fold.
-_FOLD_FIELDS = ("data.fold", "data.seed", "data.train_split")
 
 
 def run(
@@ -166,9 +161,9 @@ def _finetuned(config: ml_collections.ConfigDict, setup: Setup) -> Run | None:
     except InputError as error:
         raise InputError(f"routes.finetuned={given}: {error}") from error
     here, there = flat(config), flat(found.config)
-    names = (*_TEST_FIELDS, *(_FOLD_FIELDS if config.data.folds else ()))
     differing = [
-        f"{name}={there[name]}, not {here[name]}" for name in names if here[name] != there[name]
+        f"{name}={there[name]}, not {here[name]}"
+        for name in same_test_split.differing_fields(here, there)
     ]
     split = setup.splits["test"]
     predictions = _predictions(found)

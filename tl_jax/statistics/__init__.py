@@ -1,6 +1,7 @@
-"""Intervals and tests of accuracies: over seeds, in pairs, and over the images of a split."""
+"""Intervals and tests of accuracies: over seeds, in pairs, and over the images of a split; how far runs agree."""
 
-from tl_jax.statistics.images import bootstrap_difference, mcnemar
+from tl_jax.statistics.agreement import agreement, cohens_kappa
+from tl_jax.statistics.images import bootstrap_difference, discordant, mcnemar
 from tl_jax.statistics.intervals import (
     LEVEL,
     Mean,
@@ -16,7 +17,10 @@ __all__ = [
     "LEVEL",
     "Mean",
     "PairedDifference",
+    "agreement",
     "bootstrap_difference",
+    "cohens_kappa",
+    "discordant",
     "holm",
     "mcnemar",
     "mean_over_seeds",

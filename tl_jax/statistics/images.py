@@ -30,7 +30,7 @@ def bootstrap_difference(
 
     Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
     """
-    first, second, both = _counts(correct, other)
+    first, second, both = discordant(correct, other)
     total = first + second + both
     # N draws from the images are N draws from the three kinds that there are.
     shares = np.array([first, second, both]) / total
@@ -61,15 +61,27 @@ def mcnemar(correct: np.ndarray, other: np.ndarray) -> float:
     """
     import scipy.special  # late: it holds up the start of every command
 
-    first, second, _ = _counts(correct, other)
+    first, second, _ = discordant(correct, other)
     if not first + second:
         return 1.0
     tail = scipy.special.bdtr(min(first, second), first + second, 0.5)
     return float(min(1.0, 2 * tail))
 
 
-def _counts(correct: np.ndarray, other: np.ndarray) -> tuple[int, int, int]:
-    """Returns how many images only the one has right, only the other, and both or none."""
+def discordant(correct: np.ndarray, other: np.ndarray) -> tuple[int, int, int]:
+    """Returns how many images only the one has right, only the other, and both or none.
+
+    Args:
+        correct: bool [N], whether the one is right.
+        other: bool [N], whether the other is.
+
+    Raises:
+        InputError: as `bootstrap_difference`.
+
+    Example:
+        >>> discordant(np.array([True, True, False]), np.array([False, False, True]))
+        (2, 1, 0)
+    """
     correct, other = (np.asarray(given, bool) for given in (correct, other))
     if correct.ndim != 1 or correct.shape != other.shape or not len(correct):
         raise InputError(

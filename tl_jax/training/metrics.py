@@ -249,6 +249,24 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
     }
 
 
+def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the mean over examples of the squared distance between probabilities and the true class, in [0, 2].
+
+    Args:
+        probabilities: [N, K], rows summing to 1; N at least 1.
+        labels: int [N] in [0, K).
+
+    Source: Brier 1950, "Verification of forecasts expressed in terms of probability".
+
+    Example:
+        >>> brier_score(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([0, 0]))
+        0.25
+    """
+    errors = np.array(probabilities, np.float64)
+    errors[np.arange(len(labels)), labels] -= 1
+    return float(np.mean(np.sum(errors**2, axis=1)))
+
+
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     safe = np.where(denominator == 0, 1, denominator)
     return np.where(denominator == 0, 0.0, numerator / safe)
