@@ -1,7 +1,6 @@
 """What the run folders of an ablation hold beyond one number: recall of classes, metrics over steps."""
 
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from tl_jax import statistics
 from tl_jax.errors import InputError
 from tl_jax.reporting import read_metrics
 from tl_jax.reporting.interval_plots import Band
-from tl_jax.reporting.run_files import read_predictions
+from tl_jax.reporting.run_files import UNREADABLE, read_predictions
 from tl_jax.statistics import PairedDifference
 
 
@@ -21,7 +20,7 @@ def recalls(folder: pathlib.Path) -> dict[str, float] | None:
     """
     try:
         found = read_predictions(folder / "predictions.npz")
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+    except UNREADABLE:
         return None
     if len(set(found.class_names)) < len(found.class_names):
         return None
