@@ -97,7 +97,8 @@ PLAIN = Compilation()
 
 def computed(function: Callable, *arguments: Any) -> Any:
     """Returns `jax.jit(function)(*arguments)`, for a function that is made anew by every run; see `programs_kept`."""
-    return PLAIN.compile(jax.jit(function).lower(*arguments))(*arguments)
+    program = jax.jit(function)
+    return PLAIN.compile(program.lower(*arguments))(*arguments) if _KEPT else program(*arguments)
 
 
 # What was compiled inside each `programs_kept`, the innermost one last.

@@ -246,6 +246,7 @@ FIELDS: dict[str, list[Case]] = {
     "cache.storage": [Case("host", "dispatch", CACHED | {"cache.storage": "device"})],
     "cache.dir": [Case("{folder}", "", CACHED)],
     "cache.verify": [Case(1, "", CACHED)],
+    "cache.whole": [Case(True, "", CACHED)],
     "parallel.mode": [Case("pmap", "dispatch")],
     "parallel.devices": [Case(2, "dispatch")],
     "report.html": [Case(False, "")],

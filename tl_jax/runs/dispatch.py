@@ -23,7 +23,6 @@ from tl_jax.data import InMemorySplit, stream
 from tl_jax.features import ActivationSplit
 from tl_jax.models import cpu
 from tl_jax.parallel import device_dataset, memory, sharding
-from tl_jax.parallel.device_dataset import ResidentStep
 from tl_jax.parallel.placement import choose_layout, room_for_data, room_for_evaluation
 from tl_jax.runs import memory_plan
 from tl_jax.runs.numerics import check_deterministic, platform_of
@@ -204,7 +203,7 @@ def _store_evaluated(setup: Setup, data_bytes: int) -> tuple[str, int]:
 def _resident(setup: Setup, layout: str | None, member: Member | None) -> Dispatch:
     split, order = setup.inputs["train"], setup.order
     compiled = functools.partial(_compiled_updates, setup, layout or "replicated")
-    step: ResidentStep | Member
+    step: device_dataset.ResidentStep | Member
     if member is None:
         train_step = make_pure_step(setup)(axis_name=None)
         shapes = setup.state_shapes, *_data_shapes(setup)
@@ -255,7 +254,7 @@ def _compiled_updates(
     batch_size: int,
 ) -> Resident:
     """Returns the updates of a run, or of those that train together; see `together.MakeResident`."""
-    step = ResidentStep(
+    step = device_dataset.ResidentStep(
         train_step,
         setup.mesh,
         layout,
