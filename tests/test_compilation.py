@@ -1,5 +1,6 @@
 """Programs have the precision and the options that they are asked for, forward and backward."""
 
+import contextlib
 import re
 
 import jax
@@ -142,3 +143,52 @@ def test_options_are_part_of_a_key():
     assert Compilation("highest", True).key() == {}
     one, other = (Compilation(options={"a": value}).key() for value in (1, 2))
     assert one != other and one.keys() == {"compiler_options"}
+
+
+def compiled_by(programs, compilation=compilation.PLAIN):
+    """Returns what each of these functions is compiled to."""
+    return [compilation.compile(jax.jit(one).lower(np.float32(1))) for one in programs]
+
+
+def test_the_same_program_is_compiled_once_while_programs_are_kept():
+    same = [lambda x: x + 1, lambda x: x + 1]
+    one, other = compiled_by(same)
+    assert one is not other
+    with compilation.programs_kept():
+        one, other = compiled_by(same)
+        assert one is other and one(np.float32(2)) == 3
+        with compilation.programs_kept():
+            (inner,) = compiled_by(same[:1])
+            assert inner is not one  # and what is inside leaves with it
+        assert compiled_by(same)[0] is one
+    assert compiled_by(same)[0] is not one
+
+
+def test_programs_that_differ_in_a_constant_a_name_or_an_option_are_kept_apart():
+    table = np.zeros(100_000, np.float32)
+    changed = table.copy()
+    changed[777] += 1
+    with compilation.programs_kept():
+        one, other = compiled_by([lambda x: (x * table).sum(), lambda x: (x * changed).sum()])
+        assert one is not other and other(np.float32(1)) - one(np.float32(1)) == 1
+        one, other = compiled_by([lambda x: {"a": x}, lambda x: {"b": x}])
+        assert list(one(np.float32(1))) == ["a"] and list(other(np.float32(1))) == ["b"]
+        added = [lambda x: x + 1]
+        plain = compiled_by(added)[0]
+        option = Compilation(options={"xla_cpu_enable_fast_min_max": True})
+        assert compiled_by(added, option)[0] is not plain
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_function_that_is_computed(kept):
+    compiled = []
+    with compilation.programs_kept() if kept else contextlib.nullcontext():
+        for _ in range(2):
+
+            def function(x, y):
+                compiled.append(x)
+                return {"sum": x + y}
+
+            assert compilation.computed(function, np.float32(1), np.float32(2))["sum"] == 3
+        assert len(compilation._KEPT) == kept
+        assert [len(programs) for programs in compilation._KEPT] == [1] * kept

@@ -1,0 +1,138 @@
+"""What cells are made together, and what is foretold of them."""
+
+import pytest
+
+from tl_jax import ablation
+from tl_jax.ablation import analysis, engine, outlook, planner
+from tl_jax.ablation.cells import expand
+from tl_jax.ablation.record import Record
+from tl_jax.runs import results, together, training
+
+pytestmark = pytest.mark.usefixtures("small_networks")
+HEAD = ("freeze.strategy=backbone", "cache.boundary=auto")
+STORED = {"augment__crop_padding": 0, "augment__flip": False}
+WHOLE = ("freeze.strategy=none", "cache.boundary=")
+
+
+def units_of(made, width=planner.WIDTH):
+    return [
+        ([(cell.variant, cell.trial, cell.seed) for cell in unit.cells], unit.why_alone)
+        for unit in planner.plan(expand(made), width)
+    ]
+
+
+def test_cells_that_differ_in_seeds_and_strengths_are_one_unit(spec):
+    made = spec(
+        {"head": HEAD, "whole": WHOLE},
+        fields=STORED,
+        tune={"optim.learning_rate": (0.1, 0.2)},
+    )
+    head = [("head", trial, seed) for seed in (0, 1) for trial in (0, 1)]
+    alone = [([("whole", trial, seed)], "no stored activations") for _, trial, seed in head]
+    first, *others = units_of(made)
+    assert first == (head, "") and others == alone
+
+
+def test_a_unit_has_no_more_cells_than_asked_for(spec):
+    made = spec({"head": HEAD}, seeds=range(5), fields=STORED)
+    cells = [("head", 0, seed) for seed in range(5)]
+    assert units_of(made, 2) == [
+        (cells[:2], ""),
+        (cells[2:4], ""),
+        (cells[4:], "no other like it"),
+    ]
+
+
+def test_other_labels_and_other_fields_are_other_units(spec):
+    variants = {"head": HEAD, "slow": (*HEAD, "optim.momentum=0.5"), "rate": (*HEAD, RATE)}
+    made = spec(variants, seeds=(0,), shots=(2, 3), fields=STORED)
+    shown = [[name for name, _, _ in cells] for cells, _ in units_of(made)]
+    assert shown == [["head", "rate"], ["slow"]] * 2
+
+
+RATE = "optim.learning_rate=0.7"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "shots", "whole"),
+    [
+        (range(3), (0,), True),  # 10 classes: train and hold-out are all there is
+        (range(1), (0,), False),  # one choice
+        (range(2), (2,), False),
+        (range(40), (2, 3), True),
+    ],
+)
+def test_whole_splits_are_stored_where_choices_together_are_as_many(spec, seeds, shots, whole):
+    """Digits have 1,437 training images, of which a fifth is held out."""
+    made = spec({"head": HEAD, "all": WHOLE}, seeds=seeds, shots=shots, fields=STORED)
+    cells = expand(made)
+    told = planner.sharing_activations(cells)
+    assert [str(one) for one in told] == [str(one) for one in cells]
+    assert [cell.config.cache.whole for cell in told] == [
+        whole and cell.variant == "head" for cell in cells
+    ]
+    assert not any(cell.config.cache.whole for cell in cells)  # a copy was told
+    assert [one.name for one in told] == [one.name for one in cells]
+
+
+def test_cells_that_have_to_be_made_alone_are(spec, tmp_path, monkeypatch):
+    made, tried = spec({"head": HEAD}, fields=STORED), []
+
+    def refused(group, jobs):
+        tried.append(len(jobs))
+        return [together.NotTogether("here not"), jobs[1](None)]
+
+    monkeypatch.setattr(together.Group, "run", refused)
+    content = ablation.run(made, tmp_path / "run")
+    assert tried == [2]
+    assert [row["status"] for row in content["runs"]] == ["finished"] * 2
+
+
+def test_cells_of_a_unit_are_trained_by_one_program_and_share_its_time(spec, tmp_path):
+    made = spec({"head": HEAD, "fast": (*HEAD, RATE)}, fields=STORED)
+    content = ablation.run(made, tmp_path / "run")
+    record, cells = Record(tmp_path / "run"), expand(made)
+    assert [row["together"] for row in content["runs"]] == [4] * 4
+    for cell, row in zip(cells, content["runs"], strict=True):
+        identity = engine.of_command(cell.config), engine.identity_of(cell.config)
+        sealed = results.read_sealed(record.cell(cell), *identity)
+        assert row["seconds"] == sealed["wall_seconds"] / 4
+    solo = training.run(cells[-1].config, tmp_path / "solo")
+    last = content["runs"][-1]
+    assert last["test"] == solo["splits"]["test"]["top1_accuracy"]
+
+
+def test_what_is_left_takes_as_long_as_what_was_done(spec, tmp_path):
+    made = spec({"head": HEAD, "whole": WHOLE}, seeds=range(3), fields=STORED, test=("head",))
+    record, cells = Record(tmp_path), expand(made)
+    head = [cell for cell in cells if cell.variant == "head"]
+    record.took(outlook.TRAINED, head[:2], 8.0)
+    record.took(outlook.READ, head[:1], 3.0)
+    states = dict.fromkeys((str(cell.name) for cell in cells), analysis.TO_BE_RUN)
+    states |= {str(head[0].name): "test read", str(head[1].name): "trained"}
+    rows = outlook.rows(made, record, cells, [*states.values()])
+    first, second, last = rows
+    assert first | {"memory": ""} == {
+        "variant": "head",
+        "runs": 3,
+        "trained": 2,
+        "test read": 1,
+        "updates": "3 at once",
+        "time of a run": "4.0 s",
+        "time left": "10.0 s",  # a run of 4, two readings of 3
+        "memory": "",
+    }
+    assert second["time of a run"] == "-" == second["time left"]
+    assert second["updates"] == "by themselves: no stored activations"
+    assert last["time left"] == "more than 10.0 s"
+    assert (last["runs"], last["trained"], last["test read"]) == (6, 2, 1)
+
+
+def test_memory_is_the_most_that_a_run_of_the_row_planned(spec, tmp_path):
+    made = spec({"head": HEAD}, fields=STORED)
+    ablation.run(made, tmp_path / "run")
+    row, last = ablation.look_ahead(made, tmp_path / "run")
+    assert "(device)" in row["memory"] and "(host)" in row["memory"]
+    assert row["time left"] == last["time left"] == "0.0 s"
+    row, last = ablation.look_ahead(made)
+    assert row["memory"] == row["time left"] == last["time left"] == "-"
