@@ -195,3 +195,29 @@ def test_a_process_that_fails_alone_tells_the_others(monkeypatch, is_shared):
         patch.setattr(features, "compute", seen)
         activation_cache.use(prepare(config_with(CACHED)))
     assert depths == ([1, 1] if is_shared else [0, 0])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_all_images_are_stored_where_they_are_asked_for(tmp_path, whole):
+    """Of a few images of a class the others are not needed; what is there whole is read by a run of other images."""
+    few = CACHED | {"data.examples_per_class": 3, "cache.dir": str(tmp_path)}
+    plans = [
+        activation_banks.make_plan(prepare(config_with(few | fields)))
+        for fields in ({"cache.whole": whole}, {"cache.whole": whole, "data.seed": 1})
+    ]
+    for plan in plans:
+        (bank,) = (bank for bank in plan.banks if "train" in bank.roles)
+        assert (len(bank.rows) == len(bank.whole)) is whole
+    (one, other) = ({bank.store.key for bank in plan.banks} for plan in plans)
+    assert (one == other) is whole
+
+
+def test_what_is_there_whole_is_read_by_a_run_of_few(tmp_path):
+    few = CACHED | {"data.examples_per_class": 3, "cache.dir": str(tmp_path)}
+    with nothing_compiled():
+        activation_cache.use(prepare(config_with(few | {"cache.whole": True})))
+    setup = prepare(config_with(few | {"data.seed": 1}))
+    with nothing_compiled():
+        plan = activation_banks.make_plan(setup)
+    assert all(bank.found is not None for bank in plan.banks)
+    assert all(len(bank.rows) == len(bank.whole) for bank in plan.banks)
