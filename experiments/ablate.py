@@ -28,18 +28,17 @@ cli.define_spec_flags()
 
 def main() -> None:
     """Runs all cells that are not done, and writes the tables into the workdir."""
+    spec = ablation.load_spec(cli.spec(), cli.changes())
     if flags.FLAGS.dry_run:
         workdir = cli.workdir() if flags.FLAGS.workdir else None
-        spec = ablation.load_spec(cli.spec(), cli.changes())
         reporting.print_table("Runs", ablation.plan(spec, workdir))
         reporting.print_table("Left to do", ablation.look_ahead(spec, workdir), level="normal")
     elif flags.FLAGS.peek is not None:
-        ablation.run(ablation.load_spec(cli.spec(), cli.changes()), cli.workdir(), peek=True)
+        ablation.run(spec, cli.workdir(), peek=True)
     else:
-        ablation.launch(
-            cli.spec(),
+        ablation.ablate(
+            spec,
             cli.workdir(),
-            cli.changes(),
             executor=flags.FLAGS.executor,
             workers=flags.FLAGS.workers,
             amend=flags.FLAGS.amend,

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ml_collections import ConfigDict as Config
 
+    from tl_jax.ablation import ablate
     from tl_jax.config import default_config
     from tl_jax.config import load as load_config
     from tl_jax.runs.api import evaluate, extend_data, finetune, preview_augment
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Config": ("ml_collections", "ConfigDict"),
+    "ablate": ("tl_jax.ablation", "ablate"),
     "default_config": ("tl_jax.config", "default_config"),
     "load_config": ("tl_jax.config", "load"),
     "finetune": ("tl_jax.runs.api", "finetune"),
@@ -33,6 +35,7 @@ _HOMES = {
 __all__ = [
     "Config",
     "Run",
+    "ablate",
     "compare_runs",
     "default_config",
     "evaluate",

@@ -64,10 +64,10 @@ def test_two_launchers_of_which_one_is_killed(path, tmp_path, monkeypatch):
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
-    ablation.launch(path, workdir, executor="local", workers=2)
+    ablation.ablate(path, workdir, executor="local", workers=2)
     killer.join(60)
     assert killed
-    ablation.launch(path, tmp_path / "here")
+    ablation.ablate(path, tmp_path / "here")
     assert tables(workdir) == tables(tmp_path / "here")
     # What the killed one has left was trained here.
     said = "\n".join(outputs(workdir).values())
@@ -87,11 +87,11 @@ def test_two_launchers_of_which_one_is_killed(path, tmp_path, monkeypatch):
 )
 def test_what_does_not_fit_is_refused(path, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        ablation.launch(path, tmp_path / "run", **options)
+        ablation.ablate(path, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
 
 def test_without_submitit_the_way_on_is_named(path, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(InputError, match=r"need submitit: pip install 'tl_jax\[cluster\]'"):
-        ablation.launch(path, tmp_path / "run", executor="local")
+        ablation.ablate(path, tmp_path / "run", executor="local")

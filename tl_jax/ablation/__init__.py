@@ -1,7 +1,7 @@
 """Ablations: variants of a run over seeds, chosen by validation and reported on a test split that is opened last."""
 
 from tl_jax.ablation.engine import look_ahead, plan, run
-from tl_jax.ablation.executors import EXECUTORS, launch
+from tl_jax.ablation.executors import EXECUTORS, ablate
 from tl_jax.ablation.spec import Spec, load_spec
 
-__all__ = ["EXECUTORS", "Spec", "launch", "load_spec", "look_ahead", "plan", "run"]
+__all__ = ["EXECUTORS", "Spec", "ablate", "load_spec", "look_ahead", "plan", "run"]

@@ -7,14 +7,14 @@ the updates since the last checkpoint of its cell.
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tl_jax import console
 from tl_jax.ablation import planner
 from tl_jax.ablation.cells import expand
 from tl_jax.ablation.engine import begin, run
-from tl_jax.ablation.spec import load_spec
+from tl_jax.ablation.spec import Spec, load_spec
 from tl_jax.errors import InputError, unknown
 
 # This process, or what submitit calls the others.
@@ -23,61 +23,59 @@ _POLL_SECONDS = 1.0
 _HOURS = 24
 
 
-def launch(
-    spec: str | os.PathLike[str],
-    workdir: pathlib.Path,
-    changes: Sequence[str] = (),
+def ablate(
+    spec: Spec | str | os.PathLike[str],
+    workdir: str | os.PathLike[str],
     *,
     executor: str = "here",
-    workers: int = 1,
+    workers: int = 2,
     amend: str = "",
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Runs an ablation from the file of its spec; returns what `ablation.json` holds.
+    """Runs an ablation: variants over seeds, chosen by validation, with test read last.
 
     With "local" or "slurm", launchers train the cells, and this process does what they leave: cells of launchers that
     were killed, the choice, the reading of test, the tables.
 
     Args:
-        spec: path of the file.
-        workdir: of the ablation, a folder that all launchers see.
-        changes: assignments to fields of the spec's base.
+        spec: what is compared, or the file of it.
+        workdir: of the ablation, a folder that all launchers see; the same call goes on with what is there.
         executor: one of `EXECUTORS`.
-        workers: launchers; each local one has one of this machine's GPUs, in turn.
-        amend: see `engine.run`.
-        stop_requested: likewise.
+        workers: launchers, where there are any; each local one has one of this machine's GPUs, in turn.
+        amend: why the spec is changed after test was read; see `Record.begin`.
+        stop_requested: whether to stop; asked between updates.
+
+    Returns:
+        What `ablation.json` holds.
 
     Raises:
-        InputError: if the spec or the folder does not fit, or submitit is not installed.
-        loops.Stopped: when asked to stop.
+        InputError: before anything is trained, if the spec or the folder does not fit, or submitit is not installed.
+        loops.Stopped: when asked to stop; the same call goes on.
     """
     if executor not in EXECUTORS:
         raise unknown("executor", executor, EXECUTORS)
     if workers < 1:
         raise InputError(f"workers={workers}: expected 1 or more")
-    made = load_spec(spec, changes)
+    made = spec if isinstance(spec, Spec) else load_spec(spec)
+    folder = pathlib.Path(workdir)
     if executor != "here":
-        begin(made, workdir, amend)  # what does not fit is said here, once
-        _launch(pathlib.Path(spec), workdir, changes, executor, workers, stop_requested)
-    return run(made, workdir, stop_requested, amend=amend)
+        begin(made, folder, amend)  # what does not fit is said here, once
+        _launch(made, folder, executor, workers, stop_requested)
+    return run(made, folder, stop_requested, amend=amend)
 
 
-def train_cells(
-    spec: pathlib.Path, workdir: pathlib.Path, changes: Sequence[str], workers: int, gpu: int | None
-) -> None:
+def train_cells(spec: Spec, workdir: pathlib.Path, workers: int, gpu: int | None) -> None:
     """Trains what no other launcher has claimed; the work of one of `workers` that submitit starts."""
     if gpu is not None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(gpu))
-    made = load_spec(spec, changes)
     # So that none takes all cells that one program could train.
-    share = max(1, len(expand(made)) // workers)
-    run(made, workdir, train_only=True, width=min(planner.WIDTH, share))
+    share = max(1, len(expand(spec)) // workers)
+    run(spec, workdir, train_only=True, width=min(planner.WIDTH, share))
 
 
 def _launch(
-    spec: pathlib.Path,
+    spec: Spec,
     workdir: pathlib.Path,
-    changes: Sequence[str],
     cluster: str,
     workers: int,
     stop_requested: Callable[[], bool],
@@ -94,9 +92,8 @@ def _launch(
     jobs = [
         starter.submit(
             train_cells,
-            spec.absolute(),
+            spec,
             workdir.absolute(),
-            tuple(changes),
             workers,
             number % count if count else None,
         )
