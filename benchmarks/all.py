@@ -80,6 +80,7 @@ STAGES = (
     Stage("steps", 15, ("benchmarks.steps",), by_version=False),
     Stage("dispatch", 10, ("benchmarks.dispatch", "--data_dir=DIR")),
     Stage("startup", 12, ("benchmarks.startup", "--data_dir=DIR")),
+    Stage("ablations", 15, ("benchmarks.ablations",)),
     Stage("scaling", 6, ("benchmarks.scaling",)),
     Stage("augmentation", 4, ("benchmarks.augmentation",)),
 )

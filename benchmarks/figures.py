@@ -18,8 +18,8 @@ import pathlib
 import re
 import sys
 
-# The two others register their tables.
-from benchmarks import figure_cells, figure_tables, figure_timings  # noqa: F401
+# The others register their tables.
+from benchmarks import figure_ablations, figure_cells, figure_tables, figure_timings  # noqa: F401
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 # Of the table of fields, by its own command.

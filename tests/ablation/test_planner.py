@@ -6,6 +6,7 @@ from tl_jax import ablation
 from tl_jax.ablation import analysis, engine, outlook, planner
 from tl_jax.ablation.cells import expand
 from tl_jax.ablation.record import Record
+from tl_jax.errors import InputError
 from tl_jax.runs import results, together, training
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -85,6 +86,31 @@ def test_cells_that_have_to_be_made_alone_are(spec, tmp_path, monkeypatch):
     monkeypatch.setattr(together.Group, "run", refused)
     content = ablation.run(made, tmp_path / "run")
     assert tried == [2]
+    assert [row["status"] for row in content["runs"]] == ["finished"] * 2
+
+
+def test_units_that_fail_as_a_whole_are_halved(spec, tmp_path, monkeypatch):
+    """Here there is memory for two at once."""
+    made, tried, run = spec({"head": HEAD}, seeds=range(5), fields=STORED), [], together.Group.run
+
+    def limited(group, jobs):
+        tried.append(len(jobs))
+        if len(jobs) > 2:
+            return [InputError("the run needs more memory")] * len(jobs)
+        return run(group, jobs)
+
+    monkeypatch.setattr(together.Group, "run", limited)
+    content = ablation.run(made, tmp_path / "run")
+    assert tried == [5, 2, 3, 2]
+    assert [row["together"] for row in content["runs"]] == [2, 2, 1, 2, 2]
+
+
+def test_a_cell_that_fails_in_company_is_tried_alone(spec, tmp_path, monkeypatch):
+    made, run = spec({"head": HEAD}, fields=STORED), together.Group.run
+    monkeypatch.setattr(
+        together.Group, "run", lambda group, jobs: [RuntimeError("no"), run(group, jobs)[1]]
+    )
+    content = ablation.run(made, tmp_path / "run")
     assert [row["status"] for row in content["runs"]] == ["finished"] * 2
 
 

@@ -4860,15 +4860,22 @@ OTHERS = [
     Mutant(
         "ablation-cells-always-alone",
         "tl_jax/ablation/engine.py",
-        "    if len(cells) > 1:\n        group",
-        "    if len(cells) > 10**6:\n        group",
+        "left = list(cells) if len(cells) == 1 else",
+        "left = list(cells) if cells else",
         ("tests/ablation/test_planner.py",),
     ),
     Mutant(
         "ablation-refused-cells-are-left",
         "tl_jax/ablation/engine.py",
-        "                left.append(cell)\n",
-        "                pass\n",
+        "            left.append(cell)\n",
+        "            pass\n",
+        ("tests/ablation/test_planner.py",),
+    ),
+    Mutant(
+        "ablation-too-many-at-once-are-tried-one-by-one",
+        "tl_jax/ablation/engine.py",
+        "if len(left) == len(cells) > 2:",
+        "if len(left) == len(cells) > 200:",
         ("tests/ablation/test_planner.py",),
     ),
     Mutant(

@@ -7,6 +7,8 @@ import pytest
 
 from tl_jax.training.turns import Turns
 
+pytestmark = pytest.mark.timeout(30)  # what goes wrong here waits for ever
+
 
 def sums(asked):
     return dict.fromkeys(asked, sum(asked.values()))

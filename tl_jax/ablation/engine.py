@@ -224,20 +224,12 @@ def _each_done(
 
 def _train(cells: Sequence[Cell], record: Record, stop_requested: Callable[[], bool]) -> None:
     """Makes the updates of cells, by one program where there are several; what keeps one from ending is written."""
-    left = list(cells)
-    if len(cells) > 1:
-        group = together.Group([cell.config for cell in cells])
-        jobs = [functools.partial(_made, cell, record, stop_requested) for cell in cells]
-        with alone(f"{len(cells)} cells in one program: {cells[0]}, ..."):
-            ends = group.run(jobs)
-        left = []
-        for cell, end in zip(cells, ends, strict=True):
-            if isinstance(end, together.NotTogether):
-                left.append(cell)
-            elif not isinstance(end, Stopped):
-                _trained(cell, record, end)
-        if any(isinstance(end, Stopped) for end in ends):
-            raise Stopped(0)
+    left = list(cells) if len(cells) == 1 else _train_together(cells, record, stop_requested)
+    if len(left) == len(cells) > 2:  # such as too many for the memory
+        half = len(left) // 2
+        _train(left[:half], record, stop_requested)
+        _train(left[half:], record, stop_requested)
+        return
     for cell in left:
         end = None
         with alone(str(cell)):
@@ -250,6 +242,25 @@ def _train(cells: Sequence[Cell], record: Record, stop_requested: Callable[[], b
         _trained(cell, record, end)
         if stop_requested():
             raise Stopped(0)
+
+
+def _train_together(
+    cells: Sequence[Cell], record: Record, stop_requested: Callable[[], bool]
+) -> list[Cell]:
+    """Makes the updates of cells by one program; returns those that failed in company, which may not when alone."""
+    group = together.Group([cell.config for cell in cells])
+    jobs = [functools.partial(_made, cell, record, stop_requested) for cell in cells]
+    with alone(f"{len(cells)} cells in one program: {cells[0]}, ..."):
+        ends = group.run(jobs)
+    left = []
+    for cell, end in zip(cells, ends, strict=True):
+        if isinstance(end, Exception) and not isinstance(end, Stopped | OSError | NonFiniteLoss):
+            left.append(cell)
+        elif not isinstance(end, Stopped):
+            _trained(cell, record, end)
+    if any(isinstance(end, Stopped) for end in ends):
+        raise Stopped(0)
+    return left
 
 
 def _trained(cell: Cell, record: Record, end: Any) -> None:
