@@ -11,7 +11,7 @@ import pytest
 from running import tiny_config
 
 from tl_jax import ablation
-from tl_jax.ablation import Spec, cells, engine
+from tl_jax.ablation import Spec, cells, work
 from tl_jax.ablation.record import Record
 from tl_jax.config import identity_of, of_command
 from tl_jax.errors import InputError
@@ -238,7 +238,7 @@ def test_launchers_share_the_work_and_repeat_none(spec, tmp_path, size):
     units = [made[start : start + size] for start in range(0, len(made), size)]
     done, lock = [], threading.Lock()
 
-    def work(given, record, stop_requested):
+    def make(given, record, stop_requested):
         time.sleep(0.02)
         with lock:
             done.extend(cell.name for cell in given)
@@ -247,8 +247,8 @@ def test_launchers_share_the_work_and_repeat_none(spec, tmp_path, size):
 
     launchers = [
         threading.Thread(
-            target=engine._each_done,
-            args=("made", record, units, work, lambda cell, folder: folder.is_dir(), lambda: False),
+            target=work.each_done,
+            args=("made", record, units, make, lambda cell, folder: folder.is_dir(), lambda: False),
         )
         for _ in range(4)
     ]
@@ -257,6 +257,31 @@ def test_launchers_share_the_work_and_repeat_none(spec, tmp_path, size):
     for launcher in launchers:
         launcher.join()
     assert sorted(done) == sorted(cell.name for cell in made)
+
+
+def test_how_far_it_is_and_how_long_it_takes(spec, quick, tmp_path, capsys, monkeypatch):
+    """Six cells of three seconds each, one of which is done already; test is read in two."""
+    made, now = spec(seeds=range(3), fields={"cache__boundary": ""}), [0.0]
+    training.run(cells.expand(made)[2].config, Record(tmp_path).cell(cells.expand(made)[2]))
+    monkeypatch.setattr(work.time, "perf_counter", lambda: now[0])
+
+    def timed(*given, **options):
+        now[0] += 3.0 if options.get("sealed") else 2.0
+        return quick(*given, **options)
+
+    monkeypatch.setattr(training, "run", timed)
+    (tmp_path / "spec.json").write_text('{"digest": ""}')
+    ablation.run(made, tmp_path)
+    said = [line for line in capsys.readouterr().out.splitlines() if " cells" in line]
+    assert said == [
+        *(f"trained: {done} of 5 cells, about {15 - 3 * done}.0 s left" for done in range(1, 5)),
+        "trained: 5 of 5 cells",
+        "test read: 1 of 6 cells, about 10.0 s left",
+        "test read: 2 of 6 cells, about 8.0 s left",
+        "test read: 4 of 6 cells, about 4.0 s left",
+        "test read: 5 of 6 cells, about 2.0 s left",
+        "test read: 6 of 6 cells",
+    ]
 
 
 def test_a_folder_of_something_else_is_left_alone(spec, tmp_path):

@@ -3,9 +3,10 @@
 import pytest
 
 from tl_jax import ablation
-from tl_jax.ablation import analysis, engine, outlook, planner
+from tl_jax.ablation import analysis, outlook, planner
 from tl_jax.ablation.cells import expand
 from tl_jax.ablation.record import Record
+from tl_jax.config import identity_of, of_command
 from tl_jax.errors import InputError
 from tl_jax.runs import results, together, training
 
@@ -120,7 +121,7 @@ def test_cells_of_a_unit_are_trained_by_one_program_and_share_its_time(spec, tmp
     record, cells = Record(tmp_path / "run"), expand(made)
     assert [row["together"] for row in content["runs"]] == [4] * 4
     for cell, row in zip(cells, content["runs"], strict=True):
-        identity = engine.of_command(cell.config), engine.identity_of(cell.config)
+        identity = of_command(cell.config), identity_of(cell.config)
         sealed = results.read_sealed(record.cell(cell), *identity)
         assert row["seconds"] == sealed["wall_seconds"] / 4
     solo = training.run(cells[-1].config, tmp_path / "solo")

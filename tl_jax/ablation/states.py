@@ -1,0 +1,80 @@
+"""What is known of a cell from its run folder: whether it is trained, opened, failed, and what came of it."""
+
+import math
+import pathlib
+from typing import Any
+
+from tl_jax.ablation import analysis, costs
+from tl_jax.ablation.cells import Cell
+from tl_jax.ablation.record import CELLS
+from tl_jax.ablation.spec import Spec
+from tl_jax.config import identity_of, of_command
+from tl_jax.runs import results
+from tl_jax.runs.run_folder import read_json
+
+_FAILED = "failed.json"
+
+
+def failure(folder: pathlib.Path) -> pathlib.Path:
+    """Returns the file, beside a run folder, that says why its run did not end."""
+    return folder.with_name(f"{folder.name}.{_FAILED}")
+
+
+def _sealed(cell: Cell, folder: pathlib.Path) -> dict[str, Any] | None:
+    return results.read_sealed(folder, of_command(cell.config), identity_of(cell.config))
+
+
+def is_trained(cell: Cell, folder: pathlib.Path) -> bool:
+    """Returns whether all updates of a cell are made, or it failed."""
+    return failure(folder).is_file() or _sealed(cell, folder) is not None
+
+
+def is_open(cell: Cell, folder: pathlib.Path) -> bool:
+    """Returns whether the test split was read for a cell."""
+    return (folder / "result.json").is_file()
+
+
+def state(cell: Cell, folder: pathlib.Path) -> str:
+    """Returns the status of a cell for a plan, which tells those whose test split was read from the others."""
+    status = _status(folder, _sealed(cell, folder))
+    if status != "finished":
+        return status
+    return "test read" if is_open(cell, folder) else "trained"
+
+
+def _status(folder: pathlib.Path, sealed: dict[str, Any] | None) -> str:
+    """Returns "finished", "failed", "diverged" or that it is to be run, given what is known of the cell."""
+    if sealed is not None:
+        return "finished"
+    path = failure(folder)
+    return str(read_json(path)["status"]) if path.is_file() else analysis.TO_BE_RUN
+
+
+def row(spec: Spec, cell: Cell, folder: pathlib.Path) -> dict[str, Any]:
+    """Returns what is known of a cell; its metric on validation is None where it failed, or has none."""
+    found = _sealed(cell, folder)
+    return {
+        "variant": cell.variant,
+        "shots": cell.shots,
+        "trial": cell.trial,
+        "values": dict(cell.values),
+        "seed": cell.seed,
+        "run": str(pathlib.PurePosixPath(CELLS, cell.name)),
+        "status": _status(folder, found),
+        "validation": metric(found, "validation", spec),
+        "steps": None if found is None else found["steps"],
+        **costs.of_result(found),
+        "error": _error(folder) if found is None else None,
+    }
+
+
+def _error(folder: pathlib.Path) -> str | None:
+    path = failure(folder)
+    return str(read_json(path)["error"]) if path.is_file() else None
+
+
+def metric(result: dict[str, Any] | None, split: str, spec: Spec) -> float | None:
+    """Returns the spec's metric on a split of a result; None where there is none, or it is not finite."""
+    of_split = None if result is None else result["splits"].get(split)
+    value = None if of_split is None else of_split.get(spec.metric)
+    return value if value is None or math.isfinite(value) else None
