@@ -89,7 +89,7 @@ def _shipped(results: pathlib.Path, name: str) -> str:
                 "compared with" if of is None else _estimate(of, signed=True),
                 "" if of is None or of["p"] is None else f"{of['p']:.2g}",
                 {None: "", True: "differs", False: "noise"}[of and of["differs"]],
-                *([f"`{values}` (of {row['trials']})"] if tuned else []),
+                *([f"`{values}` (of {row['trials']})" if values else ""] if tuned else []),
             ]
         )
     seconds = run["seconds_of_cells"], run["seconds_of_test"]
