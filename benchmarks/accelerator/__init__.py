@@ -12,7 +12,7 @@ Stages, each a file DIR/STAGE.json:
     5 time_to_accuracy   fine-tuning from pretrained weights, and a network made for speed trained from scratch
 
 This process imports neither JAX nor PyTorch. Each side (JAX, PyTorch eager, PyTorch compiled) is a process of its own
-with a share of the memory (`children`, `child`); it is told what to do line by line, so that rounds of the sides
+with a share of the memory (`children`, `child`); it reads one command a line, so that rounds of the sides
 take turns. What fails, in whatever way, is recorded in its row, and the next row gets a new process. A file is
 written whole after every row. Rows that the budget (seconds) has no room for are listed as not run; called again, the
 command goes on with them, and repeats nothing that the same code measured on the same device with the same versions.

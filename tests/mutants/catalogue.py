@@ -4697,10 +4697,17 @@ OTHERS = [
         ("tests/runs/test_together.py",),
     ),
     Mutant(
+        "together-whatever-the-weights-of-classes",
+        "tl_jax/runs/together.py",
+        "built_in = len(images), setup.minimised.class_weights",
+        "built_in = len(images), ()",
+        ("tests/runs/test_together.py",),
+    ),
+    Mutant(
         "together-whatever-the-number-of-examples",
         "tl_jax/runs/together.py",
-        "if len(images) != self._examples:",
-        "if len(images) > 10**9:",
+        "built_in = len(images), setup.minimised.class_weights",
+        "built_in = 0, setup.minimised.class_weights",
         ("tests/runs/test_together.py",),
     ),
     Mutant(

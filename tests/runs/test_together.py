@@ -157,8 +157,16 @@ def test_other_numbers_of_examples_are_not_trained_together(tmp_path):
     first, other = made([config_of(), few], tmp_path)
     assert first["dispatch"]["together"] == 2
     assert isinstance(other, NotTogether)
-    assert str(other) == "30 training examples, those of another seed are 40"
+    assert "are (30, ()), those of another seed (40, ())" in str(other)
     assert not (tmp_path / "1" / "sealed.json").exists()
+
+
+def test_other_weights_of_classes_are_not_trained_together(tmp_path):
+    """They follow from the labels of a seed, and are constants of the program."""
+    weighted = config_of(seed=1, data__seed=1, objective__class_weighting="balanced")
+    first, other = made([config_of(), weighted], tmp_path)
+    assert first["dispatch"]["together"] == 2
+    assert isinstance(other, NotTogether) and "weights of classes are (40, (1.0," in str(other)
 
 
 def test_data_that_stay_on_the_host_are_trained_one_by_one(tmp_path):

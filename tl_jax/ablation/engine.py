@@ -34,9 +34,7 @@ def plan(spec: Spec, workdir: pathlib.Path | None = None) -> list[dict[str, Any]
             "values": report.assigned(cell.values),
             "seed": cell.seed,
             "run": str(record.cell(cell)),
-            "state": analysis.TO_BE_RUN
-            if workdir is None
-            else states.state(cell, record.cell(cell)),
+            "state": _state(cell, record, workdir),
         }
         for cell in cells
     ]
@@ -55,8 +53,13 @@ def look_ahead(spec: Spec, workdir: pathlib.Path | None = None) -> list[dict[str
         InputError: if a cell's config does not fit.
     """
     cells = _checked(spec)
-    states = [row["state"] for row in plan(spec, workdir)]
-    return outlook.rows(spec, Record(workdir or pathlib.Path("-")), cells, states)
+    record = Record(workdir or pathlib.Path("-"))
+    return outlook.rows(spec, record, cells, [_state(cell, record, workdir) for cell in cells])
+
+
+def _state(cell: Cell, record: Record, workdir: pathlib.Path | None) -> str:
+    """Returns the state of a cell; without a folder it is to be run."""
+    return analysis.TO_BE_RUN if workdir is None else states.state(cell, record.cell(cell))
 
 
 def run(

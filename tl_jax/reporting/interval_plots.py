@@ -74,8 +74,8 @@ class Point:
     Attributes:
         x: the place.
         y: the mean.
-        colour: the entry of the legend that its colour stands for; "" where all have one, which stands for nothing.
-        marker: the entry of the legend that its marker stands for; the same as `colour` where one thing is told.
+        colour: the entry of the legend that has its colour; "" where all have the same, which says nothing.
+        marker: the entry of the legend that has its marker; the same as `colour` where both say the same.
     """
 
     x: float

@@ -161,7 +161,10 @@ class Group:
         self._starts = np.zeros(0, np.int64)  # of each data set, among the rows of all
         self._resident: Resident | None = None
         self._refused: Exception | None = None
-        self._examples = 0  # of a data set
+        self._built_in: tuple[int, tuple[float, ...]] = (
+            0,
+            (),
+        )  # of the data, what the program holds
         self._shared: tuple[Any, Any] | None = None  # frozen and scalars, on the device
 
     def __len__(self) -> int:
@@ -199,14 +202,16 @@ class Group:
             make: compiles them.
 
         Raises:
-            NotTogether: if the member's data are not on one device, or not as many as those of the first one.
+            NotTogether: if the member's data are not on one device, or not as many as those of the first one, or
+                other weights of classes follow from them.
         """
         if layout is None or setup.mesh.size > 1 or setup.cache is None:
             self._refused = NotTogether("the data are not on one device")
             raise self._refused
         images = setup.inputs["train"]
+        built_in = len(images), setup.minimised.class_weights
         if self._resident is None:
-            self._examples = len(images)
+            self._built_in = built_in
             labels = self.data_sets * len(images)
             rows = labels * setup.order.views, *images.image_shape
             scalars = {name: jnp.asarray(values) for name, values in self._scalars.items()}
@@ -219,9 +224,9 @@ class Group:
                 jax.ShapeDtypeStruct((labels,), jnp.int32),
                 len(self) * setup.order.batch_size,
             )
-        if len(images) != self._examples:
+        if built_in != self._built_in:
             raise NotTogether(
-                f"{len(images)} training examples, those of another seed are {self._examples}"
+                f"training examples and weights of classes are {built_in}, those of another seed {self._built_in}"
             )
         return self._resident
 
@@ -277,7 +282,7 @@ class Group:
 
     def _updated(self, asked: Mapping[int, Any]) -> dict[int, Any]:
         assert self._resident is not None and self._shared is not None
-        # Members that have ended, or are elsewhere, are stood in for by copies of another.
+        # Members that have ended, or are elsewhere, are replaced by copies of another.
         first = next(iter(asked))
         states, blocks = [], []
         for number in range(len(self)):
