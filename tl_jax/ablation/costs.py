@@ -20,7 +20,8 @@ EXPLAINED = (
 def of_result(result: Mapping[str, Any] | None) -> dict[str, Any]:
     """Returns what a run took, from its result: seconds, parameters, devices, training images; None where unknown.
 
-    Runs that were trained by one program share the time of all equally.
+    Of runs that were trained by one program each counts its wall time divided by their number; those that
+    were prepared first have waited for the others and count a little more.
     """
     found = result or {}
     groups = found.get("parameters")
