@@ -67,7 +67,10 @@ def test_what_a_result_says_of_its_cost():
     result = {"parameters": groups, "device": {"count": 8}, "train_examples": 50}
     result |= {"wall_seconds": 12.0}
     expected = {"trainable": 7, "parameters": 9, "devices": 8, "train_examples": 50}
-    assert costs.of_result(result) == expected | {"seconds": 12.0, "together": 1}
-    shared = costs.of_result(result | {"dispatch": {"together": 4}})
+    assert costs.of_result(result, 5.0) == expected | {"seconds": 5.0, "together": 1}
+    assert costs.of_result(result, None) == expected | {"seconds": 12.0, "together": 1}
+    shared = costs.of_result(result | {"dispatch": {"together": 4}}, None)
     assert shared == expected | {"seconds": 3.0, "together": 4}
-    assert set(costs.of_result(None).values()) == {None} == set(costs.of_result({}).values())
+    for seconds in (None, 5.0):  # a run that failed has no cost
+        assert set(costs.of_result(None, seconds).values()) == {None}
+    assert costs.of_result({}, None)["seconds"] is None

@@ -284,6 +284,27 @@ def test_how_far_it_is_and_how_long_it_takes(spec, quick, tmp_path, capsys, monk
     ]
 
 
+def test_the_time_before_an_interruption_counts(spec, quick, tmp_path, monkeypatch):
+    """One cell, interrupted after three seconds and done by two more; five seconds together."""
+    made, now, ends = spec({"only": ()}, seeds=(0,)), [0.0], iter((True, False))
+    monkeypatch.setattr(work.time, "perf_counter", lambda: now[0])
+
+    def timed(*given, **options):
+        if not options.get("sealed"):
+            return quick(*given, **options)
+        if next(ends):
+            now[0] += 3.0
+            raise Stopped(1)
+        now[0] += 2.0
+        return quick(*given, **options)
+
+    monkeypatch.setattr(training, "run", timed)
+    with pytest.raises(Stopped):
+        ablation.run(made, tmp_path)
+    [row] = ablation.run(made, tmp_path)["runs"]
+    assert row["seconds"] == 5.0
+
+
 def test_a_folder_of_something_else_is_left_alone(spec, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match=r"not the folder of an ablation.*holds thesis\.txt"):

@@ -1,5 +1,7 @@
 """What cells are made together, and what is foretold of them."""
 
+import json
+
 import pytest
 
 from tl_jax import ablation
@@ -115,15 +117,24 @@ def test_a_cell_that_fails_in_company_is_tried_alone(spec, tmp_path, monkeypatch
     assert [row["status"] for row in content["runs"]] == ["finished"] * 2
 
 
+def times(workdir):
+    return (workdir / "times.jsonl").read_text().splitlines()
+
+
+def sealed(record, cell):
+    return results.read_sealed(record.cell(cell), of_command(cell.config), identity_of(cell.config))
+
+
 def test_cells_of_a_unit_are_trained_by_one_program_and_share_its_time(spec, tmp_path):
     made = spec({"head": HEAD, "fast": (*HEAD, RATE)}, fields=STORED)
     content = ablation.run(made, tmp_path / "run")
     record, cells = Record(tmp_path / "run"), expand(made)
     assert [row["together"] for row in content["runs"]] == [4] * 4
-    for cell, row in zip(cells, content["runs"], strict=True):
-        identity = of_command(cell.config), identity_of(cell.config)
-        sealed = results.read_sealed(record.cell(cell), *identity)
-        assert row["seconds"] == sealed["wall_seconds"] / 4
+    [line] = [json.loads(one) for one in times(tmp_path / "run") if "trained" in one]
+    assert line["cells"] == [str(cell.name) for cell in cells]
+    assert [row["seconds"] for row in content["runs"]] == [line["seconds"] / 4] * 4
+    longest = max(sealed(record, cell)["wall_seconds"] for cell in cells)
+    assert 0 < longest < line["seconds"]
     solo = training.run(cells[-1].config, tmp_path / "solo")
     last = content["runs"][-1]
     assert last["test"] == solo["splits"]["test"]["top1_accuracy"]
@@ -133,7 +144,9 @@ def test_what_is_left_takes_as_long_as_what_was_done(spec, tmp_path):
     made = spec({"head": HEAD, "whole": WHOLE}, seeds=range(3), fields=STORED, test=("head",))
     record, cells = Record(tmp_path), expand(made)
     head = [cell for cell in cells if cell.variant == "head"]
-    record.took(outlook.TRAINED, head[:2], 8.0)
+    record.took(outlook.TRAINED, head[:2], 5.0)  # interrupted
+    record.took(outlook.TRAINED, head[:2], 3.0)
+    record.took(outlook.TRAINED, head[2:], 1.0)  # interrupted, and not done yet
     record.took(outlook.READ, head[:1], 3.0)
     states = dict.fromkeys((str(cell.name) for cell in cells), analysis.TO_BE_RUN)
     states |= {str(head[0].name): "test read", str(head[1].name): "trained"}

@@ -4860,8 +4860,22 @@ OTHERS = [
     Mutant(
         "record-time-of-a-unit-for-each-cell",
         "tl_jax/ablation/record.py",
-        'name: line["seconds"] / len(line["cells"])',
-        'name: line["seconds"]',
+        'found[name] += line["seconds"] / len(line["cells"])',
+        'found[name] += line["seconds"]',
+        ("tests/ablation/test_planner.py",),
+    ),
+    Mutant(
+        "record-time-of-the-last-launch-alone",
+        "tl_jax/ablation/record.py",
+        'found[name] += line["seconds"] / len(line["cells"])',
+        'found[name] = line["seconds"] / len(line["cells"])',
+        ("tests/ablation/test_engine.py",),
+    ),
+    Mutant(
+        "outlook-time-of-what-is-not-done",
+        "tl_jax/ablation/outlook.py",
+        "if state != analysis.TO_BE_RUN and str(one.name) in trained",
+        "if str(one.name) in trained",
         ("tests/ablation/test_planner.py",),
     ),
     Mutant(
@@ -4895,8 +4909,15 @@ OTHERS = [
     Mutant(
         "ablation-time-not-shared",
         "tl_jax/ablation/costs.py",
-        "None if seconds is None else seconds / together",
-        "seconds",
+        'found["wall_seconds"] / together',
+        'found["wall_seconds"]',
+        ("tests/ablation/test_costs.py",),
+    ),
+    Mutant(
+        "ablation-time-of-what-a-run-says-of-itself",
+        "tl_jax/ablation/engine.py",
+        "took.get(str(cell.name))",
+        "None",
         ("tests/ablation/test_planner.py",),
     ),
     Mutant(

@@ -10,25 +10,30 @@ from tl_jax.reporting import intervals, tables
 from tl_jax.statistics import PairedDifference
 
 EXPLAINED = (
-    "Time of training and validation, test not included. Device-seconds are the time of a run times its devices; "
+    "Time of preparation, training and validation, test not included; runs that one program trained share theirs "
+    "alike. Device-seconds are the time of a run times its devices; "
     "their difference is the mean over pairs of runs of one seed, with its 95% interval. The effect per "
     "device-minute is the difference of the metric on test, divided by the device-minutes that the variant takes "
     "more; it is given where the intervals of both leave out 0."
 )
 
 
-def of_result(result: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns what a run took, from its result: seconds, parameters, devices, training images; None where unknown.
+def of_result(result: Mapping[str, Any] | None, seconds: float | None) -> dict[str, Any]:
+    """Returns what a run took: seconds, parameters, devices, training images; None where unknown.
 
-    Of runs that were trained by one program each counts its wall time divided by their number; those that
-    were prepared first have waited for the others and count a little more.
+    Args:
+        result: of the run; None where it has none.
+        seconds: its share of the time of those that it was made with; None where nobody noted it, as of a run that
+            another command made: then it is what the run says of itself.
     """
     found = result or {}
     groups = found.get("parameters")
-    seconds, together = found.get("wall_seconds"), found.get("dispatch", {}).get("together", 1)
+    together = None if result is None else found.get("dispatch", {}).get("together", 1)
+    if seconds is None and "wall_seconds" in found:
+        seconds = found["wall_seconds"] / together
     return {
-        "seconds": None if seconds is None else seconds / together,
-        "together": None if seconds is None else together,
+        "seconds": None if result is None else seconds,
+        "together": together,
         "trainable": None if not groups else sum(group["trainable"] for group in groups),
         "parameters": None if not groups else sum(group["parameters"] for group in groups),
         "devices": (found.get("device") or {}).get("count"),

@@ -122,7 +122,8 @@ def _conclude(
     peek: bool,
 ) -> dict[str, Any]:
     """Chooses, reads test unless it is a peek, and writes the tables; returns what `ablation.json` holds."""
-    rows = [states.row(spec, cell, record.cell(cell)) for cell in cells]
+    took = record.seconds(outlook.TRAINED)
+    rows = [states.row(spec, cell, record.cell(cell), took.get(str(cell.name))) for cell in cells]
     chosen = analysis.choose(spec, rows)
     if not peek:
         opened = [

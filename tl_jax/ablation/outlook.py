@@ -47,7 +47,13 @@ def rows(
             to_be_run = of_states.count(analysis.TO_BE_RUN)
             opened = of_states.count("test read")
             readings = (len(spec.seeds) if variant in spec.opened else 0) - opened
-            of_a_run = _mean([trained[str(one.name)] for one in own if str(one.name) in trained])
+            of_a_run = _mean(
+                [
+                    trained[str(one.name)]
+                    for one, state in zip(own, of_states, strict=True)
+                    if state != analysis.TO_BE_RUN and str(one.name) in trained
+                ]
+            )
             whole.append(_sum(to_be_run, of_a_run, max(0, readings), reading))
             found.append(
                 {

@@ -1,5 +1,6 @@
 """What an ablation's folder says of itself: the spec, what was chosen, and when the test split was opened."""
 
+import collections
 import datetime
 import hashlib
 import json
@@ -105,7 +106,7 @@ class Record:
         return self._lines(_LOG)
 
     def took(self, what: str, cells: Sequence[Cell], seconds: float) -> None:
-        """Notes how long cells took that were made together.
+        """Notes how long cells took that were made together, or until that was interrupted.
 
         Args:
             what: was done: "trained" or "test read".
@@ -117,13 +118,13 @@ class Record:
             self._write(_TIMES, line)
 
     def seconds(self, what: str) -> dict[str, float]:
-        """Returns {name of a cell: its share of what `took` noted of it, the last time}."""
-        return {
-            name: line["seconds"] / len(line["cells"])
-            for line in self._lines(_TIMES)
-            if line["what"] == what
-            for name in line["cells"]
-        }
+        """Returns {name of a cell: its share of what `took` noted of it, all times together}."""
+        found: dict[str, float] = collections.defaultdict(float)
+        for line in self._lines(_TIMES):
+            if line["what"] == what:
+                for name in line["cells"]:
+                    found[name] += line["seconds"] / len(line["cells"])
+        return dict(found)
 
     def _append(self, what: str, **facts: Any) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

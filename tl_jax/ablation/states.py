@@ -50,8 +50,11 @@ def _status(folder: pathlib.Path, sealed: dict[str, Any] | None) -> str:
     return str(read_json(path)["status"]) if path.is_file() else analysis.TO_BE_RUN
 
 
-def row(spec: Spec, cell: Cell, folder: pathlib.Path) -> dict[str, Any]:
-    """Returns what is known of a cell; its metric on validation is None where it failed, or has none."""
+def row(spec: Spec, cell: Cell, folder: pathlib.Path, seconds: float | None) -> dict[str, Any]:
+    """Returns what is known of a cell, which took so many seconds as far as anybody noted them.
+
+    Its metric on validation is None where it failed, or has none.
+    """
     found = _sealed(cell, folder)
     return {
         "variant": cell.variant,
@@ -63,7 +66,7 @@ def row(spec: Spec, cell: Cell, folder: pathlib.Path) -> dict[str, Any]:
         "status": _status(folder, found),
         "validation": metric(found, "validation", spec),
         "steps": None if found is None else found["steps"],
-        **costs.of_result(found),
+        **costs.of_result(found, seconds),
         "error": _error(folder) if found is None else None,
     }
 

@@ -55,9 +55,11 @@ def each_done(
                         mine.append(cell)
                 if mine:
                     began = time.perf_counter()
-                    work(mine, record, stop_requested)
-                    seconds = time.perf_counter() - began
-                    record.took(what, mine, seconds)
+                    try:
+                        work(mine, record, stop_requested)
+                    finally:
+                        seconds = time.perf_counter() - began
+                        record.took(what, mine, seconds)
                     pace.say(len(mine), done + len(unit) - len(theirs), seconds)
                     worked = True
             done += len(unit) - len(theirs)
