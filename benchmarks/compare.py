@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, workdir: pathlib.Path) -> dict:
-    """Returns what `comparison.json` says, and the seconds of the command."""
+    """Returns what `ablation.json` says, and the seconds of the command."""
     fields = [f"cache.dir={workdir / 'activations'}"]
     fields += [f"data.data_dir={args.data_dir}"] if args.data_dir else []
     began = time.perf_counter()
@@ -49,8 +49,12 @@ def measure(args: argparse.Namespace, workdir: pathlib.Path) -> dict:
         stdout=sys.stderr,
     )
     seconds = time.perf_counter() - began
-    comparison = json.loads((workdir / "compared" / "comparison.json").read_text())
-    return {**comparison, "config": args.config, "command_seconds": seconds}
+    compared = workdir / "compared"
+    content = json.loads((compared / "ablation.json").read_text())
+    for row in content["runs"]:
+        result = json.loads((compared / row["run"] / "result.json").read_text())
+        row["test_examples"] = result["splits"]["test"]["examples"]
+    return {**content, "config": args.config, "command_seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ _METHODS = {
     "lp_ft": "LP-FT",
 }
 
+_SPLITS = ("validation", "test")
+
 
 @table
 def quickstart(results: pathlib.Path) -> str:
@@ -227,10 +229,11 @@ def training_parity(results: pathlib.Path) -> str:
 
 def _comparison(run: Mapping[str, Any]) -> str:
     """Returns the table of a comparison: means and paired differences with 95% t-intervals."""
-    baseline = run["methods"][0]
-    held_out = all(entry.get("validation") for entry in run["methods"])
+    methods = run["methods"] if "methods" in run else _methods(run)
+    baseline = methods[0]
+    held_out = all(entry.get("validation") for entry in methods)
     rows = []
-    for entry in run["methods"]:
+    for entry in methods:
         values = entry["values"]
         paired = statistics.paired_difference(values, baseline["values"]).values
         validation = []
@@ -260,6 +263,24 @@ def _comparison(run: Mapping[str, Any]) -> str:
     count = " or ".join(f"{number:,}" for number in sorted(counts))
     text = figure_cells.markdown(head, rows, "l" * (len(head) - 2) + "rr")
     return f"{text}\n\n{count} test images a run, all counted. {figure_cells.caption(run)}"
+
+
+def _methods(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns what a comparison of an earlier version said of each method, from the runs of an ablation."""
+    found = []
+    for row in run["test"]:
+        runs = [one for one in run["runs"] if one["variant"] == row["variant"]]
+        values = {split: {one["seed"]: one[split] for one in runs} for split in _SPLITS}
+        measured = None not in values["validation"].values()
+        found.append(
+            {
+                "method": row["variant"],
+                "values": values["test"],
+                "validation": {"values": values["validation"]} if measured else None,
+                "wall_seconds": sum(one["seconds"] for one in runs) / len(runs),
+            }
+        )
+    return found
 
 
 def _reference(name: str, versions: Mapping[str, str | None]) -> str:

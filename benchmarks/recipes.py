@@ -17,9 +17,11 @@ from typing import Any
 import ml_collections
 
 from benchmarks import record
-from tl_jax import console
+from tl_jax import ablation, console
+from tl_jax.ablation import cells
+from tl_jax.ablation.record import Record
 from tl_jax.config import assigned, load
-from tl_jax.runs import compare, training
+from tl_jax.runs import training
 
 RECIPES = record.REPOSITORY / "configs" / "recipes"
 SEEDS = (0, 1, 2)
@@ -134,12 +136,14 @@ def _plants(args: argparse.Namespace, workdir: pathlib.Path) -> dict[str, Any]:
         for shots in at
     }
     config.compare.baseline = "scratch_0"
+    spec = ablation.spec_of(config)
+    ablation.ablate(spec, workdir)
     rows = []
-    for cell in compare.run_cells(config, workdir):
-        method, _, shots = cell["method"].rpartition("_")
-        run = compare.cell_config(config, cell["method"], cell["seed"])
-        row = {"method": method, "examples_per_class": int(shots), "seed": cell["seed"]}
-        rows.append(row | _measured(run, training.run(run, workdir / cell["run"])))
+    for cell in cells.expand(spec):
+        method, _, shots = cell.variant.rpartition("_")
+        row = {"method": method, "examples_per_class": int(shots), "seed": cell.seed}
+        result = training.run(cell.config, Record(workdir).cell(cell))
+        rows.append(row | _measured(cell.config, result))
     return {"shots": SHOTS, "rows": rows}
 
 

@@ -9,7 +9,7 @@ Setting: half of the 1,297 training digits give the labelled and the validation 
 500 test digits are test. Learning rate and random crops are those with the best mean validation top-1 of each
 method, with other seeds and without the test digits (configs/quickstart_search.py). Seeds 0 to 7 were then run
 once.
-Result: runs/quickstart/comparison.json, recorded as results/quickstart.json; see the first table of README.md.
+Result: runs/quickstart/ablation.json, recorded as results/quickstart.json; see the first table of README.md.
 """
 
 import tl_jax

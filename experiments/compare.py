@@ -1,24 +1,25 @@
-"""Compares methods over seeds, a run each; or finished runs side by side, training nothing.
+"""Compares methods over seeds, as an ablation; or finished runs side by side, training nothing.
 
 python -m experiments.compare --config=configs/quickstart.py --workdir=runs/quickstart
 python -m experiments.compare runs/probe runs/tuned runs/other --out=runs/comparison
 
-With --config, `config.compare` names the methods, what each of them sets, and the seeds; a finished cell is not run
-again. With run folders, the first is the one that the others are compared with; see tl_jax/runs/compare_runs.py.
+With --config, `config.compare` names the methods, what each of them sets, and the seeds: the variants of an ablation,
+see docs/ablations.md. With run folders, the first is the one that the others are compared with.
 """
 
 from absl import flags
 
 from experiments import cli
+from tl_jax import ablation
 from tl_jax.errors import InputError
-from tl_jax.runs import compare, compare_runs
+from tl_jax.runs import compare_runs
 
 cli.define_run_flags()
 cli.define_out_flag()
 
 
 def main(*runs: str) -> None:
-    """Runs all cells of a config and writes the comparison into the workdir, or compares runs."""
+    """Runs the ablation of a config and writes its tables into the workdir, or compares runs."""
     if runs:
         _check_alone(runs)
         compare_runs.run(runs, cli.out())
@@ -29,7 +30,8 @@ def main(*runs: str) -> None:
         raise InputError(
             "--config=FILE must be given, or the folders of two finished runs or more; --help says how"
         )
-    compare.run(cli.config(), cli.workdir(), cli.stop_requested)
+    spec = ablation.spec_of(cli.config())
+    ablation.ablate(spec, cli.workdir(), stop_requested=cli.stop_requested)
 
 
 def _check_alone(runs: tuple[str, ...]) -> None:

@@ -46,7 +46,7 @@ def log(workdir):
 def quick(monkeypatch):
     """Has runs made up by their configs: their files without any training."""
 
-    def run(config, folder, stop=lambda: False, *, sources=None, sealed=False, member=None):
+    def run(config, folder, stop=lambda: False, *, sealed=False, **_):
         record, identity = of_command(config), identity_of(config)
         found = results_of_run.read_sealed(folder, record, identity) if sealed else None
         if found is not None:
@@ -189,6 +189,27 @@ def test_a_run_that_diverges_is_reported_and_the_others_go_on(spec, quick, tmp_p
     assert "not finite" in (tmp_path / "run" / "ablation.md").read_text()
 
 
+def test_what_fits_no_run_ends_it_and_what_fits_some_is_reported(
+    spec, quick, tmp_path, monkeypatch
+):
+    """Missing data are one message at once; a variant that asks too much is no reason to stop the others."""
+    made, refused = spec(seeds=(0, 1)), {"slow", "fast"}
+
+    def run(config, folder, *given, **options):
+        if folder.parts[-4] in refused:
+            raise InputError("no such data")
+        return quick(config, folder, *given, **options)
+
+    monkeypatch.setattr(training, "run", run)
+    with pytest.raises(InputError, match=r"^slow, 2 per class, seed 0: no such data$"):
+        ablation.run(made, tmp_path)
+    assert not list(tmp_path.rglob("*failed.json"))
+    refused -= {"slow"}
+    content = ablation.run(made, tmp_path)
+    assert [row["status"] for row in content["runs"]] == ["finished", "failed"] * 2
+    assert content["runs"][1]["error"] == "InputError: no such data"
+
+
 def test_only_the_variants_that_a_spec_names_are_opened(spec, quick, tmp_path):
     content = ablation.run(spec(test=("fast",)), tmp_path / "run")
     assert {name.split("/")[0] for name in opened(tmp_path / "run")} == {"fast"}
@@ -274,12 +295,10 @@ def test_how_far_it_is_and_how_long_it_takes(spec, quick, tmp_path, capsys, monk
     ablation.run(made, tmp_path)
     said = [line for line in capsys.readouterr().out.splitlines() if " cells" in line]
     assert said == [
-        *(f"trained: {done} of 5 cells, about {15 - 3 * done}.0 s left" for done in range(1, 5)),
+        # Ten seconds apart, but for the last one of each.
+        "trained: 1 of 5 cells, about 12.0 s left",
         "trained: 5 of 5 cells",
         "test read: 1 of 6 cells, about 10.0 s left",
-        "test read: 2 of 6 cells, about 8.0 s left",
-        "test read: 4 of 6 cells, about 4.0 s left",
-        "test read: 5 of 6 cells, about 2.0 s left",
         "test read: 6 of 6 cells",
     ]
 

@@ -75,6 +75,10 @@ def test_a_field_of_a_later_version_changes_no_name():
         ({"seeds": ()}, "seeds: expected one at least"),
         ({"seeds": (1, 1)}, "seeds=(1, 1): a value is there twice"),
         ({"shots": (5, 5)}, "shots=(5, 5): a value is there twice"),
+        ({"seeds": (0, -1)}, "seeds: seed=-1: expected an integer from 0 "),
+        ({"seeds": (0, 0.5)}, "seeds: seed=0.5: expected an integer"),
+        ({"shots": (5, -1)}, "shots: data.examples_per_class=-1: expected an integer from 0 "),
+        ({"shown": ("macro_f2",)}, "unknown shown metric 'macro_f2'; nearest: macro_f1"),
         ({"baseline": "slwo"}, "unknown variant in baseline 'slwo'; nearest: slow"),
         ({"test": ("fats",)}, "unknown variant in test 'fats'; nearest: fast"),
         ({"metric": "top1"}, "unknown metric 'top1'; nearest: top1_accuracy"),
@@ -105,6 +109,10 @@ def test_a_field_of_a_later_version_changes_no_name():
                 "fields": {"data__validation_fraction": 0.0},
             },
             "what is tuned is chosen by validation, and the base holds nothing out",
+        ),
+        (
+            {"question": "best", "fields": {"data__validation_fraction": 0.0}},
+            "which variant is best is chosen by validation, and the base holds nothing out",
         ),
     ],
 )

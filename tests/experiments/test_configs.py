@@ -6,8 +6,10 @@ import pytest
 from running import REPOSITORY, tiny_config
 
 from tl_jax import models
+from tl_jax.ablation import spec_of
+from tl_jax.ablation.cells import expand
 from tl_jax.config import load as load_config
-from tl_jax.runs import compare, training
+from tl_jax.runs import training
 from tl_jax.runs.setup import prepare
 from tl_jax.runs.splits import make_splits
 
@@ -65,7 +67,9 @@ def test_every_cell_of_a_comparison_fits_together(name):
     assert sorted(methods) == ["full_finetune", "linear_probe", "random_init"]
     weights = load_config(REPOSITORY / "configs" / f"{name}.py").init.weights
     config.init.weights = weights
-    cells = {method: compare.cell_config(config, method, 5) for method in methods}
+    config.compare.seeds = (5,)
+    cells = {cell.variant: cell.config for cell in expand(spec_of(config))}
+    assert cells.keys() == methods.keys()
     for method, cell in cells.items():
         assert (cell.seed, cell.data.seed) == (5, 5)
         assert cell.init.weights == ("" if method == "random_init" else weights)
@@ -106,11 +110,14 @@ def test_the_quickstart_has_the_setting_that_was_best_on_validation():
     quickstart, search = load("quickstart"), load("quickstart_search")
     found = {entry["method"]: entry["validation"]["mean"] for entry in content["methods"]}
     assert found.keys() == set(search.compare.methods)
+    of_search, of_quickstart = (
+        {cell.variant: cell.config for cell in expand(spec_of(config))}
+        for config in (search, quickstart)
+    )
     for method in quickstart.compare.methods:
         own = {name: mean for name, mean in found.items() if name.startswith(f"{method}_lr_")}
         assert len(own) == 12
-        best = compare.cell_config(search, max(own, key=own.get), 0)
-        cell = compare.cell_config(quickstart, method, 0)
+        best, cell = of_search[max(own, key=own.get)], of_quickstart[method]
         for section, field in [("optim", "learning_rate"), ("augment", "crop_padding")]:
             assert cell[section][field] == best[section][field], (method, field)
 

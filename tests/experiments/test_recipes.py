@@ -5,8 +5,9 @@ import json
 import pytest
 from running import REPOSITORY, TINY
 
+from tl_jax import ablation
 from tl_jax.config import flat, load
-from tl_jax.runs import compare, training
+from tl_jax.runs import training
 
 RECIPES = REPOSITORY / "configs" / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.py"))
@@ -45,12 +46,12 @@ def test_animals_to_plants_shrunk_runs_beside_its_network_from_scratch(tmp_path)
     config.data.batch_size = 5
     source = ("data.test_split=test[:50%]", "train.steps=2", "data.validation_fraction=0.02")
     config.init.source, config.compare.seeds = source, (0,)
-    rows = compare.run_cells(config, tmp_path / "cells")
-    assert [row["method"] for row in rows] == ["scratch", "transfer"]
-    report = json.loads((tmp_path / "cells/transfer/seed0/port_report.json").read_text())
+    rows = ablation.run(ablation.spec_of(config), tmp_path)["runs"]
+    assert [row["variant"] for row in rows] == ["scratch", "transfer"]
+    report = json.loads((tmp_path / rows[1]["run"] / "port_report.json").read_text())
     reset = {row["target"] for row in report["entries"] if row["status"] == "reset"}
     assert reset == {"params/head/kernel", "params/head/bias"}
-    assert report["source"].startswith(str(tmp_path / "cells" / "sources"))
+    assert report["source"].startswith(str(tmp_path / "sources"))
 
 
 @pytest.mark.parametrize("name", NAMES)

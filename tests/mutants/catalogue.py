@@ -259,13 +259,6 @@ SURVIVORS = [
         ("tests/properties/test_comparison.py", "tests/statistics/test_intervals.py"),
     ),
     Mutant(
-        "compare-validation-reported-as-test",
-        "tl_jax/runs/compare.py",
-        "row = {**_metrics_of(test)",
-        "row = {**_metrics_of(validation or test)",
-        (*TEST_RESULTS, "tests/experiments/test_compare.py"),
-    ),
-    Mutant(
         "packaged-mean-from-std",
         "tl_jax/models/pretrained.py",
         "mean=TINY_IMAGENET_MEAN,",
@@ -579,13 +572,6 @@ OTHERS = [
         (
             "tests/experiments/test_sweep.py::test_hyperparameters_are_not_chosen_for_the_luck_of_one_seed",
         ),
-    ),
-    Mutant(
-        "compare-data-seed-not-set",
-        "tl_jax/runs/compare.py",
-        '(*assignments, f"seed={seed}", f"data.seed={seed}")',
-        '(*assignments, f"seed={seed}")',
-        TEST_RESULTS,
     ),
     Mutant(
         "evaluate-latest-by-default",
@@ -1727,20 +1713,6 @@ OTHERS = [
         "+ z**2 / (4 * examples**2)",
         "",
         ("tests/statistics/test_intervals.py",),
-    ),
-    Mutant(
-        "comparison-mean-of-validation-shown-as-test",
-        "tl_jax/reporting/comparison.py",
-        "test = {method: _by_seed(results, method, metric) for method in methods}",
-        "test = {\n"
-        "        method: _by_seed(\n"
-        "            [{**run, metric: run.get(VALIDATION + metric, run[metric])} for run in results],\n"
-        "            method,\n"
-        "            metric,\n"
-        "        )\n"
-        "        for method in methods\n"
-        "    }",
-        ("tests/reporting/test_comparison.py",),
     ),
     Mutant(
         "analysis-mistaken-for-read-by-columns",
@@ -4209,8 +4181,8 @@ OTHERS = [
     Mutant(
         "ablation-cells-not-sealed",
         "tl_jax/ablation/work.py",
-        "        sealed=True,\n        member=member,",
-        "        sealed=False,\n        member=member,",
+        "            sealed=True,\n            member=member,",
+        "            sealed=False,\n            member=member,",
         ("tests/ablation/test_engine.py",),
     ),
     Mutant(
@@ -4433,8 +4405,8 @@ OTHERS = [
     Mutant(
         "ablation-page-links-to-nothing",
         "tl_jax/ablation/page.py",
-        "        if (folder / target).exists():\n            return",
-        "        if True:\n            return",
+        "urllib.parse.quote(run) if (folder / run).exists() else None",
+        "urllib.parse.quote(run)",
         ("tests/ablation/test_page.py",),
     ),
     Mutant(
@@ -4902,8 +4874,8 @@ OTHERS = [
     Mutant(
         "ablation-cells-of-a-group-open-test",
         "tl_jax/ablation/work.py",
-        "        sealed=True,\n        member=member,",
-        "        sealed=member is None,\n        member=member,",
+        "            sealed=True,\n            member=member,",
+        "            sealed=member is None,\n            member=member,",
         ("tests/ablation/test_engine.py",),
     ),
     Mutant(
@@ -4912,6 +4884,83 @@ OTHERS = [
         'found["wall_seconds"] / together',
         'found["wall_seconds"]',
         ("tests/ablation/test_costs.py",),
+    ),
+    Mutant(
+        "comparison-baseline-in-the-order-of-names",
+        "tl_jax/ablation/methods.py",
+        "key=lambda name: name != baseline",
+        "key=lambda name: name",
+        ("tests/experiments/test_compare.py",),
+    ),
+    Mutant(
+        "comparison-baseline-not-given",
+        "tl_jax/ablation/methods.py",
+        "baseline=baseline",
+        'baseline=""',
+        ("tests/wiring/test_command_fields.py",),
+    ),
+    Mutant(
+        "comparison-metrics-not-given",
+        "tl_jax/ablation/methods.py",
+        "shown=section.metrics",
+        "shown=()",
+        ("tests/experiments/test_compare.py", "tests/wiring/test_command_fields.py"),
+    ),
+    Mutant(
+        "ablation-validation-reported-as-test",
+        "tl_jax/ablation/states.py",
+        '"test": metric(result, "test", spec)',
+        '"test": metric(result, "validation", spec)',
+        ("tests/experiments/test_compare.py", "tests/ablation/test_engine.py"),
+    ),
+    Mutant(
+        "ablation-shown-metrics-of-validation",
+        "tl_jax/ablation/states.py",
+        'result["splits"]["test"].get(name)',
+        'result["splits"]["validation"].get(name)',
+        ("tests/experiments/test_compare.py",),
+    ),
+    Mutant(
+        "ablation-answer-of-the-best-on-test",
+        "tl_jax/ablation/report.py",
+        "best = analysis.best_on_validation(spec, rows, chosen, shots)",
+        'best = max(test, key=lambda row: row["test"]["mean"])["variant"]',
+        ("tests/ablation/test_report.py",),
+    ),
+    Mutant(
+        "ablation-best-without-a-held-out-split",
+        "tl_jax/ablation/spec.py",
+        '["which variant is best"] if self.question == "best" else []',
+        "[]",
+        ("tests/ablation/test_spec.py",),
+    ),
+    Mutant(
+        "ablation-any-seeds",
+        "tl_jax/ablation/spec.py",
+        'problems += [f"{_OF_THE_SPEC[field]}: {problem}" for problem in found if problem]',
+        "pass",
+        ("tests/ablation/test_spec.py",),
+    ),
+    Mutant(
+        "together-at-once-on-a-cpu",
+        "tl_jax/runs/together.py",
+        'if jax.default_backend() != "cpu":\n        return jax.vmap',
+        'if jax.default_backend() != "none":\n        return jax.vmap',
+        ("tests/runs/test_together.py",),
+    ),
+    Mutant(
+        "ablation-what-fits-no-run-is-reported-for-each",
+        "tl_jax/ablation/work.py",
+        "isinstance(end, InputError) and not record.has_trained()",
+        "False",
+        ("tests/ablation/test_engine.py",),
+    ),
+    Mutant(
+        "ablation-what-fits-one-run-less-ends-all",
+        "tl_jax/ablation/work.py",
+        "isinstance(end, InputError) and not record.has_trained()",
+        "isinstance(end, InputError)",
+        ("tests/ablation/test_engine.py",),
     ),
     Mutant(
         "ablation-time-of-what-a-run-says-of-itself",

@@ -129,8 +129,63 @@ def test_a_run_that_stops_is_not_done(terminal):
         run.logged(5, "train", {"loss": 1.0})
         raise Stopped(5)
     last = frames(terminal)[-1]
-    assert "0 of 4 runs done in 0.0 s; probe, seed 0: step 5/20" in last
+    assert "0 of 4 runs done in 0.0 s, 1 failed" in last and "probe ✗ ·" in " ".join(last.split())
     assert terminal.getvalue().endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_runs_that_were_done_before_and_several_at_once(terminal):
+    clock = Clock()
+    with RunTable("digits", METHODS, SEEDS, stream=terminal, clock=clock) as table:
+        table.finished_before("probe", 0, result(0.5))
+        with table.run("tuned", 0, 20) as one, table.run("tuned", 7, 20) as other:
+            one.logged(5, "train", {"loss": 1.0})
+            other.logged(10, "train", {"loss": 1.0})
+            table.pace("trained: 1 of 4 cells", "about 9.0 s left")
+            table.say("a line above")
+            table._live.refresh()
+            one.finished(result(0.25))
+    shown = " ".join(frames(terminal)[-2].split())
+    assert "probe 50.0 · 50.0 0.0 s tuned ▸ ▸" in shown
+    assert "1 of 4 runs done in 0.0 s; 2 at once: step 10/20; about 9.0 s left" in shown
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", terminal.getvalue())
+    assert plain.count("a line above") == 1
+
+
+def test_lines_of_several_runs_at_once_are_counted_as_they_end(capsys):
+    stream, clock = io.StringIO(), Clock()
+    with RunTable("digits", METHODS, SEEDS, stream=stream, clock=clock) as table:
+        table.finished_before("probe", 0, result(0.5))
+        with table.run("tuned", 0, 20) as one:
+            with table.run("tuned", 7, 20) as other:
+                clock.seconds += 11.0
+                one.logged(5, "train", {"loss": 1.0})
+                other.finished(result(0.5))
+            one.finished(result(0.25))
+        table.pace("trained: 3 of 4 cells", "about 9.0 s left")
+        table.pace("trained: 4 of 4 cells", "")
+        table.say("a line")
+    assert [line.partition(":")[0] for line in stream.getvalue().splitlines()] == [
+        "2/4  tuned, seed 0",
+        "2/4  tuned, seed 7",
+        "3/4  tuned, seed 0",
+    ]
+    assert capsys.readouterr().out.splitlines() == [
+        "trained: 3 of 4 cells, about 9.0 s left",
+        "trained: 4 of 4 cells",
+        "a line",
+    ]
+
+
+def test_a_table_that_is_higher_than_the_terminal_is_lines(terminal, monkeypatch):
+    monkeypatch.setenv("LINES", "12")
+    clock = Clock()
+    for methods, whole in ((METHODS, True), ([f"method{row}" for row in range(8)], False)):
+        before = len(terminal.getvalue())
+        table = RunTable("digits", methods, SEEDS, stream=terminal, clock=clock)
+        with table, table.run(methods[0], 0, 20) as run:
+            run.finished(result(0.5))
+        assert ("runs done in" in terminal.getvalue()[before:]) == whole
+    assert "1/16  method0, seed 0: validation top-1 50.00%" in terminal.getvalue()
 
 
 @pytest.mark.parametrize("level", ["silent", "verbose"])

@@ -9,9 +9,9 @@ import pytest
 from running import assert_same_bits, metric_lines, tiny_config
 
 import tl_jax
-from tl_jax import augment
+from tl_jax import ablation, augment
 from tl_jax.errors import InputError
-from tl_jax.runs import compare, training
+from tl_jax.runs import training
 from tl_jax.runs.setup import prepare
 from tl_jax.training.loops import Stopped
 
@@ -109,10 +109,8 @@ def test_a_misspelt_operation_of_a_method_stops_a_comparison_before_its_first_ru
     config.compare.seeds, config.compare.baseline = (0,), "plain"
     config.compare.methods.plain = ()
     config.compare.methods.phased = ("phases=[('train.steps=1', 'augment.operations=rotaton=5')]",)
-    with pytest.raises(
-        InputError, match=r"compare\.methods\.phased: phase 1: .*'rotaton'.*rotation"
-    ):
-        compare.run(config, tmp_path / "compared")
+    with pytest.raises(InputError, match=r"phased, .*seed 0: phase 1: .*'rotaton'.*rotation"):
+        ablation.run(ablation.spec_of(config), tmp_path / "compared")
     assert not list(tmp_path.rglob("metrics.jsonl"))
 
 

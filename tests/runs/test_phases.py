@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from running import assert_same_bits, metric_lines, tiny_config
 
-from tl_jax import checkpointing, config, trees
+from tl_jax import ablation, checkpointing, config, trees
 from tl_jax.checkpointing import Checkpointer
 from tl_jax.config import gradual_unfreezing, lp_ft
 from tl_jax.data.order import Order
 from tl_jax.errors import InputError
 from tl_jax.runs import (
     activation_banks,
-    compare,
     evaluate,
     memory_plan,
     phases,
@@ -627,11 +626,11 @@ def test_lp_ft_as_a_method_of_a_comparison(tmp_path):
     given = config_of(**HELD_OUT)
     given.compare.seeds, given.compare.baseline = (0,), "full_finetune"
     given.compare.methods = {"full_finetune": (), "lp_ft": (f"phases={LP_FT}",)}
-    rows = compare.run_cells(given, tmp_path)
-    assert [row["method"] for row in rows] == ["full_finetune", "lp_ft"]
-    result = json.loads((tmp_path / "lp_ft" / "seed0" / "result.json").read_text())
+    rows = ablation.run(ablation.spec_of(given), tmp_path / "run")["runs"]
+    assert [row["variant"] for row in rows] == ["full_finetune", "lp_ft"]
+    result = json.loads((tmp_path / "run" / rows[1]["run"] / "result.json").read_text())
     assert [row["last_step"] for row in result["phases"]] == [4, 10]
     given.compare.methods = {"lp_ft": (f"phases={(('model.name=x',),)}",)}
     given.compare.baseline = "lp_ft"
-    with pytest.raises(InputError, match=r"compare\.methods\.lp_ft: phase 1: model\.name=x"):
-        compare.run_cells(given, tmp_path / "other")
+    with pytest.raises(InputError, match=r"lp_ft, .*seed 0: phase 1: model\.name=x"):
+        ablation.run(ablation.spec_of(given), tmp_path / "other")

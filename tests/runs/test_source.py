@@ -9,9 +9,9 @@ import optax
 import pytest
 from running import tiny_config
 
-from tl_jax import checkpointing, load_run, trees
+from tl_jax import ablation, checkpointing, load_run, trees
 from tl_jax.errors import InputError
-from tl_jax.runs import compare, evaluate, profile, training
+from tl_jax.runs import evaluate, profile, training
 from tl_jax.runs.parts import Parts
 from tl_jax.runs.source import source_config, source_folder
 from tl_jax.training import loops
@@ -139,17 +139,18 @@ def test_methods_of_a_seed_share_a_source(tmp_path):
         "head": ("freeze.strategy=backbone", "data.examples_per_class=2"),
         "scratch": ("init.source=",),
     }
-    compare.run_cells(config, tmp_path / "cells")
-    sources = list((tmp_path / "cells" / "sources").iterdir())
+    rows = ablation.run(ablation.spec_of(config), tmp_path)["runs"]
+    folders = {(row["variant"], row["seed"]): tmp_path / row["run"] for row in rows}
+    sources = list((tmp_path / "sources").iterdir())
     assert len(sources) == 2
     seeds = {json.loads((folder / "config.json").read_text())["seed"] for folder in sources}
     assert seeds == {0, 1}
     reports = [
-        json.loads((tmp_path / "cells" / method / "seed1" / "port_report.json").read_text())
+        json.loads((folders[method, 1] / "port_report.json").read_text())
         for method in ("all", "head")
     ]
     assert reports[0]["source"] == reports[1]["source"]
-    assert not (tmp_path / "cells" / "scratch" / "seed0" / "port_report.json").exists()
+    assert not (folders["scratch", 0] / "port_report.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ import pytest
 from parts import nothing_compiled
 from small import CACHED, QUIET, config_with
 
-from tl_jax import files, reporting
+from tl_jax import ablation, files
+from tl_jax.ablation.cells import expand
 from tl_jax.config import COMMAND_SECTIONS, of_command
 from tl_jax.config import FIELDS as CONFIG_FIELDS
-from tl_jax.runs import compare, cross_validate, image_features, probe, routes, sweep, training
+from tl_jax.runs import cross_validate, image_features, probe, routes, sweep, training
 from tl_jax.runs import features as feature_files
 from tl_jax.training import classic, logistic, vmapped
 
@@ -72,24 +73,15 @@ def test_every_field_of_a_command_is_in_the_table():
 
 
 def parts_of_compare(config, workdir, patch):
-    """Returns the runs of a comparison: each folder with its config, in which order, and more columns."""
-    cells, columns = {}, []
-
-    def recorded(cell, folder, *_, **__):
-        cells[str(folder.relative_to(workdir))] = files.plain(of_command(cell))
-        accuracy = {"top1_accuracy": 0.5, "examples": 2}
-        return {"splits": {"test": accuracy}, "parameters": [], "wall_seconds": 1.0, "steps": 1}
-
-    def written(folder, title, results, *, shown):
-        columns.extend(shown)
-        files.write(folder / "comparison.json", files.to_json({"choice": ""}))
-        return []
-
-    patch.setattr(training, "run", recorded)
-    patch.setattr(reporting, "write_comparison", written)
-    rows = compare.run(config, workdir)
-    order = [row["method"] for row in rows]
-    return {"cells": dict(sorted(cells.items())), "order": order, "columns": columns}
+    """Returns the cells of the ablation: each with its config, in which order, and more columns."""
+    made = ablation.spec_of(config)
+    cells = {f"{cell.variant} {cell.seed}": of_command(cell.config) for cell in expand(made)}
+    order = [made.reference, *made.variants]
+    return {
+        "cells": files.plain(dict(sorted(cells.items()))),
+        "order": order,
+        "columns": made.shown,
+    }
 
 
 def parts_of_sweep(config, workdir, patch):

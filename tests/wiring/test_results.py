@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small import CACHED, QUIET, config_with
 
-from tl_jax.runs import compare, evaluate, training
+from tl_jax.runs import evaluate, training
 from tl_jax.training.evaluator import Evaluator
 
 TEST_EXAMPLES = 500
@@ -66,31 +66,3 @@ def test_evaluating_a_run_again_takes_the_step_that_it_reported(finished):
     given, wanted = again["splits"]["test"], result["splits"]["test"]
     assert given["top1_accuracy"] == wanted["top1_accuracy"]
     assert "best" in again["selection"]
-
-
-def test_a_comparison_tells_what_was_measured_on_test(monkeypatch, tmp_path):
-    config = config_with({})
-    config.compare.seeds, config.compare.baseline = (3, 5), "one"
-    config.compare.methods = {"one": (), "two": ("optim.learning_rate=0.2",)}
-    cells = []
-
-    def run(cell, folder, *_, **__):
-        cells.append((cell.seed, cell.data.seed, cell.optim.learning_rate))
-        top1 = 0.5 + len(cells) / 100
-        return {
-            "splits": {
-                "validation": {"top1_accuracy": 0.9, "examples": 7, "macro_f1": 0.7},
-                "test": {"top1_accuracy": top1, "examples": 11, "macro_f1": 0.6},
-            },
-            "parameters": [{"trainable": 2}, {"trainable": 3}],
-            "wall_seconds": 1.5,
-            "steps": 4,
-        }
-
-    monkeypatch.setattr(training, "run", run)
-    rows = compare.run_cells(config, tmp_path)
-    # Of a seed, all methods see the same examples.
-    assert cells == [(3, 3, 0.1), (3, 3, 0.2), (5, 5, 0.1), (5, 5, 0.2)]
-    assert [row["top1_accuracy"] for row in rows] == [0.51, 0.52, 0.53, 0.54]
-    assert {(row["validation_macro_f1"], row["macro_f1"]) for row in rows} == {(0.7, 0.6)}
-    assert {row["trainable_parameters"] for row in rows} == {5}

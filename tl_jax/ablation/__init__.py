@@ -2,6 +2,7 @@
 
 from tl_jax.ablation.engine import look_ahead, plan, run
 from tl_jax.ablation.executors import EXECUTORS, ablate
+from tl_jax.ablation.methods import spec_of
 from tl_jax.ablation.spec import Spec, load_spec
 
-__all__ = ["EXECUTORS", "Spec", "ablate", "load_spec", "look_ahead", "plan", "run"]
+__all__ = ["EXECUTORS", "Spec", "ablate", "load_spec", "look_ahead", "plan", "run", "spec_of"]

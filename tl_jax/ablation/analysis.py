@@ -72,6 +72,7 @@ def summarise(
                 "trials": len(spec.trials(variant)),
                 "failed": sum(one["status"] in ("failed", "diverged") for one in runs),
                 split: statistics.mean_over_seeds([*of_seeds.values()]).to_json(),
+                **({"shown": _shown(spec, runs)} if split == "test" and spec.shown else {}),
                 "reference": reference,
                 "difference": None,
             }
@@ -82,12 +83,28 @@ def summarise(
     return found
 
 
-def _reference(
+def _shown(spec: Spec, runs: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Returns {metric: its mean over those runs whose test split was read} of the metrics of more columns."""
+    read = [row["shown"] for row in runs if "shown" in row]
+    return {
+        name: statistics.mean_over_seeds(
+            [math.nan if of[name] is None else of[name] for of in read]
+        ).to_json()
+        for name in spec.shown
+    }
+
+
+def best_on_validation(
     spec: Spec, rows: Sequence[Row], chosen: Mapping[tuple[str, int], int], shots: int
-) -> str:
-    """Returns the variant that others are compared with, which test has no part in."""
-    if spec.question == "effects":
-        return spec.reference
+) -> str | None:
+    """Returns the variant with the best mean on validation; None where no mean is known.
+
+    Args:
+        spec: of the ablation.
+        rows: as `choose` takes them.
+        chosen: of `choose`.
+        shots: labelled images per class.
+    """
     sign = 1 if SELECTION[spec.metric] == "max" else -1
 
     def score(variant: str) -> float:
@@ -97,7 +114,17 @@ def _reference(
             return -math.inf
         return sign * math.fsum(values) / len(values)
 
-    return max(spec.variants, key=score)
+    best = max(spec.variants, key=score)
+    return best if score(best) > -math.inf else None
+
+
+def _reference(
+    spec: Spec, rows: Sequence[Row], chosen: Mapping[tuple[str, int], int], shots: int
+) -> str:
+    """Returns the variant that others are compared with, which test has no part in."""
+    if spec.question == "effects":
+        return spec.reference
+    return best_on_validation(spec, rows, chosen, shots) or spec.reference
 
 
 def _difference(

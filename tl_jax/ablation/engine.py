@@ -1,16 +1,20 @@
 """Runs an ablation: all cells without the test split, the choice by validation, then test for what was chosen."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 from tl_jax.ablation import analysis, outlook, planner, report, states, work
 from tl_jax.ablation.cells import Cell, expand
 from tl_jax.ablation.record import Record
+from tl_jax.ablation.shown import Shown
 from tl_jax.ablation.spec import Spec
 from tl_jax.compilation import programs_kept
 from tl_jax.errors import InputError
-from tl_jax.runs.run_folder import read_json
+from tl_jax.parallel import sharding
 from tl_jax.runs.setup import check_config
 
 
@@ -74,8 +78,9 @@ def run(
 ) -> dict[str, Any]:
     """Runs all cells of a spec that are not done, chooses by validation, opens test, and writes the tables.
 
-    Several launchers may work on one folder: none runs a cell that another has claimed. What failed or diverged is
-    reported, and the others go on.
+    Several launchers may work on one folder: none runs a cell that another has claimed. Several processes that share
+    their runs (`jax.distributed`) are one launcher. What failed or diverged is reported, and the others go on; what
+    does not fit ends it where no run was trained before.
 
     Args:
         spec: of the ablation.
@@ -87,20 +92,21 @@ def run(
         width: cells that one program trains, at most.
 
     Returns:
-        What `ablation.json` holds.
+        What `ablation.json` holds; nothing with `train_only`, and of several processes but in the first.
 
     Raises:
-        InputError: before anything is trained, if the spec or the folder does not fit.
+        InputError: before anything is trained, if the spec, the folder, data or weights do not fit.
         loops.Stopped: when asked to stop; the same call goes on.
     """
     record, cells = begin(spec, workdir, amend)
     with programs_kept():
         if not peek:
-            _train_all(record, cells, stop_requested, width, wait=not train_only)
+            _train_all(spec, record, cells, stop_requested, width, wait=not train_only)
         return {} if train_only else _conclude(spec, record, cells, stop_requested, peek)
 
 
 def _train_all(
+    spec: Spec,
     record: Record,
     cells: Sequence[Cell],
     stop_requested: Callable[[], bool],
@@ -109,9 +115,18 @@ def _train_all(
 ) -> None:
     left = [cell for cell in cells if not states.is_trained(cell, record.cell(cell))]
     units = [unit.cells for unit in planner.plan(planner.sharing_activations(left), width)]
-    work.each_done(
-        outlook.TRAINED, record, units, work.train, states.is_trained, stop_requested, wait
-    )
+    with Shown(report.title(spec), cells) as shown:
+        shown.there(record)
+        work.each_done(
+            outlook.TRAINED,
+            record,
+            units,
+            functools.partial(work.train, shown=shown),
+            states.is_trained,
+            stop_requested,
+            wait,
+            shown.pace,
+        )
 
 
 def _conclude(
@@ -133,15 +148,20 @@ def _conclude(
             and cell.trial == chosen[cell.variant, cell.shots]
             and row["status"] == "finished"
         ]
-        record.opening(opened)
+        with sharding.together():
+            if jax.process_index() == 0:
+                record.opening(opened)
         readings = [[cell] for cell in opened]
         work.each_done(
             outlook.READ, record, readings, work.open_test, states.is_open, stop_requested
         )
         for cell in opened:
-            row = rows[cells.index(cell)]
-            row["test"] = states.metric(read_json(record.cell(cell) / "result.json"), "test", spec)
-    return report.write(spec, record, rows, chosen, peek=peek)
+            of_test = states.of_test(spec, record.cell(cell))
+            rows[cells.index(cell)].update(of_test)
+    with sharding.together():
+        if not peek and jax.process_index() > 0:
+            return {}  # the first of several processes writes
+        return report.write(spec, record, rows, chosen, peek=peek)
 
 
 def begin(spec: Spec, workdir: pathlib.Path, amend: str = "") -> tuple[Record, list[Cell]]:
@@ -152,8 +172,10 @@ def begin(spec: Spec, workdir: pathlib.Path, amend: str = "") -> tuple[Record, l
     """
     cells = _checked(spec)
     record = Record(workdir)
-    record.begin(spec, cells, amend)
-    record.note_openings_outside(cells)
+    with sharding.together():
+        if jax.process_index() == 0:
+            record.begin(spec, cells, amend)
+            record.note_openings_outside(cells)
     return record, cells
 
 

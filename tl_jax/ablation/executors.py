@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from tl_jax import console
 from tl_jax.ablation import planner
 from tl_jax.ablation.cells import expand
@@ -56,6 +58,11 @@ def ablate(
         raise unknown("executor", executor, EXECUTORS)
     if workers < 1:
         raise InputError(f"workers={workers}: expected 1 or more")
+    if executor != "here" and jax.process_count() > 1:
+        raise InputError(
+            f"executor={executor} in {jax.process_count()} processes that share their runs: launchers run cells "
+            "alone; expected here"
+        )
     made = spec if isinstance(spec, Spec) else load_spec(spec)
     folder = pathlib.Path(workdir)
     if executor != "here":

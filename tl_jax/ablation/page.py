@@ -66,7 +66,7 @@ def write(
     path = record.folder / PAGE
     page = pages.render(
         "ablation.html",
-        title=f"Ablation: {spec.base.model.name} on {spec.base.data.name}",
+        title=f"Ablation: {content['title']}",
         counts=[
             console.count(len(spec.variants), "variant"),
             *([f"{len(spec.labelled)} numbers of labels"] if len(spec.labelled) > 1 else []),
@@ -77,6 +77,7 @@ def write(
         asked=_asked(spec),
         variants=_variants(spec),
         notes=content["notes"],
+        answers=content["answers"],
         use_of_test=_use_of_test(spec, log),
         amendments=[line for line in log if line["what"] == "amended"],
         outside=[line["cell"] for line in log if line["what"] == "opened outside"],
@@ -97,10 +98,8 @@ def write(
 
 def link(folder: pathlib.Path, run: str) -> str | None:
     """Returns the relative URL of a run's report, without one of its folder; None if there is no such folder."""
-    for target in (f"{run}/report.html", run):
-        if (folder / target).exists():
-            return urllib.parse.quote(target)
-    return None
+    there = urllib.parse.quote(run) if (folder / run).exists() else None
+    return pages.report_link(folder, run) or there
 
 
 def _write_figures(folder: pathlib.Path, drawn: Sequence[Any]) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from tl_jax import files
 from tl_jax.ablation.cells import Cell
 from tl_jax.ablation.spec import Spec
 from tl_jax.errors import InputError
+from tl_jax.runs import results
 from tl_jax.runs.run_folder import environment_facts
 
 CELLS = "cells"
@@ -42,6 +43,13 @@ class Record:
     def cell(self, cell: Cell) -> pathlib.Path:
         """Returns the run folder of a cell."""
         return self.folder / CELLS / cell.name
+
+    def has_trained(self) -> bool:
+        """Returns whether any cell is trained, of this spec or an earlier one."""
+        names = (results.SEALED, "result.json")
+        return any(
+            next(self.folder.glob(f"{CELLS}/*/*/*/*/{name}"), None) is not None for name in names
+        )
 
     def begin(self, spec: Spec, cells: list[Cell], amend: str = "") -> None:
         """Writes the spec. After the test split was opened it may change for a stated reason alone, which is logged.

@@ -16,6 +16,12 @@ EXPLAINED = (
     "p-value is not below the level."
 )
 
+_NOTHING_HELD_OUT = (
+    "nothing was held out of train: choosing a variant by this table means choosing on the test split, and the test "
+    "result of the chosen one is then too good; hold images out with data.validation_fraction or "
+    "data.validation_split"
+)
+
 
 def write(
     spec: Spec,
@@ -34,24 +40,31 @@ def write(
         chosen: the trial of each variant and number of labels.
         peek: whether it is an early look, at validation alone.
     """
-    validation = analysis.summarise(spec, rows, chosen, "validation")
+    finished = [row for row in rows if row["status"] == "finished"]
+    held_out = not finished or any(row["held_out"] for row in finished)
+    validation = analysis.summarise(spec, rows, chosen, "validation") if held_out else []
     test = [] if peek else analysis.summarise(spec, rows, chosen, "test")
     notes = _notes(record.log())
+    if not held_out:
+        notes.append(_NOTHING_HELD_OUT)
+    answers = [] if peek or not held_out else _answers(spec, rows, chosen, validation, test)
     left = sum(row["status"] == analysis.TO_BE_RUN for row in rows)
     content = {
+        "title": title(spec),
         "metric": spec.metric,
         "question": spec.question,
         "level": spec.level,
         "explained": EXPLAINED,
         "notes": notes,
+        "answers": answers,
         "test": test,
         "validation": validation,
         "runs": list(rows),
     }
-    for name, summary in (("test", test), ("validation", validation)):
-        if summary:
-            title = f"{tables.label(spec.metric)} on {name}"
-            reporting.print_table(title, table(spec, summary, name), level="normal")
+    heading = f"{title(spec)}: {tables.label(spec.metric)}" + (", %" if _in_percent(spec) else "")
+    reporting.print_table(heading, brief(spec, validation, test), level="normal")
+    for line in answers:
+        console.say(line)
     for note in notes:
         console.note(note)
     if peek:
@@ -62,8 +75,9 @@ def write(
     files.write(record.folder / "ablation.json", files.to_json(content))
     sections = [
         *(
-            page.Table(f"{title}: {tables.label(spec.metric)}", table(spec, summary, title.lower()))
-            for title, summary in (("Test", test), ("Validation", validation))
+            page.Table(f"{split}: {tables.label(spec.metric)}", table(spec, summary, split.lower()))
+            for split, summary in (("Test", test), ("Validation", validation))
+            if summary
         ),
         page.Table(
             "Time of training and validation",
@@ -71,7 +85,7 @@ def write(
             costs.EXPLAINED,
         ),
     ]
-    lines = ["# Ablation", "", EXPLAINED, "", *(f"Note: {note}" for note in notes)]
+    lines = ["# Ablation", "", EXPLAINED, "", *answers, *(f"Note: {note}" for note in notes)]
     for section in sections:
         said = [section.caption, ""] if section.caption else []
         lines += ["", f"## {section.title}", "", *said, tables.format_markdown(section.rows)]
@@ -86,16 +100,74 @@ def write(
     return content
 
 
+def title(spec: Spec) -> str:
+    """Returns the network, the data set and, where they are the same everywhere, the labelled images, as one line."""
+    few = f", {spec.labelled[0]} labelled images per class" if any(spec.labelled) else ""
+    named = f"{spec.base.model.name} on {spec.base.data.name}"
+    return f"{named}{few}" if len(spec.labelled) == 1 else named
+
+
+def brief(
+    spec: Spec, validation: Sequence[Mapping[str, Any]], test: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Returns the rows of the table for a terminal: a mean with half its 95% interval, on both splits.
+
+    Args:
+        spec: of the ablation.
+        validation: rows of `analysis.summarise`; empty where nothing is held out.
+        test: likewise; empty before it was read, and differences are then those on validation.
+    """
+    summaries = {"validation": validation, "test": test}
+    found = []
+    for places in zip(*filter(None, summaries.values()), strict=True):
+        row = places[-1]
+        shown: dict[str, Any] = {}
+        if len(spec.labelled) > 1:
+            shown["labels"] = row["shots"] or "all"
+        shown["variant"] = row["variant"]
+        if spec.tunes:
+            values = {name.rpartition(".")[2]: value for name, value in row["values"].items()}
+            shown["chosen"] = assigned(values) or intervals.NONE
+        for of_split in places:
+            split = "test" if "test" in of_split else "validation"
+            estimate = intervals.of_fields(of_split[split], Mean)
+            shown[f"{split} (95%)"] = intervals.half_width(estimate, percent=_in_percent(spec))
+            for name, of in of_split.get("shown", {}).items():
+                shown[tables.label(name)] = intervals.half_width(intervals.of_fields(of, Mean))
+        shown["n"] = row["test" if "test" in row else "validation"]["n"]
+        of = row["difference"]
+        if row["variant"] == row["reference"]:
+            shown["difference"] = "(compared with)"
+        elif of is None:
+            shown["difference"] = intervals.NONE
+        else:
+            estimate = intervals.of_fields(of, PairedDifference)
+            shown["difference"] = intervals.half_width(
+                estimate, percent=_in_percent(spec), signed=True
+            )
+            p = of["p_corrected" if spec.question == "best" else "p"]
+            shown["p"] = None if p is None else f"{p:.2g}"
+            shown["differs"] = {None: "-", True: "yes", False: "noise"}[of["differs"]]
+        if row["failed"]:
+            shown["failed"] = row["failed"]
+        found.append(shown)
+    return found
+
+
+def _in_percent(spec: Spec) -> bool:
+    return spec.metric != "loss"
+
+
 def table(spec: Spec, summary: Sequence[Mapping[str, Any]], split: str) -> list[dict[str, Any]]:
     """Returns the rows of a table from those of `analysis.summarise`."""
-    percent = spec.metric != "loss"
+    percent = _in_percent(spec)
     found = []
     for row in summary:
         shown: dict[str, Any] = {}
         if len(spec.labelled) > 1:
             shown["labels per class"] = row["shots"] or "all"
         shown["variant"] = row["variant"]
-        if spec.selects:
+        if spec.tunes:
             values = assigned(row["values"])
             shown["chosen"] = f"{values} (of {row['trials']})" if values else intervals.NONE
         shown["n"] = row[split]["n"]
@@ -113,6 +185,8 @@ def table(spec: Spec, summary: Sequence[Mapping[str, Any]], split: str) -> list[
                 intervals.of_fields(difference, PairedDifference), percent=percent
             )
         )
+        for name, of in row.get("shown", {}).items():
+            shown[tables.label(name)] = intervals.mean(intervals.of_fields(of, Mean))
         if difference is not None:
             shown["p"] = difference["p_corrected" if spec.question == "best" else "p"]
             shown["p (signs)"] = difference["p_signs"]
@@ -120,6 +194,32 @@ def table(spec: Spec, summary: Sequence[Mapping[str, Any]], split: str) -> list[
             shown["seeds to see it"] = difference["seeds_needed"]
         shown["failed"] = row["failed"] or None
         found.append(shown)
+    return found
+
+
+def _answers(
+    spec: Spec,
+    rows: Sequence[Mapping[str, Any]],
+    chosen: Mapping[tuple[str, int], int],
+    validation: Sequence[Mapping[str, Any]],
+    test: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """Returns a sentence for each number of labels: which variant is best on validation, and what it has on test."""
+    found = []
+    for shots in spec.labelled:
+        best = analysis.best_on_validation(spec, rows, chosen, shots)
+        if best is None:
+            continue
+        means = {
+            split: intervals.mean(intervals.of_fields(row[split], Mean), percent=_in_percent(spec))
+            for split, summary in (("validation", validation), ("test", test))
+            for row in summary
+            if (row["variant"], row["shots"]) == (best, shots)
+        }
+        labels = f" with {shots:,} labels per class" if len(spec.labelled) > 1 and shots else ""
+        labels = labels or (" with all labels" if len(spec.labelled) > 1 else "")
+        read = f"; on test it has {means['test']}" if best in spec.opened else ""
+        found.append(f"Best on validation{labels}: {best}, {means['validation']}{read}.")
     return found
 
 

@@ -16,7 +16,7 @@ import ml_collections
 from tl_jax import files
 from tl_jax.config import FIELDS, check, flat, set_field
 from tl_jax.errors import InputError, unknown
-from tl_jax.training.metrics import SELECTION
+from tl_jax.training.metrics import CLASS_AVERAGES, SELECTION
 
 QUESTIONS = ("effects", "best")
 # Names for what a variant is in a word.
@@ -51,6 +51,7 @@ class Spec:
             are corrected for being several (Holm).
         test: variants whose test split is opened; empty: all.
         level: below which a p-value counts as a difference.
+        shown: more columns of the table of test: of `metrics.CLASS_AVERAGES`.
     """
 
     base: ml_collections.ConfigDict
@@ -64,6 +65,7 @@ class Spec:
     question: str = "effects"
     test: Sequence[str] = ()
     level: float = 0.05
+    shown: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Checks that it can be expanded; what its runs need is checked when they are prepared.
@@ -71,7 +73,7 @@ class Spec:
         Raises:
             InputError: listing everything that is wrong.
         """
-        for name in ("seeds", "shots", "test"):
+        for name in ("seeds", "shots", "test", "shown"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         problems = [*self._problems_of_names(), *self._problems_of_values()]
         if problems:
@@ -131,6 +133,7 @@ class Spec:
         for what, value, known in (
             ("metric", self.metric, SELECTION),
             ("question", self.question, QUESTIONS),
+            *(("shown metric", name, CLASS_AVERAGES) for name in self.shown),
         ):
             if value not in known:
                 problems.append(str(unknown(what, value, known)))
@@ -143,6 +146,10 @@ class Spec:
                 problems.append(f"{what}={tuple(values)}: a value is there twice")
         if not self.seeds:
             problems.append("seeds: expected one at least")
+        for field, values in (("seed", self.seeds), ("data.examples_per_class", self.shots)):
+            known = FIELDS[field]
+            found = (known.type_problem(one) or known.value_problem(one) for one in values)
+            problems += [f"{_OF_THE_SPEC[field]}: {problem}" for problem in found if problem]
         if not 0 < self.level < 1:
             problems.append(f"level={self.level}: expected a number between 0 and 1")
         tuned = {"tune": self.tune, **{f"tune_of[{k!r}]": v for k, v in self.tune_of.items()}}
@@ -167,16 +174,18 @@ class Spec:
                     problems.append(f"variant {name} sets {field}: give {_OF_THE_SPEC[field]}")
             repeated = {field for field in fields if fields.count(field) > 1}
             problems += [f"variant {name} sets {field} twice" for field in sorted(repeated)]
-        if self.selects and not _holds_out(self.base):
+        selected = ["what is tuned"] if self.tunes else []
+        selected += ["which variant is best"] if self.question == "best" else []
+        if selected and not _holds_out(self.base):
             problems.append(
-                "what is tuned is chosen by validation, and the base holds nothing out: expected "
+                f"{' and '.join(selected)} is chosen by validation, and the base holds nothing out: expected "
                 "data.validation_split, or data.validation_fraction above 0"
             )
         return problems
 
     @property
-    def selects(self) -> bool:
-        """Whether validation chooses anything: a trial."""
+    def tunes(self) -> bool:
+        """Whether validation chooses a trial of some variant."""
         return any(len(self.trials(name)) > 1 for name in self.variants)
 
 

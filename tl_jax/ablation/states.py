@@ -20,13 +20,14 @@ def failure(folder: pathlib.Path) -> pathlib.Path:
     return folder.with_name(f"{folder.name}.{_FAILED}")
 
 
-def _sealed(cell: Cell, folder: pathlib.Path) -> dict[str, Any] | None:
+def sealed(cell: Cell, folder: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the result of a cell without the test split; None where it is not trained."""
     return results.read_sealed(folder, of_command(cell.config), identity_of(cell.config))
 
 
 def is_trained(cell: Cell, folder: pathlib.Path) -> bool:
     """Returns whether all updates of a cell are made, or it failed."""
-    return failure(folder).is_file() or _sealed(cell, folder) is not None
+    return failure(folder).is_file() or sealed(cell, folder) is not None
 
 
 def is_open(cell: Cell, folder: pathlib.Path) -> bool:
@@ -36,15 +37,15 @@ def is_open(cell: Cell, folder: pathlib.Path) -> bool:
 
 def state(cell: Cell, folder: pathlib.Path) -> str:
     """Returns the status of a cell for a plan, which tells those whose test split was read from the others."""
-    status = _status(folder, _sealed(cell, folder))
+    status = _status(folder, sealed(cell, folder))
     if status != "finished":
         return status
     return "test read" if is_open(cell, folder) else "trained"
 
 
-def _status(folder: pathlib.Path, sealed: dict[str, Any] | None) -> str:
+def _status(folder: pathlib.Path, found: dict[str, Any] | None) -> str:
     """Returns "finished", "failed", "diverged" or that it is to be run, given what is known of the cell."""
-    if sealed is not None:
+    if found is not None:
         return "finished"
     path = failure(folder)
     return str(read_json(path)["status"]) if path.is_file() else analysis.TO_BE_RUN
@@ -55,7 +56,7 @@ def row(spec: Spec, cell: Cell, folder: pathlib.Path, seconds: float | None) -> 
 
     Its metric on validation is None where it failed, or has none.
     """
-    found = _sealed(cell, folder)
+    found = sealed(cell, folder)
     return {
         "variant": cell.variant,
         "shots": cell.shots,
@@ -64,11 +65,19 @@ def row(spec: Spec, cell: Cell, folder: pathlib.Path, seconds: float | None) -> 
         "seed": cell.seed,
         "run": str(pathlib.PurePosixPath(CELLS, cell.name)),
         "status": _status(folder, found),
+        "held_out": found is not None and "validation" in found["splits"],
         "validation": metric(found, "validation", spec),
         "steps": None if found is None else found["steps"],
         **costs.of_result(found, seconds),
         "error": _error(folder) if found is None else None,
     }
+
+
+def of_test(spec: Spec, folder: pathlib.Path) -> dict[str, Any]:
+    """Returns what a row has more where test was read: the metric, and those that are shown beside it."""
+    result = read_json(folder / "result.json")
+    further = {name: result["splits"]["test"].get(name) for name in spec.shown}
+    return {"test": metric(result, "test", spec), **({"shown": further} if further else {})}
 
 
 def _error(folder: pathlib.Path) -> str | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import pathlib
 import time
 import traceback
@@ -9,11 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import filelock
+import jax
 
 from tl_jax import console, files
 from tl_jax.ablation import states
 from tl_jax.ablation.cells import Cell
 from tl_jax.ablation.record import Record, claims
+from tl_jax.ablation.shown import Shown
+from tl_jax.errors import InputError
+from tl_jax.parallel import sharding
 from tl_jax.reporting import tables
 from tl_jax.runs import together, training
 from tl_jax.runs.skeleton import alone
@@ -21,6 +26,15 @@ from tl_jax.training.loops import NonFiniteLoss, Stopped
 
 # Between looks at cells that another launcher works on.
 _WAIT_SECONDS = 1.0
+# Between two lines that say how far it is.
+_PACE_SECONDS = 10.0
+# What a launcher finds of a cell.
+_DONE, _MINE, _THEIRS = range(3)
+
+
+def asked_to_stop(stop_requested: Callable[[], bool]) -> bool:
+    """Returns whether any of the processes that share their runs was asked to stop, the same in each."""
+    return any(sharding.each(int(stop_requested())))
 
 
 def each_done(
@@ -31,10 +45,22 @@ def each_done(
     is_done: Callable[[Cell, pathlib.Path], bool],
     stop_requested: Callable[[], bool],
     wait: bool = True,
+    say_pace: Callable[[str, str], None] = lambda *said: console.say(", ".join(filter(None, said))),
 ) -> None:
-    """Does the work of every unit, called `what`, or waits until other launchers have, where it is to `wait`."""
+    """Does the work of every unit, or waits until other launchers have.
+
+    Args:
+        what: the work is called.
+        record: of the ablation.
+        units: cells that are worked on together.
+        work: given claimed cells of a unit, the record and `stop_requested`.
+        is_done: whether nothing is to be done for a cell, given its folder.
+        stop_requested: whether to stop.
+        wait: whether to wait for what others have claimed.
+        say_pace: is told how far it is, and how much time is left; "" where none is.
+    """
     left: list[Sequence[Cell]] = list(units)
-    pace, done = _Pace(what, sum(map(len, left))), 0
+    pace, done = _Pace(what, sum(map(len, left)), say_pace), 0
     while left:
         others: list[Sequence[Cell]] = []
         worked = False
@@ -42,30 +68,25 @@ def each_done(
             with contextlib.ExitStack() as claimed:
                 mine, theirs = [], []
                 for cell in unit:
-                    folder = record.cell(cell)
-                    if is_done(cell, folder):
-                        continue
-                    folder.parent.mkdir(parents=True, exist_ok=True)
-                    try:
-                        claimed.enter_context(claims(folder))
-                    except filelock.Timeout:
-                        theirs.append(cell)
-                        continue
-                    if not is_done(cell, folder):
+                    found = _claim(cell, record.cell(cell), is_done, claimed)
+                    if found == _MINE:
                         mine.append(cell)
+                    elif found == _THEIRS:
+                        theirs.append(cell)
                 if mine:
                     began = time.perf_counter()
                     try:
                         work(mine, record, stop_requested)
                     finally:
                         seconds = time.perf_counter() - began
-                        record.took(what, mine, seconds)
+                        if jax.process_index() == 0:
+                            record.took(what, mine, seconds)
                     pace.say(len(mine), done + len(unit) - len(theirs), seconds)
                     worked = True
             done += len(unit) - len(theirs)
             if theirs:
                 others.append(theirs)
-            if stop_requested():
+            if asked_to_stop(stop_requested):
                 raise Stopped(0)
         if others and not worked:
             if not wait:
@@ -74,48 +95,76 @@ def each_done(
         left = others
 
 
+def _claim(
+    cell: Cell,
+    folder: pathlib.Path,
+    is_done: Callable[[Cell, pathlib.Path], bool],
+    claimed: contextlib.ExitStack,
+) -> int:
+    """Returns whether a cell is done, another launcher's or, claimed now, this one's.
+
+    The first of several processes that share their runs looks and claims for all of them.
+    """
+    found = _DONE
+    with sharding.together():
+        if jax.process_index() == 0 and not is_done(cell, folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                claimed.enter_context(claims(folder))
+            except filelock.Timeout:
+                found = _THEIRS
+            else:
+                found = _DONE if is_done(cell, folder) else _MINE
+        return sharding.each(found)[0]
+
+
 class _Pace:
     """Says how far the work of this launcher is, and about how long it takes at its pace so far."""
 
-    def __init__(self, what: str, cells: int):
-        self._what, self._cells, self._made, self._seconds = what, cells, 0, 0.0
+    def __init__(self, what: str, cells: int, tell: Callable[[str, str], None]):
+        self._what, self._cells, self._tell = what, cells, tell
+        self._made, self._seconds, self._told = 0, 0.0, -math.inf
 
     def say(self, made: int, done: int, seconds: float) -> None:
         """Takes how many cells were made in so many seconds, and how many are done with now."""
         self._made, self._seconds = self._made + made, self._seconds + seconds
         left = (self._cells - done) * self._seconds / self._made
-        time_left = f", about {tables.duration(left)} left" if left else ""
-        console.say(f"{self._what}: {done} of {self._cells} cells{time_left}")
+        if left and self._seconds - self._told < _PACE_SECONDS:
+            return
+        self._told = self._seconds
+        time_left = f"about {tables.duration(left)} left" if left else ""
+        self._tell(f"{self._what}: {done} of {self._cells} cells", time_left)
 
 
-def train(cells: Sequence[Cell], record: Record, stop_requested: Callable[[], bool]) -> None:
+def train(
+    cells: Sequence[Cell], record: Record, stop_requested: Callable[[], bool], shown: Shown
+) -> None:
     """Makes the updates of cells, by one program where there are several; what keeps one from ending is written."""
-    left = list(cells) if len(cells) == 1 else _train_together(cells, record, stop_requested)
+    left = list(cells) if len(cells) == 1 else _train_together(cells, record, stop_requested, shown)
     if len(left) == len(cells) > 2:  # such as too many for the memory
         half = len(left) // 2
-        train(left[:half], record, stop_requested)
-        train(left[half:], record, stop_requested)
+        train(left[:half], record, stop_requested, shown)
+        train(left[half:], record, stop_requested, shown)
         return
     for cell in left:
-        end = None
         with alone(str(cell)):
             try:
-                _made(cell, record, stop_requested)
+                end: Any = _made(cell, record, stop_requested, shown)
             except Stopped:
                 raise
             except Exception as error:
                 end = error
-        _trained(cell, record, end)
-        if stop_requested():
+        _trained(cell, record, end, shown)
+        if asked_to_stop(stop_requested):
             raise Stopped(0)
 
 
 def _train_together(
-    cells: Sequence[Cell], record: Record, stop_requested: Callable[[], bool]
+    cells: Sequence[Cell], record: Record, stop_requested: Callable[[], bool], shown: Shown
 ) -> list[Cell]:
     """Makes the updates of cells by one program; returns those that failed in company, which may not when alone."""
     group = together.Group([cell.config for cell in cells])
-    jobs = [functools.partial(_made, cell, record, stop_requested) for cell in cells]
+    jobs = [functools.partial(_made, cell, record, stop_requested, shown) for cell in cells]
     with alone(f"{len(cells)} cells in one program: {cells[0]}, ..."):
         ends = group.run(jobs)
     left = []
@@ -123,45 +172,56 @@ def _train_together(
         if isinstance(end, Exception) and not isinstance(end, Stopped | OSError | NonFiniteLoss):
             left.append(cell)
         elif not isinstance(end, Stopped):
-            _trained(cell, record, end)
+            _trained(cell, record, end, shown)
     if any(isinstance(end, Stopped) for end in ends):
         raise Stopped(0)
     return left
 
 
-def _trained(cell: Cell, record: Record, end: Any) -> None:
-    """Says how the training of a cell ended; an error is written beside its folder."""
+def _trained(cell: Cell, record: Record, end: Any, shown: Shown) -> None:
+    """Says why the training of a cell ended in an error, which is written beside its folder.
+
+    Raises:
+        InputError: if data, weights or config do not fit, and no cell was trained before.
+    """
     if not isinstance(end, BaseException):
-        console.say(f"{cell}: trained")
         return
     if isinstance(end, OSError) or not isinstance(end, Exception):
         raise end
+    if isinstance(end, InputError) and not record.has_trained():
+        raise InputError(f"{cell}: {end}") from end  # likely so in all others
     failure = states.failure(record.cell(cell))
     status = "diverged" if isinstance(end, NonFiniteLoss) else "failed"
-    console.say(f"{cell}: {status}: {end}; delete {failure} to have it run again")
+    shown.say(f"{cell}: {status}: {end}; delete {failure} to have it run again")
     content = {
         "status": status,
         "error": f"{type(end).__name__}: {end}",
         "traceback": "".join(traceback.format_exception(end)),
     }
-    files.write(failure, files.to_json(content))
+    if jax.process_index() == 0:
+        files.write(failure, files.to_json(content))
 
 
 def _made(
     cell: Cell,
     record: Record,
     stop_requested: Callable[[], bool],
+    shown: Shown,
     member: together.Member | None = None,
 ) -> dict[str, Any]:
     """Makes the updates of a cell."""
-    return training.run(
-        cell.config,
-        record.cell(cell),
-        stop_requested,
-        sources=record.sources,
-        sealed=True,
-        member=member,
-    )
+    with shown.run(cell) as seen:
+        result = training.run(
+            cell.config,
+            record.cell(cell),
+            stop_requested,
+            callbacks=[seen.logged],
+            sources=record.sources,
+            sealed=True,
+            member=member,
+        )
+        seen.finished(result)
+    return result
 
 
 def open_test(cells: Sequence[Cell], record: Record, stop_requested: Callable[[], bool]) -> None:

@@ -10,7 +10,6 @@ from tl_jax.reporting.tables import format_markdown, print_table
 from tl_jax.reporting.writers import MetricWriter, read_metrics
 
 if TYPE_CHECKING:
-    from tl_jax.reporting.comparison import write_comparison
     from tl_jax.reporting.cross_validation import write_cross_validation
     from tl_jax.reporting.inspection import write_inspection
     from tl_jax.reporting.probe import write_probe
@@ -27,7 +26,6 @@ __all__ = [
     "format_markdown",
     "print_table",
     "read_metrics",
-    "write_comparison",
     "write_cross_validation",
     "write_inspection",
     "write_probe",
@@ -39,7 +37,6 @@ __all__ = [
 
 # Imported when first asked for, at the end of a run: matplotlib would hold up its start by half a second.
 _LATE = {
-    "write_comparison": "comparison",
     "write_cross_validation": "cross_validation",
     "write_inspection": "inspection",
     "write_probe": "probe",

@@ -9,7 +9,7 @@ import numpy as np
 
 from tl_jax import files, statistics
 from tl_jax.reporting import analysis, intervals, pages, plots
-from tl_jax.reporting.report import REPORT_FILE
+from tl_jax.reporting.run_files import REPORT_FILE
 from tl_jax.reporting.tables import duration
 from tl_jax.training import metrics
 

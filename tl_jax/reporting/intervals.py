@@ -51,6 +51,30 @@ def difference(estimate: PairedDifference, *, percent: bool = True) -> str:
     return f"{text} ({_bounds(estimate, percent, signed=True)}), n={estimate.n}"
 
 
+def half_width(estimate: Mean, *, percent: bool = True, signed: bool = False) -> str:
+    """Returns "65.3 ± 4.7", for narrow tables; the mean alone where there is no interval.
+
+    Args:
+        estimate: of fractions where `percent`, and then as percent without its sign.
+        percent: whether to print percent, or else the number as it is.
+        signed: whether a positive mean has a sign.
+
+    Example:
+        >>> half_width(statistics.mean_over_seeds([0.9, 0.92, 0.94]))
+        '92.0 ± 5.0'
+    """
+    if estimate.mean is None:
+        return NONE
+    if not math.isfinite(estimate.mean):
+        return "not finite"
+    sign = "+" if signed else ""
+    form, scale = (".1f", 100) if percent else (".3g", 1)
+    text = f"{scale * estimate.mean:{sign}{form}}"
+    if estimate.interval is None:
+        return text
+    return f"{text} ± {scale * (estimate.interval[1] - estimate.mean):{form}}"
+
+
 def single_run(split: Mapping[str, Any]) -> str:
     """Returns "65.20% (61.0 to 69.2), 500 images" for the metrics of a split.
 

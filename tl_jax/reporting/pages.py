@@ -4,7 +4,9 @@ import base64
 import functools
 import io
 import math
+import os
 import pathlib
+import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ import jinja2
 import numpy as np
 import PIL.Image
 
+from tl_jax.reporting.run_files import REPORT_FILE
 from tl_jax.reporting.tables import columns, format_value, is_numeric, label
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
@@ -47,6 +50,20 @@ def strip_uri(images: Sequence[np.ndarray]) -> str:
     file = io.BytesIO()
     PIL.Image.fromarray(np.concatenate(images, axis=1)).save(file, format="JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def report_link(folder: pathlib.Path, run: str | os.PathLike[str]) -> str | None:
+    """Returns the URL of a run's report, relative to the folder of a page; None if there is no such file.
+
+    Args:
+        folder: of the page.
+        run: the folder of the run, relative to that of the page or to the working directory.
+    """
+    for path in (folder / run, pathlib.Path(run)):
+        if (path / REPORT_FILE).is_file():
+            relative = os.path.relpath((path / REPORT_FILE).resolve(), folder.resolve())
+            return urllib.parse.quote(pathlib.Path(relative).as_posix())
+    return None
 
 
 @functools.cache

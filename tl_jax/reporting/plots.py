@@ -4,7 +4,6 @@ K is the number of classes. Every function returns a `matplotlib.figure.Figure`;
 into the bytes of a picture. Class names are drawn as they are: `$` starts no formula.
 """
 
-import dataclasses
 import io
 import math
 import warnings
@@ -246,80 +245,6 @@ def draw_reliability(
     upper.set(xlim=(0, 1), ylim=(0, 1.02))
     lower.bar(centres, count[used] / count.sum(), color=GREY, **bar)
     lower.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
-
-
-@dataclasses.dataclass(frozen=True)
-class ComparedMethod:
-    """What is drawn of a method.
-
-    Attributes:
-        name: of the method.
-        values: one per run.
-        interval: of their mean; None where there is none.
-        differences: to the first method, one per common seed.
-        difference_interval: of their mean; None where there is none.
-    """
-
-    name: str
-    values: Sequence[float]
-    interval: tuple[float, float] | None
-    differences: Sequence[float]
-    difference_interval: tuple[float, float] | None
-
-
-def comparison(metric: str, methods: Sequence[ComparedMethod]) -> matplotlib.figure.Figure:
-    """Draws every run, mean and interval per method, and the paired differences to the first method.
-
-    Args:
-        metric: the label of the axis.
-        methods: from top to bottom.
-    """
-    paired = any(len(method.differences) for method in methods)
-    with matplotlib.rc_context(STYLE):
-        figure = matplotlib.figure.Figure(
-            figsize=(9.0 if paired else 6.4, 1.5 + 0.52 * len(methods)), layout="constrained"
-        )
-        grid = figure.subplots(1, 2 if paired else 1, sharey=True, squeeze=False)[0]
-        _runs_and_mean(grid[0], [(method.values, method.interval) for method in methods])
-        grid[0].set_xlabel(metric, parse_math=False)
-        names = [shortened(method.name) for method in methods]
-        grid[0].set_yticks(range(len(methods)), names, parse_math=False)
-        if paired:
-            _runs_and_mean(
-                grid[1], [(method.differences, method.difference_interval) for method in methods]
-            )
-            grid[1].axvline(0.0, color=INK, linewidth=1, linestyle="--")
-            grid[1].set_xlabel(f"difference to {names[0]} (same seed)", parse_math=False)
-        return figure
-
-
-def _runs_and_mean(
-    axes: matplotlib.axes.Axes,
-    rows: Sequence[tuple[Sequence[float], tuple[float, float] | None]],
-) -> None:
-    """Draws a row of circles, one per run, with a diamond at their mean and a bar for its interval."""
-    axes.grid(False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    for row, (values, interval) in enumerate(rows):
-        runs = np.asarray(values, float)
-        if not len(runs):
-            continue
-        offsets = np.linspace(-0.14, 0.14, len(runs)) if len(runs) > 1 else np.zeros(1)
-        axes.plot(
-            runs,
-            row + offsets,
-            linestyle="none",
-            marker="o",
-            markersize=4.5,
-            color=BLUE,
-            alpha=0.45,
-        )
-        mean = runs.mean()
-        bar = None if interval is None else [[mean - interval[0]], [interval[1] - mean]]
-        axes.errorbar(
-            mean, row, xerr=bar, color=INK, marker="D", markersize=5, capsize=4, linewidth=1.4
-        )
 
 
 def heatmap(

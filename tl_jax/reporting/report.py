@@ -13,8 +13,6 @@ from tl_jax import console, files, trees
 from tl_jax.reporting import analysis, intervals, pages, plots, run_files, scatter, tables
 from tl_jax.training import metrics
 
-REPORT_FILE = "report.html"
-
 # The first curves of the report, and which validation value is marked as the best; any other metric
 # of metrics.jsonl follows.
 _CURVES: dict[str, str | None] = {
@@ -86,7 +84,7 @@ def write_report(
         "deviations": results.get("deviations") or [],
         "notes": notes,
     }
-    path = folder / REPORT_FILE
+    path = folder / run_files.REPORT_FILE
     files.write(path, pages.render("report.html", **context))
     return path
 

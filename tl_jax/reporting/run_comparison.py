@@ -9,7 +9,6 @@ from typing import Any
 
 from tl_jax import files
 from tl_jax.reporting import intervals, pages, plots, side_by_side, tables
-from tl_jax.reporting.comparison import report_link
 from tl_jax.reporting.tables import number
 
 _NONE = intervals.NONE
@@ -69,11 +68,11 @@ def write_run_comparison(folder: str | os.PathLike[str], content: Mapping[str, A
         pictures.setdefault(section, []).append(
             {"src": pages.png_uri(png), "alt": alt, "file": f"plots/{name}.png"}
         )
-    runs = [{**run, "report": report_link(folder, run["path"])} for run in content["runs"]]
+    runs = [{**run, "report": pages.report_link(folder, run["path"])} for run in content["runs"]]
     shown = sections(content)
     files.write(folder / "comparison.md", _markdown(content, runs, shown, pictures))
     page = pages.render(
-        "run_comparison.html",
+        "comparison.html",
         title=content["title"],
         notes=content["notes"],
         runs=runs,

@@ -15,6 +15,7 @@ from tl_jax.reporting.writers import METRICS_FILE, read_metrics
 
 # Where images lie by their features, see `scatter`; of runs that were asked for it.
 SCATTER_FILE = "scatter.npz"
+REPORT_FILE = "report.html"
 # What `read_predictions` raises for a file that is damaged, or none of ours.
 UNREADABLE = (
     OSError,

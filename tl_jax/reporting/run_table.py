@@ -16,16 +16,18 @@ from tl_jax import console
 from tl_jax.reporting.tables import duration
 
 _PLAIN_SECONDS = 10.0
-_WAITING, _RUNNING, _DONE = "·", "▸", "✓"
+_WAITING, _RUNNING, _DONE, _FAILED = "·", "▸", "✓", "✗"
+# Lines of the terminal that are left for what stands above and below the rows.
+_AROUND = 8
 
 
 class RunTable:
     """Shows the runs of a comparison, a row for each method and a column for each seed.
 
-    On a terminal it is one table that changes in place: runs that wait, the one that runs, with its
-    step below the table, and the validation accuracy of those that are done. Elsewhere a line for each run
-    when it is done, and one every ten seconds at most while it trains. Nothing where the process is silent,
-    or tells of each run itself (`console.verbosity("verbose")`).
+    On a terminal that is high enough it is one table that changes in place: runs that wait, the one that
+    runs, with its step below the table, and the validation accuracy of those that are done. Elsewhere a line for
+    each run when it is done, and one every ten seconds at most while it trains. Nothing where the process is
+    silent, or tells of each run itself (`console.verbosity("verbose")`).
 
     Example:
         >>> with RunTable("digits", ["probe"], [0], stream=sys.stdout) as table:
@@ -63,7 +65,9 @@ class RunTable:
         self._live: rich.live.Live | None = None
         self._shows = console.shows() and not console.shows("verbose")
         terminal = rich.console.Console(file=self._stream)
-        if self._shows and terminal.is_terminal and not terminal.is_dumb_terminal:
+        self._note = ""
+        fits = len(methods) + _AROUND <= terminal.height  # the table is written over as a whole
+        if self._shows and terminal.is_terminal and not terminal.is_dumb_terminal and fits:
             self._live = rich.live.Live(
                 console=terminal,
                 get_renderable=self._table,
@@ -90,9 +94,39 @@ class RunTable:
             total_steps: updates of the run; 0 where they are not known yet.
         """
         run = self._runs[method, seed] = Run(self, method, seed, total_steps)
-        yield run
+        try:
+            yield run
+        except BaseException:
+            run.state = _FAILED
+            raise
         run.state, run.seconds = _DONE, self._clock() - run.began
         self._line(run, _summary(run))
+
+    def finished_before(self, method: str, seed: int, result: Mapping[str, Any]) -> None:
+        """Has a table show a run that was done before, of which nothing else is said.
+
+        Args:
+            method: of the rows.
+            seed: of the columns.
+            result: see `Run.finished`.
+        """
+        run = self._runs[method, seed] = Run(self, method, seed, 0)
+        run.finished(result)
+        run.state = _DONE
+
+    def say(self, line: str) -> None:
+        """Prints a line, above a table that changes in place."""
+        if self._live is None:
+            console.say(line)
+        else:
+            self._live.console.print(rich.text.Text(line))
+
+    def pace(self, how_far: str, time_left: str) -> None:
+        """Shows how long it takes: the line below a table says already how far it is; elsewhere both are printed."""
+        if self._live is None:
+            console.say(", ".join(filter(None, (how_far, time_left))))
+        else:
+            self._note = time_left
 
     def changed(self, run: "Run") -> None:
         """Shows the step of a run, where lines are printed and the last one is a while ago."""
@@ -103,7 +137,9 @@ class RunTable:
 
     def _line(self, run: "Run", text: str) -> None:
         if self._shows and self._live is None:
-            number, count = len(self._runs), len(self._methods) * len(self._seeds)
+            begun = sum(run.state == _RUNNING for run in self._runs.values())
+            number = len(self._runs) - begun + (run.state == _RUNNING)
+            count = len(self._methods) * len(self._seeds)
             line = f"{number}/{count}  {self._name(run)}: {text}"
             print(line, file=self._stream, flush=True)
 
@@ -137,13 +173,18 @@ class RunTable:
 
     def _status(self) -> str:
         """Returns the line below the table: how many are done, and where the one that runs is."""
-        done = sum(run.state == _DONE for run in self._runs.values())
+        runs = list(self._runs.values())  # another thread draws
+        done = sum(run.state == _DONE for run in runs)
         count = len(self._methods) * len(self._seeds)
         text = f"{done} of {count} runs done in {duration(self._clock() - self._began)}"
-        for run in self._runs.values():
-            if run.state == _RUNNING:
-                text += f"; {self._name(run)}: {_where(run)}"
-        return text
+        failed = sum(run.state == _FAILED for run in runs)
+        text += f", {failed} failed" if failed else ""
+        running = [run for run in runs if run.state == _RUNNING]
+        if len(running) == 1:
+            text += f"; {self._name(running[0])}: {_where(running[0])}"
+        elif running:
+            text += f"; {len(running)} at once: {_where(max(running, key=lambda run: run.step))}"
+        return f"{text}; {self._note}" if self._note else text
 
 
 class Run:
