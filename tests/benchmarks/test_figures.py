@@ -176,6 +176,35 @@ def test_a_comparison_shows_validation_where_images_were_held_out(tmp_path):
     assert "1,200 test images" in text
 
 
+def test_a_comparison_that_is_an_ablation_has_the_same_table(tmp_path):
+    run = comparison()
+    tests = {entry["method"]: entry for entry in run.pop("methods")}
+    held = {"random_init": (0.5, 0.7), "new": (0.6, 0.6)}
+    run["test"] = [{"variant": name} for name in tests]
+    run["runs"] = [
+        {
+            "variant": name,
+            "seed": seed,
+            "test": entry["values"][str(seed)],
+            "validation": held[name][seed],
+            "seconds": entry["wall_seconds"],
+            "test_examples": 1200,
+        }
+        for name, entry in tests.items()
+        for seed in (0, 1)
+    ]
+    (tmp_path / "quickstart.json").write_text(json.dumps(run))
+    text = figure_tables.quickstart(tmp_path)
+    assert "| random initialisation | 60.0 ± 127.1% | 55.0 ± 63.5% |  | 2 | 7.2 s |" in text
+    assert "| new | 60.0 ± 0.0% | 80.0 ± 127.1% | +25.0 ± 63.5 | 2 | 8.0 s |" in text
+    for one in run["runs"]:
+        one["validation"] = None
+    (tmp_path / "quickstart.json").write_text(json.dumps(run))
+    assert "| new | 80.0 ± 127.1% | +25.0 ± 63.5 | 2 | 8.0 s |" in figure_tables.quickstart(
+        tmp_path
+    )
+
+
 def test_versions_of_jax_stand_below_each_other_in_order(tmp_path):
     for version in ("0.9", "0.10", "0.12"):
         run = {

@@ -34,14 +34,14 @@ COMMAND = [
 ]
 
 
-def start_two(launcher, workdir, *flags, each=((), ()), devices=2, small=True):
+def start_two(launcher, workdir, *flags, each=((), ()), devices=2, small=True, command="finetune"):
     """Starts two processes, with so many devices each, that find each other at a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     return [
         launcher.start(
-            "finetune",
+            command,
             *COMMAND,
             *flags,
             *each[number],
@@ -138,6 +138,31 @@ def test_two_processes_go_on_where_one_was(launcher, one_process, tmp_path):
     )
     assert_close(workdir, one_process)
     assert files_of(workdir) == files_of(one_process)
+
+
+def test_two_processes_make_an_ablation_together(launcher, tmp_path):
+    """One claims for both, and writes; each run is that of one process with as many devices."""
+    flags = arguments(compare__seeds="(0,)", data__validation_fraction=0.1, train__steps=4)
+    both, alone = tmp_path / "both", tmp_path / "alone"
+    ended = both_ended(start_two(launcher, both, *flags, command="compare"))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert "Best on validation: " in ended[0][1] and "Best" not in ended[1][1]
+    code, _, err = launcher.run(
+        "compare", *COMMAND, *flags, f"--workdir={alone}", devices=4, small=True
+    )
+    assert code == 0, err
+    mine, expected = (json.loads((run / "ablation.json").read_text()) for run in (both, alone))
+    assert len(mine["runs"]) == len(expected["runs"]) == 3
+    for row, wanted in zip(mine["runs"], expected["runs"], strict=True):
+        assert (row["run"], row["status"]) == (wanted["run"], "finished")
+        for split in ("validation", "test"):  # of as many images one or two may fall otherwise
+            assert row[split] == pytest.approx(wanted[split], abs=0.01)
+    lines = [json.loads(line) for line in (both / "test_log.jsonl").read_text().splitlines()]
+    assert sorted(line["cell"] for line in lines) == sorted(
+        row["run"].removeprefix("cells/") for row in mine["runs"]
+    )
+    trained = [json.loads(line) for line in (both / "times.jsonl").read_text().splitlines()]
+    assert [line["what"] for line in trained] == ["trained"] * 3 + ["test read"] * 3
 
 
 STORED = arguments(

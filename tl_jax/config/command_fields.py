@@ -28,7 +28,9 @@ FIELDS = (
     Field("compare.seeds", (), "of every method", within=f"[0, {LARGEST}]", element=int),
     Field("compare.baseline", "", "the method that others are compared with"),
     Field(
-        "compare.methods", {}, 'method: tuple of assignments, such as ("optim.learning_rate=0.1",)'
+        "compare.methods",
+        {},
+        'method: tuple of assignments, such as ("optim.learning_rate=0.1",), or a strategy by name',
     ),
     Field(
         "compare.metrics",
