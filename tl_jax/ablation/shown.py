@@ -23,7 +23,7 @@ class Shown:
             cells: all of the ablation.
         """
         several = len({cell.shots for cell in cells}) > 1
-        self._rows = {id(cell): _row(cell, several) for cell in cells}
+        self._rows = {cell.name: _row(cell, several) for cell in cells}
         rows = list(dict.fromkeys(self._rows.values()))
         seeds = list(dict.fromkeys(cell.seed for cell in cells))
         self._cells = cells
@@ -42,14 +42,14 @@ class Shown:
         for cell in self._cells:
             found = states.sealed(cell, record.cell(cell))
             if found is not None:
-                self._table.finished_before(self._rows[id(cell)], cell.seed, found)
+                self._table.finished_before(self._rows[cell.name], cell.seed, found)
 
     @contextlib.contextmanager
     def run(self, cell: Cell) -> Iterator[Run]:
         """Shows that a cell is trained inside; see `RunTable.run`."""
         lengths = [phase.train.steps for phase in phase_configs(cell.config)]
         updates = sum(lengths) if all(lengths) else 0  # unknown where a length is in epochs
-        with self._table.run(self._rows[id(cell)], cell.seed, updates) as run:
+        with self._table.run(self._rows[cell.name], cell.seed, updates) as run:
             yield run
 
 
