@@ -80,18 +80,12 @@ def test_whole_splits_are_stored_where_choices_together_are_as_many(spec, seeds,
 
 
 def test_runs_that_share_whole_activations_are_made_and_finished(spec, tmp_path):
-    """Of all labels, so that seeds choose as many images as there are; what one is told reaches its run."""
+    """Of all labels, so that seeds choose as many images as there are: such cells are copies."""
     made = spec({"head": HEAD}, seeds=range(3), shots=(0,), fields=STORED, test=("head",))
     content = ablation.run(made, tmp_path / "run")
     assert [row["status"] for row in content["runs"]] == ["finished"] * 3
     assert [row["together"] for row in content["runs"]] == [3] * 3
-    caches = [
-        json.loads((tmp_path / "run" / row["run"] / "result.json").read_text())["cache"]
-        for row in content["runs"]
-    ]
-    assert all(cache is not None for cache in caches)
-    config = json.loads((tmp_path / "run" / content["runs"][0]["run"] / "config.json").read_text())
-    assert config["cache"]["whole"]
+    assert all(cell.config.cache.whole for cell in planner.sharing_activations(expand(made)))
 
 
 def test_cells_that_have_to_be_made_alone_are(spec, tmp_path, monkeypatch):
