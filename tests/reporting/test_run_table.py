@@ -129,8 +129,19 @@ def test_a_run_that_stops_is_not_done(terminal):
         run.logged(5, "train", {"loss": 1.0})
         raise Stopped(5)
     last = frames(terminal)[-1]
-    assert "0 of 4 runs done in 0.0 s, 1 failed" in last and "probe ✗ ·" in " ".join(last.split())
+    assert "0 of 4 runs done in 0.0 s; probe, seed 0: step 5/20" in last
     assert terminal.getvalue().endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_a_run_that_fails_is_marked_and_the_others_go_on(terminal):
+    clock = Clock()
+    with RunTable("digits", METHODS, SEEDS, stream=terminal, clock=clock) as table:
+        with pytest.raises(ValueError), table.run("probe", 0, 20):
+            raise ValueError
+        train(table, clock, "tuned", 0, 0.75)
+    last = " ".join(frames(terminal)[-1].split())
+    assert "probe ✗ · tuned 75.0 ·" in last
+    assert last.endswith("1 of 4 runs done in 4.0 s, 1 failed")
 
 
 def test_runs_that_were_done_before_and_several_at_once(terminal):

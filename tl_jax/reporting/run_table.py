@@ -14,6 +14,7 @@ import rich.text
 
 from tl_jax import console
 from tl_jax.reporting.tables import duration
+from tl_jax.training.loops import Stopped
 
 _PLAIN_SECONDS = 10.0
 _WAITING, _RUNNING, _DONE, _FAILED = "·", "▸", "✓", "✗"
@@ -96,8 +97,9 @@ class RunTable:
         run = self._runs[method, seed] = Run(self, method, seed, total_steps)
         try:
             yield run
-        except BaseException:
-            run.state = _FAILED
+        except Exception as error:
+            if not isinstance(error, Stopped):
+                run.state = _FAILED
             raise
         run.state, run.seconds = _DONE, self._clock() - run.began
         self._line(run, _summary(run))
