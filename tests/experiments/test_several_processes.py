@@ -142,7 +142,12 @@ def test_two_processes_go_on_where_one_was(launcher, one_process, tmp_path):
 
 def test_two_processes_make_an_ablation_together(launcher, tmp_path):
     """One claims for both, and writes; each run is that of one process with as many devices."""
-    flags = arguments(compare__seeds="(0,)", data__validation_fraction=0.1, train__steps=4)
+    flags = arguments(
+        compare__seeds="(0,)",
+        data__validation_fraction=0.1,
+        train__steps=4,
+        optim__warmup_steps=0,
+    )
     both, alone = tmp_path / "both", tmp_path / "alone"
     ended = both_ended(start_two(launcher, both, *flags, command="compare"))
     assert [code for code, _, _ in ended] == [0, 0], ended
