@@ -61,7 +61,8 @@ def write(
         "validation": validation,
         "runs": list(rows),
     }
-    heading = f"{title(spec)}: {tables.label(spec.metric)}" + (", %" if _in_percent(spec) else "")
+    unit = " in %" if _in_percent(spec) else ""
+    heading = f"{title(spec)}: {tables.label(spec.metric)}{unit}, ± half the 95% interval"
     reporting.print_table(heading, brief(spec, validation, test), level="normal")
     for line in answers:
         console.say(line)
@@ -131,13 +132,13 @@ def brief(
         for of_split in places:
             split = "test" if "test" in of_split else "validation"
             estimate = intervals.of_fields(of_split[split], Mean)
-            shown[f"{split} (95%)"] = intervals.half_width(estimate, percent=_in_percent(spec))
+            shown[split] = intervals.half_width(estimate, percent=_in_percent(spec))
             for name, of in of_split.get("shown", {}).items():
                 shown[tables.label(name)] = intervals.half_width(intervals.of_fields(of, Mean))
         shown["n"] = row["test" if "test" in row else "validation"]["n"]
         of = row["difference"]
         if row["variant"] == row["reference"]:
-            shown["difference"] = "(compared with)"
+            shown["difference"] = "reference"
         elif of is None:
             shown["difference"] = intervals.NONE
         else:
@@ -146,8 +147,8 @@ def brief(
                 estimate, percent=_in_percent(spec), signed=True
             )
             p = of["p_corrected" if spec.question == "best" else "p"]
-            shown["p"] = None if p is None else f"{p:.2g}"
-            shown["differs"] = {None: "-", True: "yes", False: "noise"}[of["differs"]]
+            noise = ", noise" if of["differs"] is False else ""
+            shown["p"] = None if p is None else f"{p:.2g}{noise}"
         if row["failed"]:
             shown["failed"] = row["failed"]
         found.append(shown)
