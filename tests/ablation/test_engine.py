@@ -17,6 +17,7 @@ from tl_jax.config import identity_of, of_command
 from tl_jax.errors import InputError
 from tl_jax.runs import evaluate, training
 from tl_jax.runs import results as results_of_run
+from tl_jax.runs.phases import PhaseRecords
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.training.loops import NonFiniteLoss, Stopped
 
@@ -166,7 +167,7 @@ def test_a_look_at_validation_opens_nothing(spec, quick, tmp_path, capsys):
     made = spec()
     content = ablation.run(made, tmp_path / "run", peek=True)
     assert {row["status"] for row in content["runs"]} == {"to be run"}
-    assert not (tmp_path / "run" / "cells").exists()
+    assert not (tmp_path / "run").exists()
     with pytest.raises(Stopped):
         ablation.run(made, tmp_path / "run", lambda: True)
     content = ablation.run(made, tmp_path / "run", peek=True)
@@ -229,6 +230,29 @@ def test_a_spec_that_changes_after_test_was_opened_needs_a_reason(spec, quick, t
     )
     assert "a second seed" in (workdir / "ablation.md").read_text()
     assert [what for what, _ in log(workdir)] == ["opened"] * 2 + ["amended"] + ["opened"] * 2
+
+
+def test_the_order_of_variants_makes_another_spec_where_the_first_is_the_baseline(
+    spec, quick, tmp_path
+):
+    names = {"slow": ("optim.learning_rate=0.01",), "fast": ()}
+    ablation.run(spec(names), tmp_path)
+    ablation.run(spec(names, baseline="slow", test=("slow", "fast")), tmp_path)  # says the same
+    turned = dict(reversed(names.items()))
+    with pytest.raises(InputError, match="--amend"):
+        ablation.run(spec(turned), tmp_path)
+    ablation.run(spec(turned, baseline="slow"), tmp_path)
+
+
+def test_a_run_whose_frozen_weights_moved_has_failed(spec, tmp_path, monkeypatch):
+    """Its state is saved; it is not sealed, and test is not read for it, also when it is tried again."""
+    made = spec({"head": ("freeze.strategy=backbone",)}, seeds=(0,))
+    monkeypatch.setattr(PhaseRecords, "frozen", lambda self, *_: {"changed": ["params/stem"]})
+    for _ in range(2):
+        [row] = ablation.run(made, tmp_path)["runs"]
+        assert row["status"] == "failed" and "FrozenChanged" in row["error"]
+        assert not list(tmp_path.rglob("sealed.json")) and not list(tmp_path.rglob("result.json"))
+        next(tmp_path.rglob("*.failed.json")).unlink()
 
 
 def test_a_spec_may_change_before_test_is_opened(spec, quick, tmp_path):

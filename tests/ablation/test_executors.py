@@ -46,7 +46,7 @@ def tables(workdir):
 
 
 def outputs(workdir):
-    return {log.parent.name: log.read_text() for log in workdir.glob("jobs/*/*.out")}
+    return {log.parent.name: log.read_text() for log in workdir.glob("jobs/*/*.err")}
 
 
 def test_two_launchers_of_which_one_is_killed(path, tmp_path, monkeypatch):
@@ -56,7 +56,7 @@ def test_two_launchers_of_which_one_is_killed(path, tmp_path, monkeypatch):
     def kill_one():
         while not killed:
             for job, text in outputs(workdir).items():
-                if "trained" in text:
+                if " steps, " in text:
                     os.kill(int(job), signal.SIGKILL)
                     killed.append(job)
                     return
@@ -72,7 +72,7 @@ def test_two_launchers_of_which_one_is_killed(path, tmp_path, monkeypatch):
     # What the killed one has left was trained here.
     said = "\n".join(outputs(workdir).values())
     by_launchers = collections.Counter(
-        re.findall(r"^(\w+, 2 per class, seed \d): trained", said, re.M)
+        re.findall(r"^\d/6  (\w+, seed \d): .* steps, [\d.]+ s$", said, re.M)
     )
     assert by_launchers and set(by_launchers.values()) == {1}
     assert len(outputs(workdir)) == 2

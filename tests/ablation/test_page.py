@@ -24,9 +24,7 @@ VARIANTS = {"slow": ("optim.learning_rate=0.01",), "fast": (), "wild": ("optim.l
 def quick(monkeypatch):
     """Has runs made up, with all that figures are drawn from; those of a huge learning rate diverge."""
 
-    def run(
-        config, folder, stop_requested=lambda: False, *, sources=None, sealed=False, member=None
-    ):
+    def run(config, folder, stop_requested=lambda: False, *, sealed=False, **_):
         record, identity = of_command(config), identity_of(config)
         if config.optim.learning_rate > 1e3:
             raise NonFiniteLoss(3, "<loss>", 0, np.arange(2))

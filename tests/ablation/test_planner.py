@@ -117,6 +117,27 @@ def test_units_that_fail_as_a_whole_are_halved(spec, tmp_path, monkeypatch):
     assert [row["together"] for row in content["runs"]] == [2, 2, 1, 2, 2]
 
 
+def test_cells_that_refuse_company_are_made_alone_at_once(spec, tmp_path, monkeypatch):
+    made, tried = spec({"head": HEAD}, seeds=range(4), fields=STORED), []
+
+    def refused(group, jobs):
+        tried.append(len(jobs))
+        return [together.NotTogether("here not")] * len(jobs)
+
+    monkeypatch.setattr(together.Group, "run", refused)
+    content = ablation.run(made, tmp_path / "run")
+    assert tried == [4] and [row["together"] for row in content["runs"]] == [1] * 4
+
+
+def test_nothing_is_read_of_what_diverged(spec, tmp_path):
+    made = spec({"head": HEAD}, seeds=range(3), fields=STORED)
+    record, cells = Record(tmp_path), expand(made)
+    record.took(outlook.TRAINED, cells, 9.0)
+    record.took(outlook.READ, cells[:2], 4.0)
+    rows = outlook.rows(made, record, cells, ["test read", "diverged", "test read"])
+    assert [row["time left"] for row in rows] == ["0.0 s"] * 2
+
+
 def test_a_cell_that_fails_in_company_is_tried_alone(spec, tmp_path, monkeypatch):
     made, run = spec({"head": HEAD}, fields=STORED), together.Group.run
     monkeypatch.setattr(

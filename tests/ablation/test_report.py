@@ -90,12 +90,12 @@ def test_where_every_variant_failed_there_is_no_answer(tmp_path, value):
 
 
 def test_a_terminal_has_one_narrow_table(tmp_path, capsys):
-    made = held_out(shown=("macro_f1",))
+    made = held_out(further_metrics=("macro_f1",))
     values = {("a", 0): 0.5, ("b", 0): 0.75}
     rows = rows_of(made, values, values)
     rows[0]["validation"], rows[1]["test"] = 0.6, 0.7
     for row in rows:
-        row["shown"] = {"macro_f1": 0.25}
+        row["further"] = {"macro_f1": 0.25}
     written(made, rows, tmp_path / "run")
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "resnet18 on tfds:cifar10: top-1 accuracy in %, ± half the 95% interval" in lines
@@ -119,16 +119,16 @@ def test_a_look_at_validation_compares_on_validation(tmp_path, capsys):
 
 
 def test_more_metrics_are_columns_of_test_alone(tmp_path):
-    made = held_out(shown=("macro_f1", "balanced_accuracy"))
+    made = held_out(further_metrics=("macro_f1", "balanced_accuracy"))
     values = {("a", 0): 0.5, ("b", 0): 0.6}
     rows = rows_of(made, values, values)
     for number, row in enumerate(rows):
-        row["shown"] = {"macro_f1": number / 10, "balanced_accuracy": 0.25}
+        row["further"] = {"macro_f1": number / 10, "balanced_accuracy": 0.25}
     content = written(made, rows, tmp_path / "run")
     first, second = content["test"]
-    assert first["shown"]["macro_f1"]["mean"] == pytest.approx(0.05)
-    assert second["shown"]["macro_f1"]["mean"] == pytest.approx(0.25)
-    assert all("shown" not in row for row in content["validation"])
+    assert first["further"]["macro_f1"]["mean"] == pytest.approx(0.05)
+    assert second["further"]["macro_f1"]["mean"] == pytest.approx(0.25)
+    assert all("further" not in row for row in content["validation"])
     [shown, _] = report.table(made, content["test"], "test")
     assert shown["macro F1"].startswith("5.00%")
     assert shown["balanced accuracy"].startswith("25.00%")

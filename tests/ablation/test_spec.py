@@ -78,7 +78,10 @@ def test_a_field_of_a_later_version_changes_no_name():
         ({"seeds": (0, -1)}, "seeds: seed=-1: expected an integer from 0 "),
         ({"seeds": (0, 0.5)}, "seeds: seed=0.5: expected an integer"),
         ({"shots": (5, -1)}, "shots: data.examples_per_class=-1: expected an integer from 0 "),
-        ({"shown": ("macro_f2",)}, "unknown shown metric 'macro_f2'; nearest: macro_f1"),
+        (
+            {"further_metrics": ("macro_f2",)},
+            "unknown further metric 'macro_f2'; nearest: macro_f1",
+        ),
         ({"baseline": "slwo"}, "unknown variant in baseline 'slwo'; nearest: slow"),
         ({"test": ("fats",)}, "unknown variant in test 'fats'; nearest: fast"),
         ({"metric": "top1"}, "unknown metric 'top1'; nearest: top1_accuracy"),

@@ -52,7 +52,7 @@ def test_every_method_of_every_seed_is_an_ordinary_run(compared):
         assert result["steps"] == 2
         test, validation = (result["splits"][split] for split in ("test", "validation"))
         assert (row["test"], test["examples"]) == (test["top1_accuracy"], 500)
-        assert row["shown"] == {"macro_f1": test["macro_f1"]} and 0 < test["macro_f1"] < 1
+        assert row["further"] == {"macro_f1": test["macro_f1"]} and 0 < test["macro_f1"] < 1
         assert row["validation"] == validation["top1_accuracy"]
         assert validation["examples"] == round(0.1 * 1297)
     few, many = rows[0]["trainable"], rows[1]["trainable"]
@@ -76,7 +76,7 @@ def test_the_tables_name_the_baseline_the_best_and_more_metrics(compared):
     assert probe["difference"] is None and tuned["reference"] == "linear_probe"
     rows = [row for row in content["runs"] if row["variant"] == "full_finetune"]
     mean = np.mean([result_of(workdir, row)["splits"]["test"]["macro_f1"] for row in rows])
-    assert tuned["shown"]["macro_f1"]["mean"] == pytest.approx(mean)
+    assert tuned["further"]["macro_f1"]["mean"] == pytest.approx(mean)
     best = max(content["validation"], key=lambda row: row["validation"]["mean"])["variant"]
     [answer] = content["answers"]
     assert answer.startswith(f"Best on validation: {best}, ") and "; on test it has " in answer

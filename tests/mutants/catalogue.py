@@ -4195,8 +4195,8 @@ OTHERS = [
     Mutant(
         "ablation-every-variant-opened",
         "tl_jax/ablation/engine.py",
-        "            if cell.variant in spec.opened\n            and",
-        "            if",
+        "                cell.variant in spec.opened\n                and cell",
+        "                cell",
         ("tests/ablation/test_engine.py",),
     ),
     Mutant(
@@ -4251,7 +4251,7 @@ OTHERS = [
     Mutant(
         "ablation-baseline-no-part-of-the-spec",
         "tl_jax/ablation/record.py",
-        '_OF_SPEC = ("baseline", ',
+        '_OF_SPEC = ("reference", ',
         "_OF_SPEC = (",
         ("tests/ablation/test_engine.py",),
     ),
@@ -4405,14 +4405,14 @@ OTHERS = [
     Mutant(
         "ablation-page-links-to-nothing",
         "tl_jax/ablation/page.py",
-        "urllib.parse.quote(run) if (folder / run).exists() else None",
-        "urllib.parse.quote(run)",
+        "        if (folder / target).exists():\n            return",
+        "        if True:\n            return",
         ("tests/ablation/test_page.py",),
     ),
     Mutant(
         "ablation-page-keeps-stale-figures",
         "tl_jax/ablation/page.py",
-        "            path.unlink()",
+        "            path.unlink(missing_ok=True)",
         "            pass",
         ("tests/ablation/test_page.py",),
     ),
@@ -4804,15 +4804,15 @@ OTHERS = [
     Mutant(
         "outlook-readings-of-all-variants",
         "tl_jax/ablation/outlook.py",
-        "(len(spec.seeds) if variant in spec.opened else 0)",
-        "len(spec.seeds)",
+        " if variant in spec.opened else 0\n",
+        "\n",
         ("tests/ablation/test_planner.py",),
     ),
     Mutant(
         "outlook-readings-done-count-again",
         "tl_jax/ablation/outlook.py",
-        "if variant in spec.opened else 0) - opened",
-        "if variant in spec.opened else 0)",
+        "readings = chosen - opened",
+        "readings = chosen",
         ("tests/ablation/test_planner.py",),
     ),
     Mutant(
@@ -4853,8 +4853,8 @@ OTHERS = [
     Mutant(
         "ablation-cells-always-alone",
         "tl_jax/ablation/work.py",
-        "left = list(cells) if len(cells) == 1 else",
-        "left = list(cells) if cells else",
+        "    if len(cells) > 1:\n        left, why",
+        "    if not cells:\n        left, why",
         ("tests/ablation/test_planner.py",),
     ),
     Mutant(
@@ -4867,8 +4867,8 @@ OTHERS = [
     Mutant(
         "ablation-too-many-at-once-are-tried-one-by-one",
         "tl_jax/ablation/work.py",
-        "if len(left) == len(cells) > 2:",
-        "if len(left) == len(cells) > 200:",
+        "if len(left) == len(cells) > 2 and why",
+        "if len(left) == len(cells) > 200 and why",
         ("tests/ablation/test_planner.py",),
     ),
     Mutant(
@@ -4902,8 +4902,8 @@ OTHERS = [
     Mutant(
         "comparison-metrics-not-given",
         "tl_jax/ablation/methods.py",
-        "shown=section.metrics",
-        "shown=()",
+        "further_metrics=section.metrics",
+        "further_metrics=()",
         ("tests/experiments/test_compare.py", "tests/wiring/test_command_fields.py"),
     ),
     Mutant(
@@ -4951,16 +4951,44 @@ OTHERS = [
     Mutant(
         "ablation-what-fits-no-run-is-reported-for-each",
         "tl_jax/ablation/work.py",
-        "isinstance(end, InputError) and not record.has_trained()",
+        "isinstance(end, InputError) and not first_says(record.has_trained())",
         "False",
         ("tests/ablation/test_engine.py",),
     ),
     Mutant(
         "ablation-what-fits-one-run-less-ends-all",
         "tl_jax/ablation/work.py",
-        "isinstance(end, InputError) and not record.has_trained()",
+        "isinstance(end, InputError) and not first_says(record.has_trained())",
         "isinstance(end, InputError)",
         ("tests/ablation/test_engine.py",),
+    ),
+    Mutant(
+        "ablation-cells-that-refuse-company-are-halved",
+        "tl_jax/ablation/work.py",
+        "and why != {NotTogether}:",
+        "and why:",
+        ("tests/ablation/test_planner.py",),
+    ),
+    Mutant(
+        "sealed-with-frozen-weights-that-moved",
+        "tl_jax/runs/conclusion.py",
+        "    _check_frozen(result)\n    return results.sealed(folder, result)",
+        "    sealed = results.sealed(folder, result)\n    _check_frozen(result)\n    return sealed",
+        ("tests/ablation/test_engine.py",),
+    ),
+    Mutant(
+        "ablation-a-look-writes-the-spec",
+        "tl_jax/ablation/engine.py",
+        "(Record(workdir), _checked(spec)) if peek else begin(spec, workdir, amend)",
+        "begin(spec, workdir, amend)",
+        ("tests/ablation/test_engine.py",),
+    ),
+    Mutant(
+        "outlook-readings-of-what-diverged",
+        "tl_jax/ablation/outlook.py",
+        "min(len(spec.seeds), len(own) - ended)",
+        "len(spec.seeds)",
+        ("tests/ablation/test_planner.py",),
     ),
     Mutant(
         "ablation-time-of-what-a-run-says-of-itself",

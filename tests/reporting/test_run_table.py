@@ -147,7 +147,8 @@ def test_a_run_that_fails_is_marked_and_the_others_go_on(terminal):
 def test_runs_that_were_done_before_and_several_at_once(terminal):
     clock = Clock()
     with RunTable("digits", METHODS, SEEDS, stream=terminal, clock=clock) as table:
-        table.finished_before("probe", 0, result(0.5))
+        table.ended_before("probe", 0, result(0.5))
+        table.ended_before("probe", 7, None)
         with table.run("tuned", 0, 20) as one, table.run("tuned", 7, 20) as other:
             one.logged(5, "train", {"loss": 1.0})
             other.logged(10, "train", {"loss": 1.0})
@@ -156,8 +157,8 @@ def test_runs_that_were_done_before_and_several_at_once(terminal):
             table._live.refresh()
             one.finished(result(0.25))
     shown = " ".join(frames(terminal)[-2].split())
-    assert "probe 50.0 · 50.0 0.0 s tuned ▸ ▸" in shown
-    assert "1 of 4 runs done in 0.0 s; 2 at once: step 10/20; about 9.0 s left" in shown
+    assert "probe 50.0 ✗ 50.0 0.0 s tuned ▸ ▸" in shown
+    assert "1 of 4 runs done in 0.0 s, 1 failed; 2 at once: step 10/20; about 9.0 s left" in shown
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", terminal.getvalue())
     assert plain.count("a line above") == 1
 
@@ -165,7 +166,7 @@ def test_runs_that_were_done_before_and_several_at_once(terminal):
 def test_lines_of_several_runs_at_once_are_counted_as_they_end(capsys):
     stream, clock = io.StringIO(), Clock()
     with RunTable("digits", METHODS, SEEDS, stream=stream, clock=clock) as table:
-        table.finished_before("probe", 0, result(0.5))
+        table.ended_before("probe", 0, result(0.5))
         with table.run("tuned", 0, 20) as one:
             with table.run("tuned", 7, 20) as other:
                 clock.seconds += 11.0

@@ -72,7 +72,11 @@ def summarise(
                 "trials": len(spec.trials(variant)),
                 "failed": sum(one["status"] in ("failed", "diverged") for one in runs),
                 split: statistics.mean_over_seeds([*of_seeds.values()]).to_json(),
-                **({"shown": _shown(spec, runs)} if split == "test" and spec.shown else {}),
+                **(
+                    {"further": _further(spec, runs)}
+                    if split == "test" and spec.further_metrics
+                    else {}
+                ),
                 "reference": reference,
                 "difference": None,
             }
@@ -83,14 +87,14 @@ def summarise(
     return found
 
 
-def _shown(spec: Spec, runs: Sequence[Row]) -> dict[str, dict[str, Any]]:
+def _further(spec: Spec, runs: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Returns {metric: its mean over those runs whose test split was read} of the metrics of more columns."""
-    read = [row["shown"] for row in runs if "shown" in row]
+    read = [row["further"] for row in runs if "further" in row]
     return {
         name: statistics.mean_over_seeds(
             [math.nan if of[name] is None else of[name] for of in read]
         ).to_json()
-        for name in spec.shown
+        for name in spec.further_metrics
     }
 
 

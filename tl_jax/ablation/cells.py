@@ -42,7 +42,8 @@ class Cell:
 
     def __str__(self) -> str:
         """Returns how messages call it."""
-        shots = f", {self.shots} per class" if self.shots else ""
+        few = self.config.data.examples_per_class
+        shots = f", {few} per class" if few else ""
         values = "".join(f", {name}={value}" for name, value in self.values.items())
         return f"{self.variant}{shots}{values}, seed {self.seed}"
 

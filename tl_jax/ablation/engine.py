@@ -9,8 +9,8 @@ import jax
 
 from tl_jax.ablation import analysis, outlook, planner, report, states, work
 from tl_jax.ablation.cells import Cell, expand
+from tl_jax.ablation.live_table import LiveTable
 from tl_jax.ablation.record import Record
-from tl_jax.ablation.shown import Shown
 from tl_jax.ablation.spec import Spec
 from tl_jax.compilation import programs_kept
 from tl_jax.errors import InputError
@@ -98,7 +98,8 @@ def run(
         InputError: before anything is trained, if the spec, the folder, data or weights do not fit.
         loops.Stopped: when asked to stop; the same call goes on.
     """
-    record, cells = begin(spec, workdir, amend)
+    # A look changes nothing.
+    record, cells = (Record(workdir), _checked(spec)) if peek else begin(spec, workdir, amend)
     with programs_kept():
         if not peek:
             _train_all(spec, record, cells, stop_requested, width, wait=not train_only)
@@ -113,9 +114,11 @@ def _train_all(
     width: int,
     wait: bool,
 ) -> None:
-    left = [cell for cell in cells if not states.is_trained(cell, record.cell(cell))]
+    left = [
+        cell for cell in cells if not work.first_says(states.is_trained(cell, record.cell(cell)))
+    ]
     units = [unit.cells for unit in planner.plan(planner.sharing_activations(left), width)]
-    with Shown(report.title(spec), cells) as shown:
+    with LiveTable(report.title(spec), cells) as shown:
         shown.there(record)
         work.each_done(
             outlook.TRAINED,
@@ -144,9 +147,11 @@ def _conclude(
         opened = [
             cell
             for cell, row in zip(cells, rows, strict=True)
-            if cell.variant in spec.opened
-            and cell.trial == chosen[cell.variant, cell.shots]
-            and row["status"] == "finished"
+            if work.first_says(
+                cell.variant in spec.opened
+                and cell.trial == chosen[cell.variant, cell.shots]
+                and row["status"] == "finished"
+            )
         ]
         with sharding.together():
             if jax.process_index() == 0:

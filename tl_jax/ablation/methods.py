@@ -36,7 +36,7 @@ def spec_of(config: ml_collections.ConfigDict) -> Spec:
             {name: methods[name] for name in names},
             section.seeds,
             baseline=baseline,
-            shown=section.metrics,
+            further_metrics=section.metrics,
         )
         expand(made)
     except InputError as error:

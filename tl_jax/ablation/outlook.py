@@ -46,7 +46,9 @@ def rows(
             of_states = [state for cell, state in zip(cells, states, strict=True) if cell in own]
             to_be_run = of_states.count(analysis.TO_BE_RUN)
             opened = of_states.count("test read")
-            readings = (len(spec.seeds) if variant in spec.opened else 0) - opened
+            ended = sum(of_states.count(state) for state in ("failed", "diverged"))
+            chosen = min(len(spec.seeds), len(own) - ended) if variant in spec.opened else 0
+            readings = chosen - opened
             of_a_run = _mean(
                 [
                     trained[str(one.name)]

@@ -11,6 +11,7 @@ from tl_jax.ablation.analysis import Row
 from tl_jax.ablation.record import Record
 from tl_jax.ablation.spec import Spec
 from tl_jax.reporting import pages, tables
+from tl_jax.reporting.run_files import REPORT_FILE
 
 PAGE = "report.html"
 FIGURES = "figures"
@@ -98,8 +99,10 @@ def write(
 
 def link(folder: pathlib.Path, run: str) -> str | None:
     """Returns the relative URL of a run's report, without one of its folder; None if there is no such folder."""
-    there = urllib.parse.quote(run) if (folder / run).exists() else None
-    return pages.report_link(folder, run) or there
+    for target in (f"{run}/{REPORT_FILE}", run):
+        if (folder / target).exists():
+            return urllib.parse.quote(target)
+    return None
 
 
 def _write_figures(folder: pathlib.Path, drawn: Sequence[Any]) -> list[dict[str, str]]:
@@ -124,7 +127,7 @@ def _write_figures(folder: pathlib.Path, drawn: Sequence[Any]) -> list[dict[str,
         )
     for path in folder.glob("*.*"):
         if path.suffix.removeprefix(".") in _KINDS and path.name not in written:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another launcher may be as far
     return pictures
 
 

@@ -21,7 +21,7 @@ CELLS = "cells"
 _SPEC, _LOG, _LOCK = "spec.json", "test_log.jsonl", ".record.lock"
 _TIMES = "times.jsonl"
 # Of the spec, what makes it another one; what its cells are says the rest.
-_OF_SPEC = ("baseline", "metric", "question", "test", "level")
+_OF_SPEC = ("reference", "metric", "question", "opened", "level")
 
 
 class Record:

@@ -5,6 +5,7 @@ from typing import Any
 
 from tl_jax import console, files, reporting
 from tl_jax.ablation import analysis, costs, page
+from tl_jax.ablation.cells import expand
 from tl_jax.ablation.record import Record
 from tl_jax.ablation.spec import Spec
 from tl_jax.reporting import intervals, tables
@@ -94,8 +95,7 @@ def write(
     files.write(
         record.folder / "ablation.tex", tables.format_latex(table(spec, test, "test")) + "\n"
     )
-    plain = [{**row, "values": assigned(row["values"])} for row in rows]
-    files.write(record.folder / "runs.csv", tables.format_csv(plain))
+    files.write(record.folder / "runs.csv", tables.format_csv([_plain(row) for row in rows]))
     path = page.write(spec, record, rows, chosen, content, sections)
     console.say(f"{path}: {len(rows)} runs; tables: {record.folder / 'ablation.md'}")
     return content
@@ -103,9 +103,10 @@ def write(
 
 def title(spec: Spec) -> str:
     """Returns the network, the data set and, where they are the same everywhere, the labelled images, as one line."""
-    few = f", {spec.labelled[0]} labelled images per class" if any(spec.labelled) else ""
+    labelled = {cell.config.data.examples_per_class for cell in expand(spec)}
+    few = max(labelled) if len(labelled) == 1 else 0
     named = f"{spec.base.model.name} on {spec.base.data.name}"
-    return f"{named}{few}" if len(spec.labelled) == 1 else named
+    return f"{named}, {few} labelled images per class" if few else named
 
 
 def brief(
@@ -133,7 +134,7 @@ def brief(
             split = "test" if "test" in of_split else "validation"
             estimate = intervals.of_fields(of_split[split], Mean)
             shown[split] = intervals.half_width(estimate, percent=_in_percent(spec))
-            for name, of in of_split.get("shown", {}).items():
+            for name, of in of_split.get("further", {}).items():
                 shown[tables.label(name)] = intervals.half_width(intervals.of_fields(of, Mean))
         shown["n"] = row["test" if "test" in row else "validation"]["n"]
         of = row["difference"]
@@ -186,7 +187,7 @@ def table(spec: Spec, summary: Sequence[Mapping[str, Any]], split: str) -> list[
                 intervals.of_fields(difference, PairedDifference), percent=percent
             )
         )
-        for name, of in row.get("shown", {}).items():
+        for name, of in row.get("further", {}).items():
             shown[tables.label(name)] = intervals.mean(intervals.of_fields(of, Mean))
         if difference is not None:
             shown["p"] = difference["p_corrected" if spec.question == "best" else "p"]
@@ -222,6 +223,13 @@ def _answers(
         read = f"; on test it has {means['test']}" if best in spec.opened else ""
         found.append(f"Best on validation{labels}: {best}, {means['validation']}{read}.")
     return found
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a row with a column for each number."""
+    further = row.get("further", {})
+    own = {name: value for name, value in row.items() if name != "further"}
+    return {**own, "values": assigned(row["values"]), **further}
 
 
 def assigned(values: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ class Spec:
             are corrected for being several (Holm).
         test: variants whose test split is opened; empty: all.
         level: below which a p-value counts as a difference.
-        shown: more columns of the table of test: of `metrics.CLASS_AVERAGES`.
+        further_metrics: more columns of the table of test: of `metrics.CLASS_AVERAGES`.
     """
 
     base: ml_collections.ConfigDict
@@ -65,7 +65,7 @@ class Spec:
     question: str = "effects"
     test: Sequence[str] = ()
     level: float = 0.05
-    shown: Sequence[str] = ()
+    further_metrics: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Checks that it can be expanded; what its runs need is checked when they are prepared.
@@ -73,7 +73,7 @@ class Spec:
         Raises:
             InputError: listing everything that is wrong.
         """
-        for name in ("seeds", "shots", "test", "shown"):
+        for name in ("seeds", "shots", "test", "further_metrics"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         problems = [*self._problems_of_names(), *self._problems_of_values()]
         if problems:
@@ -133,7 +133,7 @@ class Spec:
         for what, value, known in (
             ("metric", self.metric, SELECTION),
             ("question", self.question, QUESTIONS),
-            *(("shown metric", name, CLASS_AVERAGES) for name in self.shown),
+            *(("further metric", name, CLASS_AVERAGES) for name in self.further_metrics),
         ):
             if value not in known:
                 problems.append(str(unknown(what, value, known)))

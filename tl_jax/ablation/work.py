@@ -15,13 +15,14 @@ import jax
 from tl_jax import console, files
 from tl_jax.ablation import states
 from tl_jax.ablation.cells import Cell
+from tl_jax.ablation.live_table import LiveTable
 from tl_jax.ablation.record import Record, claims
-from tl_jax.ablation.shown import Shown
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
 from tl_jax.reporting import tables
 from tl_jax.runs import together, training
 from tl_jax.runs.skeleton import alone
+from tl_jax.runs.together import NotTogether
 from tl_jax.training.loops import NonFiniteLoss, Stopped
 
 # Between looks at cells that another launcher works on.
@@ -35,6 +36,11 @@ _DONE, _MINE, _THEIRS = range(3)
 def asked_to_stop(stop_requested: Callable[[], bool]) -> bool:
     """Returns whether any of the processes that share their runs was asked to stop, the same in each."""
     return any(sharding.each(int(stop_requested())))
+
+
+def first_says(answer: bool) -> bool:
+    """Returns the answer of the first of the processes that share their runs: others may see files a moment later."""
+    return bool(sharding.each(int(answer))[0])
 
 
 def each_done(
@@ -137,11 +143,14 @@ class _Pace:
 
 
 def train(
-    cells: Sequence[Cell], record: Record, stop_requested: Callable[[], bool], shown: Shown
+    cells: Sequence[Cell], record: Record, stop_requested: Callable[[], bool], shown: LiveTable
 ) -> None:
     """Makes the updates of cells, by one program where there are several; what keeps one from ending is written."""
-    left = list(cells) if len(cells) == 1 else _train_together(cells, record, stop_requested, shown)
-    if len(left) == len(cells) > 2:  # such as too many for the memory
+    left: list[Cell] = [*cells]
+    why: set[type] = set()
+    if len(cells) > 1:
+        left, why = _train_together(cells, record, stop_requested, shown)
+    if len(left) == len(cells) > 2 and why != {NotTogether}:  # such as too many for the memory
         half = len(left) // 2
         train(left[:half], record, stop_requested, shown)
         train(left[half:], record, stop_requested, shown)
@@ -160,25 +169,30 @@ def train(
 
 
 def _train_together(
-    cells: Sequence[Cell], record: Record, stop_requested: Callable[[], bool], shown: Shown
-) -> list[Cell]:
-    """Makes the updates of cells by one program; returns those that failed in company, which may not when alone."""
+    cells: Sequence[Cell], record: Record, stop_requested: Callable[[], bool], shown: LiveTable
+) -> tuple[list[Cell], set[type]]:
+    """Makes the updates of cells by one program.
+
+    Returns:
+        Those that failed in company, which may not when alone, and the kinds of their errors.
+    """
     group = together.Group([cell.config for cell in cells])
     jobs = [functools.partial(_made, cell, record, stop_requested, shown) for cell in cells]
     with alone(f"{len(cells)} cells in one program: {cells[0]}, ..."):
         ends = group.run(jobs)
-    left = []
+    left, why = [], set()
     for cell, end in zip(cells, ends, strict=True):
         if isinstance(end, Exception) and not isinstance(end, Stopped | OSError | NonFiniteLoss):
             left.append(cell)
+            why.add(type(end))
         elif not isinstance(end, Stopped):
             _trained(cell, record, end, shown)
     if any(isinstance(end, Stopped) for end in ends):
         raise Stopped(0)
-    return left
+    return left, why
 
 
-def _trained(cell: Cell, record: Record, end: Any, shown: Shown) -> None:
+def _trained(cell: Cell, record: Record, end: Any, shown: LiveTable) -> None:
     """Says why the training of a cell ended in an error, which is written beside its folder.
 
     Raises:
@@ -188,7 +202,7 @@ def _trained(cell: Cell, record: Record, end: Any, shown: Shown) -> None:
         return
     if isinstance(end, OSError) or not isinstance(end, Exception):
         raise end
-    if isinstance(end, InputError) and not record.has_trained():
+    if isinstance(end, InputError) and not first_says(record.has_trained()):
         raise InputError(f"{cell}: {end}") from end  # likely so in all others
     failure = states.failure(record.cell(cell))
     status = "diverged" if isinstance(end, NonFiniteLoss) else "failed"
@@ -206,7 +220,7 @@ def _made(
     cell: Cell,
     record: Record,
     stop_requested: Callable[[], bool],
-    shown: Shown,
+    shown: LiveTable,
     member: together.Member | None = None,
 ) -> dict[str, Any]:
     """Makes the updates of a cell."""

@@ -1,6 +1,7 @@
 """Several runs while they are made: one table on a terminal, a plain line a run elsewhere."""
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,7 +67,7 @@ class RunTable:
         self._live: rich.live.Live | None = None
         self._shows = console.shows() and not console.shows("verbose")
         terminal = rich.console.Console(file=self._stream)
-        self._note = ""
+        self._note, self._told = "", -math.inf
         fits = len(methods) + _AROUND <= terminal.height  # the table is written over as a whole
         if self._shows and terminal.is_terminal and not terminal.is_dumb_terminal and fits:
             self._live = rich.live.Live(
@@ -104,17 +105,18 @@ class RunTable:
         run.state, run.seconds = _DONE, self._clock() - run.began
         self._line(run, _summary(run))
 
-    def finished_before(self, method: str, seed: int, result: Mapping[str, Any]) -> None:
-        """Has a table show a run that was done before, of which nothing else is said.
+    def ended_before(self, method: str, seed: int, result: Mapping[str, Any] | None) -> None:
+        """Has a table show a run that ended before, of which nothing else is said.
 
         Args:
             method: of the rows.
             seed: of the columns.
-            result: see `Run.finished`.
+            result: see `Run.finished`; None of one that failed.
         """
         run = self._runs[method, seed] = Run(self, method, seed, 0)
-        run.finished(result)
-        run.state = _DONE
+        run.state = _FAILED if result is None else _DONE
+        if result is not None:
+            run.finished(result)
 
     def say(self, line: str) -> None:
         """Prints a line, above a table that changes in place."""
@@ -133,8 +135,8 @@ class RunTable:
     def changed(self, run: "Run") -> None:
         """Shows the step of a run, where lines are printed and the last one is a while ago."""
         now = self._clock()
-        if now - run.told >= _PLAIN_SECONDS:
-            run.told = now
+        if now - max(run.told, self._told) >= _PLAIN_SECONDS:
+            run.told = self._told = now
             self._line(run, _where(run))
 
     def _line(self, run: "Run", text: str) -> None:

@@ -37,9 +37,8 @@ def seal(
     """
     result, _ = _measured(setup, trained, parameters, ("validation",))
     result["selection"] += f"; {setup.splits.reported} has not been read"
-    result = results.sealed(folder, result)
     _check_frozen(result)
-    return result
+    return results.sealed(folder, result)
 
 
 def _measured(

@@ -12,7 +12,7 @@ from tl_jax.config import phase_configs
 from tl_jax.reporting.run_table import Run
 
 
-class Shown:
+class LiveTable:
     """The cells, a row for each variant, number of labels and trial, and a column for each seed."""
 
     def __init__(self, title: str, cells: Sequence[Cell]):
@@ -22,7 +22,7 @@ class Shown:
             title: above the table.
             cells: all of the ablation.
         """
-        several = len({cell.shots for cell in cells}) > 1
+        several = len({cell.config.data.examples_per_class for cell in cells}) > 1
         self._rows = {cell.name: _row(cell, several) for cell in cells}
         rows = list(dict.fromkeys(self._rows.values()))
         seeds = list(dict.fromkeys(cell.seed for cell in cells))
@@ -38,11 +38,11 @@ class Shown:
         self._table.__exit__(*given)
 
     def there(self, record: Record) -> None:
-        """Shows what is trained already."""
+        """Shows what is trained already, or failed."""
         for cell in self._cells:
             found = states.sealed(cell, record.cell(cell))
-            if found is not None:
-                self._table.finished_before(self._rows[cell.name], cell.seed, found)
+            if found is not None or states.failure(record.cell(cell)).is_file():
+                self._table.ended_before(self._rows[cell.name], cell.seed, found)
 
     @contextlib.contextmanager
     def run(self, cell: Cell) -> Iterator[Run]:
@@ -55,6 +55,7 @@ class Shown:
 
 def _row(cell: Cell, several: bool) -> str:
     """Returns the name of a row: what a cell is, but for its seed, and for labels where all have as many."""
-    labels = [f"{cell.shots} per class" if cell.shots else "all labels"] if several else []
+    few = cell.config.data.examples_per_class
+    labels = [f"{few} per class" if few else "all labels"] if several else []
     values = [f"{name.rpartition('.')[2]}={value}" for name, value in cell.values.items()]
     return ", ".join([cell.variant, *labels, *values])
