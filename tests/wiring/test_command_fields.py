@@ -80,7 +80,7 @@ def parts_of_compare(config, workdir, patch):
     return {
         "cells": files.plain(dict(sorted(cells.items()))),
         "order": order,
-        "columns": made.shown,
+        "columns": made.further_metrics,
     }
 
 
