@@ -255,6 +255,57 @@ def test_a_run_whose_frozen_weights_moved_has_failed(spec, tmp_path, monkeypatch
         next(tmp_path.rglob("*.failed.json")).unlink()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"metric": "loss"}, {"question": "best"}, {"test": ("fast",)}, {"level": 0.01}],
+    ids=str,
+)
+def test_all_that_decides_what_is_said_is_part_of_the_spec(spec, quick, tmp_path, change):
+    ablation.run(spec(seeds=(0,)), tmp_path)
+    with pytest.raises(InputError, match="--amend"):
+        ablation.run(spec(seeds=(0,), **change), tmp_path)
+    content = ablation.ablate(spec(seeds=(0,), **change), tmp_path, amend="another question")
+    assert "another question" in content["notes"][0]
+
+
+def test_a_launcher_trains_and_decides_nothing(spec, quick, tmp_path):
+    assert ablation.run(spec(tune=TUNE), tmp_path, train_only=True) == {}
+    assert len(list(tmp_path.rglob("sealed.json"))) == 8
+    assert not results(tmp_path) and not (tmp_path / "ablation.md").exists()
+    assert log(tmp_path) == []
+
+
+def test_the_metric_of_the_spec_chooses_and_is_reported(spec, tmp_path, monkeypatch):
+    """Here the trial with the higher accuracy has the higher loss; for each number of labels another one."""
+
+    def run(config, folder, *_, sealed=False, **__):
+        better = (config.optim.momentum > 0) == (config.data.examples_per_class == 2)
+        value = {"top1_accuracy": 0.75 if better else 0.25, "loss": 3.0 if better else 1.0}
+        splits = {name: {**value, "examples": 100} for name in ("validation", "test")}
+        if sealed:
+            del splits["test"]
+        with RunFolder.open(folder, of_command(config), identity=identity_of(config)) as opened_:
+            result = {"splits": splits, "wall_seconds": 1.0, "steps": 6}
+            opened_.write_json("sealed.json" if sealed else "result.json", result)
+        return result
+
+    monkeypatch.setattr(training, "run", run)
+    for metric, value in (("top1_accuracy", 0.75), ("loss", 1.0)):
+        made = spec(shots=(2, 3), seeds=(0,), tune=TUNE, metric=metric)
+        content = ablation.run(made, tmp_path / metric)
+        slow = [row for row in content["runs"] if row["variant"] == "slow"]
+        by_cell = {(row["shots"], row["trial"]): row for row in slow}
+        of_two, of_three = (0, 1) if metric == "loss" else (1, 0)
+        assert {place for place, row in by_cell.items() if "test" in row} == {
+            (2, of_two),
+            (3, of_three),
+        }
+        for shots, trial in ((2, of_two), (3, of_three)):
+            row = by_cell[shots, trial]
+            assert row["validation"] == row["test"] == value
+        assert {row["values"]["optim.momentum"] for row in content["test"]} == {0.0, 0.9}
+
+
 def test_a_spec_may_change_before_test_is_opened(spec, quick, tmp_path):
     workdir = tmp_path / "run"
     with pytest.raises(Stopped):

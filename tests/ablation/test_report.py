@@ -1,5 +1,7 @@
 """What an ablation answers in a sentence, and which tables it shows."""
 
+import csv
+
 import pytest
 
 from tl_jax.ablation import Spec, analysis, report
@@ -116,6 +118,46 @@ def test_a_look_at_validation_compares_on_validation(tmp_path, capsys):
     at = lines.index("variant validation n difference p")
     assert lines[at + 3] == "b 1 ± 0 2 -1 ± 0 0"
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_corrected_p_values_are_shown_where_the_question_is_which_is_best(tmp_path):
+    config = default_config(data__validation_fraction=0.1)
+    made = Spec(config, {"a": (), "b": (), "c": ()}, (0, 1, 2), question="best")
+    values = {("a", 0): 0.5, ("b", 0): 0.6, ("c", 0): 0.7}
+    rows = rows_of(made, values, values)
+    for number, row in enumerate(rows):
+        row["test"] += (0.01, 0.02, 0.04)[number % 3] * (1 + number // 3)
+    content = written(made, rows, tmp_path / "run")
+    of = {row["variant"]: row["difference"] for row in content["test"]}
+    assert of["a"]["p_corrected"] > of["a"]["p"] > 0
+    full = report.table(made, content["test"], "test")
+    narrow = report.brief(made, content["validation"], content["test"])
+    for row, small in zip(full[:2], narrow[:2], strict=True):
+        corrected = of[row["variant"]]["p_corrected"]
+        assert row["p"] == corrected and small["p"].startswith(f"{corrected:.2g}")
+
+
+def test_pairs_are_of_a_seed_whatever_is_missing(tmp_path):
+    made = Spec(default_config(data__validation_fraction=0.1), {"a": (), "b": ()}, (0, 1, 2))
+    rows = rows_of(made, {("a", 0): 0.5, ("b", 0): 0.5}, {("a", 0): 0.5, ("b", 0): 0.5})
+    for row, value in zip(rows, (0.1, 0.2, 0.4, 0.9, 0.3, 0.6), strict=True):
+        row["test"] = value
+    rows[3] |= {"status": analysis.TO_BE_RUN}  # of b, seed 0
+    [_, found] = analysis.summarise(made, rows, analysis.choose(made, rows), "test")
+    values = found["difference"]["values"]
+    assert {seed: round(value, 6) for seed, value in values.items()} == {1: 0.1, 2: 0.2}
+
+
+def test_a_spreadsheet_has_a_column_for_each_number(tmp_path):
+    made = held_out(further_metrics=("macro_f1",))
+    values = {("a", 0): 0.5, ("b", 0): 0.6}
+    rows = rows_of(made, values, values)
+    for row in rows:
+        row["further"], row["values"] = {"macro_f1": 0.25}, {"optim.momentum": 0.9}
+    written(made, rows, tmp_path / "run")
+    [first, *_] = csv.DictReader((tmp_path / "run" / "runs.csv").read_text().splitlines())
+    assert first["macro_f1"] == "0.25" and "further" not in first
+    assert first["values"] == "optim.momentum=0.9"
 
 
 def test_more_metrics_are_columns_of_test_alone(tmp_path):

@@ -144,6 +144,23 @@ def test_a_variant_names_what_it_cannot_set(spec, variants, message):
         cells.expand(spec(variants))
 
 
+def test_strategies_by_name_set_what_they_say(spec):
+    names = ("random_init", "linear_probe", "full_finetune")
+    made = spec({name: name for name in names}, seeds=(0,))
+    made.base.init.weights = "resnet20_cifar.tin32"
+    made.base.freeze.strategy = "up_to:stage1"
+    found = {cell.variant: cell.config for cell in cells.expand(made)}
+    assert [found[name].init.weights for name in names] == ["", *["resnet20_cifar.tin32"] * 2]
+    assert [found[name].freeze.strategy for name in names[1:]] == ["backbone", "none"]
+
+
+def test_the_name_of_a_run_is_the_same_in_every_version():
+    config = default_config(
+        seed=3, data__seed=3, optim__learning_rate=0.05, freeze__strategy="backbone"
+    )
+    assert cells.digest(config) == "207ef0915c"
+
+
 def test_a_file_is_read_and_its_base_changed(tmp_path):
     path = tmp_path / "spec.py"
     path.write_text(
