@@ -90,6 +90,10 @@ def test_a_field_of_a_later_version_changes_no_name():
         ({"variants": {"a b": ()}}, "variant 'a b': expected letters, digits"),
         ({"variants": {"../a": ()}}, "variant '../a': expected letters, digits"),
         ({"variants": {"a": "linear_prob"}}, "unknown strategy of variant a 'linear_prob'"),
+        (
+            {"variants": {"a": "optim.momentum=0.5"}},
+            "variant a is 'optim.momentum=0.5': assignments go into a tuple, ('optim.momentum=0.5',)",
+        ),
         ({"variants": {"a": ("seed=3",)}}, "variant a sets seed: give seeds"),
         ({"variants": {"a": ("data.seed=3",)}}, "variant a sets data.seed: give seeds"),
         (

@@ -121,7 +121,9 @@ class Spec:
         if not self.variants:
             problems.append("variants: expected one at least")
         problems += [
-            str(unknown(f"strategy of variant {name}", given, STRATEGIES))
+            f"variant {name} is {given!r}: assignments go into a tuple, ({given!r},)"
+            if "=" in given
+            else str(unknown(f"strategy of variant {name}", given, STRATEGIES))
             for name, given in self.variants.items()
             if isinstance(given, str) and given not in STRATEGIES
         ]
