@@ -106,6 +106,27 @@ def test_runs_to_come_do_not_count_yet(spec):
     assert fast["difference"]["n"] == 2
 
 
+def test_pairs_are_of_one_seed_where_another_is_to_come(spec):
+    made = spec(seeds=(0, 1, 2))
+    rows = rows_of(made, {("slow", 0): (0.1, 0.2, 0.3), ("fast", 0): (None, 0.6, 0.9)})
+    rows[3]["status"] = analysis.TO_BE_RUN
+    _, fast = analysis.summarise(made, rows, analysis.choose(made, rows), "validation")
+    assert fast["difference"]["values"] == pytest.approx({1: 0.4, 2: 0.6})
+    assert fast["difference"]["mean"] == pytest.approx(0.5)
+
+
+def test_p_values_of_all_numbers_of_labels_are_corrected_together(spec):
+    made = spec(seeds=(0, 1, 2), shots=(2, 4), question="best")
+    values = {("slow", 0): (0.1, 0.2, 0.3), ("fast", 0): (0.2, 0.32, 0.41)}
+    rows = rows_of(made, values)
+    rows[-1]["validation"] = 0.5  # with more labels, less alike
+    found = analysis.summarise(made, rows, analysis.choose(made, rows), "validation")
+    few, more = (row["difference"] for row in found if row["difference"] is not None)
+    assert few["p"] < more["p"]
+    assert few["p_corrected"] == pytest.approx(2 * few["p"])
+    assert more["p_corrected"] == pytest.approx(max(more["p"], 2 * few["p"]))
+
+
 @pytest.mark.parametrize("question", ["effects", "best"])
 def test_of_nothing_a_difference_is_marked_as_rarely_as_the_level_says(spec, question):
     """200 specs of a variant under two names, ten seeds with noise of their own."""

@@ -53,6 +53,32 @@ def test_no_effect_of_time_where_either_could_be_nothing(spec, seconds, test):
     assert table(spec(), seconds, test)[1]["effect per device-minute"] == "-"
 
 
+def test_device_seconds_are_those_of_the_trial_that_was_chosen(spec):
+    made = spec(tune={"optim.momentum": (0.0, 0.9)})
+    rows = [
+        {
+            "variant": variant,
+            "shots": 2,
+            "trial": trial,
+            "seed": seed,
+            "status": "finished",
+            "validation": 0.5 - trial / 10,
+            "test": BETTER[variant][seed],
+            "seconds": LONGER[variant][seed] + (1000.0 if trial and variant == "fast" else 0.0),
+            "devices": 2,
+        }
+        for variant in made.variants
+        for trial in (0, 1)
+        for seed in made.seeds
+    ]
+    chosen = analysis.choose(made, rows)
+    assert set(chosen.values()) == {0}
+    test = analysis.summarise(made, rows, chosen, "test")
+    _, other = costs.table(made, rows, chosen, test)
+    assert other["device-seconds, difference"] == "+60 (+60 to +60), n=2"
+    assert other["effect per device-minute"] == "+10 points"
+
+
 def test_a_loss_has_no_points(spec):
     assert table(spec(metric="loss"), LONGER, BETTER)[1]["effect per device-minute"] == "+0.1"
 

@@ -88,6 +88,13 @@ def test_runs_that_share_whole_activations_are_made_and_finished(spec, tmp_path)
     assert all(cell.config.cache.whole for cell in planner.sharing_activations(expand(made)))
 
 
+def test_a_width_is_how_many_are_trained_at_once(spec, tmp_path):
+    made = spec({"head": HEAD}, seeds=range(4), fields=STORED)
+    content = ablation.run(made, tmp_path / "run", width=2)
+    assert [row["status"] for row in content["runs"]] == ["finished"] * 4
+    assert [row["together"] for row in content["runs"]] == [2] * 4
+
+
 def test_cells_that_have_to_be_made_alone_are(spec, tmp_path, monkeypatch):
     made, tried = spec({"head": HEAD}, fields=STORED), []
 
@@ -196,6 +203,20 @@ def test_what_is_left_takes_as_long_as_what_was_done(spec, tmp_path):
     assert second["updates"] == "by themselves: no stored activations"
     assert last["time left"] == "more than 10.0 s"
     assert (last["runs"], last["trained"], last["test read"]) == (6, 2, 1)
+
+
+def test_test_is_left_to_be_read_for_one_trial_of_each_seed(spec, tmp_path):
+    tune = {"optim.learning_rate": (0.1, 0.2)}
+    made = spec({"head": HEAD, "read": HEAD}, fields=STORED, tune=tune)
+    record, cells = Record(tmp_path), expand(made)
+    record.took(outlook.TRAINED, cells, 8.0)
+    read = [cell for cell in cells if (cell.variant, cell.trial) == ("read", 1)]
+    record.took(outlook.READ, read, 6.0)
+    states = ["test read" if cell in read else "trained" for cell in cells]
+    head, other, last = outlook.rows(made, record, cells, states)
+    assert (head["trained"], head["test read"], head["time left"]) == (4, 0, "6.0 s")
+    assert (other["trained"], other["test read"], other["time left"]) == (4, 2, "0.0 s")
+    assert last["time left"] == "6.0 s"
 
 
 def test_memory_is_the_most_that_a_run_of_the_row_planned(spec, tmp_path):
