@@ -137,7 +137,7 @@ def _plants(args: argparse.Namespace, workdir: pathlib.Path) -> dict[str, Any]:
     }
     config.compare.baseline = "scratch_0"
     spec = ablation.spec_of(config)
-    ablation.ablate(spec, workdir)
+    ablation.ablate(spec, workdir, progress=True)
     rows = []
     for cell in cells.expand(spec):
         method, _, shots = cell.variant.rpartition("_")

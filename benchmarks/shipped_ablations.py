@@ -33,7 +33,7 @@ def main() -> None:
     changes = (f"data.data_dir={args.data_dir}",) if args.data_dir else ()
     path = REPOSITORY / "configs" / "ablations" / f"{args.spec}.py"
     spec = ablation.load_spec(path, changes)
-    content = ablation.ablate(spec, args.workdir)
+    content = ablation.ablate(spec, args.workdir, progress=True)
     folder = Record(args.workdir)
     revisions = {
         json.loads((folder.cell(cell) / "sealed.json").read_text()).get("git_revision")

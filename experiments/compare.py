@@ -4,7 +4,8 @@ python -m experiments.compare --config=configs/quickstart.py --workdir=runs/quic
 python -m experiments.compare runs/probe runs/tuned runs/other --out=runs/comparison
 
 With --config, `config.compare` names the methods, what each of them sets, and the seeds: the variants of an ablation,
-see docs/ablations.md. With run folders, the first is the one that the others are compared with.
+see docs/ablations.md, and --dry_run, --peek, --amend, --executor, --workers and --resources are as of
+`experiments.ablate`. With run folders, the first is the one that the others are compared with.
 """
 
 from absl import flags
@@ -15,6 +16,7 @@ from tl_jax.errors import InputError
 from tl_jax.runs import compare_runs
 
 cli.define_run_flags()
+cli.define_ablation_flags()
 cli.define_out_flag()
 
 
@@ -30,8 +32,7 @@ def main(*runs: str) -> None:
         raise InputError(
             "--config=FILE must be given, or the folders of two finished runs or more; --help says how"
         )
-    spec = ablation.spec_of(cli.config())
-    ablation.ablate(spec, cli.workdir(), stop_requested=cli.stop_requested)
+    cli.ablate(lambda: ablation.spec_of(cli.config()))
 
 
 def _check_alone(runs: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 the user's input is wrong; 75 stopped on request with a ch
 anything else.
 """
 
+from experiments.cli.ablations import ablate, define_ablation_flags
 from experiments.cli.arguments import (
     changes,
     config,
@@ -18,8 +19,10 @@ from experiments.cli.command import run
 from experiments.cli.runtime import stop_requested
 
 __all__ = [
+    "ablate",
     "changes",
     "config",
+    "define_ablation_flags",
     "define_out_flag",
     "define_run_flags",
     "define_spec_flags",

@@ -17,6 +17,7 @@ def rows_of(spec, values, test=None):
             "trial": trial,
             "seed": seed,
             "status": "finished" if value is not None else "diverged",
+            "held_out": True,
             "validation": value,
             **({} if test is None else {"test": test[variant, trial][place]}),
         }

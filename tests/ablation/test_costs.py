@@ -26,8 +26,8 @@ def table(made, seconds, test, devices=2):
     return costs.table(made, rows, chosen, analysis.summarise(made, rows, chosen, "test"))
 
 
-LONGER = {"slow": (10.0, 20.0), "fast": (40.0, 50.0)}
-BETTER = {"slow": (0.5, 0.6), "fast": (0.6, 0.7)}
+LONGER = {"slow": (10.0, 20.0), "fast": (39.9, 50.1)}
+BETTER = {"slow": (0.5, 0.6), "fast": (0.599, 0.701)}
 
 
 def test_device_seconds_are_compared_in_pairs(spec):
@@ -35,7 +35,7 @@ def test_device_seconds_are_compared_in_pairs(spec):
     assert reference["device-seconds, difference"] == "(compared with)"
     assert reference["effect per device-minute"] == "-"
     # 30 s on two devices are a device-minute.
-    assert other["device-seconds, difference"] == "+60 (+60 to +60), n=2"
+    assert other["device-seconds, difference"] == "+60 (+57.46 to +62.54), n=2"
     assert other["effect per device-minute"] == "+10 points"
     assert (other["time of a run"], other["in all"]) == ("45.0 s", "1:30 min")
 
@@ -75,7 +75,7 @@ def test_device_seconds_are_those_of_the_trial_that_was_chosen(spec):
     assert set(chosen.values()) == {0}
     test = analysis.summarise(made, rows, chosen, "test")
     _, other = costs.table(made, rows, chosen, test)
-    assert other["device-seconds, difference"] == "+60 (+60 to +60), n=2"
+    assert other["device-seconds, difference"] == "+60 (+57.46 to +62.54), n=2"
     assert other["effect per device-minute"] == "+10 points"
 
 

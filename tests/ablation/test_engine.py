@@ -371,8 +371,8 @@ def test_how_far_it_is_and_how_long_it_takes(spec, quick, tmp_path, capsys, monk
     said = [line for line in capsys.readouterr().out.splitlines() if " cells" in line]
     assert said == [
         # Ten seconds apart, but for the last one of each.
-        "trained: 1 of 5 cells, about 12.0 s left",
-        "trained: 5 of 5 cells",
+        "trained: 2 of 6 cells, about 12.0 s left",
+        "trained: 6 of 6 cells",
         "test read: 1 of 6 cells, about 10.0 s left",
         "test read: 6 of 6 cells",
     ]

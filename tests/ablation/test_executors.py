@@ -11,11 +11,15 @@ import threading
 import time
 
 import pytest
+import submitit  # its import closes the stream of absl's log where that is not sys.stderr, as under capsys
 
 from tl_jax import ablation
-from tl_jax.ablation import executors
+from tl_jax.ablation import executors, launchers
 from tl_jax.errors import InputError
+from tl_jax.reporting import read_metrics
+from tl_jax.training.loops import Stopped
 
+CELLS = "cells/*/*/*/*/"
 TESTS = pathlib.Path(__file__).parent.parent / "experiments"
 
 
@@ -46,11 +50,11 @@ def tables(workdir):
 
 
 def outputs(workdir):
-    return {log.parent.name: log.read_text() for log in workdir.glob("jobs/*/*.err")}
+    return {log.name.partition("_")[0]: log.read_text() for log in workdir.glob("jobs/*.err")}
 
 
-def test_two_launchers_of_which_one_is_killed(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(executors, "_POLL_SECONDS", 0.1)
+def test_two_launchers_of_which_one_is_killed(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(launchers, "_POLL_SECONDS", 0.1)
     workdir, killed = tmp_path / "two", []
 
     def kill_one():
@@ -64,9 +68,17 @@ def test_two_launchers_of_which_one_is_killed(path, tmp_path, monkeypatch):
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
-    ablation.ablate(path, workdir, executor="local", workers=2)
+    ablation.ablate(path, workdir, executor="local", workers=2, progress=True)
     killer.join(60)
     assert killed
+    shown = capsys.readouterr()
+    assert f"launcher {killed[0]} was killed, what it has left is done by others: see " in shown.out
+    assert "trained: 6 of 6 cells" in shown.out
+    # What launchers made is told here as they make it, and what was left to do too.
+    assert re.search(
+        r"^\d/6  \w+, seed \d: validation top-1 .*, 20 steps, .*elsewhere$", shown.err, re.M
+    )
+    assert len(set(re.findall(r"^\d/6  (\w+, seed \d): .* 20 steps", shown.err, re.M))) == 6
     ablation.ablate(path, tmp_path / "here")
     assert tables(workdir) == tables(tmp_path / "here")
     # What the killed one has left was trained here.
@@ -76,6 +88,80 @@ def test_two_launchers_of_which_one_is_killed(path, tmp_path, monkeypatch):
     )
     assert by_launchers and set(by_launchers.values()) == {1}
     assert len(outputs(workdir)) == 2
+
+
+def test_launchers_stop_with_checkpoints(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(launchers, "_POLL_SECONDS", 0.1)
+    path.write_text(path.read_text().replace("train__steps=20", "train__steps=3000"))
+    workdir = tmp_path / "run"
+
+    def trains():
+        return any(read_metrics(folder.parent) for folder in workdir.glob(CELLS + "config.json"))
+
+    with pytest.raises(Stopped):
+        ablation.ablate(path, workdir, executor="local", stop_requested=trains)
+    ids = {int(name) for name in outputs(workdir)}
+    assert len(ids) == 2 and not any(pathlib.Path(f"/proc/{one}").exists() for one in ids)
+    # None of them was trained here, and what launchers had begun is kept.
+    assert not list(workdir.glob(CELLS + "sealed.json")) + list(workdir.glob("ablation.*"))
+    assert [step for step in workdir.glob(CELLS + "checkpoints/*") if step.name.isdigit()]
+    assert "Traceback" not in "".join(outputs(workdir).values())
+
+
+def test_what_launchers_are_given(path, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+
+    class Starter:
+        def __init__(self, folder, cluster):
+            seen.append((folder, cluster))
+
+        def update_parameters(self, **given):
+            seen.append(given)
+
+        def submit(self, launcher):
+            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            seen.append((launcher._gpu, launcher._workers, ignored))
+            if len(seen) == 5:
+                raise RuntimeError("no more")
+
+    monkeypatch.setattr(submitit, "AutoExecutor", Starter)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(InputError, match="--executor=local: no more"):
+        ablation.ablate(
+            path, tmp_path / "run", executor="local", workers=3, resources={"setup": ["true"]}
+        )
+    assert signal.getsignal(signal.SIGINT) is before
+    folder, parameters, *started = seen
+    assert folder == (tmp_path / "run" / "jobs", "local")
+    assert parameters["setup"] == ["true"] and parameters["name"] == "ablate-run"
+    assert started == [("3", 3, True), ("5", 3, True), ("3", 3, True)]
+
+
+@pytest.mark.parametrize(("executor", "expected"), [("local", "false"), ("slurm", None)])
+def test_no_process_of_one_machine_takes_a_gpu_whole(
+    path, tmp_path, monkeypatch, executor, expected
+):
+    seen = []
+    # So that it is removed again.
+    monkeypatch.setenv(executors.PREALLOCATE, "")
+    monkeypatch.delenv(executors.PREALLOCATE)
+    monkeypatch.setattr(
+        executors, "begin", lambda *_: seen.append(os.environ.get(executors.PREALLOCATE))
+    )
+    monkeypatch.setattr(launchers, "train", lambda *_: None)
+    monkeypatch.setattr(executors, "run", lambda *_, **__: {})
+    ablation.ablate(path, tmp_path / "run", executor=executor)
+    assert seen == [expected]
+
+
+def test_a_launcher_trains_its_share(path, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(launchers, "run", lambda *given, **options: seen.update(options))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    for workers, width in ((1, 6), (2, 3), (4, 1), (9, 1)):
+        launchers.Launcher(ablation.load_spec(path), tmp_path, workers, None)()
+        assert seen == {"train_only": True, "width": width}
 
 
 @pytest.mark.parametrize(
@@ -93,5 +179,5 @@ def test_what_does_not_fit_is_refused(path, tmp_path, options, message):
 
 def test_without_submitit_the_way_on_is_named(path, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(InputError, match=r"need submitit: pip install 'tl_jax\[cluster\]'"):
+    with pytest.raises(InputError, match=r"needs submitit: pip install 'tl_jax\[cluster\]'"):
         ablation.ablate(path, tmp_path / "run", executor="local")

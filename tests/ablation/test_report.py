@@ -116,7 +116,7 @@ def test_a_look_at_validation_compares_on_validation(tmp_path, capsys):
     report.write(made, Record(tmp_path / "run"), rows, analysis.choose(made, rows), peek=True)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     at = lines.index("variant validation n difference p")
-    assert lines[at + 3] == "b 1 ± 0 2 -1 ± 0 0"
+    assert lines[at + 3] == "b 1 ± 0 2 -1 ± 0"
     assert not list((tmp_path / "run").iterdir())
 
 

@@ -147,8 +147,8 @@ def test_a_run_that_fails_is_marked_and_the_others_go_on(terminal):
 def test_runs_that_were_done_before_and_several_at_once(terminal):
     clock = Clock()
     with RunTable("digits", METHODS, SEEDS, stream=terminal, clock=clock) as table:
-        table.ended_before("probe", 0, result(0.5))
-        table.ended_before("probe", 7, None)
+        table.ended("probe", 0, result(0.5), before=True)
+        table.ended("probe", 7, None, before=True)
         with table.run("tuned", 0, 20) as one, table.run("tuned", 7, 20) as other:
             one.logged(5, "train", {"loss": 1.0})
             other.logged(10, "train", {"loss": 1.0})
@@ -166,7 +166,7 @@ def test_runs_that_were_done_before_and_several_at_once(terminal):
 def test_lines_of_several_runs_at_once_are_counted_as_they_end(capsys):
     stream, clock = io.StringIO(), Clock()
     with RunTable("digits", METHODS, SEEDS, stream=stream, clock=clock) as table:
-        table.ended_before("probe", 0, result(0.5))
+        table.ended("probe", 0, result(0.5), before=True)
         with table.run("tuned", 0, 20) as one:
             with table.run("tuned", 7, 20) as other:
                 clock.seconds += 11.0

@@ -16,7 +16,7 @@ import tl_jax
 from tl_jax import reporting
 from tl_jax.data.arrays import Digits
 from tl_jax.errors import InputError
-from tl_jax.runs import api, finished, results, training
+from tl_jax.runs import finished, results, stopping, training
 from tl_jax.training.loops import Stopped
 
 FIELDS = {"data__examples_per_class": 0, "data__validation_fraction": 0.2, "train__steps": 4}
@@ -191,7 +191,7 @@ def test_callbacks_are_told_what_is_logged(small_networks, tmp_path):
 
 
 def test_a_second_interrupt_ends_at_once():
-    with pytest.raises(KeyboardInterrupt), api._Interrupts() as requested:
+    with pytest.raises(KeyboardInterrupt), stopping.Interrupts() as requested:
         os.kill(os.getpid(), signal.SIGINT)
         assert requested()
         os.kill(os.getpid(), signal.SIGINT)

@@ -32,7 +32,14 @@ def test_the_t_test_and_the_interval_say_the_same():
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([], None), ([0.1], None), ([0.1, math.nan], None), ([0.0, 0.0], 1.0), ([0.5, 0.5], 0.0)],
+    [
+        ([], None),
+        ([0.1], None),
+        ([0.1, math.nan], None),
+        ([0.0, 0.0], 1.0),
+        ([0.5, 0.5], None),
+        ([0.3, 0.1 + 0.2], None),
+    ],
 )
 def test_the_t_test_of_few_or_equal_values(values, expected):
     assert statistics.paired_t_test(values) == expected

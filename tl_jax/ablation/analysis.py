@@ -58,7 +58,9 @@ def summarise(
             variant: {
                 row["seed"]: math.nan if row[split] is None else row[split]
                 for row in _of(rows, variant, shots, chosen[variant, shots])
-                if split in row and row["status"] != TO_BE_RUN
+                if split in row
+                and row["status"] != TO_BE_RUN
+                and not _holds_nothing_out(row, split)
             }
             for variant in spec.variants
         }
@@ -85,6 +87,10 @@ def summarise(
             found.append(row)
     _mark(spec, [row["difference"] for row in found if row["difference"] is not None])
     return found
+
+
+def _holds_nothing_out(row: Row, split: str) -> bool:
+    return split == "validation" and row["status"] == "finished" and not row["held_out"]
 
 
 def _further(spec: Spec, runs: Sequence[Row]) -> dict[str, dict[str, Any]]:

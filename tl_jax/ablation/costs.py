@@ -101,7 +101,7 @@ def device_seconds(rows: Sequence[Row], variant: str, shots: int, trial: int) ->
 
 
 def _effect(effect: Mapping[str, Any] | None, longer: PairedDifference | None, spec: Spec) -> str:
-    """Returns the difference of the metric for each device-minute more; "-" where either could be 0."""
+    """Returns the difference of the metric for each device-minute more; "-" where one could be 0 or has no spread."""
     if effect is None or longer is None:
         return intervals.NONE
     if not (_leaves_out_zero(effect["interval"]) and _leaves_out_zero(longer.interval)):
@@ -112,4 +112,6 @@ def _effect(effect: Mapping[str, Any] | None, longer: PairedDifference | None, s
 
 
 def _leaves_out_zero(interval: Sequence[float] | None) -> bool:
-    return interval is not None and not interval[0] <= 0 <= interval[1]
+    return (
+        interval is not None and interval[0] < interval[1] and not interval[0] <= 0 <= interval[1]
+    )

@@ -16,6 +16,7 @@ from tl_jax.compilation import programs_kept
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
 from tl_jax.runs.setup import check_config
+from tl_jax.runs.splits import check_data
 
 
 def plan(spec: Spec, workdir: pathlib.Path | None = None) -> list[dict[str, Any]]:
@@ -26,10 +27,9 @@ def plan(spec: Spec, workdir: pathlib.Path | None = None) -> list[dict[str, Any]
         workdir: of the ablation; None: none yet.
 
     Raises:
-        InputError: if a cell's config does not fit.
+        InputError: as `run`.
     """
-    cells = _checked(spec)
-    record = Record(workdir or pathlib.Path("-"))
+    record, cells = _planned(spec, workdir)
     return [
         {
             "variant": cell.variant,
@@ -54,11 +54,20 @@ def look_ahead(spec: Spec, workdir: pathlib.Path | None = None) -> list[dict[str
         workdir: of the ablation; None: none yet.
 
     Raises:
-        InputError: if a cell's config does not fit.
+        InputError: as `run`.
     """
+    record, cells = _planned(spec, workdir)
+    return outlook.rows(spec, record, cells, [_state(cell, record, workdir) for cell in cells])
+
+
+def _planned(spec: Spec, workdir: pathlib.Path | None) -> tuple[Record, list[Cell]]:
+    """Returns the folder of an ablation, which may not be there yet, and its cells, after the checks of `begin`."""
     cells = _checked(spec)
     record = Record(workdir or pathlib.Path("-"))
-    return outlook.rows(spec, record, cells, [_state(cell, record, workdir) for cell in cells])
+    if workdir is not None:
+        record.check(spec, cells)
+    _check_data(record, cells, download=False)
+    return record, cells
 
 
 def _state(cell: Cell, record: Record, workdir: pathlib.Path | None) -> str:
@@ -117,6 +126,7 @@ def _train_all(
     left = [
         cell for cell in cells if not work.first_says(states.is_trained(cell, record.cell(cell)))
     ]
+    already = len(cells) - len(left)
     units = [unit.cells for unit in planner.plan(planner.sharing_activations(left), width)]
     with LiveTable(report.title(spec), cells) as shown:
         shown.there(record)
@@ -129,7 +139,10 @@ def _train_all(
             stop_requested,
             wait,
             shown.pace,
+            already,
+            waiting=lambda: shown.look(record),
         )
+        shown.look(record)
 
 
 def _conclude(
@@ -178,6 +191,8 @@ def begin(spec: Spec, workdir: pathlib.Path, amend: str = "") -> tuple[Record, l
     cells = _checked(spec)
     record = Record(workdir)
     with sharding.together():
+        record.check(spec, cells, amend)
+        _check_data(record, cells, download=True)
         if jax.process_index() == 0:
             record.begin(spec, cells, amend)
             record.note_openings_outside(cells)
@@ -196,3 +211,20 @@ def _checked(spec: Spec) -> list[Cell]:
             except InputError as error:
                 raise InputError(f"{cell}: {error}") from error
     return cells
+
+
+def _check_data(record: Record, cells: Sequence[Cell], *, download: bool) -> None:
+    """Opens the data of each variant and number of labels, where no cell is trained yet: else they were there.
+
+    Raises:
+        InputError: if there are no such data, or not as many labels.
+    """
+    if record.has_trained():
+        return
+    of_one_seed = [cell for cell in cells if cell.seed == cells[0].seed]
+    different = {str(cell.config.data): cell for cell in reversed(of_one_seed)}
+    for cell in reversed(different.values()):
+        try:
+            check_data(cell.config, download=download)
+        except InputError as error:
+            raise InputError(f"{cell}: {error}") from error

@@ -1,38 +1,38 @@
-"""Where the cells of an ablation are run: in this process, or by several launchers that submitit starts.
+"""Where the cells of an ablation are run: in this process, or by several launchers."""
 
-Launchers share the folder of the ablation and claim cells one by one, so that one that is killed loses no more than
-the updates since the last checkpoint of its cell.
-"""
-
+import contextlib
 import os
 import pathlib
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import ml_collections
 
 from tl_jax import console
-from tl_jax.ablation import planner
-from tl_jax.ablation.cells import expand
+from tl_jax.ablation import launchers
 from tl_jax.ablation.engine import begin, run
+from tl_jax.ablation.methods import spec_of
 from tl_jax.ablation.spec import Spec, load_spec
 from tl_jax.errors import InputError, unknown
+from tl_jax.runs.stopping import Interrupts
 
 # This process, or what submitit calls the others.
-EXECUTORS = ("here", "local", "slurm")
-_POLL_SECONDS = 1.0
-_HOURS = 24
+EXECUTORS = ("here", *launchers.CLUSTERS)
+# Of the environment: whether JAX takes most of a GPU's memory at its start, as it does by default.
+PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
 
 
 def ablate(
-    spec: Spec | str | os.PathLike[str],
+    spec: Spec | ml_collections.ConfigDict | str | os.PathLike[str],
     workdir: str | os.PathLike[str],
     *,
     executor: str = "here",
     workers: int = 2,
+    resources: Mapping[str, Any] | None = None,
     amend: str = "",
-    stop_requested: Callable[[], bool] = lambda: False,
+    stop_requested: Callable[[], bool] | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Runs an ablation: variants over seeds, chosen by validation, with test read last.
 
@@ -40,12 +40,15 @@ def ablate(
     were killed, the choice, the reading of test, the tables.
 
     Args:
-        spec: what is compared, or the file of it.
+        spec: what is compared, the file of it, or a config with methods in `config.compare`.
         workdir: of the ablation, a folder that all launchers see; the same call goes on with what is there.
         executor: one of `EXECUTORS`.
         workers: launchers, where there are any; each local one has one of this machine's GPUs, in turn.
+        resources: of each launcher, by submitit's names: {"gpus_per_node": 1, "slurm_partition": "gpu"}.
         amend: why the spec is changed after test was read; see `Record.begin`.
-        stop_requested: whether to stop; asked between updates.
+        stop_requested: whether to stop; asked between updates. None: once there was an interrupt, such as Ctrl-C or
+            the stop button of a notebook.
+        progress: whether what a command prints is printed.
 
     Returns:
         What `ablation.json` holds.
@@ -58,63 +61,51 @@ def ablate(
         raise unknown("executor", executor, EXECUTORS)
     if workers < 1:
         raise InputError(f"workers={workers}: expected 1 or more")
-    if executor != "here" and jax.process_count() > 1:
+    made = as_spec(spec)
+    folder = pathlib.Path(workdir).expanduser()
+    with contextlib.ExitStack() as held:
+        if not progress:
+            held.enter_context(console.verbosity("silent"))
+        stop = stop_requested or held.enter_context(Interrupts())
+        if executor != "here":
+            _train_elsewhere(made, folder, executor, workers, resources or {}, amend, stop)
+        return run(made, folder, stop, amend=amend)
+
+
+def _train_elsewhere(
+    spec: Spec,
+    folder: pathlib.Path,
+    executor: str,
+    workers: int,
+    resources: Mapping[str, Any],
+    amend: str,
+    stop_requested: Callable[[], bool],
+) -> None:
+    if jax.distributed.is_initialized():
         raise InputError(
             f"executor={executor} in {jax.process_count()} processes that share their runs: launchers run cells "
             "alone; expected here"
         )
-    made = spec if isinstance(spec, Spec) else load_spec(spec)
-    folder = pathlib.Path(workdir)
-    if executor != "here":
-        begin(made, folder, amend)  # what does not fit is said here, once
-        _launch(made, folder, executor, workers, stop_requested)
-    return run(made, folder, stop_requested, amend=amend)
+    launchers.check(executor)
+    if executor == "local":  # This process and launchers may share a GPU.
+        os.environ.setdefault(PREALLOCATE, "false")
+    begin(spec, folder, amend)  # what does not fit is said here, once
+    launchers.train(spec, folder, executor, workers, resources, stop_requested)
 
 
-def train_cells(spec: Spec, workdir: pathlib.Path, workers: int, gpu: int | None) -> None:
-    """Trains what no other launcher has claimed; the work of one of `workers` that submitit starts."""
-    if gpu is not None:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(gpu))
-    # So that none takes all cells that one program could train.
-    share = max(1, len(expand(spec)) // workers)
-    run(spec, workdir, train_only=True, width=min(planner.WIDTH, share))
+def as_spec(given: Spec | ml_collections.ConfigDict | str | os.PathLike[str]) -> Spec:
+    """Returns a spec: itself, of its file, or of a config with methods.
 
-
-def _launch(
-    spec: Spec,
-    workdir: pathlib.Path,
-    cluster: str,
-    workers: int,
-    stop_requested: Callable[[], bool],
-) -> None:
-    try:
-        import submitit
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "--executor=local and slurm need submitit: pip install 'tl_jax[cluster]'; or --executor=here"
-        ) from error
-    starter = submitit.AutoExecutor(folder=workdir / "jobs" / "%j", cluster=cluster)
-    starter.update_parameters(timeout_min=60 * _HOURS, name=f"ablate-{workdir.name}")
-    count = len(list(pathlib.Path("/dev").glob("nvidia[0-9]*"))) if cluster == "local" else 0
-    jobs = [
-        starter.submit(
-            train_cells,
-            spec,
-            workdir.absolute(),
-            workers,
-            number % count if count else None,
-        )
-        for number in range(workers)
-    ]
-    console.say(f"{workers} launchers ({cluster}); what each says: {workdir / 'jobs'}")
-    left = list(jobs)
-    while left:
-        if stop_requested():
-            for job in left:
-                job.cancel()
-            break
-        left = [job for job in left if not job.done()]
-        time.sleep(_POLL_SECONDS if left else 0.0)
-    for job in jobs:
-        if job.done() and job.state not in ("FINISHED", "COMPLETED"):
-            console.note(f"launcher {job.job_id} ended as {job.state}: see {workdir / 'jobs'}")
+    Raises:
+        InputError: if it is none of these, or does not fit.
+    """
+    if isinstance(given, Spec):
+        return given
+    if isinstance(given, ml_collections.ConfigDict):
+        return spec_of(given)
+    if isinstance(given, str | os.PathLike):
+        return load_spec(given)
+    raise InputError(
+        f"spec is a {type(given).__name__}: expected an ablation.Spec, the path of its file, or a config with "
+        "compare.methods"
+    )

@@ -1,12 +1,14 @@
 """What is seen of the cells of an ablation while they are trained: one table on a terminal, lines elsewhere."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Self
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 from tl_jax import reporting
 from tl_jax.ablation import states
 from tl_jax.ablation.cells import Cell
+from tl_jax.ablation.outlook import TRAINED
 from tl_jax.ablation.record import Record
 from tl_jax.config import phase_configs
 from tl_jax.reporting.run_table import Run
@@ -26,7 +28,8 @@ class LiveTable:
         self._rows = {cell.name: _row(cell, several) for cell in cells}
         rows = list(dict.fromkeys(self._rows.values()))
         seeds = list(dict.fromkeys(cell.seed for cell in cells))
-        self._cells = cells
+        self._cells, self._ended = cells, set[pathlib.PurePosixPath]()
+        self._elsewhere: dict[pathlib.PurePosixPath, Run] = {}
         self._table = reporting.RunTable(title, rows, seeds)
         self.say, self.pace = self._table.say, self._table.pace
 
@@ -37,20 +40,58 @@ class LiveTable:
     def __exit__(self, *given: object) -> None:
         self._table.__exit__(*given)
 
-    def there(self, record: Record) -> None:
-        """Shows what is trained already, or failed."""
+    def there(self, record: Record) -> int:
+        """Shows what is trained already, or failed, and returns how many cells that is."""
+        self._look(record, before=True)
+        return len(self._ended)
+
+    def look(self, record: Record) -> int:
+        """Shows how far other launchers are, and returns how many cells are done with."""
+        self._look(record, before=False)
+        return len(self._ended)
+
+    def _look(self, record: Record, before: bool) -> None:
+        took = record.seconds(TRAINED)
         for cell in self._cells:
-            found = states.sealed(cell, record.cell(cell))
-            if found is not None or states.failure(record.cell(cell)).is_file():
-                self._table.ended_before(self._rows[cell.name], cell.seed, found)
+            folder, place = record.cell(cell), (self._rows[cell.name], cell.seed)
+            if cell.name in self._ended:
+                continue
+            found = states.sealed(cell, folder)
+            if found is not None or states.failure(folder).is_file():
+                self._ended.add(cell.name)
+                seconds = took.get(str(cell.name), 0.0)
+                self._table.ended(*place, found, seconds, before=before)
+                if found is None and not before:
+                    self.say(states.why_failed(cell, folder))
+            elif not before:
+                self._seen(cell, reporting.read_metrics(folder))
+
+    def _seen(self, cell: Cell, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Shows what another launcher has logged of a cell since the last look."""
+        if not lines:
+            return
+        if cell.name not in self._elsewhere:
+            place = (self._rows[cell.name], cell.seed)
+            self._elsewhere[cell.name] = self._table.elsewhere(*place, _updates(cell))
+        run = self._elsewhere[cell.name]
+        for line in lines:
+            if line["step"] > run.step or line["split"] == "validation":
+                run.logged(line["step"], line["split"], line)
 
     @contextlib.contextmanager
     def run(self, cell: Cell) -> Iterator[Run]:
         """Shows that a cell is trained inside; see `RunTable.run`."""
-        lengths = [phase.train.steps for phase in phase_configs(cell.config)]
-        updates = sum(lengths) if all(lengths) else 0  # unknown where a length is in epochs
-        with self._table.run(self._rows[cell.name], cell.seed, updates) as run:
-            yield run
+        try:
+            with self._table.run(self._rows[cell.name], cell.seed, _updates(cell)) as run:
+                yield run
+        finally:
+            self._ended.add(cell.name)
+
+
+def _updates(cell: Cell) -> int:
+    """Returns the updates of a cell; 0 where a length is in epochs."""
+    lengths = [phase.train.steps for phase in phase_configs(cell.config)]
+    return sum(lengths) if all(lengths) else 0
 
 
 def _row(cell: Cell, several: bool) -> str:

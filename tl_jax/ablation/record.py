@@ -4,6 +4,7 @@ import collections
 import datetime
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from tl_jax.ablation.cells import Cell
 from tl_jax.ablation.spec import Spec
 from tl_jax.errors import InputError
 from tl_jax.runs import results
-from tl_jax.runs.run_folder import environment_facts
+from tl_jax.runs.run_folder import environment_facts, read_json
 
 CELLS = "cells"
 _SPEC, _LOG, _LOCK = "spec.json", "test_log.jsonl", ".record.lock"
@@ -60,8 +61,33 @@ class Record:
             amend: why a spec is changed after test was opened; "" where it is not.
 
         Raises:
-            InputError: if it was changed after test was opened, and no reason is given, or the folder holds
-                something else.
+            InputError: as `check`.
+        """
+        self.check(spec, cells, amend)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._locked():
+                self.check(spec, cells, amend)  # it may have been written meanwhile
+                described = {"digest": _digest(spec, cells), "spec": spec.to_json()}
+                before = self._digest_there()
+                if before is not None and before != described["digest"] and self._opened():
+                    self._append("amended", digest=described["digest"], reason=amend)
+                if before != described["digest"]:
+                    files.write(self.folder / _SPEC, files.to_json(described))
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def check(self, spec: Spec, cells: list[Cell], amend: str = "") -> None:
+        """Looks whether `begin` can write here, and writes nothing.
+
+        Args:
+            spec: of the ablation.
+            cells: of the spec.
+            amend: as of `begin`.
+
+        Raises:
+            InputError: if the spec was changed after test was opened, and no reason is given, or the folder holds
+                something else, or cannot be written.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(
@@ -74,22 +100,22 @@ class Record:
                     f"--workdir {self.folder} is not the folder of an ablation (no {_SPEC}) and not empty: it holds "
                     f"{', '.join(foreign[:5])}; give a new folder"
                 )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._locked():
-            described = {"digest": _digest(spec, cells), "spec": spec.to_json()}
-            there = self._spec()
-            if there is not None and there["digest"] != described["digest"]:
-                opened = sum(line["what"] == "opened" for line in self.log())
-                if opened and not amend:
-                    raise InputError(
-                        f"{self.folder} holds another spec, and its test split was opened "
-                        f"({opened} runs): what is chosen now could be chosen by it. Expected the same spec, a new "
-                        "--workdir, or --amend=REASON, which is logged and shown with every table"
-                    )
-                if opened:
-                    self._append("amended", digest=described["digest"], reason=amend)
-            if there is None or there["digest"] != described["digest"]:
-                files.write(self.folder / _SPEC, files.to_json(described))
+        there = next(
+            path for path in (self.folder, *self.folder.absolute().parents) if path.exists()
+        )
+        if not there.is_dir():
+            raise InputError(f"--workdir {self.folder}: {there} is a file; give a new folder")
+        if not os.access(there, os.W_OK):
+            raise self._unusable(f"{there} cannot be written")
+        before = self._digest_there()
+        if before in (None, _digest(spec, cells)) or amend:
+            return
+        if opened := self._opened():
+            raise InputError(
+                f"{self.folder} holds another spec, and its test split was opened "
+                f"({opened} runs): what is chosen now could be chosen by it. Expected the same spec, a new "
+                "--workdir, or --amend=REASON, which is logged and shown with every table"
+            )
 
     def note_openings_outside(self, cells: Iterable[Cell]) -> None:
         """Logs every cell whose test split was read by another command."""
@@ -146,11 +172,31 @@ class Record:
         path = self.folder / name
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        # A process that was killed may have left half a line.
+        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise InputError(
+                f"{path}: a line is no JSON ({error}); the file is left as it is"
+            ) from error
 
-    def _spec(self) -> dict[str, Any] | None:
+    def _digest_there(self) -> str | None:
+        """Returns that of the spec that is there; None where none is."""
         path = self.folder / _SPEC
-        return json.loads(path.read_text()) if path.is_file() else None
+        if not path.is_file():
+            return None
+        there = read_json(path)
+        if not isinstance(there, dict) or "digest" not in there:
+            raise InputError(f"{path} is no spec that an ablation has written; it is left as it is")
+        return str(there["digest"])
+
+    def _opened(self) -> int:
+        """Returns for how many cells test was opened."""
+        return sum(line["what"] == "opened" for line in self.log())
+
+    def _unusable(self, why: object) -> InputError:
+        return InputError(f"cannot use {self.folder} as --workdir: {why}")
 
     def _locked(self) -> filelock.BaseFileLock:
         return filelock.FileLock(self.folder / _LOCK)

@@ -11,10 +11,11 @@ from tl_jax.ablation.spec import Spec
 from tl_jax.reporting import intervals, tables
 from tl_jax.statistics import Mean, PairedDifference
 
+_FAILURES_SHOWN = 5
 EXPLAINED = (
     "Intervals are 95% t-intervals over seeds. A difference is the mean over pairs of runs of one seed; p is of the "
-    "paired t-test, p (signs) of the exact permutation test of pairs, which cannot be below 2 / 2^n. Noise: the "
-    "p-value is not below the level."
+    "paired t-test, which has none where all pairs differ by the same, p (signs) of the exact permutation test of "
+    "pairs, which cannot be below 2 / 2^n. Noise: the p-value is not below the level."
 )
 
 _NOTHING_HELD_OUT = (
@@ -67,7 +68,8 @@ def write(
     reporting.print_table(heading, brief(spec, validation, test), level="normal")
     for line in answers:
         console.say(line)
-    for note in notes:
+    said = [*notes, *_of_failures(record, rows)]  # the page names all runs
+    for note in said:
         console.note(note)
     if peek:
         console.say(
@@ -87,10 +89,10 @@ def write(
             costs.EXPLAINED,
         ),
     ]
-    lines = ["# Ablation", "", EXPLAINED, "", *answers, *(f"Note: {note}" for note in notes)]
+    lines = ["# Ablation", "", EXPLAINED, "", *answers, *(f"Note: {note}" for note in said)]
     for section in sections:
-        said = [section.caption, ""] if section.caption else []
-        lines += ["", f"## {section.title}", "", *said, tables.format_markdown(section.rows)]
+        caption = [section.caption, ""] if section.caption else []
+        lines += ["", f"## {section.title}", "", *caption, tables.format_markdown(section.rows)]
     files.write(record.folder / "ablation.md", "\n".join(lines) + "\n")
     files.write(
         record.folder / "ablation.tex", tables.format_latex(table(spec, test, "test")) + "\n"
@@ -235,6 +237,19 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 def assigned(values: Mapping[str, Any]) -> str:
     """Returns "optim.learning_rate=0.1, ..."."""
     return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def _of_failures(record: Record, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns a line for each of the first runs that failed or diverged, and one for the others."""
+    failed = [row for row in rows if row["error"] is not None]
+    lines = [
+        f"{row['variant']}, {assigned({**row['values'], 'seed': row['seed']})}"
+        + (f", {row['shots']} per class" if row["shots"] else "")
+        + f" {row['status']}: {row['error']}"
+        for row in failed[:_FAILURES_SHOWN]
+    ]
+    more = len(failed) - len(lines)
+    return [*lines, *([f"{more} more failed: {record.folder / 'runs.csv'}"] if more else [])]
 
 
 def _notes(log: Sequence[Mapping[str, Any]]) -> list[str]:

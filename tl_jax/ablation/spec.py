@@ -8,13 +8,13 @@ import os
 import pathlib
 import re
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
 from tl_jax import files
-from tl_jax.config import FIELDS, check, flat, set_field
+from tl_jax.config import FIELDS, check, flat, set_field, set_value
 from tl_jax.errors import InputError, unknown
 from tl_jax.training.metrics import CLASS_AVERAGES, SELECTION
 
@@ -27,6 +27,8 @@ STRATEGIES = {
 }
 # Given by the spec itself, to every variant alike.
 _OF_THE_SPEC = {"seed": "seeds", "data.seed": "seeds", "data.examples_per_class": "shots"}
+# Fields that are tuples.
+_SEVERAL = ("seeds", "shots", "test", "further_metrics")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -73,12 +75,12 @@ class Spec:
         Raises:
             InputError: listing everything that is wrong.
         """
-        for name in ("seeds", "shots", "test", "further_metrics"):
+        _raise(self._problems_of_types())
+        for name in _SEVERAL:
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        problems = [*self._problems_of_names(), *self._problems_of_values()]
-        if problems:
-            raise InputError("\n".join(problems))
+        _raise([*self._problems_of_names(), *self._problems_of_values()])
         check(self.base)
+        _raise(self._problems_of_assignments())
 
     @property
     def reference(self) -> str:
@@ -112,14 +114,70 @@ class Spec:
         fields = dataclasses.asdict(self) | {"base": self.base.to_dict()}
         return files.plain(fields)
 
+    def _problems_of_types(self) -> list[str]:
+        problems = []
+        if not isinstance(self.base, ml_collections.ConfigDict):
+            problems.append(
+                f"base is a {type(self.base).__name__}: expected a config, such as tl_jax.load_config(FILE) returns"
+            )
+        for name in _SEVERAL:
+            given = getattr(self, name)
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                problems.append(f"{name}={given!r}: expected several in a tuple, ({given!r},)")
+        of_fields = {"tune": self.tune}
+        for name, expected in (
+            ("variants", '{name: ("field=value", ...)}'),
+            ("tune", "{field: (value, ...)}"),
+            ("tune_of", "{variant: {field: (value, ...)}}"),
+        ):
+            given = getattr(self, name)
+            if not isinstance(given, Mapping):
+                problems.append(f"{name} is a {type(given).__name__}: expected {expected}")
+            elif name == "tune_of":
+                of_fields |= {f"tune_of[{variant!r}]": of for variant, of in given.items()}
+        for what, of in of_fields.items():
+            if not isinstance(of, Mapping):
+                problems.append(
+                    f"{what} is a {type(of).__name__}: expected {{field: (value, ...)}}"
+                )
+                continue
+            problems += [
+                f"{what}: {field}={values!r}: expected several values in a tuple, ({values!r},)"
+                for field, values in of.items()
+                if isinstance(values, str) or not isinstance(values, Collection)
+            ]
+        if isinstance(self.variants, Mapping):
+            problems += [
+                f'variant {name} is {given!r}: expected assignments in a tuple, ("field=value",), or a strategy: '
+                f"{', '.join(STRATEGIES)}"
+                for name, given in self.variants.items()
+                if not isinstance(given, str)
+                and not (isinstance(given, Sequence) and all(isinstance(one, str) for one in given))
+            ]
+        return problems
+
+    def _problems_of_assignments(self) -> list[str]:
+        problems = []
+        for name in self.variants:
+            config = copy.deepcopy(self.base)
+            try:
+                for assignment in self.assignments(name):
+                    set_field(config, assignment)
+                for values in self.trials(name):
+                    for field, value in values.items():
+                        set_value(config, field, value)
+            except InputError as error:
+                problems.append(f"variant {name}: {error}")
+        return problems
+
     def _problems_of_names(self) -> list[str]:
+        if not self.variants:
+            return ["variants: expected one at least"]
         problems = [
             f"variant {name!r}: expected letters, digits and any of _.+- as its name"
             for name in self.variants
             if not _NAME.fullmatch(name)
         ]
-        if not self.variants:
-            problems.append("variants: expected one at least")
         problems += [
             f"variant {name} is {given!r}: assignments go into a tuple, ({given!r},)"
             if "=" in given
@@ -162,7 +220,7 @@ class Spec:
                 + ", ".join(f"{what} has {count}" for what, count in counts.items())
             )
         for what, of in tuned.items():
-            problems += [f"{what}: {field} has no values" for field, v in of.items() if not v]
+            problems += [f"{what}: {field} has no values" for field, v in of.items() if not len(v)]
             problems += [
                 str(unknown("field", field, FIELDS)) for field in of if field not in FIELDS
             ]
@@ -191,6 +249,11 @@ class Spec:
         return any(len(self.trials(name)) > 1 for name in self.variants)
 
 
+def _raise(problems: Sequence[str]) -> None:
+    if problems:
+        raise InputError("\n".join(problems))
+
+
 def load_spec(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Spec:
     """Returns `get_spec()` of a Python file.
 
@@ -207,13 +270,13 @@ def load_spec(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Spec
         raise unknown("spec", str(path), known)
     try:
         namespace = runpy.run_path(str(path))
-        if "get_spec" not in namespace:
-            raise InputError(f"spec {path} defines no get_spec()")
-        spec = namespace["get_spec"]()
+        spec = namespace["get_spec"]() if "get_spec" in namespace else None
     except InputError as error:
         raise InputError(f"spec {path}: {error}") from error
     except Exception as error:
         raise InputError(f"spec {path} does not run: {type(error).__name__}: {error}") from error
+    if "get_spec" not in namespace:
+        raise InputError(f"spec {path} defines no get_spec()")
     if not isinstance(spec, Spec):
         raise InputError(
             f"spec {path}: get_spec() returned {type(spec).__name__}, expected a tl_jax.ablation.Spec"

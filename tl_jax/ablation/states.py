@@ -20,6 +20,13 @@ def failure(folder: pathlib.Path) -> pathlib.Path:
     return folder.with_name(f"{folder.name}.{_FAILED}")
 
 
+def why_failed(cell: Cell, folder: pathlib.Path) -> str:
+    """Returns what a message says of a cell that failed or diverged."""
+    path = failure(folder)
+    found = read_json(path)
+    return f"{cell}: {found['status']}: {found['error']}; delete {path} to have it run again"
+
+
 def sealed(cell: Cell, folder: pathlib.Path) -> dict[str, Any] | None:
     """Returns the result of a cell without the test split; None where it is not trained."""
     return results.read_sealed(folder, of_command(cell.config), identity_of(cell.config))

@@ -52,6 +52,8 @@ def each_done(
     stop_requested: Callable[[], bool],
     wait: bool = True,
     say_pace: Callable[[str, str], None] = lambda *said: console.say(", ".join(filter(None, said))),
+    already: int = 0,
+    waiting: Callable[[], object] = lambda: None,
 ) -> None:
     """Does the work of every unit, or waits until other launchers have.
 
@@ -64,9 +66,11 @@ def each_done(
         stop_requested: whether to stop.
         wait: whether to wait for what others have claimed.
         say_pace: is told how far it is, and how much time is left; "" where none is.
+        already: cells for which it was done before.
+        waiting: is called while all that is left is worked on by others.
     """
     left: list[Sequence[Cell]] = list(units)
-    pace, done = _Pace(what, sum(map(len, left)), say_pace), 0
+    pace, done = Pace(what, already + sum(map(len, left)), already, say_pace), already
     while left:
         others: list[Sequence[Cell]] = []
         worked = False
@@ -84,12 +88,12 @@ def each_done(
                     try:
                         work(mine, record, stop_requested)
                     finally:
-                        seconds = time.perf_counter() - began
                         if jax.process_index() == 0:
-                            record.took(what, mine, seconds)
-                    pace.say(len(mine), done + len(unit) - len(theirs), seconds)
+                            record.took(what, mine, time.perf_counter() - began)
                     worked = True
             done += len(unit) - len(theirs)
+            if worked:
+                pace.say(done)
             if theirs:
                 others.append(theirs)
             if asked_to_stop(stop_requested):
@@ -97,6 +101,7 @@ def each_done(
         if others and not worked:
             if not wait:
                 return
+            waiting()
             time.sleep(_WAIT_SECONDS)
         left = others
 
@@ -124,21 +129,29 @@ def _claim(
         return sharding.each(found)[0]
 
 
-class _Pace:
-    """Says how far the work of this launcher is, and about how long it takes at its pace so far."""
+class Pace:
+    """Says how far the work on cells is, and about how long the rest takes at the pace of all launchers."""
 
-    def __init__(self, what: str, cells: int, tell: Callable[[str, str], None]):
-        self._what, self._cells, self._tell = what, cells, tell
-        self._made, self._seconds, self._told = 0, 0.0, -math.inf
+    def __init__(self, what: str, cells: int, already: int, tell: Callable[[str, str], None]):
+        """Says nothing yet.
 
-    def say(self, made: int, done: int, seconds: float) -> None:
-        """Takes how many cells were made in so many seconds, and how many are done with now."""
-        self._made, self._seconds = self._made + made, self._seconds + seconds
-        left = (self._cells - done) * self._seconds / self._made
-        if left and self._seconds - self._told < _PACE_SECONDS:
+        Args:
+            what: the work is called.
+            cells: of all the work.
+            already: cells for which it was done before.
+            tell: is given how far it is, and how much time is left; "" where none is.
+        """
+        self._what, self._cells, self._already, self._tell = what, cells, already, tell
+        self._began, self._told = time.perf_counter(), -math.inf
+
+    def say(self, done: int) -> None:
+        """Takes how many cells are done with now."""
+        seconds = time.perf_counter() - self._began
+        if done == self._already or (done < self._cells and seconds - self._told < _PACE_SECONDS):
             return
-        self._told = self._seconds
-        time_left = f"about {tables.duration(left)} left" if left else ""
+        self._told = seconds
+        left = (self._cells - done) * seconds / (done - self._already)
+        time_left = f"about {tables.duration(left)} left" if done < self._cells else ""
         self._tell(f"{self._what}: {done} of {self._cells} cells", time_left)
 
 
@@ -204,16 +217,15 @@ def _trained(cell: Cell, record: Record, end: Any, shown: LiveTable) -> None:
         raise end
     if isinstance(end, InputError) and not first_says(record.has_trained()):
         raise InputError(f"{cell}: {end}") from end  # likely so in all others
-    failure = states.failure(record.cell(cell))
-    status = "diverged" if isinstance(end, NonFiniteLoss) else "failed"
-    shown.say(f"{cell}: {status}: {end}; delete {failure} to have it run again")
     content = {
-        "status": status,
+        "status": "diverged" if isinstance(end, NonFiniteLoss) else "failed",
         "error": f"{type(end).__name__}: {end}",
         "traceback": "".join(traceback.format_exception(end)),
     }
     if jax.process_index() == 0:
-        files.write(failure, files.to_json(content))
+        folder = record.cell(cell)
+        files.write(states.failure(folder), files.to_json(content))
+        shown.say(states.why_failed(cell, folder))
 
 
 def _made(

@@ -3,6 +3,7 @@
 from tl_jax.data.arrays import Arrays
 from tl_jax.data.inspection import Inspection, inspect
 from tl_jax.data.loading import Decoding, Splits, load_splits, open_undecoded, wait_for
+from tl_jax.data.prepare import NotFetched
 from tl_jax.data.selection import Selection
 from tl_jax.data.sources import Source, register
 from tl_jax.data.split import InMemorySplit, Split
@@ -12,6 +13,7 @@ __all__ = [
     "Decoding",
     "InMemorySplit",
     "Inspection",
+    "NotFetched",
     "Selection",
     "Source",
     "Split",

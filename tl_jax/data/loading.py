@@ -163,12 +163,13 @@ def open_undecoded(
     *,
     data_dir: str | Path | None = None,
     download: bool = True,
+    strict: bool = False,
 ) -> Splits:
     """Returns the splits as `load_splits` does, images of any size, none of them decoded.
 
     Splits of the data set that play no part in these are added under their own names (`test, unused` where a fold
-    of train is `test`). Where there is nothing
-    to report on, the splits are those of the data set, and `notes` says why.
+    of train is `test`). Where they cannot be made as is usual, the splits are those of the data set, and `notes`
+    says why; with `strict`, that is raised as an InputError.
     """
     source, skip = _open(name, decoding, data_dir, download)
     usual = (selection.train, selection.test, selection.validation) == ("train", "test", "")
@@ -177,7 +178,7 @@ def open_undecoded(
         chosen, reported, notes = choose(source, selection, decoding.interpolation, skip)
         splits = held_out(source, chosen, selection)
     except InputError as error:
-        if not usual:
+        if strict or not usual:
             raise
         reported, notes = "", [*source.notes, str(error)]
     tested = "" if selection.folds else reported.partition(" (")[0]

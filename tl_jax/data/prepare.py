@@ -23,6 +23,10 @@ _VERSION = tfds_source.STOCK_VERSIONS
 _HOMEPAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
+class NotFetched(InputError):
+    """The data set is not here, and was not to be fetched."""
+
+
 def find_or_prepare(name: tfds_source.Name, data_dir: Path, *, fetch: bool = True) -> Path:
     """Returns the folder of a tfds data set; CIFAR is prepared when it is missing.
 
@@ -32,6 +36,7 @@ def find_or_prepare(name: tfds_source.Name, data_dir: Path, *, fetch: bool = Tru
         fetch: whether a missing CIFAR is prepared, from an archive in `data_dir` or a download.
 
     Raises:
+        NotFetched: if CIFAR is missing and `fetch` is false.
         InputError: if the data set is missing and cannot be had, with what there is to do; or as
             `tfds_source.find`.
     """
@@ -45,7 +50,7 @@ def find_or_prepare(name: tfds_source.Name, data_dir: Path, *, fetch: bool = Tru
                 f"tfds build {name.dataset} --file_format=array_record --data_dir={data_dir}"
             ) from error
         if not fetch:
-            raise InputError(f"{error}\n{_ways_on(name.dataset, data_dir)}") from error
+            raise NotFetched(f"{error}\n{_ways_on(name.dataset, data_dir)}") from error
     return prepare(name.dataset, data_dir)
 
 

@@ -63,7 +63,7 @@ class RunTable:
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._runs: dict[tuple[str, int], Run] = {}
-        self._began = clock()
+        self._began = self._shared = clock()
         self._live: rich.live.Live | None = None
         self._shows = console.shows() and not console.shows("verbose")
         terminal = rich.console.Console(file=self._stream)
@@ -95,28 +95,60 @@ class RunTable:
             seed: of the columns.
             total_steps: updates of the run; 0 where they are not known yet.
         """
+        self._share()
         run = self._runs[method, seed] = Run(self, method, seed, total_steps)
         try:
             yield run
         except Exception as error:
+            self._share()
             if not isinstance(error, Stopped):
                 run.state = _FAILED
             raise
-        run.state, run.seconds = _DONE, self._clock() - run.began
+        self._share()
+        run.state = _DONE
         self._line(run, _summary(run))
 
-    def ended_before(self, method: str, seed: int, result: Mapping[str, Any] | None) -> None:
-        """Has a table show a run that ended before, of which nothing else is said.
+    def elsewhere(self, method: str, seed: int, total_steps: int = 0) -> "Run":
+        """Returns a run that another process makes, to be told what that logs."""
+        run = self._runs[method, seed] = Run(self, method, seed, total_steps)
+        run.is_elsewhere = True
+        return run
+
+    def ended(
+        self,
+        method: str,
+        seed: int,
+        result: Mapping[str, Any] | None,
+        seconds: float = 0.0,
+        *,
+        before: bool = False,
+    ) -> None:
+        """Shows a run that another process has ended; a line is printed unless it failed.
 
         Args:
             method: of the rows.
             seed: of the columns.
             result: see `Run.finished`; None of one that failed.
+            seconds: that it took, as far as is known.
+            before: whether that was before this command: no line is printed.
         """
-        run = self._runs[method, seed] = Run(self, method, seed, 0)
-        run.state = _FAILED if result is None else _DONE
+        run = self._runs.get((method, seed)) or self.elsewhere(method, seed)
+        run.state, run.seconds = (_FAILED if result is None else _DONE), seconds
         if result is not None:
             run.finished(result)
+        run.was_there = before
+        if not before and result is not None:
+            self._line(run, _summary(run))
+
+    def _share(self) -> None:
+        """Shares the time since the last call among the runs that this process makes: their times make up its own."""
+        now = self._clock()
+        running = [
+            run for run in self._runs.values() if run.state == _RUNNING and not run.is_elsewhere
+        ]
+        for run in running:
+            run.seconds += (now - self._shared) / len(running)
+        self._shared = now
 
     def say(self, line: str) -> None:
         """Prints a line, above a table that changes in place."""
@@ -201,9 +233,9 @@ class Run:
         step: completed updates.
         total_steps: of the run; 0 where not known.
         accuracy: the last top-1 accuracy on validation, in [0, 1]; None without one.
-        began: seconds of the clock.
-        seconds: that it took, once done.
+        seconds: that it took; of runs that are made at once, its share.
         was_there: whether it was finished before: nothing was logged.
+        is_elsewhere: whether another process makes it.
         told: when its step was last printed.
     """
 
@@ -212,9 +244,9 @@ class Run:
         self.method, self.seed, self.total_steps = method, seed, total_steps
         self.state, self.step = _RUNNING, 0
         self.accuracy: float | None = None
-        self.began = self.told = table._clock()
+        self.told = table._clock()
         self.seconds = 0.0
-        self.was_there = False
+        self.was_there = self.is_elsewhere = False
 
     def logged(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """Takes metrics as a callback of a run gets them."""
@@ -250,4 +282,6 @@ def _where(run: Run) -> str:
 def _summary(run: Run) -> str:
     measured = "done" if run.accuracy is None else f"validation top-1 {100 * run.accuracy:.2f}%"
     took = "finished before" if run.was_there else duration(run.seconds)
+    if run.is_elsewhere:
+        took = f"{took} elsewhere" if run.seconds else "elsewhere"
     return f"{measured}, {run.step:,} steps, {took}"

@@ -2,9 +2,7 @@
 
 import os
 import pathlib
-import signal
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -19,6 +17,7 @@ from tl_jax.runs import evaluate as evaluation
 from tl_jax.runs.finished import Run, load_run
 from tl_jax.runs.parts import Parts, own_name
 from tl_jax.runs.recording import Callback
+from tl_jax.runs.stopping import Interrupts
 
 # A data set by name or as arrays: one pair, from which a test split is taken, or a pair for each split.
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -93,7 +92,7 @@ def finetune(
     if optimizer is not None:
         config.optim.name = own_name(optimizer)
     path = pathlib.Path(workdir).expanduser()
-    with console.verbosity("normal" if progress else "silent"), _Interrupts() as stop_requested:
+    with console.verbosity("normal" if progress else "silent"), Interrupts() as stop_requested:
         training.run(config, path, stop_requested, parts, callbacks)
     return load_run(path, model=model)
 
@@ -203,7 +202,7 @@ def extend_data(
     config = config.copy_and_resolve_references()
     parts = _augmenting_parts(config, data, class_names, operations, None)
     path = pathlib.Path(out).expanduser()
-    with console.verbosity("silent"), _Interrupts() as stop_requested:
+    with console.verbosity("silent"), Interrupts() as stop_requested:
         return extend.extend_data(
             config,
             path,
@@ -257,28 +256,3 @@ def _source(given: Any, class_names: tuple[str, ...]) -> data_sets.Source:
             "set, or a source with name, split_names and split (tl_jax.data.Source)"
         )
     return given
-
-
-class _Interrupts:
-    """Makes an interrupt a request to stop, which the run answers with a checkpoint; a second one raises.
-
-    Signals reach the main thread alone; in others nothing changes.
-    """
-
-    def __init__(self) -> None:
-        self._requested = False
-
-    def __enter__(self) -> Callable[[], bool]:
-        self._before = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._on_interrupt)
-        return lambda: self._requested
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _on_interrupt(self, *_: object) -> None:
-        if self._requested:
-            raise KeyboardInterrupt
-        self._requested = True

@@ -21,6 +21,7 @@ _EXPECTED = "expected the folder of a finished run"
 # In the config of an evaluation of a run: which run.
 _CHECKPOINT = "evaluate.checkpoint"
 _SHOWN = 5
+_OF_ABLATIONS = "cells/*/*/*/*/result.json"
 # Equal logits may differ as probabilities: the accuracy of the predictions is that of the result but for these.
 _ROUNDING = 1e-3
 
@@ -130,7 +131,7 @@ def _check(path: pathlib.Path) -> None:
         )
     inside = sorted(
         str(found.parent)
-        for pattern in ("*/result.json", "*/*/result.json")
+        for pattern in ("*/result.json", "*/*/result.json", _OF_ABLATIONS)
         for found in path.glob(pattern)
     )
     if inside:

@@ -129,6 +129,26 @@ def make_undecoded_splits(
     return _load_splits(config, source, load=data.open_undecoded, quiet=True, **_chosen(config))
 
 
+def check_data(config: ml_collections.ConfigDict, *, download: bool = True) -> None:
+    """Looks whether the splits of a run can be made; decodes nothing.
+
+    Args:
+        config: of the run.
+        download: whether data that are missing are fetched, where they can be; if not, that is no error.
+
+    Raises:
+        InputError: if there are no such data or splits, not as many labels, or fewer images than a batch has.
+    """
+    load = functools.partial(data.open_undecoded, strict=True, download=download)
+    try:
+        splits = _load_splits(config, None, load=load, quiet=True, **_chosen(config))
+    except InputError as error:
+        if isinstance(error.__cause__, data.NotFetched):
+            return
+        raise
+    _check_batch_size(config, splits["train"])
+
+
 def _load_splits(
     config: ml_collections.ConfigDict,
     source: data.Source | None,

@@ -1,5 +1,7 @@
-"""Whether a run is to stop or to save, asked after every update."""
+"""Whether a run is to stop or to save, asked after every update; an interrupt as a request to stop."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable
 
@@ -34,3 +36,28 @@ class StopRequests:
     def save(self, step: int) -> bool:
         """Returns whether the time for a checkpoint has come."""
         return self._save
+
+
+class Interrupts:
+    """Makes an interrupt a request to stop, which the run answers with a checkpoint; a second one raises.
+
+    Signals reach the main thread alone; in others nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self._requested = False
+
+    def __enter__(self) -> Callable[[], bool]:
+        self._before = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._on_interrupt)
+        return lambda: self._requested
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _on_interrupt(self, *_: object) -> None:
+        if self._requested:
+            raise KeyboardInterrupt
+        self._requested = True

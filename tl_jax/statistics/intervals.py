@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 LEVEL = 0.95
+# Of the mean: a spread that is smaller is one of rounding alone.
+_ROUNDING = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,8 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
 
     The interval covers the choice of the seed, under the assumption that the values are about normally
     distributed; with the same examples evaluated for each seed it does not cover the choice of these.
-    Equal values have an interval of width zero. An interval of accuracies may reach beyond 0 and 1.
+    Values that are equal but for rounding have an interval of width zero. An interval of accuracies may reach beyond
+    0 and 1.
 
     Args:
         values: one for each seed.
@@ -72,6 +75,8 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
     if n == 1:
         return Mean(1, mean, None, None)
     deviation = statistics.stdev(values)
+    if deviation <= _ROUNDING * abs(mean):
+        deviation = 0.0
     half = _t_quantile(n - 1) * deviation / math.sqrt(n)
     return Mean(n, mean, deviation, (mean - half, mean + half))
 

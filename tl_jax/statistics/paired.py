@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tl_jax.statistics.intervals import mean_over_seeds
+
 # Beyond so many pairs, signs are drawn instead of enumerated.
 _MOST_ENUMERATED = 16
 _DRAWS = 100_000
@@ -16,28 +18,28 @@ _DRAWS = 100_000
 def paired_t_test(differences: Sequence[float]) -> float | None:
     """Returns the two-sided p-value of Student's test that the mean difference is 0.
 
-    It is below 0.05 exactly where the 95% interval of `intervals.paired_difference` leaves out 0.
+    It is below 0.05 exactly where the 95% interval of `intervals.paired_difference` leaves out 0 and has a width.
 
     Args:
         differences: n of them.
 
     Returns:
-        None with fewer than two, or if one is not finite. Without any spread: 1 if all are 0, else 0.
+        None with fewer than two, or if one is not finite. Where all are the same: 1 if that is 0, else None, for
+        without a spread there is nothing to hold the mean against.
 
     Example:
         >>> round(paired_t_test([0.02, 0.01, 0.03]), 4)
         0.0742
     """
-    n = len(differences)
-    if n < 2 or not all(map(math.isfinite, differences)):
+    found = mean_over_seeds(differences)
+    if found.mean is None or found.interval is None:
         return None
+    if not found.sample_std:
+        return None if found.mean else 1.0
     import scipy.special  # late: it holds up the start of every command
 
-    mean, deviation = float(np.mean(differences)), float(np.std(differences, ddof=1))
-    if deviation == 0:
-        return 1.0 if mean == 0 else 0.0
-    t = abs(mean) / deviation * math.sqrt(n)
-    return float(2 * scipy.special.stdtr(n - 1, -t))
+    t = abs(found.mean) / found.sample_std * math.sqrt(found.n)
+    return float(2 * scipy.special.stdtr(found.n - 1, -t))
 
 
 def sign_flip_test(differences: Sequence[float], seed: int = 0) -> float | None:

@@ -1,0 +1,69 @@
+"""The flags of ablations, alike for every command that runs one, and what they ask for."""
+
+import functools
+from collections.abc import Callable
+
+from absl import flags
+
+from experiments.cli import arguments, runtime
+from tl_jax import ablation, reporting
+from tl_jax.errors import InputError
+
+
+@functools.cache
+def define_ablation_flags() -> None:
+    """Defines --dry_run, --peek, --amend, --executor, --workers and --resources."""
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "Print what is left to do and about how long it takes, with --verbose every run; train nothing.",
+    )
+    flags.DEFINE_enum(
+        "peek", None, ["validation"], "Show validation as far as it is known, and train nothing."
+    )
+    flags.DEFINE_string(
+        "amend", "", "Why the spec is changed after test was opened; it is logged and shown."
+    )
+    flags.DEFINE_string(
+        "executor", "here", "Where cells are run: here, or by launchers: local, slurm."
+    )
+    flags.DEFINE_integer("workers", 2, "Launchers, with --executor=local or slurm.")
+    flags.DEFINE_list(
+        "resources",
+        [],
+        "Of each launcher, by submitit's names, such as gpus_per_node=1,slurm_partition=gpu.",
+    )
+
+
+def ablate(load: Callable[[], ablation.Spec]) -> None:
+    """Does with a spec what the flags ask for.
+
+    Args:
+        load: returns the spec; called once --workdir is known to be given.
+    """
+    given = flags.FLAGS
+    workdir = arguments.workdir() if given.workdir or not given.dry_run else None
+    spec = load()
+    if workdir is None or given.dry_run:
+        reporting.print_table("Runs", ablation.plan(spec, workdir))
+        reporting.print_table("Left to do", ablation.look_ahead(spec, workdir), level="normal")
+    elif given.peek is not None:
+        ablation.run(spec, workdir, peek=True)
+    else:
+        ablation.ablate(
+            spec,
+            workdir,
+            executor=given.executor,
+            workers=given.workers,
+            resources=dict(map(_resource, given.resources)),
+            amend=given.amend,
+            stop_requested=runtime.stop_requested,
+            progress=True,
+        )
+
+
+def _resource(text: str) -> tuple[str, int | str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise InputError(f"--resources: {text!r}: expected NAME=VALUE, such as gpus_per_node=1")
+    return name, int(value) if value.isdigit() else value

@@ -1,0 +1,196 @@
+"""Launchers that submitit starts: each trains what no other has claimed; this process shows how far they are.
+
+They share the folder of the ablation, so that one that is killed loses no more than the updates since the last
+checkpoint of its cells.
+"""
+
+import contextlib
+import os
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from tl_jax import console
+from tl_jax.ablation import planner, report
+from tl_jax.ablation.cells import expand
+from tl_jax.ablation.engine import run
+from tl_jax.ablation.live_table import LiveTable
+from tl_jax.ablation.outlook import TRAINED
+from tl_jax.ablation.record import Record
+from tl_jax.ablation.spec import Spec
+from tl_jax.ablation.work import Pace
+from tl_jax.errors import InputError
+from tl_jax.training.loops import Stopped
+
+CLUSTERS = ("local", "slurm")
+JOBS = "jobs"  # below the folder of the ablation: what launchers say
+_POLL_SECONDS = 1.0
+_MINUTES = 24 * 60
+# Of JAX, what launchers are to have as this process has it.
+_SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+
+
+class Launcher:
+    """The work of one of several launchers: trains cells, and stops with a checkpoint on SIGTERM."""
+
+    def __init__(self, spec: Spec, workdir: pathlib.Path, workers: int, gpu: str | None):
+        """Does nothing yet.
+
+        Args:
+            spec: of the ablation.
+            workdir: of the ablation.
+            workers: launchers there are.
+            gpu: what CUDA_VISIBLE_DEVICES is; None: as it is.
+        """
+        self._spec, self._workdir, self._workers, self._gpu = spec, workdir, workers, gpu
+        self._settings = {name: getattr(jax.config, name) for name in _SETTINGS}
+
+    def __call__(self) -> None:
+        """Trains what no other launcher has claimed."""
+        if self._gpu is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self._gpu
+        for name, value in self._settings.items():
+            jax.config.update(name, value)
+        asked = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: asked.set())
+        # So that none takes all cells that one program could train.
+        share = max(1, len(expand(self._spec)) // self._workers)
+        with contextlib.suppress(Stopped):
+            run(
+                self._spec,
+                self._workdir,
+                asked.is_set,
+                train_only=True,
+                width=min(planner.WIDTH, share),
+            )
+
+    def checkpoint(self) -> Any:
+        """Returns what submitit starts again where the time of a job is up: the same, which goes on."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def check(cluster: str) -> None:
+    """Raises InputError unless submitit is installed."""
+    try:
+        import submitit  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"--executor={cluster} needs submitit: pip install 'tl_jax[cluster]'; or --executor=here"
+        ) from error
+
+
+def train(
+    spec: Spec,
+    workdir: pathlib.Path,
+    cluster: str,
+    workers: int,
+    resources: Mapping[str, Any],
+    stop_requested: Callable[[], bool],
+) -> None:
+    """Starts launchers, and shows how far they are until the last one has ended.
+
+    Args:
+        spec: of the ablation, whose folder was begun.
+        workdir: of the ablation.
+        cluster: one of `CLUSTERS`.
+        workers: launchers.
+        resources: what each has, by submitit's names, such as `gpus_per_node` or `slurm_partition`.
+        stop_requested: whether to stop; launchers are then asked to.
+
+    Raises:
+        InputError: if submitit does not know a resource, or cannot start anything.
+        Stopped: when asked to stop, once all launchers have.
+    """
+    folder = workdir.absolute()
+    jobs = _start(spec, folder, cluster, workers, resources)
+    console.say(f"{workers} launchers ({cluster}); what each says: {workdir / JOBS}")
+    cells = expand(spec)
+    asked = False
+    with LiveTable(report.title(spec), cells) as shown:
+        record = Record(workdir)
+        pace = Pace(TRAINED, len(cells), shown.there(record), shown.pace)
+        while jobs:
+            if stop_requested() and not asked:
+                shown.say("stopping: launchers save checkpoints")
+                _stop(jobs, cluster)
+                asked = True
+            for job in [job for job in jobs if job.done()]:
+                jobs.remove(job)
+                problem = _problem(job, cluster)
+                if problem and not asked:
+                    shown.say(f"launcher {job.job_id} {problem}: see {job.paths.stderr}")
+            pace.say(shown.look(record))
+            time.sleep(_POLL_SECONDS if jobs else 0.0)
+    if asked:
+        raise Stopped(0)
+
+
+def _start(
+    spec: Spec, folder: pathlib.Path, cluster: str, workers: int, resources: Mapping[str, Any]
+) -> list[Any]:
+    """Returns the jobs of submitit."""
+    import submitit
+
+    gpus = _gpus() if cluster == "local" else []
+    try:
+        starter = submitit.AutoExecutor(folder=folder / JOBS, cluster=cluster)
+        starter.update_parameters(
+            **{"timeout_min": _MINUTES, "name": f"ablate-{folder.name}", **resources}
+        )
+        with _deaf_to_interrupts():
+            return [
+                starter.submit(
+                    Launcher(spec, folder, workers, gpus[number % len(gpus)] if gpus else None)
+                )
+                for number in range(workers)
+            ]
+    except (RuntimeError, NameError, TypeError, ValueError, FileNotFoundError) as error:
+        raise InputError(f"--executor={cluster}: {error}") from error
+
+
+def _gpus() -> list[str]:
+    """Returns the NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [one for one in named.split(",") if one]
+    return sorted(
+        path.name.removeprefix("nvidia") for path in pathlib.Path("/dev").glob("nvidia[0-9]*")
+    )
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started inside ignore Ctrl-C, which a terminal sends to all: they are asked to stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stop(jobs: Sequence[Any], cluster: str) -> None:
+    """Asks launchers to stop with SIGTERM, which submitit passes on; on SLURM it ends those that still wait."""
+    for job in jobs:
+        if cluster == "local":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(job.job_id), signal.SIGTERM)
+        else:
+            job.cancel(check=False)
+
+
+def _problem(job: Any, cluster: str) -> str:
+    """Returns how a job ended that did not do its work; "" of others."""
+    # On one machine there is no waiting for a file that another has written.
+    if cluster == "local" and not job.paths.result_pickle.is_file():
+        return "was killed, what it has left is done by others"
+    return "failed" if job.exception() is not None else ""
