@@ -4,6 +4,8 @@
 #
 # Both take the newest supported Python that they find. Another one, beside it:
 #     make test PYTHON=python3.12 VENV=.venv-3.12
+# and a part of the tests, here all but the files that take a minute or more:
+#     make test TESTS='-m "not long"'
 
 VERSIONS ?= 3.13 3.12 3.11
 VENV ?= .venv
@@ -51,7 +53,7 @@ accelerator: $(VENV)/installed
 	$(BIN)/python -m benchmarks.accelerator --budget=$(BUDGET) --out=runs/accelerator --allow_dirty $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --timeout=600  # seconds of one test
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --timeout=600 $(TESTS)  # seconds of one test
 
 lint: $(VENV)/installed-test
 	$(BIN)/python -m ruff format --check

@@ -14,6 +14,39 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import pytest
 
+# Files of a minute and more, which together take half of the time: `-m "not long"` leaves them out.
+_LONG = frozenset(
+    {
+        "ablation/test_planner.py",
+        "augment/test_augmentation.py",
+        "benchmarks/test_accelerator_stages.py",
+        "experiments/test_configs.py",
+        "experiments/test_extending.py",
+        "experiments/test_recipes.py",
+        "experiments/test_runs.py",
+        "experiments/test_several_processes.py",
+        "models/test_batch_norm.py",
+        "models/test_rematerialisation.py",
+        "runs/test_augmentation.py",
+        "runs/test_contracts_together.py",
+        "runs/test_numerics.py",
+        "runs/test_objectives.py",
+        "runs/test_own_model.py",
+        "runs/test_phases.py",
+        "runs/test_together.py",
+        "runs/test_uneven.py",
+        "runs/test_vgg.py",
+    }
+)
+_HERE = pathlib.Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the tests of long files."""
+    for item in items:
+        if item.path.relative_to(_HERE).as_posix() in _LONG:
+            item.add_marker("long")
+
 
 @pytest.fixture(scope="session")
 def compiled_programs(tmp_path_factory) -> pathlib.Path:

@@ -34,8 +34,8 @@ _ORDER = (
 )
 # Variables that change the numbers of a compiled program are part of a key.
 _ENVIRONMENT = ["os.environ"]
-# The key of activations; which GPU a launcher of its own has.
-_USERS_OF_ENVIRONMENT = ("activation_banks.py", "executors.py")
+# The key of activations; which GPU a launcher has.
+_USERS_OF_ENVIRONMENT = ("activation_banks.py", "gpus.py")
 _SOLE_USERS = {"flax": "models", "orbax": "checkpointing"}
 
 

@@ -98,6 +98,33 @@ def test_a_run_that_diverged_is_not_left_out(spec):
     assert math.isnan(fast["difference"]["mean"]) and fast["difference"]["differs"] is None
 
 
+def test_differences_without_spread_say_nothing(spec):
+    """Two seeds of the same difference, but for rounding: no measure of what is chance."""
+    made = spec(question="best")
+    values = {("slow", 0): (0.5, 0.6), ("fast", 0): (0.7, 0.8)}
+    rows = rows_of(made, values)
+    found = {
+        row["variant"]: row["difference"]
+        for row in analysis.summarise(made, rows, analysis.choose(made, rows), "validation")
+    }
+    assert found["fast"] is None and found["slow"]["mean"] == pytest.approx(-0.2)
+    unknown = ("p", "p_corrected", "differs", "seeds_needed")
+    assert [found["slow"][name] for name in unknown] == [None] * 4
+
+
+def test_a_variant_that_holds_nothing_out_has_no_validation(spec):
+    made = spec()
+    rows = rows_of(made, {("slow", 0): (0.1, 0.2), ("fast", 0): (0.5, 0.5)})
+    for row in rows[2:]:
+        row |= {"held_out": False, "validation": None}
+    _, fast = analysis.summarise(made, rows, analysis.choose(made, rows), "validation")
+    assert (fast["validation"]["n"], fast["validation"]["mean"], fast["difference"]) == (
+        0,
+        None,
+        None,
+    )
+
+
 def test_runs_to_come_do_not_count_yet(spec):
     made = spec(seeds=(0, 1, 2))
     rows = rows_of(made, {("slow", 0): (0.1, 0.2, 0.3), ("fast", 0): (0.5, 0.5, None)})

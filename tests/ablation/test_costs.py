@@ -46,8 +46,10 @@ def test_device_seconds_are_compared_in_pairs(spec):
         ({**LONGER, "fast": (10.5, 50.0)}, BETTER),
         (LONGER, {**BETTER, "fast": (0.6, 0.9)}),
         ({**LONGER, "fast": (40.0, None)}, BETTER),
+        ({**LONGER, "fast": (40.0, 50.0)}, BETTER),
+        (LONGER, {**BETTER, "fast": (0.6, 0.7)}),
     ],
-    ids=["time is noise", "effect is noise", "one pair"],
+    ids=["time is noise", "effect is noise", "one pair", "equal times", "equal effects"],
 )
 def test_no_effect_of_time_where_either_could_be_nothing(spec, seconds, test):
     assert table(spec(), seconds, test)[1]["effect per device-minute"] == "-"

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import signal
 import threading
 import time
 
@@ -344,7 +345,14 @@ def test_launchers_share_the_work_and_repeat_none(spec, tmp_path, size):
     launchers = [
         threading.Thread(
             target=work.each_done,
-            args=("made", record, units, make, lambda cell, folder: folder.is_dir(), lambda: False),
+            args=(
+                work.Pace("made", len(made)),
+                record,
+                units,
+                make,
+                lambda cell, folder: folder.is_dir(),
+                lambda: False,
+            ),
         )
         for _ in range(4)
     ]
@@ -413,6 +421,73 @@ def test_what_a_run_would_refuse_is_refused_before_any_trains(spec, tmp_path):
     with pytest.raises(InputError, match=r"bad, 2 per class, seed 0: .*stage9"):
         ablation.run(made, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data__name": "npz:nothing.npz"}, r"slow, 2 per class, seed 0: .*nothing\.npz"),
+        ({"data__examples_per_class": 5000}, r"slow, 5000 per class, seed 0: .*examples_per_class"),
+        ({"data__batch_size": 4000}, r"slow, 2 per class, seed 0: data\.batch_size=4000 is larger"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_before_anything_is_written(
+    spec, tmp_path, fields, message
+):
+    made = spec(fields=fields)
+    for refused in (ablation.run, ablation.plan, ablation.look_ahead):
+        with pytest.raises(InputError, match=message):
+            refused(made, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_that_one_variant_alone_has_not_are_refused(spec, tmp_path):
+    made = spec({"few": (), "many": ("data.examples_per_class=5000",)})
+    with pytest.raises(InputError, match=r"^many, 5000 per class, seed 0: "):
+        ablation.plan(made)
+
+
+def test_a_plan_downloads_nothing(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr("tl_jax.data.prepare.prepare", lambda *_: pytest.fail("downloads"))
+    made = spec(fields={"data__name": "tfds:cifar10", "data__data_dir": str(tmp_path)})
+    assert len(ablation.plan(made, tmp_path / "run")) == 4
+    made = spec(fields={"data__name": "tfds:mnist", "data__data_dir": str(tmp_path)})
+    with pytest.raises(InputError, match="tfds data set mnist is not prepared"):
+        ablation.plan(made, tmp_path / "run")
+
+
+def test_a_plan_of_another_spec_after_test_was_opened_is_refused(spec, quick, tmp_path):
+    ablation.run(spec(seeds=(0,)), tmp_path)
+    with pytest.raises(InputError, match="holds another spec, and its test split was opened"):
+        ablation.plan(spec(seeds=(0, 1)), tmp_path)
+
+
+def test_what_a_run_in_python_prints(spec, quick, tmp_path, capsys):
+    ablation.ablate(spec(), tmp_path / "run")
+    assert capsys.readouterr() == ("", "")
+    ablation.ablate(spec(), tmp_path / "run", progress=True)
+    assert "Best on validation" in capsys.readouterr().out
+
+
+def test_an_interrupt_in_python_is_a_request_to_stop(spec, quick, tmp_path, monkeypatch):
+    def interrupted(*given, **options):
+        signal.raise_signal(signal.SIGINT)
+        return quick(*given, **options)
+
+    monkeypatch.setattr(training, "run", interrupted)
+    with pytest.raises(Stopped):
+        ablation.ablate(spec(fields={"cache__boundary": ""}), tmp_path / "run")
+    assert len(list(tmp_path.glob("run/cells/*/*/*/*/sealed.json"))) == 1
+
+
+def test_a_config_with_methods_is_a_spec_and_a_number_is_none(spec, quick, tmp_path):
+    base = spec().base
+    base.compare.methods = {"slow": ("optim.learning_rate=0.01",), "fast": ()}
+    base.compare.seeds, base.compare.baseline = (0,), "fast"
+    content = ablation.ablate(base, tmp_path / "run")
+    assert {row["variant"] for row in content["test"]} == {"slow", "fast"}
+    with pytest.raises(InputError, match=r"^spec is a int: expected an ablation\.Spec, the path"):
+        ablation.ablate(3, tmp_path / "run")
 
 
 def test_a_plan_says_what_is_to_be_run(whole):

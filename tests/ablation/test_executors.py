@@ -10,11 +10,12 @@ import textwrap
 import threading
 import time
 
+import jax
 import pytest
 import submitit  # its import closes the stream of absl's log where that is not sys.stderr, as under capsys
 
 from tl_jax import ablation
-from tl_jax.ablation import executors, launchers
+from tl_jax.ablation import executors, gpus, launchers
 from tl_jax.errors import InputError
 from tl_jax.reporting import read_metrics
 from tl_jax.training.loops import Stopped
@@ -143,16 +144,38 @@ def test_no_process_of_one_machine_takes_a_gpu_whole(
     path, tmp_path, monkeypatch, executor, expected
 ):
     seen = []
-    # So that it is removed again.
-    monkeypatch.setenv(executors.PREALLOCATE, "")
-    monkeypatch.delenv(executors.PREALLOCATE)
+    monkeypatch.setenv(gpus._PREALLOCATE, "")  # so that it is removed again
+    monkeypatch.delenv(gpus._PREALLOCATE)
     monkeypatch.setattr(
-        executors, "begin", lambda *_: seen.append(os.environ.get(executors.PREALLOCATE))
+        executors, "begin", lambda *_: seen.append(os.environ.get(gpus._PREALLOCATE))
     )
     monkeypatch.setattr(launchers, "train", lambda *_: None)
     monkeypatch.setattr(executors, "run", lambda *_, **__: {})
     ablation.ablate(path, tmp_path / "run", executor=executor)
     assert seen == [expected]
+
+
+def test_a_launcher_has_one_gpu_and_the_compiled_programs_of_the_command(
+    path, tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setenv(gpus._VISIBLE, "3,5")
+    assert gpus.visible() == ["3", "5"]
+    launcher = launchers.Launcher(ablation.load_spec(path), tmp_path, 1, "5")
+    monkeypatch.setenv(gpus._VISIBLE, "")  # as submitit sets it where none is asked for
+    assert gpus.visible() == []
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(
+        launchers,
+        "run",
+        lambda *_, **__: seen.append(
+            (os.environ[gpus._VISIBLE], jax.config.jax_compilation_cache_dir)
+        ),
+    )
+    launcher()
+    assert seen == [("5", before)] and before
 
 
 def test_a_launcher_trains_its_share(path, tmp_path, monkeypatch):

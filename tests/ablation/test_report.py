@@ -72,6 +72,40 @@ def test_the_lowest_loss_is_the_best(tmp_path):
     assert answer.startswith("Best on validation: b, 1 ")
 
 
+def test_runs_that_failed_are_named_though_nothing_of_them_is_in_the_tables(tmp_path, capsys):
+    made = held_out(tune={"optim.momentum": (0.0, 0.9)}, shots=(5,))
+    values = {("a", 5): 0.5, ("b", 5): 0.6}
+    rows = rows_of(made, values, values)
+    failed = [
+        {
+            **row,
+            "trial": 1,
+            "values": {"optim.momentum": 0.9},
+            "status": "diverged",
+            "validation": None,
+            "error": f"loss {number} is NaN",
+        }
+        for number, row in enumerate([*rows, *rows[:3]])
+    ]
+    for row in failed:
+        del row["test"]
+    content = written(made, [*rows, *failed], tmp_path / "run")
+    assert content["notes"] == []
+    named = [
+        "a, optim.momentum=0.9, seed=0, 5 per class diverged: loss 0 is NaN",
+        "a, optim.momentum=0.9, seed=1, 5 per class diverged: loss 1 is NaN",
+        "b, optim.momentum=0.9, seed=0, 5 per class diverged: loss 2 is NaN",
+        "b, optim.momentum=0.9, seed=1, 5 per class diverged: loss 3 is NaN",
+        "a, optim.momentum=0.9, seed=0, 5 per class diverged: loss 4 is NaN",
+        f"2 more failed: {tmp_path / 'run' / 'runs.csv'}",
+    ]
+    assert capsys.readouterr().err.splitlines() == named
+    text = (tmp_path / "run" / "ablation.md").read_text()
+    assert [line for line in text.splitlines() if "NaN" in line or "more failed" in line] == [
+        f"Note: {line}" for line in named
+    ]
+
+
 def test_what_was_not_opened_has_no_place_in_the_answer(tmp_path):
     made = held_out(test=("a",))
     rows = rows_of(made, {("a", 0): 0.5, ("b", 0): 0.6}, {("a", 0): 0.5, ("b", 0): 0.6})

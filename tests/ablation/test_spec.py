@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from tl_jax import ablation
@@ -73,6 +74,29 @@ def test_a_field_of_a_later_version_changes_no_name():
     ("given", "message"),
     [
         ({"seeds": ()}, "seeds: expected one at least"),
+        ({"seeds": 5}, "seeds=5: expected several in a tuple, (5,)"),
+        ({"test": "slow"}, "test='slow': expected several in a tuple, ('slow',)"),
+        ({"variants": ["a"]}, 'variants is a list: expected {name: ("field=value", ...)}'),
+        (
+            {"variants": {"a": 1}},
+            'variant a is 1: expected assignments in a tuple, ("field=value",)',
+        ),
+        ({"variants": {"a": ("optim.lr=1",)}}, "variant a: unknown config field 'optim.lr'"),
+        (
+            {"variants": {"a": ("train.steps=x",)}},
+            "variant a: train.steps=x: expected an integer",
+        ),
+        ({"tune": ["optim.momentum"]}, "tune is a list: expected {field: (value, ...)}"),
+        (
+            {"tune": {"optim.momentum": "0.1"}},
+            "tune: optim.momentum='0.1': expected several values in a tuple, ('0.1',)",
+        ),
+        ({"tune": {"optim.momentum": 0.1}}, "tune: optim.momentum=0.1: expected several values"),
+        (
+            {"tune": {"optim.momentum": ("x", 0.1)}},
+            "variant slow: optim.momentum='x': expected a number",
+        ),
+        ({"tune_of": {"slow": 3}}, "tune_of['slow'] is a int: expected {field: (value, ...)}"),
         ({"seeds": (1, 1)}, "seeds=(1, 1): a value is there twice"),
         ({"shots": (5, 5)}, "shots=(5, 5): a value is there twice"),
         ({"seeds": (0, -1)}, "seeds: seed=-1: expected an integer from 0 "),
@@ -165,6 +189,18 @@ def test_the_name_of_a_run_is_the_same_in_every_version():
     assert cells.digest(config) == "207ef0915c"
 
 
+def test_a_base_that_is_no_config_and_no_variants(spec):
+    with pytest.raises(InputError, match=r"^base is a dict: expected a config, such as"):
+        ablation.Spec({}, {"a": ()}, (0,))
+    with pytest.raises(InputError, match=r"^variants: expected one at least$"):
+        ablation.Spec(default_config(), {}, (0,))
+
+
+def test_values_may_be_arrays(spec):
+    made = spec(tune={"optim.momentum": np.linspace(0.0, 0.5, 2)}, seeds=np.arange(2))
+    assert made.trials("slow") == [{"optim.momentum": 0.0}, {"optim.momentum": 0.5}]
+
+
 def test_a_file_is_read_and_its_base_changed(tmp_path):
     path = tmp_path / "spec.py"
     path.write_text(
@@ -176,7 +212,7 @@ def test_a_file_is_read_and_its_base_changed(tmp_path):
     with pytest.raises(InputError, match=r"unknown config field 'data\.dir'"):
         ablation.load_spec(str(path), ["data.dir=there"])
     for text, message in [
-        ("", "defines no get_spec"),
+        ("", rf"^spec {path} defines no get_spec\(\)$"),
         ("def get_spec(): return 1", r"returned int, expected a tl_jax\.ablation\.Spec"),
         ("def get_spec(): return 1 / 0", "does not run: ZeroDivisionError"),
         ("import nothing_there", "does not run: ModuleNotFoundError"),

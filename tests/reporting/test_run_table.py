@@ -119,6 +119,29 @@ def test_a_title_wider_than_the_terminal_is_one_line(terminal):
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_time_is_shared_by_runs_that_are_made_at_once():
+    """Alone for 2 s, two at once for 6 s, the other alone for 4 s; one that is made elsewhere has no share."""
+    stream, clock = io.StringIO(), Clock()
+    with RunTable("digits", METHODS, SEEDS, stream=stream, clock=clock) as table:
+        table.elsewhere("tuned", 7)
+        with table.run("probe", 0) as other:
+            clock.seconds += 2.0
+            with table.run("probe", 7) as one:
+                clock.seconds += 6.0
+                one.finished(result(0.25))
+                one.was_there = False
+            clock.seconds += 4.0
+            other.finished(result(0.5))
+            other.was_there = False
+        assert (one.seconds, other.seconds) == (3.0, 9.0)
+        # Between runs, nobody's.
+        clock.seconds += 5.0
+        with pytest.raises(ValueError), table.run("tuned", 0) as last:
+            clock.seconds += 1.0
+            raise ValueError
+        assert last.seconds == 1.0
+
+
 def test_a_run_that_stops_is_not_done(terminal):
     clock = Clock()
     with (

@@ -126,20 +126,17 @@ def _train_all(
     left = [
         cell for cell in cells if not work.first_says(states.is_trained(cell, record.cell(cell)))
     ]
-    already = len(cells) - len(left)
     units = [unit.cells for unit in planner.plan(planner.sharing_activations(left), width)]
     with LiveTable(report.title(spec), cells) as shown:
         shown.there(record)
         work.each_done(
-            outlook.TRAINED,
+            work.Pace(outlook.TRAINED, len(cells), len(cells) - len(left), shown.pace),
             record,
             units,
             functools.partial(work.train, shown=shown),
             states.is_trained,
             stop_requested,
             wait,
-            shown.pace,
-            already,
             waiting=lambda: shown.look(record),
         )
         shown.look(record)
@@ -170,9 +167,8 @@ def _conclude(
             if jax.process_index() == 0:
                 record.opening(opened)
         readings = [[cell] for cell in opened]
-        work.each_done(
-            outlook.READ, record, readings, work.open_test, states.is_open, stop_requested
-        )
+        pace = work.Pace(outlook.READ, len(opened))
+        work.each_done(pace, record, readings, work.open_test, states.is_open, stop_requested)
         for cell in opened:
             of_test = states.of_test(spec, record.cell(cell))
             rows[cells.index(cell)].update(of_test)

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 
 from tl_jax import console
-from tl_jax.ablation import launchers
+from tl_jax.ablation import gpus, launchers
 from tl_jax.ablation.engine import begin, run
 from tl_jax.ablation.methods import spec_of
 from tl_jax.ablation.spec import Spec, load_spec
@@ -19,8 +19,6 @@ from tl_jax.runs.stopping import Interrupts
 
 # This process, or what submitit calls the others.
 EXECUTORS = ("here", *launchers.CLUSTERS)
-# Of the environment: whether JAX takes most of a GPU's memory at its start, as it does by default.
-PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
 
 
 def ablate(
@@ -88,7 +86,7 @@ def _train_elsewhere(
         )
     launchers.check(executor)
     if executor == "local":  # This process and launchers may share a GPU.
-        os.environ.setdefault(PREALLOCATE, "false")
+        gpus.share()
     begin(spec, folder, amend)  # what does not fit is said here, once
     launchers.train(spec, folder, executor, workers, resources, stop_requested)
 

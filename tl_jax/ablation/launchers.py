@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from tl_jax import console
-from tl_jax.ablation import planner, report
+from tl_jax.ablation import gpus, planner, report
 from tl_jax.ablation.cells import expand
 from tl_jax.ablation.engine import run
 from tl_jax.ablation.live_table import LiveTable
@@ -45,7 +45,7 @@ class Launcher:
             spec: of the ablation.
             workdir: of the ablation.
             workers: launchers there are.
-            gpu: what CUDA_VISIBLE_DEVICES is; None: as it is.
+            gpu: that it has; None: what submitit gives it.
         """
         self._spec, self._workdir, self._workers, self._gpu = spec, workdir, workers, gpu
         self._settings = {name: getattr(jax.config, name) for name in _SETTINGS}
@@ -53,7 +53,7 @@ class Launcher:
     def __call__(self) -> None:
         """Trains what no other launcher has claimed."""
         if self._gpu is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = self._gpu
+            gpus.take(self._gpu)
         for name, value in self._settings.items():
             jax.config.update(name, value)
         asked = threading.Event()
@@ -138,7 +138,7 @@ def _start(
     """Returns the jobs of submitit."""
     import submitit
 
-    gpus = _gpus() if cluster == "local" else []
+    own = gpus.visible() if cluster == "local" else []
     try:
         starter = submitit.AutoExecutor(folder=folder / JOBS, cluster=cluster)
         starter.update_parameters(
@@ -147,22 +147,12 @@ def _start(
         with _deaf_to_interrupts():
             return [
                 starter.submit(
-                    Launcher(spec, folder, workers, gpus[number % len(gpus)] if gpus else None)
+                    Launcher(spec, folder, workers, own[number % len(own)] if own else None)
                 )
                 for number in range(workers)
             ]
     except (RuntimeError, NameError, TypeError, ValueError, FileNotFoundError) as error:
         raise InputError(f"--executor={cluster}: {error}") from error
-
-
-def _gpus() -> list[str]:
-    """Returns the NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [one for one in named.split(",") if one]
-    return sorted(
-        path.name.removeprefix("nvidia") for path in pathlib.Path("/dev").glob("nvidia[0-9]*")
-    )
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from tl_jax import files
 from tl_jax.config import FIELDS, check, flat, set_field, set_value
@@ -77,7 +78,10 @@ class Spec:
         """
         _raise(self._problems_of_types())
         for name in _SEVERAL:
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, _plain(getattr(self, name)))
+        object.__setattr__(self, "tune", _plain_values(self.tune))
+        of_variants = {variant: _plain_values(of) for variant, of in self.tune_of.items()}
+        object.__setattr__(self, "tune_of", of_variants)
         _raise([*self._problems_of_names(), *self._problems_of_values()])
         check(self.base)
         _raise(self._problems_of_assignments())
@@ -247,6 +251,15 @@ class Spec:
     def tunes(self) -> bool:
         """Whether validation chooses a trial of some variant."""
         return any(len(self.trials(name)) > 1 for name in self.variants)
+
+
+def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Returns values of a sequence or an array."""
+    return tuple(value.item() if isinstance(value, np.generic) else value for value in values)
+
+
+def _plain_values(tuned: Mapping[str, Iterable[Any]]) -> dict[str, tuple[Any, ...]]:
+    return {field: _plain(values) for field, values in tuned.items()}
 
 
 def _raise(problems: Sequence[str]) -> None:

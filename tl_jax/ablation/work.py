@@ -44,33 +44,29 @@ def first_says(answer: bool) -> bool:
 
 
 def each_done(
-    what: str,
+    pace: "Pace",
     record: Record,
     units: Iterable[Sequence[Cell]],
     work: Callable[[Sequence[Cell], Record, Callable[[], bool]], None],
     is_done: Callable[[Cell, pathlib.Path], bool],
     stop_requested: Callable[[], bool],
     wait: bool = True,
-    say_pace: Callable[[str, str], None] = lambda *said: console.say(", ".join(filter(None, said))),
-    already: int = 0,
     waiting: Callable[[], object] = lambda: None,
 ) -> None:
     """Does the work of every unit, or waits until other launchers have.
 
     Args:
-        what: the work is called.
+        pace: of this work, which says how far it is.
         record: of the ablation.
         units: cells that are worked on together.
         work: given claimed cells of a unit, the record and `stop_requested`.
         is_done: whether nothing is to be done for a cell, given its folder.
         stop_requested: whether to stop.
         wait: whether to wait for what others have claimed.
-        say_pace: is told how far it is, and how much time is left; "" where none is.
-        already: cells for which it was done before.
         waiting: is called while all that is left is worked on by others.
     """
     left: list[Sequence[Cell]] = list(units)
-    pace, done = Pace(what, already + sum(map(len, left)), already, say_pace), already
+    done = pace.already
     while left:
         others: list[Sequence[Cell]] = []
         worked = False
@@ -89,7 +85,7 @@ def each_done(
                         work(mine, record, stop_requested)
                     finally:
                         if jax.process_index() == 0:
-                            record.took(what, mine, time.perf_counter() - began)
+                            record.took(pace.what, mine, time.perf_counter() - began)
                     worked = True
             done += len(unit) - len(theirs)
             if worked:
@@ -132,7 +128,13 @@ def _claim(
 class Pace:
     """Says how far the work on cells is, and about how long the rest takes at the pace of all launchers."""
 
-    def __init__(self, what: str, cells: int, already: int, tell: Callable[[str, str], None]):
+    def __init__(
+        self,
+        what: str,
+        cells: int,
+        already: int = 0,
+        tell: Callable[[str, str], None] = lambda *said: console.say(", ".join(filter(None, said))),
+    ):
         """Says nothing yet.
 
         Args:
@@ -141,18 +143,19 @@ class Pace:
             already: cells for which it was done before.
             tell: is given how far it is, and how much time is left; "" where none is.
         """
-        self._what, self._cells, self._already, self._tell = what, cells, already, tell
+        self.what, self.already = what, already
+        self._cells, self._tell = cells, tell
         self._began, self._told = time.perf_counter(), -math.inf
 
     def say(self, done: int) -> None:
         """Takes how many cells are done with now."""
         seconds = time.perf_counter() - self._began
-        if done == self._already or (done < self._cells and seconds - self._told < _PACE_SECONDS):
+        if done == self.already or (done < self._cells and seconds - self._told < _PACE_SECONDS):
             return
         self._told = seconds
-        left = (self._cells - done) * seconds / (done - self._already)
+        left = (self._cells - done) * seconds / (done - self.already)
         time_left = f"about {tables.duration(left)} left" if done < self._cells else ""
-        self._tell(f"{self._what}: {done} of {self._cells} cells", time_left)
+        self._tell(f"{self.what}: {done} of {self._cells} cells", time_left)
 
 
 def train(
