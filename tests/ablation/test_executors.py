@@ -123,17 +123,17 @@ def test_what_launchers_are_given(path, tmp_path, monkeypatch):
         def submit(self, launcher):
             ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             seen.append((launcher._gpu, launcher._workers, ignored))
-            if len(seen) == 5:
-                raise RuntimeError("no more")
+            if len(seen) == 7:
+                raise OSError("no more")
 
     monkeypatch.setattr(submitit, "AutoExecutor", Starter)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(InputError, match="--executor=local: no more"):
+    with pytest.raises(OSError, match="no more"):
         ablation.ablate(
             path, tmp_path / "run", executor="local", workers=3, resources={"setup": ["true"]}
         )
     assert signal.getsignal(signal.SIGINT) is before
-    folder, parameters, *started = seen
+    _, _, folder, parameters, *started = seen  # looked at first in another folder
     assert folder == (tmp_path / "run" / "jobs", "local")
     assert parameters["setup"] == ["true"] and parameters["name"] == "ablate-run"
     assert started == [("3", 3, True), ("5", 3, True), ("3", 3, True)]
@@ -149,6 +149,7 @@ def test_no_process_of_one_machine_takes_a_gpu_whole(
     monkeypatch.setattr(
         executors, "begin", lambda *_: seen.append(os.environ.get(gpus._PREALLOCATE))
     )
+    monkeypatch.setattr(launchers, "check", lambda *_: None)
     monkeypatch.setattr(launchers, "train", lambda *_: None)
     monkeypatch.setattr(executors, "run", lambda *_, **__: {})
     ablation.ablate(path, tmp_path / "run", executor=executor)
@@ -192,6 +193,8 @@ def test_a_launcher_trains_its_share(path, tmp_path, monkeypatch):
     [
         ({"executor": "slrum"}, "unknown executor 'slrum'; nearest: slurm"),
         ({"executor": "local", "workers": 0}, "workers=0: expected 1 or more"),
+        ({"executor": "local", "resources": {"gpus": 1}}, "--executor=local: "),
+        ({"executor": "slurm"}, "--executor=slurm: "),
     ],
 )
 def test_what_does_not_fit_is_refused(path, tmp_path, options, message):

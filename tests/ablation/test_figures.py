@@ -326,3 +326,25 @@ def test_points_of_one_place_are_not_joined():
     figure = interval_plots.points(points, "x", "y", headings=("c", "m"), joined=True, log=False)
     labels = [line.get_label() for line in figure.axes[0].lines]
     assert "a" not in labels and len(bars(figure)) == 2
+
+
+def test_marks_of_one_place_stand_beside_each_other():
+    """Two colours, in one of which two variants train as much."""
+    points = [
+        Point(10.0, Estimate(0.5, (0.4, 0.6)), "5", "a"),
+        Point(10.0, Estimate(0.5, (0.4, 0.6)), "5", "b"),
+        Point(10.0, Estimate(0.5, (0.4, 0.6)), "20", "a"),
+        Point(20.0, Estimate(0.5, (0.4, 0.6)), "5", "c"),
+    ]
+    drawn = interval_plots.points(
+        points, "x", "y", headings=("labels", "variant"), joined=True, log=False
+    )
+    axes = drawn.axes[0]
+    shifts = {}
+    for bar in axes.containers:
+        line = bar.lines[0]
+        ((x, y),) = line.get_xydata()
+        shown, true = line.get_transform().transform((x, y)), axes.transData.transform((x, y))
+        assert shown[1] == true[1]
+        shifts[bar.get_label()] = round((shown[0] - true[0]) * 72 / drawn.dpi, 6)
+    assert shifts == {"_5, a": -2.0, "_5, b": 6.0, "_5, c": -2.0, "_20, a": 2.0}

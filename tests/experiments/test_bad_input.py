@@ -464,6 +464,30 @@ COMMANDS = {
         ["ablate", "--spec=configs/ablations/null.py", "--peek=test", "--workdir={new}"],
         "unknown --peek 'test'; known: validation",
     ),
+    "launchers of a kind that there is not": (
+        ["compare", QUICKSTART, "--executor=slrum", "--workdir={new}"],
+        "unknown executor 'slrum'; nearest: slurm",
+    ),
+    "no launcher": (
+        ["compare", QUICKSTART, "--executor=local", "--workers=0", "--workdir={new}"],
+        "workers=0: expected 1 or more",
+    ),
+    "a resource without a value": (
+        ["compare", QUICKSTART, "--executor=local", "--resources=gpus", "--workdir={new}"],
+        "--resources: 'gpus': expected NAME=VALUE, such as gpus_per_node=1",
+    ),
+    "a resource that submitit does not know": (
+        ["compare", QUICKSTART, "--executor=local", "--resources=gpu=1", "--workdir={new}"],
+        "--executor=local: ",
+    ),
+    "a plan of a folder of something else": (
+        ["compare", QUICKSTART, "--dry_run", "--workdir=configs"],
+        "--workdir configs is not the folder of an ablation",
+    ),
+    "a comparison without a folder": (
+        ["compare", QUICKSTART, "--config.compare.baseline=none"],
+        "--workdir must be given",
+    ),
     "a workdir that is a file": (
         ["finetune", QUICKSTART, "--config.init.weights=", "--workdir=setup.py"],
         "is a file",

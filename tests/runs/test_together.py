@@ -109,6 +109,39 @@ def test_members_are_the_runs_that_they_are_alone(alone, tmp_path, monkeypatch, 
     assert opened["loss"] == pytest.approx(expected["loss"], rel=1e-5, abs=0)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"objective__class_weights": tuple(map(float, range(1, 11)))},
+        {"optim__lr_multipliers": ("head/kernel=0.1",)},
+        {
+            "optim__schedule": "plateau",
+            "optim__plateau_patience": 1,
+            "optim__decay_epochs": 0.1,
+            "optim__momentum": 0.0,
+        },
+    ],
+    ids=["weights of classes", "multipliers", "plateau"],
+)
+def test_what_members_have_in_common_counts_for_each(small_networks, tmp_path, fields):
+    """And it is not nothing: without it the first member is another run."""
+    common = {"freeze__strategy": "backbone", "train__eval_every_steps": 9, **fields}
+    configs = [config_of(**common, optim__learning_rate=rate) for rate in (0.5, 0.05)]
+    made(configs, tmp_path / "together")
+    with programs_kept():
+        for number, config in enumerate(configs):
+            training.run(config, tmp_path / str(number), sealed=True)
+            assert_same_run(tmp_path / "together" / str(number), tmp_path / str(number))
+        without = {"freeze__strategy": "backbone", "train__eval_every_steps": 9}
+        plain = config_of(
+            **without, optim__learning_rate=0.5, optim__momentum=configs[0].optim.momentum
+        )
+        training.run(plain, tmp_path / "plain", sealed=True)
+    ends = [json.loads((tmp_path / name / "sealed.json").read_text()) for name in ("0", "plain")]
+    first, other = (end["splits"]["validation"]["loss"] for end in ends)
+    assert first != pytest.approx(other, rel=1e-4)
+
+
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="at once there, in another order")
 def test_heads_are_the_runs_that_they_are_alone_to_the_bit(small_networks, tmp_path):
     """Also where a learning rate is so high that rounding would grow: what an ablation on a CPU trains together."""

@@ -84,7 +84,7 @@ def _train_elsewhere(
             f"executor={executor} in {jax.process_count()} processes that share their runs: launchers run cells "
             "alone; expected here"
         )
-    launchers.check(executor)
+    launchers.check(executor, resources)
     if executor == "local":  # This process and launchers may share a GPU.
         gpus.share()
     begin(spec, folder, amend)  # what does not fit is said here, once

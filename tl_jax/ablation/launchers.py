@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,14 +77,24 @@ class Launcher:
         return DelayedSubmission(self)
 
 
-def check(cluster: str) -> None:
-    """Raises InputError unless submitit is installed."""
+def check(cluster: str, resources: Mapping[str, Any]) -> None:
+    """Looks whether submitit could start launchers here.
+
+    Args:
+        cluster: one of `CLUSTERS`.
+        resources: see `train`.
+
+    Raises:
+        InputError: if it is not installed, finds no such cluster, or does not know a resource.
+    """
     try:
         import submitit  # noqa: F401
     except ModuleNotFoundError as error:
         raise InputError(
             f"--executor={cluster} needs submitit: pip install 'tl_jax[cluster]'; or --executor=here"
         ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        _starter(pathlib.Path(folder), cluster, resources)
 
 
 def train(
@@ -105,7 +116,7 @@ def train(
         stop_requested: whether to stop; launchers are then asked to.
 
     Raises:
-        InputError: if submitit does not know a resource, or cannot start anything.
+        InputError: as `check`.
         Stopped: when asked to stop, once all launchers have.
     """
     folder = workdir.absolute()
@@ -136,23 +147,30 @@ def _start(
     spec: Spec, folder: pathlib.Path, cluster: str, workers: int, resources: Mapping[str, Any]
 ) -> list[Any]:
     """Returns the jobs of submitit."""
+    own = gpus.visible() if cluster == "local" else []
+    starter = _starter(folder, cluster, resources)
+    with _deaf_to_interrupts():
+        return [
+            starter.submit(Launcher(spec, folder, workers, own[number % len(own)] if own else None))
+            for number in range(workers)
+        ]
+
+
+def _starter(folder: pathlib.Path, cluster: str, resources: Mapping[str, Any]) -> Any:
+    """Returns what starts jobs.
+
+    Raises:
+        InputError: as `check`.
+    """
     import submitit
 
-    own = gpus.visible() if cluster == "local" else []
+    given = {"timeout_min": _MINUTES, "name": f"ablate-{folder.name}", **resources}
     try:
         starter = submitit.AutoExecutor(folder=folder / JOBS, cluster=cluster)
-        starter.update_parameters(
-            **{"timeout_min": _MINUTES, "name": f"ablate-{folder.name}", **resources}
-        )
-        with _deaf_to_interrupts():
-            return [
-                starter.submit(
-                    Launcher(spec, folder, workers, own[number % len(own)] if own else None)
-                )
-                for number in range(workers)
-            ]
-    except (RuntimeError, NameError, TypeError, ValueError, FileNotFoundError) as error:
+        starter.update_parameters(**given)
+    except (RuntimeError, NameError, TypeError, ValueError) as error:
         raise InputError(f"--executor={cluster}: {error}") from error
+    return starter
 
 
 @contextlib.contextmanager

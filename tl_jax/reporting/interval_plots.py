@@ -168,10 +168,8 @@ def points(
         for place, name in enumerate(colours):
             drawn = [point for point in points if point.colour == name and point.y.is_known]
             # Marks of the same x stand beside each other; their data stay what they are.
-            shift = (place - (len(colours) - 1) / 2) * _DODGE / 72 if joined else 0.0
-            move = axes.transData + matplotlib.transforms.ScaledTranslation(
-                shift, 0, figure.dpi_scale_trans
-            )
+            shift = place - (len(colours) - 1) / 2 if joined else 0.0
+            move = _moved(axes, shift)
             if joined and len({point.x for point in drawn}) == len(drawn) > 1:
                 drawn.sort(key=lambda point: point.x)
                 axes.plot(
@@ -185,6 +183,8 @@ def points(
                     label=name,
                 )
             for point in drawn:
+                alike = [other for other in drawn if other.x == point.x]
+                beside = alike.index(point) * len(colours)
                 # Of what is moved, matplotlib does not take the limits.
                 axes.update_datalim(
                     [(point.x, y) for y in (point.y.mean, *(point.y.interval or ()))]
@@ -198,7 +198,7 @@ def points(
                     markersize=5.5,
                     capsize=3,
                     linewidth=1.4,
-                    transform=move,
+                    transform=_moved(axes, shift + beside),
                     label=f"_{name}, {point.marker}",
                 )
         if ticks is not None:
@@ -214,6 +214,14 @@ def points(
         axes.margins(x=0.08)
         _legend(figure, colours, markers, headings)
         return figure
+
+
+def _moved(axes: Any, places: float) -> Any:
+    """Returns where data are drawn that stand so many places to the right."""
+    figure = axes.get_figure()
+    return axes.transData + matplotlib.transforms.ScaledTranslation(
+        places * _DODGE / 72, 0, figure.dpi_scale_trans
+    )
 
 
 def forest(rows: Sequence[Difference], x_label: str) -> matplotlib.figure.Figure:
