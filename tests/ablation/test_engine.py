@@ -13,7 +13,7 @@ from running import tiny_config
 
 from tl_jax import ablation
 from tl_jax.ablation import Spec, cells, work
-from tl_jax.ablation.record import Record
+from tl_jax.ablation.record import Record, claims
 from tl_jax.config import identity_of, of_command
 from tl_jax.errors import InputError
 from tl_jax.runs import evaluate, training
@@ -361,6 +361,36 @@ def test_launchers_share_the_work_and_repeat_none(spec, tmp_path, size):
     for launcher in launchers:
         launcher.join()
     assert sorted(done) == sorted(cell.name for cell in made)
+
+
+def test_the_time_of_a_unit_is_that_of_the_cells_that_were_claimed(spec, tmp_path):
+    """Of two cells one is done by another launcher, which is shown while it is waited for."""
+    record, made = Record(tmp_path), cells.expand(spec(seeds=(0,)))
+    theirs = claims(record.cell(made[1]))
+    record.cell(made[1]).parent.mkdir(parents=True)
+    told, worked = [], []
+
+    def done_elsewhere():
+        record.cell(made[1]).mkdir()
+        theirs.release()
+
+    def make(given, record, stop_requested):
+        worked.extend(given)
+        for cell in given:
+            record.cell(cell).mkdir()
+
+    theirs.acquire()
+    work.each_done(
+        work.Pace("made", 2, tell=lambda *said: told.append(said[0])),
+        record,
+        [made],
+        make,
+        lambda cell, folder: folder.is_dir(),
+        lambda: False,
+        waiting=done_elsewhere,
+    )
+    assert worked == made[:1] and record.seconds("made").keys() == {str(made[0].name)}
+    assert told == ["made: 1 of 2 cells", "made: 2 of 2 cells"]
 
 
 def test_how_far_it_is_and_how_long_it_takes(spec, quick, tmp_path, capsys, monkeypatch):

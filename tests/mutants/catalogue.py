@@ -5277,6 +5277,20 @@ OTHERS = [
         "resources={},",
         ("tests/experiments/test_bad_input.py",),
     ),
+    Mutant(
+        "ablation-time-of-cells-of-others",
+        "tl_jax/ablation/work.py",
+        "record.took(pace.what, mine,",
+        "record.took(pace.what, unit,",
+        ("tests/ablation/test_engine.py",),
+    ),
+    Mutant(
+        "ablation-pace-without-what-others-made",
+        "tl_jax/ablation/work.py",
+        "if len(theirs) < len(unit):",
+        "if mine:",
+        ("tests/ablation/test_engine.py",),
+    ),
 ]
 
 MUTANTS = [

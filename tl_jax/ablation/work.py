@@ -88,7 +88,7 @@ def each_done(
                             record.took(pace.what, mine, time.perf_counter() - began)
                     worked = True
             done += len(unit) - len(theirs)
-            if worked:
+            if len(theirs) < len(unit):
                 pace.say(done)
             if theirs:
                 others.append(theirs)

@@ -21,11 +21,12 @@ class Stopped(Exception):
     """The run was asked to stop and has saved its state (exit code 75).
 
     Attributes:
-        step: the completed updates that the checkpoint holds.
+        step: the completed updates that the checkpoint holds; 0 also where several runs were stopped.
     """
 
     def __init__(self, step: int):
-        super().__init__(f"stopped on request at step {step}; run the same command again to go on")
+        where = f" at step {step}" if step else ""
+        super().__init__(f"stopped on request{where}; run the same command again to go on")
         self.step = step
 
 
