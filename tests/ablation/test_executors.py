@@ -6,52 +6,19 @@ import pathlib
 import re
 import signal
 import sys
-import textwrap
 import threading
 import time
 
 import jax
 import pytest
 import submitit  # its import closes the stream of absl's log where that is not sys.stderr, as under capsys
+from launching import CELLS, outputs, tables
 
 from tl_jax import ablation
 from tl_jax.ablation import executors, gpus, launchers
 from tl_jax.errors import InputError
 from tl_jax.reporting import read_metrics
 from tl_jax.training.loops import Stopped
-
-CELLS = "cells/*/*/*/*/"
-TESTS = pathlib.Path(__file__).parent.parent / "experiments"
-
-
-@pytest.fixture
-def path(tmp_path):
-    """Returns the file of a spec of six runs of a small network."""
-    path = tmp_path / "spec.py"
-    path.write_text(
-        textwrap.dedent(f"""
-            import sys
-            sys.path.insert(0, {str(TESTS)!r})
-            from running import tiny_config
-            from tl_jax.ablation import Spec
-
-            def get_spec():
-                base = tiny_config(
-                    model__name="small_cnn", data__image_size=8, data__validation_fraction=0.2, train__steps=20
-                )
-                slow = ("optim.learning_rate=0.001",)
-                return Spec(base, {{"slow": slow, "fast": ()}}, (0, 1, 2))
-        """)
-    )
-    return path
-
-
-def tables(workdir):
-    return (workdir / "ablation.md").read_text().partition("## Time")[0]
-
-
-def outputs(workdir):
-    return {log.name.partition("_")[0]: log.read_text() for log in workdir.glob("jobs/*.err")}
 
 
 def test_two_launchers_of_which_one_is_killed(path, tmp_path, monkeypatch, capsys):

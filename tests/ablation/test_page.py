@@ -107,6 +107,17 @@ def test_links_lead_to_files_and_figures_are_within_the_page(spec, tmp_path):
     assert (tmp_path / "figures/time.svg").read_text().startswith("<?xml")
 
 
+def test_a_row_links_to_the_folder_of_its_own_run(spec, tmp_path):
+    ablation.run(spec(VARIANTS, shots=(2, 4)), tmp_path)
+    rows = re.findall(r"<tr>.*?</tr>", (tmp_path / page.PAGE).read_text(), flags=re.S)
+    linked = [row for row in rows if 'href="cells/' in row]
+    assert len(linked) == 8
+    for row in linked:
+        [(variant, shots, seed)] = re.findall(r'href="cells/(\w+)/shots(\d)/trial0/seed(\d)-', row)
+        text = re.sub(r"<[^>]+>", " ", row).split()
+        assert text[:3] == [variant, shots, seed]
+
+
 def test_changes_of_the_spec_and_readings_outside_are_shown(spec, tmp_path):
     first = spec(seeds=(0,))
     ablation.run(first, tmp_path)

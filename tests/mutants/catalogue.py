@@ -5291,6 +5291,13 @@ OTHERS = [
         "if mine:",
         ("tests/ablation/test_engine.py",),
     ),
+    Mutant(
+        "ablation-page-links-to-one-run",
+        "tl_jax/ablation/page.py",
+        'link(record.folder, row["run"])',
+        'link(record.folder, rows[0]["run"])',
+        ("tests/ablation/test_page.py",),
+    ),
 ]
 
 MUTANTS = [

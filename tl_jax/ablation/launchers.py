@@ -31,6 +31,8 @@ from tl_jax.training.loops import Stopped
 CLUSTERS = ("local", "slurm")
 JOBS = "jobs"  # below the folder of the ablation: what launchers say
 _POLL_SECONDS = 1.0
+# Between questions to the cluster; those that end as they should are seen before by what they leave.
+_LOOK_SECONDS = 30.0
 _MINUTES = 24 * 60
 # Of JAX, what launchers are to have as this process has it.
 _SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -123,7 +125,7 @@ def train(
     jobs = _start(spec, folder, cluster, workers, resources)
     console.say(f"{workers} launchers ({cluster}); what each says: {workdir / JOBS}")
     cells = expand(spec)
-    asked = False
+    asked, looked = False, time.monotonic()
     with LiveTable(report.title(spec), cells) as shown:
         record = Record(workdir)
         pace = Pace(TRAINED, len(cells), shown.there(record), shown.pace)
@@ -132,7 +134,9 @@ def train(
                 shown.say("stopping: launchers save checkpoints")
                 _stop(jobs, cluster)
                 asked = True
-            for job in [job for job in jobs if job.done()]:
+            looks = time.monotonic() - looked >= _LOOK_SECONDS
+            looked = time.monotonic() if looks else looked
+            for job in [job for job in jobs if job.done(force_check=looks)]:
                 jobs.remove(job)
                 problem = _problem(job, cluster)
                 if problem and not asked:
