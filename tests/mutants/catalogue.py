@@ -5154,8 +5154,8 @@ OTHERS = [
     Mutant(
         "live-table-not-of-others",
         "tl_jax/ablation/live_table.py",
-        "            elif not before:\n",
-        "            elif False:\n",
+        "                if not before:\n                    self._seen",
+        "                if False:\n                    self._seen",
         ("tests/ablation/test_live_table.py",),
     ),
     Mutant(

@@ -56,15 +56,18 @@ class LiveTable:
             folder, place = record.cell(cell), (self._rows[cell.name], cell.seed)
             if cell.name in self._ended:
                 continue
+            if not states.has_ended(folder):
+                if not before:
+                    self._seen(cell, reporting.read_metrics(folder))
+                continue
             found = states.sealed(cell, folder)
-            if found is not None or states.failure(folder).is_file():
-                self._ended.add(cell.name)
-                seconds = took.get(str(cell.name), 0.0)
-                self._table.ended(*place, found, seconds, before=before)
-                if found is None and not before:
-                    self.say(states.why_failed(cell, folder))
-            elif not before:
-                self._seen(cell, reporting.read_metrics(folder))
+            if found is None and not states.failure(folder).is_file():
+                continue  # what is there is to be made longer
+            self._ended.add(cell.name)
+            seconds = took.get(str(cell.name), 0.0)
+            self._table.ended(*place, found, seconds, before=before)
+            if found is None and not before:
+                self.say(states.why_failed(cell, folder))
 
     def _seen(self, cell: Cell, lines: Sequence[Mapping[str, Any]]) -> None:
         """Shows what another launcher has logged of a cell since the last look."""

@@ -37,6 +37,12 @@ def is_trained(cell: Cell, folder: pathlib.Path) -> bool:
     return failure(folder).is_file() or sealed(cell, folder) is not None
 
 
+def has_ended(folder: pathlib.Path) -> bool:
+    """Returns whether something says how a cell ended, whatever it says: one that has not need not be looked at."""
+    ends = (failure(folder), folder / results.SEALED, folder / "result.json")
+    return any(path.is_file() for path in ends)
+
+
 def is_open(cell: Cell, folder: pathlib.Path) -> bool:
     """Returns whether the test split was read for a cell."""
     return (folder / "result.json").is_file()
