@@ -36,11 +36,13 @@ def run(main: Callable[..., object]) -> None:
             if main(*rest) is not False:
                 seconds = runtime.process_seconds()
                 console.say(f"{seconds:.1f} s in all, from the start of the command")
+        runtime.leave()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_INPUT)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
+        runtime.leave()
         sys.exit(EXIT_STOPPED)
     except NonFiniteLoss as error:
         print(

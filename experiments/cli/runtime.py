@@ -128,6 +128,16 @@ def start_jax() -> None:
         )
 
 
+def leave() -> None:
+    """Waits until all processes have come to their end, where there are several.
+
+    The first one holds what connects them: those that still write when it exits would be ended with it. To be called
+    only where all have come to the same end; one that failed must not wait for others.
+    """
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
+
+
 def _order_collectives() -> None:
     """Keeps the collectives of a program in the same order in every process, on CPUs.
 

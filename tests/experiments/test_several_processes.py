@@ -4,6 +4,8 @@ import json
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -287,6 +289,41 @@ def test_each_of_two_processes_keeps_its_half(launcher, tmp_path):
         for run in (alone, both)
     ]
     assert [plan["decoded images"] // (8 * 8 * 3) for plan in plans] == [36, 20]
+
+
+@pytest.mark.parametrize(("end", "code"), [("pass", 0), ("raise Stopped(3)", 75)])
+def test_the_first_process_waits_for_those_that_end_later(end, code):
+    script = f"""
+import os, sys, time
+import jax
+from experiments import cli
+from tl_jax.training.loops import Stopped
+
+def main():
+    assert jax.process_count() == 2
+    time.sleep(6 * ("--process_id=1" in sys.argv))  # longer than it takes to notice that the first one is gone
+    {end}
+
+try:
+    cli.run(main)
+    code = 0
+except SystemExit as stop:
+    code = stop.code
+os._exit(code)  # Python's own end would wait too, as long as nothing holds up what it takes down
+"""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"--coordinator=127.0.0.1:{probe.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, address, "--num_processes=2", f"--process_id={number}"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    said = [process.communicate(timeout=SECONDS)[1] for process in processes]
+    assert [process.returncode for process in processes] == [code, code], said
 
 
 def test_the_paths_of_the_same_data_may_differ(launcher, tmp_path):

@@ -5298,6 +5298,13 @@ OTHERS = [
         'link(record.folder, rows[0]["run"])',
         ("tests/ablation/test_page.py",),
     ),
+    Mutant(
+        "processes-end-without-each-other",
+        "experiments/cli/command.py",
+        "        runtime.leave()\n    except InputError",
+        "    except InputError",
+        ("tests/experiments/test_several_processes.py",),
+    ),
 ]
 
 MUTANTS = [
