@@ -36,8 +36,8 @@ def main(*runs: str) -> None:
 
 
 def _check_alone(runs: tuple[str, ...]) -> None:
-    for name in ("config", "workdir"):
-        if flags.FLAGS[name].value:
+    for name in ("config", "workdir", *cli.ABLATION_FLAGS):
+        if flags.FLAGS[name].present:
             instead = "; --out=DIR is where the comparison is written" if name == "workdir" else ""
             raise InputError(
                 f"{runs[0]} and --{name}: expected --config to run methods over seeds, or the folders of finished "

@@ -4,7 +4,7 @@ Exit codes: 0 done; 2 the user's input is wrong; 75 stopped on request with a ch
 anything else.
 """
 
-from experiments.cli.ablations import ablate, define_ablation_flags
+from experiments.cli.ablations import ABLATION_FLAGS, ablate, define_ablation_flags
 from experiments.cli.arguments import (
     changes,
     config,
@@ -19,6 +19,7 @@ from experiments.cli.command import run
 from experiments.cli.runtime import stop_requested
 
 __all__ = [
+    "ABLATION_FLAGS",
     "ablate",
     "changes",
     "config",

@@ -9,10 +9,12 @@ from experiments.cli import arguments, runtime
 from tl_jax import ablation, reporting
 from tl_jax.errors import InputError
 
+ABLATION_FLAGS = ("dry_run", "peek", "amend", "executor", "workers", "resources")
+
 
 @functools.cache
 def define_ablation_flags() -> None:
-    """Defines --dry_run, --peek, --amend, --executor, --workers and --resources."""
+    """Defines `ABLATION_FLAGS`."""
     flags.DEFINE_bool(
         "dry_run",
         False,
@@ -42,11 +44,19 @@ def ablate(load: Callable[[], ablation.Spec]) -> None:
         load: returns the spec; called once --workdir is known to be given.
     """
     given = flags.FLAGS
+    if given.dry_run and given.peek:
+        raise InputError("--dry_run and --peek: give one")
+    resources = dict(map(_resource, given.resources))
+    if given.executor == "here" and (resources or given["workers"].present):
+        raise InputError(
+            "--workers and --resources are of launchers: add --executor=local or slurm"
+        )
     workdir = arguments.workdir() if given.workdir or not given.dry_run else None
     spec = load()
     if workdir is None or given.dry_run:
-        reporting.print_table("Runs", ablation.plan(spec, workdir))
-        reporting.print_table("Left to do", ablation.look_ahead(spec, workdir), level="normal")
+        reporting.print_table("Runs", ablation.plan(spec, workdir, given.amend))
+        left = ablation.look_ahead(spec, workdir, given.amend)
+        reporting.print_table("Left to do", left, level="normal")
     elif given.peek is not None:
         ablation.run(spec, workdir, peek=True)
     else:
@@ -55,7 +65,7 @@ def ablate(load: Callable[[], ablation.Spec]) -> None:
             workdir,
             executor=given.executor,
             workers=given.workers,
-            resources=dict(map(_resource, given.resources)),
+            resources=resources,
             amend=given.amend,
             stop_requested=runtime.stop_requested,
             progress=True,

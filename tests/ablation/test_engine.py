@@ -439,8 +439,9 @@ def test_the_time_before_an_interruption_counts(spec, quick, tmp_path, monkeypat
 
 def test_a_folder_of_something_else_is_left_alone(spec, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"not the folder of an ablation.*holds thesis\.txt"):
-        ablation.run(spec(), tmp_path)
+    for peek in (False, True):
+        with pytest.raises(InputError, match=r"not the folder of an ablation.*holds thesis\.txt"):
+            ablation.run(spec(), tmp_path, peek=peek)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(InputError, match="is a file"):
         ablation.run(spec(), tmp_path / "thesis.txt")
@@ -490,6 +491,19 @@ def test_a_plan_of_another_spec_after_test_was_opened_is_refused(spec, quick, tm
     ablation.run(spec(seeds=(0,)), tmp_path)
     with pytest.raises(InputError, match="holds another spec, and its test split was opened"):
         ablation.plan(spec(seeds=(0, 1)), tmp_path)
+    with pytest.raises(InputError, match="holds another spec, and its test split was opened"):
+        ablation.look_ahead(spec(seeds=(0, 1)), tmp_path)
+    for look in (ablation.plan, ablation.look_ahead):
+        assert look(spec(seeds=(0, 1)), tmp_path, amend="more seeds")
+    assert [what for what, _ in log(tmp_path)] == ["opened"] * 2
+
+
+def test_one_who_may_not_write_may_look(spec, quick, tmp_path, monkeypatch):
+    ablation.run(spec(seeds=(0,)), tmp_path)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert {row["state"] for row in ablation.plan(spec(seeds=(0,)), tmp_path)} == {"test read"}
+    with pytest.raises(InputError, match="cannot be written"):
+        ablation.run(spec(seeds=(0,)), tmp_path)
 
 
 def test_what_a_run_in_python_prints(spec, quick, tmp_path, capsys):

@@ -76,12 +76,14 @@ def test_launchers_stop_with_checkpoints(path, tmp_path, monkeypatch):
     assert "Traceback" not in "".join(outputs(workdir).values())
 
 
-def test_what_launchers_are_given(path, tmp_path, monkeypatch):
+@pytest.fixture
+def starter(monkeypatch):
+    """Returns what submitit is told, in place of which nothing is started; the third job is refused."""
     seen = []
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
 
     class Starter:
         def __init__(self, folder, cluster):
+            self.jobs = []
             seen.append((folder, cluster))
 
         def update_parameters(self, **given):
@@ -89,21 +91,66 @@ def test_what_launchers_are_given(path, tmp_path, monkeypatch):
 
         def submit(self, launcher):
             ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            self.jobs.append(launcher)
             seen.append((launcher._gpu, launcher._workers, ignored))
-            if len(seen) == 7:
-                raise OSError("no more")
+            if len(self.jobs) == 3:
+                raise RuntimeError("no more")
+            return launcher
 
     monkeypatch.setattr(submitit, "AutoExecutor", Starter)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(OSError, match="no more"):
-        ablation.ablate(
-            path, tmp_path / "run", executor="local", workers=3, resources={"setup": ["true"]}
-        )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("executor", "resources", "devices"),
+    [
+        ("local", {}, ("3", "5", "3")),
+        ("local", {"gpus_per_node": 2}, (None,) * 3),  # submitit's business then
+        ("slurm", {"slurm_setup": ["module load cuda"]}, (None,) * 3),
+    ],
+)
+def test_what_launchers_are_given(
+    path, tmp_path, monkeypatch, starter, executor, resources, devices
+):
+    stopped, before = [], signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(
+        launchers, "_stop", lambda jobs, cluster: stopped.append((len(jobs), cluster))
+    )
+    with pytest.raises(InputError, match=f"--executor={executor}: no more"):
+        ablation.ablate(path, tmp_path / "run", executor=executor, workers=3, resources=resources)
     assert signal.getsignal(signal.SIGINT) is before
-    _, _, folder, parameters, *started = seen  # looked at first in another folder
-    assert folder == (tmp_path / "run" / "jobs", "local")
-    assert parameters["setup"] == ["true"] and parameters["name"] == "ablate-run"
-    assert started == [("3", 3, True), ("5", 3, True), ("3", 3, True)]
+    assert stopped == [(2, executor)]  # those that were started
+    _, _, folder, parameters, *started = starter  # looked at first in another folder
+    assert folder == (tmp_path / "run" / "jobs", executor)
+    assert parameters == {"timeout_min": 24 * 60, "name": "ablate-run", **resources}
+    # Ctrl-C reaches all processes of a terminal, and none elsewhere.
+    assert started == [(device, 3, executor == "local") for device in devices]
+
+
+# It is told to stop, and not waited for.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_where_this_process_ends_otherwise_no_launcher_is_left(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(launchers, "_POLL_SECONDS", 0.1)
+    path.write_text(path.read_text().replace("train__steps=20", "train__steps=3000"))
+    workdir = tmp_path / "run"
+
+    def interrupted():
+        if not outputs(workdir):
+            return False
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ablation.ablate(path, workdir, executor="local", workers=1, stop_requested=interrupted)
+    [one] = map(int, outputs(workdir))
+    for _ in range(600):
+        if not pathlib.Path(
+            f"/proc/{one}/exe"
+        ).exists():  # of one that has ended, nothing is left to read
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the launcher goes on")
 
 
 @pytest.mark.parametrize(("executor", "expected"), [("local", "false"), ("slurm", None)])
@@ -130,6 +177,11 @@ def test_a_launcher_has_one_gpu_and_the_compiled_programs_of_the_command(
     monkeypatch.setenv(gpus._VISIBLE, "3,5")
     assert gpus.visible() == ["3", "5"]
     launcher = launchers.Launcher(ablation.load_spec(path), tmp_path, 1, "5")
+    monkeypatch.setattr(gpus, "_DEVICES", tmp_path)
+    for name in ("nvidia1", "nvidia0", "nvidiactl"):
+        (tmp_path / name).touch()
+    monkeypatch.delenv(gpus._VISIBLE)
+    assert gpus.visible() == ["0", "1"]
     monkeypatch.setenv(gpus._VISIBLE, "")  # as submitit sets it where none is asked for
     assert gpus.visible() == []
     before = jax.config.jax_compilation_cache_dir
@@ -144,6 +196,11 @@ def test_a_launcher_has_one_gpu_and_the_compiled_programs_of_the_command(
     )
     launcher()
     assert seen == [("5", before)] and before
+    assert launcher._settings.keys() == {
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+    }
+    assert launcher.checkpoint().function is launcher  # what is started again where time is up
 
 
 def test_a_launcher_trains_its_share(path, tmp_path, monkeypatch):
@@ -153,6 +210,10 @@ def test_a_launcher_trains_its_share(path, tmp_path, monkeypatch):
     for workers, width in ((1, 6), (2, 3), (4, 1), (9, 1)):
         launchers.Launcher(ablation.load_spec(path), tmp_path, workers, None)()
         assert seen == {"train_only": True, "width": width}
+    # Of what is left: here one of six.
+    monkeypatch.setattr(launchers.states, "is_trained", lambda cell, _: cell.seed > 0)
+    launchers.Launcher(ablation.load_spec(path), tmp_path, 2, None)()
+    assert seen["width"] == 1
 
 
 @pytest.mark.parametrize(
@@ -161,6 +222,9 @@ def test_a_launcher_trains_its_share(path, tmp_path, monkeypatch):
         ({"executor": "slrum"}, "unknown executor 'slrum'; nearest: slurm"),
         ({"executor": "local", "workers": 0}, "workers=0: expected 1 or more"),
         ({"executor": "local", "resources": {"gpus": 1}}, "--executor=local: "),
+        ({"executor": "local", "resources": {"timeout_min": 1.5}}, "--executor=local, resources"),
+        ({"executor": "local", "resources": {"setup": ["true"]}}, "on one machine run them before"),
+        ({"executor": "slurm", "resources": {"setup": "true"}}, "setup='true': expected a list of"),
         ({"executor": "slurm"}, "--executor=slurm: "),
     ],
 )

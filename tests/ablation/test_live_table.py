@@ -39,11 +39,16 @@ def test_what_other_launchers_do_is_shown_once(spec, tmp_path, capsys, monkeypat
     for cell in (first, second, third):
         begin(cell, record)
     end(first, record, 0.25)
+    log(third, record, 1, loss=2.0)  # by a launcher that was stopped
     with LiveTable("title", cells.expand(made)) as shown:
         assert shown.there(record) == 1
+        log(second, record, 2, loss=1.0)
+        log(second, record, 2, "validation", top1_accuracy=0.25)
+        assert shown.look(record) == 1
         log(second, record, 3, loss=1.0)
         log(second, record, 3, "validation", top1_accuracy=0.5)
-        assert shown.look(record) == 1
+        # Each line once.
+        assert shown.look(record) == shown.look(record) == 1
         end(second, record, 0.75)
         record.took(TRAINED, [second], 12.0)
         states.failure(record.cell(third)).write_text(
@@ -56,7 +61,9 @@ def test_what_other_launchers_do_is_shown_once(spec, tmp_path, capsys, monkeypat
     told = capsys.readouterr()
     names = [f"{cell.variant}, seed {cell.seed}" for cell in (first, second, third, fourth)]
     assert told.err.splitlines() == [
-        f"2/4  {names[1]}: step 3/6",
+        f"2/4  {names[1]}: step 2/6",
+        f"2/4  {names[1]}: step 2/6, validation top-1 25.00%",
+        f"2/4  {names[1]}: step 3/6, validation top-1 25.00%",
         f"2/4  {names[1]}: step 3/6, validation top-1 50.00%",
         f"2/4  {names[1]}: validation top-1 75.00%, 6 steps, 12.0 s elsewhere",
         f"4/4  {names[3]}: step 6/6, validation top-1 100.00%",

@@ -199,6 +199,9 @@ def test_a_base_that_is_no_config_and_no_variants(spec):
 def test_values_may_be_arrays(spec):
     made = spec(tune={"optim.momentum": np.linspace(0.0, 0.5, 2)}, seeds=np.arange(2))
     assert made.trials("slow") == [{"optim.momentum": 0.0}, {"optim.momentum": 0.5}]
+    own = {"slow": {"optim.momentum": np.full(1, 0.5)}}
+    made = spec(tune={"optim.momentum": (0.0,)}, tune_of=own)
+    assert made.trials("slow") == [{"optim.momentum": 0.5}]
 
 
 def test_a_file_is_read_and_its_base_changed(tmp_path):

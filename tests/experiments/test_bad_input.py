@@ -480,6 +480,22 @@ COMMANDS = {
         ["compare", QUICKSTART, "--executor=local", "--resources=gpu=1", "--workdir={new}"],
         "--executor=local: ",
     ),
+    "launchers without an executor": (
+        ["compare", QUICKSTART, "--workers=4", "--workdir={new}"],
+        "--workers and --resources are of launchers: add --executor=local or slurm",
+    ),
+    "resources without an executor": (
+        ["compare", QUICKSTART, "--resources=gpus_per_node=1", "--workdir={new}"],
+        "--workers and --resources are of launchers: add --executor=local or slurm",
+    ),
+    "a plan and a look": (
+        ["compare", QUICKSTART, "--dry_run", "--peek=validation", "--workdir={new}"],
+        "--dry_run and --peek: give one",
+    ),
+    "a plan of finished runs": (
+        ["compare", "one", "other", "--dry_run"],
+        "one and --dry_run: expected --config to run methods over seeds",
+    ),
     "a plan of a folder of something else": (
         ["compare", QUICKSTART, "--dry_run", "--workdir=configs"],
         "--workdir configs is not the folder of an ablation",

@@ -19,17 +19,18 @@ from tl_jax.runs.setup import check_config
 from tl_jax.runs.splits import check_data
 
 
-def plan(spec: Spec, workdir: pathlib.Path | None = None) -> list[dict[str, Any]]:
+def plan(spec: Spec, workdir: pathlib.Path | None = None, amend: str = "") -> list[dict[str, Any]]:
     """Returns a row for each cell: what it is, and whether it is done, failed or to be run; trains nothing.
 
     Args:
         spec: of the ablation.
         workdir: of the ablation; None: none yet.
+        amend: as of `run`.
 
     Raises:
         InputError: as `run`.
     """
-    record, cells = _planned(spec, workdir)
+    record, cells = _planned(spec, workdir, amend)
     return [
         {
             "variant": cell.variant,
@@ -44,7 +45,9 @@ def plan(spec: Spec, workdir: pathlib.Path | None = None) -> list[dict[str, Any]
     ]
 
 
-def look_ahead(spec: Spec, workdir: pathlib.Path | None = None) -> list[dict[str, Any]]:
+def look_ahead(
+    spec: Spec, workdir: pathlib.Path | None = None, amend: str = ""
+) -> list[dict[str, Any]]:
     """Returns a row for each variant and number of labels: what is done, what is left, and what that takes.
 
     Trains nothing. Time and memory are those of its runs so far; see `outlook.rows`.
@@ -52,20 +55,21 @@ def look_ahead(spec: Spec, workdir: pathlib.Path | None = None) -> list[dict[str
     Args:
         spec: of the ablation.
         workdir: of the ablation; None: none yet.
+        amend: as of `run`.
 
     Raises:
         InputError: as `run`.
     """
-    record, cells = _planned(spec, workdir)
+    record, cells = _planned(spec, workdir, amend)
     return outlook.rows(spec, record, cells, [_state(cell, record, workdir) for cell in cells])
 
 
-def _planned(spec: Spec, workdir: pathlib.Path | None) -> tuple[Record, list[Cell]]:
+def _planned(spec: Spec, workdir: pathlib.Path | None, amend: str) -> tuple[Record, list[Cell]]:
     """Returns the folder of an ablation, which may not be there yet, and its cells, after the checks of `begin`."""
     cells = _checked(spec)
     record = Record(workdir or pathlib.Path("-"))
     if workdir is not None:
-        record.check(spec, cells)
+        record.check(spec, cells, amend, writes=False)
     _check_data(record, cells, download=False)
     return record, cells
 
@@ -107,8 +111,7 @@ def run(
         InputError: before anything is trained, if the spec, the folder, data or weights do not fit.
         loops.Stopped: when asked to stop; the same call goes on.
     """
-    # A look changes nothing.
-    record, cells = (Record(workdir), _checked(spec)) if peek else begin(spec, workdir, amend)
+    record, cells = _peeked(spec, workdir) if peek else begin(spec, workdir, amend)
     with programs_kept():
         if not peek:
             _train_all(spec, record, cells, stop_requested, width, wait=not train_only)
@@ -176,6 +179,14 @@ def _conclude(
         if not peek and jax.process_index() > 0:
             return {}  # the first of several processes writes
         return report.write(spec, record, rows, chosen, peek=peek)
+
+
+def _peeked(spec: Spec, workdir: pathlib.Path) -> tuple[Record, list[Cell]]:
+    """Returns the folder of an ablation and its cells, for a look, which changes nothing and opens nothing."""
+    cells = _checked(spec)
+    record = Record(workdir)
+    record.check_folder()
+    return record, cells
 
 
 def begin(spec: Spec, workdir: pathlib.Path, amend: str = "") -> tuple[Record, list[Cell]]:

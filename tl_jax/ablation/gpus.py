@@ -4,6 +4,7 @@ import os
 import pathlib
 
 _ENVIRONMENT = os.environ
+_DEVICES = pathlib.Path("/dev")
 _VISIBLE, _PREALLOCATE = "CUDA_VISIBLE_DEVICES", "XLA_PYTHON_CLIENT_PREALLOCATE"
 
 
@@ -12,7 +13,7 @@ def visible() -> list[str]:
     named = _ENVIRONMENT.get(_VISIBLE)
     if named is not None:
         return [one for one in named.split(",") if one]
-    found = pathlib.Path("/dev").glob("nvidia[0-9]*")
+    found = _DEVICES.glob("nvidia[0-9]*")
     return sorted(path.name.removeprefix("nvidia") for path in found)
 
 

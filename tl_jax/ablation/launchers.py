@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any
 import jax
 
 from tl_jax import console
-from tl_jax.ablation import gpus, planner, report
+from tl_jax.ablation import gpus, planner, report, states
 from tl_jax.ablation.cells import expand
 from tl_jax.ablation.engine import run
 from tl_jax.ablation.live_table import LiveTable
@@ -62,7 +63,9 @@ class Launcher:
         asked = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: asked.set())
         # So that none takes all cells that one program could train.
-        share = max(1, len(expand(self._spec)) // self._workers)
+        record = Record(self._workdir)
+        left = sum(not states.is_trained(cell, record.cell(cell)) for cell in expand(self._spec))
+        share = max(1, left // self._workers)
         with contextlib.suppress(Stopped):
             run(
                 self._spec,
@@ -122,20 +125,39 @@ def train(
         Stopped: when asked to stop, once all launchers have.
     """
     folder = workdir.absolute()
-    jobs = _start(spec, folder, cluster, workers, resources)
-    console.say(f"{workers} launchers ({cluster}); what each says: {workdir / JOBS}")
-    cells = expand(spec)
+    jobs: list[Any] = []
+    try:
+        _start(jobs, spec, folder, cluster, workers, resources)
+        console.say(f"{workers} launchers ({cluster}); what each says: {workdir / JOBS}")
+        asked = _watch(jobs, spec, folder, cluster, stop_requested)
+    finally:
+        _stop(jobs, cluster)  # None is left where this process ends otherwise.
+    if asked:
+        raise Stopped(0)
+
+
+def _watch(
+    jobs: list[Any],
+    spec: Spec,
+    folder: pathlib.Path,
+    cluster: str,
+    stop_requested: Callable[[], bool],
+) -> bool:
+    """Shows how far jobs are, and takes those off the list that have ended; returns whether they were to stop."""
+    cells, record = expand(spec), Record(folder)
     asked, looked = False, time.monotonic()
     with LiveTable(report.title(spec), cells) as shown:
-        record = Record(workdir)
         pace = Pace(TRAINED, len(cells), shown.there(record), shown.pace)
         while jobs:
-            if stop_requested() and not asked:
-                shown.say("stopping: launchers save checkpoints")
-                _stop(jobs, cluster)
-                asked = True
             looks = time.monotonic() - looked >= _LOOK_SECONDS
             looked = time.monotonic() if looks else looked
+            stops = stop_requested()
+            if stops and not asked:
+                shown.say("stopping: launchers save checkpoints")
+            # Again and again: a launcher that is about to begin does not listen yet.
+            if stops and (not asked or looks or cluster == "local"):
+                _stop(jobs, cluster)
+            asked = asked or stops
             for job in [job for job in jobs if job.done(force_check=looks)]:
                 jobs.remove(job)
                 problem = _problem(job, cluster)
@@ -143,21 +165,30 @@ def train(
                     shown.say(f"launcher {job.job_id} {problem}: see {job.paths.stderr}")
             pace.say(shown.look(record))
             time.sleep(_POLL_SECONDS if jobs else 0.0)
-    if asked:
-        raise Stopped(0)
+    return asked
 
 
 def _start(
-    spec: Spec, folder: pathlib.Path, cluster: str, workers: int, resources: Mapping[str, Any]
-) -> list[Any]:
-    """Returns the jobs of submitit."""
-    own = gpus.visible() if cluster == "local" else []
+    jobs: list[Any],
+    spec: Spec,
+    folder: pathlib.Path,
+    cluster: str,
+    workers: int,
+    resources: Mapping[str, Any],
+) -> None:
+    """Starts jobs of submitit, and puts each on the list."""
+    own: list[str | None] = [None]
+    if cluster == "local" and not any("gpu" in name for name in resources):
+        own = [*gpus.visible()] or own
     starter = _starter(folder, cluster, resources)
-    with _deaf_to_interrupts():
-        return [
-            starter.submit(Launcher(spec, folder, workers, own[number % len(own)] if own else None))
-            for number in range(workers)
-        ]
+    # On a cluster, Ctrl-C does not reach them.
+    with _deaf_to_interrupts() if cluster == "local" else contextlib.nullcontext():
+        for number in range(workers):
+            launcher = Launcher(spec, folder, workers, own[number % len(own)])
+            try:
+                jobs.append(starter.submit(launcher))
+            except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+                raise InputError(f"--executor={cluster}: {error}") from error
 
 
 def _starter(folder: pathlib.Path, cluster: str, resources: Mapping[str, Any]) -> Any:
@@ -168,10 +199,18 @@ def _starter(folder: pathlib.Path, cluster: str, resources: Mapping[str, Any]) -
     """
     import submitit
 
+    for name, value in resources.items():
+        if name.endswith("setup") and (cluster == "local" or isinstance(value, str)):
+            raise InputError(
+                f"resources: {name}={value!r}: expected a list of commands, on a cluster; on one machine run them "
+                "before this one"
+            )
     given = {"timeout_min": _MINUTES, "name": f"ablate-{folder.name}", **resources}
     try:
         starter = submitit.AutoExecutor(folder=folder / JOBS, cluster=cluster)
         starter.update_parameters(**given)
+    except AssertionError as error:  # of a value of another type
+        raise InputError(f"--executor={cluster}, resources {dict(resources)}: {error}") from error
     except (RuntimeError, NameError, TypeError, ValueError) as error:
         raise InputError(f"--executor={cluster}: {error}") from error
     return starter

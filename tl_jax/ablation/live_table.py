@@ -29,6 +29,9 @@ class LiveTable:
         rows = list(dict.fromkeys(self._rows.values()))
         seeds = list(dict.fromkeys(cell.seed for cell in cells))
         self._cells, self._ended = cells, set[pathlib.PurePosixPath]()
+        self._logged: dict[
+            pathlib.PurePosixPath, int
+        ] = {}  # lines that were there at the last look
         self._elsewhere: dict[pathlib.PurePosixPath, Run] = {}
         self._table = reporting.RunTable(title, rows, seeds)
         self.say, self.pace = self._table.say, self._table.pace
@@ -57,8 +60,11 @@ class LiveTable:
             if cell.name in self._ended:
                 continue
             if not states.has_ended(folder):
-                if not before:
-                    self._seen(cell, reporting.read_metrics(folder))
+                lines = reporting.read_metrics(folder)
+                known = self._logged.get(cell.name, 0)
+                self._logged[cell.name] = len(lines)
+                if not before and lines[known:]:
+                    self._seen(cell, lines[known:])
                 continue
             found = states.sealed(cell, folder)
             if found is None and not states.failure(folder).is_file():
@@ -71,15 +77,12 @@ class LiveTable:
 
     def _seen(self, cell: Cell, lines: Sequence[Mapping[str, Any]]) -> None:
         """Shows what another launcher has logged of a cell since the last look."""
-        if not lines:
-            return
         if cell.name not in self._elsewhere:
             place = (self._rows[cell.name], cell.seed)
             self._elsewhere[cell.name] = self._table.elsewhere(*place, _updates(cell))
         run = self._elsewhere[cell.name]
         for line in lines:
-            if line["step"] > run.step or line["split"] == "validation":
-                run.logged(line["step"], line["split"], line)
+            run.logged(line["step"], line["split"], line)
 
     @contextlib.contextmanager
     def run(self, cell: Cell) -> Iterator[Run]:

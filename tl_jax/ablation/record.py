@@ -77,37 +77,24 @@ class Record:
         except OSError as error:
             raise self._unusable(error) from error
 
-    def check(self, spec: Spec, cells: list[Cell], amend: str = "") -> None:
+    def check(self, spec: Spec, cells: list[Cell], amend: str = "", *, writes: bool = True) -> None:
         """Looks whether `begin` can write here, and writes nothing.
 
         Args:
             spec: of the ablation.
             cells: of the spec.
             amend: as of `begin`.
+            writes: whether anything is to be written; an ablation that is there can be looked at without.
 
         Raises:
             InputError: if the spec was changed after test was opened, and no reason is given, or the folder holds
                 something else, or cannot be written.
         """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(
-                f"--workdir {self.folder} is a file; give a folder, new or of an ablation"
-            )
-        if self.folder.is_dir() and not (self.folder / _SPEC).is_file():
-            foreign = sorted(p.name for p in self.folder.iterdir() if p.name != _LOCK)
-            if foreign:
-                raise InputError(
-                    f"--workdir {self.folder} is not the folder of an ablation (no {_SPEC}) and not empty: it holds "
-                    f"{', '.join(foreign[:5])}; give a new folder"
-                )
-        there = next(
-            path for path in (self.folder, *self.folder.absolute().parents) if path.exists()
-        )
-        if not there.is_dir():
-            raise InputError(f"--workdir {self.folder}: {there} is a file; give a new folder")
-        if not os.access(there, os.W_OK):
-            raise self._unusable(f"{there} cannot be written")
+        self.check_folder()
         before = self._digest_there()
+        there = self._existing()
+        if (writes or before is None) and not os.access(there, os.W_OK):
+            raise self._unusable(f"{there} cannot be written")
         if before in (None, _digest(spec, cells)) or amend:
             return
         if opened := self._opened():
@@ -116,6 +103,29 @@ class Record:
                 f"({opened} runs): what is chosen now could be chosen by it. Expected the same spec, a new "
                 "--workdir, or --amend=REASON, which is logged and shown with every table"
             )
+
+    def check_folder(self) -> None:
+        """Raises InputError if the folder is none, or holds something else than an ablation."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(
+                f"--workdir {self.folder} is a file; give a folder, new or of an ablation"
+            )
+        if not self._existing().is_dir():
+            raise InputError(
+                f"--workdir {self.folder}: {self._existing()} is a file; give a new folder"
+            )
+        if self.folder.is_dir() and not (self.folder / _SPEC).is_file():
+            foreign = sorted(p.name for p in self.folder.iterdir() if p.name != _LOCK)
+            if foreign:
+                raise InputError(
+                    f"--workdir {self.folder} is not the folder of an ablation (no {_SPEC}) and not empty: it holds "
+                    f"{', '.join(foreign[:5])}; give a new folder"
+                )
+
+    def _existing(self) -> pathlib.Path:
+        """Returns the folder, or the nearest above it that is there."""
+        above = self.folder.absolute()
+        return next(path for path in (above, *above.parents) if path.exists())
 
     def note_openings_outside(self, cells: Iterable[Cell]) -> None:
         """Logs every cell whose test split was read by another command."""
