@@ -51,6 +51,7 @@ def ablate(load: Callable[[], ablation.Spec]) -> None:
         raise InputError(
             "--workers and --resources are of launchers: add --executor=local or slurm"
         )
+    ablation.check_launchers(given.executor, given.workers, resources)
     workdir = arguments.workdir() if given.workdir or not given.dry_run else None
     spec = load()
     if workdir is None or given.dry_run:

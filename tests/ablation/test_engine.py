@@ -166,15 +166,23 @@ def test_a_launch_that_is_killed_goes_on_to_the_same_tables(
 
 def test_a_look_at_validation_opens_nothing(spec, quick, tmp_path, capsys):
     made = spec()
-    content = ablation.run(made, tmp_path / "run", peek=True)
-    assert {row["status"] for row in content["runs"]} == {"to be run"}
+    with pytest.raises(InputError, match=r"run holds no ablation; expected the folder of one"):
+        ablation.run(made, tmp_path / "run", peek=True)
     assert not (tmp_path / "run").exists()
     with pytest.raises(Stopped):
         ablation.run(made, tmp_path / "run", lambda: True)
     content = ablation.run(made, tmp_path / "run", peek=True)
     assert content["test"] == [] and not results(tmp_path / "run")
-    assert "test has not been looked at" in capsys.readouterr().out
+    assert "4 cells are trained; test has not been looked at" in capsys.readouterr().out
     assert not (tmp_path / "run" / "ablation.md").exists()
+    ablation.run(spec({"other": ()}), tmp_path / "run", peek=True)
+    assert "run holds another spec: of its cells only" in capsys.readouterr().err
+    ablation.run(made, tmp_path / "run")
+    capsys.readouterr()
+    ablation.run(made, tmp_path / "run", peek=True)
+    told = capsys.readouterr()
+    assert "4 of 4 cells are trained; test was read for 4 runs before" in told.out
+    assert "another spec" not in told.err
 
 
 def test_a_run_that_diverges_is_reported_and_the_others_go_on(spec, quick, tmp_path):
@@ -396,6 +404,7 @@ def test_the_time_of_a_unit_is_that_of_the_cells_that_were_claimed(spec, tmp_pat
 def test_how_far_it_is_and_how_long_it_takes(spec, quick, tmp_path, capsys, monkeypatch):
     """Six cells of three seconds each, one of which is done already; test is read in two."""
     made, now = spec(seeds=range(3), fields={"cache__boundary": ""}), [0.0]
+    Record(tmp_path).begin(made, cells.expand(made))
     training.run(cells.expand(made)[2].config, Record(tmp_path).cell(cells.expand(made)[2]))
     monkeypatch.setattr(work.time, "perf_counter", lambda: now[0])
 
@@ -404,7 +413,6 @@ def test_how_far_it_is_and_how_long_it_takes(spec, quick, tmp_path, capsys, monk
         return quick(*given, **options)
 
     monkeypatch.setattr(training, "run", timed)
-    (tmp_path / "spec.json").write_text('{"digest": ""}')
     ablation.run(made, tmp_path)
     said = [line for line in capsys.readouterr().out.splitlines() if " cells" in line]
     assert said == [
@@ -496,6 +504,60 @@ def test_a_plan_of_another_spec_after_test_was_opened_is_refused(spec, quick, tm
     for look in (ablation.plan, ablation.look_ahead):
         assert look(spec(seeds=(0, 1)), tmp_path, amend="more seeds")
     assert [what for what, _ in log(tmp_path)] == ["opened"] * 2
+
+
+def test_a_log_that_is_gone_opens_no_seal(spec, quick, tmp_path):
+    ablation.run(spec(seeds=(0,)), tmp_path)
+    (tmp_path / "test_log.jsonl").unlink()
+    with pytest.raises(InputError, match=r"its test split was opened \(2 runs\)"):
+        ablation.run(spec(seeds=(0, 1)), tmp_path)
+
+
+def test_of_two_specs_in_one_folder_at_once_the_first_reads_no_test(
+    spec, quick, tmp_path, monkeypatch
+):
+    other = spec(seeds=(0, 1, 2))
+
+    def meanwhile(*given, **options):
+        Record(tmp_path).begin(other, cells.expand(other))
+        return quick(*given, **options)
+
+    monkeypatch.setattr(training, "run", meanwhile)
+    with pytest.raises(InputError, match="holds another spec now, begun by another command"):
+        ablation.run(spec(), tmp_path)
+    assert not results(tmp_path) and not log(tmp_path)
+
+
+def test_a_result_that_is_none_is_said(spec, quick, tmp_path):
+    ablation.run(spec(seeds=(0,)), tmp_path)
+    [path, _] = results(tmp_path)
+    path.write_text("[]")
+    with pytest.raises(InputError, match=r"result\.json is no result of a run"):
+        ablation.run(spec(seeds=(0,)), tmp_path)
+
+
+def test_a_blank_reason_is_none(spec, quick, tmp_path):
+    ablation.run(spec(seeds=(0,)), tmp_path)
+    with pytest.raises(InputError, match="holds another spec"):
+        ablation.ablate(spec(seeds=(0, 1)), tmp_path, amend="  ")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"workdir": 3}, "workdir=3: expected the path of a folder"),
+        ({"workers": 1.5}, r"workers=1\.5: expected an integer, 1 or more"),
+        ({"resources": ["a"]}, r"resources=\['a'\]: expected {name: value}"),
+        (
+            {"resources": {"gpus_per_node": 1}},
+            "resources are of launchers: expected executor local",
+        ),
+    ],
+)
+def test_arguments_of_another_type(spec, tmp_path, given, message):
+    with pytest.raises(InputError, match=message):
+        ablation.ablate(spec(), **{"workdir": tmp_path / "run", **given})
+    assert not (tmp_path / "run").exists()
 
 
 def test_one_who_may_not_write_may_look(spec, quick, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -74,6 +75,18 @@ def test_launchers_stop_with_checkpoints(path, tmp_path, monkeypatch):
     assert not list(workdir.glob(CELLS + "sealed.json")) + list(workdir.glob("ablation.*"))
     assert [step for step in workdir.glob(CELLS + "checkpoints/*") if step.name.isdigit()]
     assert "Traceback" not in "".join(outputs(workdir).values())
+
+
+def test_a_launcher_ends_where_its_command_is_gone(path, tmp_path):
+    """A process that was killed tells nobody."""
+    made = ablation.load_spec(path)
+    launcher = launchers.Launcher(made, tmp_path, "local", 1, None)
+    assert not launcher._is_left()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    launcher._starter = gone.pid
+    assert launcher._is_left()
+    assert launchers.Launcher(made, tmp_path, "slurm", 1, None)._starter is None
 
 
 @pytest.fixture
@@ -176,7 +189,7 @@ def test_a_launcher_has_one_gpu_and_the_compiled_programs_of_the_command(
     seen = []
     monkeypatch.setenv(gpus._VISIBLE, "3,5")
     assert gpus.visible() == ["3", "5"]
-    launcher = launchers.Launcher(ablation.load_spec(path), tmp_path, 1, "5")
+    launcher = launchers.Launcher(ablation.load_spec(path), tmp_path, "slurm", 1, "5")
     monkeypatch.setattr(gpus, "_DEVICES", tmp_path)
     for name in ("nvidia1", "nvidia0", "nvidiactl"):
         (tmp_path / name).touch()
@@ -208,11 +221,11 @@ def test_a_launcher_trains_its_share(path, tmp_path, monkeypatch):
     monkeypatch.setattr(launchers, "run", lambda *given, **options: seen.update(options))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     for workers, width in ((1, 6), (2, 3), (4, 1), (9, 1)):
-        launchers.Launcher(ablation.load_spec(path), tmp_path, workers, None)()
+        launchers.Launcher(ablation.load_spec(path), tmp_path, "slurm", workers, None)()
         assert seen == {"train_only": True, "width": width}
     # Of what is left: here one of six.
     monkeypatch.setattr(launchers.states, "is_trained", lambda cell, _: cell.seed > 0)
-    launchers.Launcher(ablation.load_spec(path), tmp_path, 2, None)()
+    launchers.Launcher(ablation.load_spec(path), tmp_path, "slurm", 2, None)()
     assert seen["width"] == 1
 
 
@@ -220,7 +233,7 @@ def test_a_launcher_trains_its_share(path, tmp_path, monkeypatch):
     ("options", "message"),
     [
         ({"executor": "slrum"}, "unknown executor 'slrum'; nearest: slurm"),
-        ({"executor": "local", "workers": 0}, "workers=0: expected 1 or more"),
+        ({"executor": "local", "workers": 0}, "workers=0: expected an integer, 1 or more"),
         ({"executor": "local", "resources": {"gpus": 1}}, "--executor=local: "),
         ({"executor": "local", "resources": {"timeout_min": 1.5}}, "--executor=local, resources"),
         ({"executor": "local", "resources": {"setup": ["true"]}}, "on one machine run them before"),

@@ -143,6 +143,7 @@ def test_nothing_is_read_of_what_diverged(spec, tmp_path):
     record.took(outlook.READ, cells[:2], 4.0)
     rows = outlook.rows(made, record, cells, ["test read", "diverged", "test read"])
     assert [row["time left"] for row in rows] == ["0.0 s"] * 2
+    assert [(row["trained"], row["failed"]) for row in rows] == [(2, 1)] * 2
 
 
 def test_a_cell_that_fails_in_company_is_tried_alone(spec, tmp_path, monkeypatch):
@@ -193,6 +194,7 @@ def test_what_is_left_takes_as_long_as_what_was_done(spec, tmp_path):
         "variant": "head",
         "runs": 3,
         "trained": 2,
+        "failed": 0,
         "test read": 1,
         "updates": "3 at once",
         "time of a run": "4.0 s",

@@ -16,7 +16,18 @@ from tl_jax.errors import InputError
         ("spec.json", "", r"spec\.json is no JSON"),
         ("spec.json", "[]", r"spec\.json is no spec that an ablation has written"),
         ("spec.json", "{}", r"spec\.json is no spec that an ablation has written"),
-        ("test_log.jsonl", '{"what": }\n', r"test_log\.jsonl: a line is no JSON"),
+        (
+            "test_log.jsonl",
+            '{"what": }\n',
+            r"test_log\.jsonl has a line that no ablation has written",
+        ),
+        ("test_log.jsonl", "garbage\n", r"test_log\.jsonl has a line that no ablation has written"),
+        (
+            "test_log.jsonl",
+            "{}\n",
+            r"test_log\.jsonl has a line that no ablation has written: '{}'",
+        ),
+        ("test_log.jsonl", "[]\n", r"test_log\.jsonl has a line that no ablation has written"),
     ],
 )
 def test_what_is_broken_is_said_and_left(spec, tmp_path, name, content, message):
@@ -28,9 +39,18 @@ def test_what_is_broken_is_said_and_left(spec, tmp_path, name, content, message)
     assert (tmp_path / name).read_text() == content
 
 
-def test_half_a_line_is_one_that_was_not_written(tmp_path):
-    (tmp_path / "test_log.jsonl").write_text('{"what": "opened", "cell": "a"}\n{"what": "ope')
-    assert [line["cell"] for line in Record(tmp_path).log()] == ["a"]
+@pytest.mark.parametrize("half", ['{"what": "ope', '{"what": [', '{"a": {"b": 1}', '{"a": tr', "{"])
+def test_half_a_line_is_one_that_was_not_written(tmp_path, half):
+    """Also once there are lines after it."""
+    whole = '{"what": "opened", "cell": "a"}'
+    (tmp_path / "test_log.jsonl").write_text(f"{whole}\n{half}")
+    (tmp_path / "times.jsonl").write_text(half)
+    record = Record(tmp_path)
+    assert [line["cell"] for line in record.log()] == ["a"]
+    record.took("trained", [], 1.0)
+    assert record.seconds("trained") == {}
+    (tmp_path / "test_log.jsonl").write_text(f"{whole}\n{half}\n{whole}\n")
+    assert [line["cell"] for line in record.log()] == ["a", "a"]
 
 
 def test_a_folder_that_cannot_be_written_is_refused(spec, tmp_path, monkeypatch):

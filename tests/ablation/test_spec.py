@@ -96,6 +96,20 @@ def test_a_field_of_a_later_version_changes_no_name():
             {"tune": {"optim.momentum": ("x", 0.1)}},
             "variant slow: optim.momentum='x': expected a number",
         ),
+        (
+            {"tune": {"optim.momentum": {0.1: 0.2}}},
+            "tune: optim.momentum={0.1: 0.2}: expected several",
+        ),
+        (
+            {"tune": {"optim.momentum": (0.1, 0.1)}},
+            "optim.momentum=(0.1, 0.1): a value is there twice",
+        ),
+        ({"level": "0.05"}, "level='0.05': expected a number between 0 and 1"),
+        ({"metric": ["loss"]}, "metric=['loss']: expected a text"),
+        ({"baseline": 0}, "baseline=0: expected a text"),
+        ({"seeds": ([0], [1])}, "seeds=([0], [1]): expected numbers or texts"),
+        ({"variants": {1: ()}}, "variant 1: expected a text as its name"),
+        ({"variants": {"a" * 101: ()}}, "of them at most"),
         ({"tune_of": {"slow": 3}}, "tune_of['slow'] is a int: expected {field: (value, ...)}"),
         ({"seeds": (1, 1)}, "seeds=(1, 1): a value is there twice"),
         ({"shots": (5, 5)}, "shots=(5, 5): a value is there twice"),
@@ -214,10 +228,13 @@ def test_a_file_is_read_and_its_base_changed(tmp_path):
     assert made.base.data.data_dir == "there" and made.reference == "a"
     with pytest.raises(InputError, match=r"unknown config field 'data\.dir'"):
         ablation.load_spec(str(path), ["data.dir=there"])
+    with pytest.raises(InputError, match=r"--config\.seed has no effect: the spec gives seeds"):
+        ablation.load_spec(path, ["seed=3"])
     for text, message in [
         ("", rf"^spec {path} defines no get_spec\(\)$"),
         ("def get_spec(): return 1", r"returned int, expected a tl_jax\.ablation\.Spec"),
         ("def get_spec(): return 1 / 0", "does not run: ZeroDivisionError"),
+        ("raise SystemExit('bye')", "does not run: SystemExit: bye"),
         ("import nothing_there", "does not run: ModuleNotFoundError"),
     ]:
         path.write_text(text)

@@ -18,7 +18,8 @@ def given(monkeypatch, tmp_path):
     """Returns what the library is given for flags: of `ablate`, `run`, `plan` and `look_ahead`."""
 
     def parsed(*argv):
-        seen = {}
+        seen, checked = {}, []
+        monkeypatch.setattr(ablation, "check_launchers", lambda *given: checked.append(given))
         for name in ("ablate", "run", "plan", "look_ahead"):
 
             def take(*args, _name=name, **options):
@@ -29,6 +30,7 @@ def given(monkeypatch, tmp_path):
         with flagsaver.flagsaver():
             arguments.parse(["compare", f"--workdir={tmp_path}", *argv], positional=True)
             cli.ablate(lambda: "a spec")
+        assert len(checked) == 1  # also of a plan
         return seen
 
     return parsed

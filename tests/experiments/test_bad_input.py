@@ -470,7 +470,7 @@ COMMANDS = {
     ),
     "no launcher": (
         ["compare", QUICKSTART, "--executor=local", "--workers=0", "--workdir={new}"],
-        "workers=0: expected 1 or more",
+        "workers=0: expected an integer, 1 or more",
     ),
     "a resource without a value": (
         ["compare", QUICKSTART, "--executor=local", "--resources=gpus", "--workdir={new}"],

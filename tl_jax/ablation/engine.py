@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from tl_jax import console
 from tl_jax.ablation import analysis, outlook, planner, report, states, work
 from tl_jax.ablation.cells import Cell, expand
 from tl_jax.ablation.live_table import LiveTable
@@ -130,6 +131,8 @@ def _train_all(
         cell for cell in cells if not work.first_says(states.is_trained(cell, record.cell(cell)))
     ]
     units = [unit.cells for unit in planner.plan(planner.sharing_activations(left), width)]
+    if not left:
+        return
     with LiveTable(report.title(spec), cells) as shown:
         shown.there(record)
         work.each_done(
@@ -185,7 +188,10 @@ def _peeked(spec: Spec, workdir: pathlib.Path) -> tuple[Record, list[Cell]]:
     """Returns the folder of an ablation and its cells, for a look, which changes nothing and opens nothing."""
     cells = _checked(spec)
     record = Record(workdir)
-    record.check_folder()
+    if not record.holds(spec, cells):
+        console.note(
+            f"{workdir} holds another spec: of its cells only those that are the same are shown"
+        )
     return record, cells
 
 

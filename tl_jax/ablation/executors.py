@@ -55,11 +55,11 @@ def ablate(
         InputError: before anything is trained, if the spec or the folder does not fit, or submitit is not installed.
         loops.Stopped: when asked to stop; the same call goes on.
     """
-    if executor not in EXECUTORS:
-        raise unknown("executor", executor, EXECUTORS)
-    if workers < 1:
-        raise InputError(f"workers={workers}: expected 1 or more")
+    check_launchers(executor, workers, resources or {})
+    amend = amend.strip()
     made = as_spec(spec)
+    if not isinstance(workdir, str | os.PathLike):
+        raise InputError(f"workdir={workdir!r}: expected the path of a folder")
     folder = pathlib.Path(workdir).expanduser()
     with contextlib.ExitStack() as held:
         if not progress:
@@ -79,16 +79,34 @@ def _train_elsewhere(
     amend: str,
     stop_requested: Callable[[], bool],
 ) -> None:
+    if executor == "local":  # This process and launchers may share a GPU.
+        gpus.share()
+    begin(spec, folder, amend)  # what does not fit is said here, once
+    launchers.train(spec, folder, executor, workers, resources, stop_requested)
+
+
+def check_launchers(executor: str, workers: int, resources: Mapping[str, Any]) -> None:
+    """Looks whether cells could be run so; see `ablate`.
+
+    Raises:
+        InputError: if not.
+    """
+    if executor not in EXECUTORS:
+        raise unknown("executor", executor, EXECUTORS)
+    if not isinstance(workers, int) or workers < 1:
+        raise InputError(f"workers={workers!r}: expected an integer, 1 or more")
+    if not isinstance(resources, Mapping):
+        raise InputError(f"resources={resources!r}: expected {{name: value}}, by submitit's names")
+    if executor == "here":
+        if resources:
+            raise InputError("resources are of launchers: expected executor local or slurm")
+        return
     if jax.distributed.is_initialized():
         raise InputError(
             f"executor={executor} in {jax.process_count()} processes that share their runs: launchers run cells "
             "alone; expected here"
         )
     launchers.check(executor, resources)
-    if executor == "local":  # This process and launchers may share a GPU.
-        gpus.share()
-    begin(spec, folder, amend)  # what does not fit is said here, once
-    launchers.train(spec, folder, executor, workers, resources, stop_requested)
 
 
 def as_spec(given: Spec | ml_collections.ConfigDict | str | os.PathLike[str]) -> Spec:

@@ -42,16 +42,21 @@ _SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time
 class Launcher:
     """The work of one of several launchers: trains cells, and stops with a checkpoint on SIGTERM."""
 
-    def __init__(self, spec: Spec, workdir: pathlib.Path, workers: int, gpu: str | None):
+    def __init__(
+        self, spec: Spec, workdir: pathlib.Path, cluster: str, workers: int, gpu: str | None
+    ):
         """Does nothing yet.
 
         Args:
             spec: of the ablation.
             workdir: of the ablation.
+            cluster: one of `CLUSTERS`.
             workers: launchers there are.
             gpu: that it has; None: what submitit gives it.
         """
         self._spec, self._workdir, self._workers, self._gpu = spec, workdir, workers, gpu
+        # Of one machine: they end, with checkpoints, where the command that started them is gone.
+        self._starter = os.getpid() if cluster == "local" else None
         self._settings = {name: getattr(jax.config, name) for name in _SETTINGS}
 
     def __call__(self) -> None:
@@ -70,10 +75,20 @@ class Launcher:
             run(
                 self._spec,
                 self._workdir,
-                asked.is_set,
+                lambda: asked.is_set() or self._is_left(),
                 train_only=True,
                 width=min(planner.WIDTH, share),
             )
+
+    def _is_left(self) -> bool:
+        """Returns whether the command that started it, on this machine, is gone."""
+        if self._starter is None:
+            return False
+        try:
+            os.kill(self._starter, 0)
+        except ProcessLookupError:
+            return True
+        return False
 
     def checkpoint(self) -> Any:
         """Returns what submitit starts again where the time of a job is up: the same, which goes on."""
@@ -184,7 +199,7 @@ def _start(
     # On a cluster, Ctrl-C does not reach them.
     with _deaf_to_interrupts() if cluster == "local" else contextlib.nullcontext():
         for number in range(workers):
-            launcher = Launcher(spec, folder, workers, own[number % len(own)])
+            launcher = Launcher(spec, folder, cluster, workers, own[number % len(own)])
             try:
                 jobs.append(starter.submit(launcher))
             except (RuntimeError, OSError, subprocess.SubprocessError) as error:

@@ -62,7 +62,8 @@ def rows(
                     **({"labels per class": shots or "all"} if len(spec.labelled) > 1 else {}),
                     "variant": variant,
                     "runs": len(own),
-                    "trained": len(own) - to_be_run,
+                    "trained": len(own) - to_be_run - ended,
+                    "failed": ended,
                     "test read": opened,
                     "updates": ", ".join(dict.fromkeys(reasons[id(cell)] for cell in own)),
                     "time of a run": _shown(of_a_run),
@@ -73,7 +74,8 @@ def rows(
     known = [seconds for seconds in whole if seconds is not None]
     left = tables.duration(sum(known)) if any(known) or len(known) == len(whole) else intervals.NONE
     at_least = "more than " if any(known) and len(known) < len(whole) else ""
-    total = {name: sum(row[name] for row in found) for name in ("runs", "trained", "test read")}
+    counted = ("runs", "trained", "failed", "test read")
+    total = {name: sum(row[name] for row in found) for name in counted}
     found.append({"variant": "in all", **total, "time left": at_least + left})
     return found
 

@@ -35,6 +35,7 @@ class Record:
     def __init__(self, folder: pathlib.Path):
         """Touches nothing."""
         self.folder = folder
+        self._began: str | None = None  # digest of the spec that was begun here
 
     @property
     def sources(self) -> pathlib.Path:
@@ -68,12 +69,14 @@ class Record:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked():
                 self.check(spec, cells, amend)  # it may have been written meanwhile
-                described = {"digest": _digest(spec, cells), "spec": spec.to_json()}
+                digest = _digest(spec, cells)
+                described = {"digest": digest, "spec": spec.to_json()}
                 before = self._digest_there()
-                if before is not None and before != described["digest"] and self._opened():
-                    self._append("amended", digest=described["digest"], reason=amend)
-                if before != described["digest"]:
+                if before is not None and before != digest and self._opened():
+                    self._append("amended", digest=digest, reason=amend)
+                if before != digest:
                     files.write(self.folder / _SPEC, files.to_json(described))
+                self._began = digest
         except OSError as error:
             raise self._unusable(error) from error
 
@@ -122,6 +125,20 @@ class Record:
                     f"{', '.join(foreign[:5])}; give a new folder"
                 )
 
+    def holds(self, spec: Spec, cells: list[Cell]) -> bool:
+        """Returns whether the spec that was begun here is this one.
+
+        Raises:
+            InputError: if the folder holds no ablation.
+        """
+        self.check_folder()
+        there = self._digest_there()
+        if there is None:
+            raise InputError(
+                f"--workdir {self.folder} holds no ablation; expected the folder of one"
+            )
+        return there == _digest(spec, cells)
+
     def _existing(self) -> pathlib.Path:
         """Returns the folder, or the nearest above it that is there."""
         above = self.folder.absolute()
@@ -137,8 +154,17 @@ class Record:
                     self._append("opened outside", cell=name)
 
     def opening(self, cells: Iterable[Cell]) -> None:
-        """Logs that the test split is about to be read for cells, once for each."""
+        """Logs that the test split is about to be read for cells, once for each.
+
+        Raises:
+            InputError: if another command has begun another spec here meanwhile.
+        """
         with self._locked():
+            if self._began is not None and self._digest_there() != self._began:
+                raise InputError(
+                    f"{self.folder} holds another spec now, begun by another command: test is not read for this one; "
+                    "expected a --workdir of its own"
+                )
             known = {line.get("cell") for line in self.log()}
             names = [str(cell.name) for cell in cells if str(cell.name) not in known]
             facts = environment_facts() if names else {}
@@ -175,21 +201,32 @@ class Record:
         self._write(_LOG, {"time": now, "what": what, **facts})
 
     def _write(self, name: str, line: dict[str, Any]) -> None:
-        with (self.folder / name).open("a") as file:
-            file.write(json.dumps(line, sort_keys=True) + "\n")
+        path = self.folder / name
+        before = path.read_bytes() if path.is_file() else b""
+        # Of a process that was killed there may be half a line.
+        start = "\n" if before and not before.endswith(b"\n") else ""
+        with path.open("a") as file:
+            file.write(f"{start}{json.dumps(line, sort_keys=True)}\n")
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         path = self.folder / name
         if not path.is_file():
             return []
-        # A process that was killed may have left half a line.
-        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-        try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise InputError(
-                f"{path}: a line is no JSON ({error}); the file is left as it is"
-            ) from error
+        found = []
+        for text in filter(None, path.read_text().splitlines()):
+            try:
+                line = json.loads(text)
+            except ValueError as error:
+                cut_off = not text.endswith("}") or getattr(error, "pos", 0) >= len(text)
+                if text.startswith("{") and cut_off:
+                    continue  # by a process that was killed
+                line = None
+            if not isinstance(line, dict) or "what" not in line:
+                raise InputError(
+                    f"{path} has a line that no ablation has written: {text[:60]!r}; the file is left as it is"
+                )
+            found.append(line)
+        return found
 
     def _digest_there(self) -> str | None:
         """Returns that of the spec that is there; None where none is."""
@@ -202,8 +239,11 @@ class Record:
         return str(there["digest"])
 
     def _opened(self) -> int:
-        """Returns for how many cells test was opened."""
-        return sum(line["what"] == "opened" for line in self.log())
+        """Returns for how many cells test was opened, of this spec or an earlier one, logged or not."""
+        logged = {line["cell"] for line in self.log() if "cell" in line}
+        cells = self.folder / CELLS
+        found = {str(path.parent.relative_to(cells)) for path in cells.glob("*/*/*/*/result.json")}
+        return len(logged | found)
 
     def _unusable(self, why: object) -> InputError:
         return InputError(f"cannot use {self.folder} as --workdir: {why}")

@@ -72,9 +72,13 @@ def write(
     for note in said:
         console.note(note)
     if peek:
-        console.say(
-            f"{len(rows) - left} of {len(rows)} cells are trained; test has not been looked at"
+        opened = sum("cell" in line for line in record.log())
+        use = (
+            f"test was read for {console.count(opened, 'run')} before"
+            if opened
+            else "test has not been looked at"
         )
+        console.say(f"{len(rows) - left} of {len(rows)} cells are trained; {use}")
         return content
     files.write(record.folder / "ablation.json", files.to_json(content))
     sections = [

@@ -30,7 +30,7 @@ STRATEGIES = {
 _OF_THE_SPEC = {"seed": "seeds", "data.seed": "seeds", "data.examples_per_class": "shots"}
 # Fields that are tuples.
 _SEVERAL = ("seeds", "shots", "test", "further_metrics")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +128,14 @@ class Spec:
             given = getattr(self, name)
             if isinstance(given, str) or not isinstance(given, Iterable):
                 problems.append(f"{name}={given!r}: expected several in a tuple, ({given!r},)")
+            elif not all(isinstance(one, str | int | float | np.generic) for one in given):
+                problems.append(f"{name}={given!r}: expected numbers or texts")
+        for name in ("baseline", "metric", "question"):
+            given = getattr(self, name)
+            if not isinstance(given, str):
+                problems.append(f"{name}={given!r}: expected a text")
+        if not isinstance(self.level, int | float):
+            problems.append(f"level={self.level!r}: expected a number between 0 and 1")
         of_fields = {"tune": self.tune}
         for name, expected in (
             ("variants", '{name: ("field=value", ...)}'),
@@ -136,6 +144,7 @@ class Spec:
         ):
             given = getattr(self, name)
             if not isinstance(given, Mapping):
+                of_fields.pop(name, None)
                 problems.append(f"{name} is a {type(given).__name__}: expected {expected}")
             elif name == "tune_of":
                 of_fields |= {f"tune_of[{variant!r}]": of for variant, of in given.items()}
@@ -148,9 +157,14 @@ class Spec:
             problems += [
                 f"{what}: {field}={values!r}: expected several values in a tuple, ({values!r},)"
                 for field, values in of.items()
-                if isinstance(values, str) or not isinstance(values, Collection)
+                if isinstance(values, str | Mapping) or not isinstance(values, Collection)
             ]
         if isinstance(self.variants, Mapping):
+            problems += [
+                f"variant {name!r}: expected a text as its name"
+                for name in self.variants
+                if not isinstance(name, str)
+            ]
             problems += [
                 f'variant {name} is {given!r}: expected assignments in a tuple, ("field=value",), or a strategy: '
                 f"{', '.join(STRATEGIES)}"
@@ -178,7 +192,7 @@ class Spec:
         if not self.variants:
             return ["variants: expected one at least"]
         problems = [
-            f"variant {name!r}: expected letters, digits and any of _.+- as its name"
+            f"variant {name!r}: expected letters, digits and any of _.+- as its name, 100 of them at most"
             for name in self.variants
             if not _NAME.fullmatch(name)
         ]
@@ -225,6 +239,11 @@ class Spec:
             )
         for what, of in tuned.items():
             problems += [f"{what}: {field} has no values" for field, v in of.items() if not len(v)]
+            problems += [
+                f"{what}: {field}={tuple(v)}: a value is there twice"
+                for field, v in of.items()
+                if len({repr(one) for one in v}) < len(v)
+            ]
             problems += [
                 str(unknown("field", field, FIELDS)) for field in of if field not in FIELDS
             ]
@@ -286,7 +305,7 @@ def load_spec(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Spec
         spec = namespace["get_spec"]() if "get_spec" in namespace else None
     except InputError as error:
         raise InputError(f"spec {path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"spec {path} does not run: {type(error).__name__}: {error}") from error
     if "get_spec" not in namespace:
         raise InputError(f"spec {path} defines no get_spec()")
@@ -296,6 +315,11 @@ def load_spec(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Spec
         )
     base = copy.deepcopy(spec.base)
     for assignment in changes:
+        field = assignment.partition("=")[0]
+        if field in _OF_THE_SPEC and (field != "data.examples_per_class" or spec.shots):
+            raise InputError(
+                f"--config.{field} has no effect: the spec gives {_OF_THE_SPEC[field]}"
+            )
         set_field(base, assignment, "--config.")
     return dataclasses.replace(spec, base=base)
 

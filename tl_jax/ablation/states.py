@@ -88,7 +88,7 @@ def row(spec: Spec, cell: Cell, folder: pathlib.Path, seconds: float | None) -> 
 
 def of_test(spec: Spec, folder: pathlib.Path) -> dict[str, Any]:
     """Returns what a row has more where test was read: the metric, and those that are shown beside it."""
-    result = read_json(folder / "result.json")
+    result = results.read_result(folder / "result.json")
     further = {name: result["splits"]["test"].get(name) for name in spec.further_metrics}
     return {"test": metric(result, "test", spec), **({"further": further} if further else {})}
 

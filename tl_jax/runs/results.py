@@ -13,6 +13,7 @@ import numpy as np
 from tl_jax import console, files, models, porting, reporting
 from tl_jax.config import completed
 from tl_jax.data import Split, Splits
+from tl_jax.errors import InputError
 from tl_jax.reporting import SCATTER_FILE, intervals, tables
 from tl_jax.runs import weights
 from tl_jax.runs.parts import is_own
@@ -99,8 +100,20 @@ def read_sealed(
     path = next((workdir / name for name in names if (workdir / name).is_file()), None)
     if path is None:
         return None
-    found = read_json(path)
+    found = read_result(path)
     found["splits"] = {split: of for split, of in found["splits"].items() if split != "test"}
+    return found
+
+
+def read_result(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what a result of a run holds.
+
+    Raises:
+        InputError: if the file is missing, or no result.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("splits"), dict):
+        raise InputError(f"{path} is no result of a run; it is left as it is")
     return found
 
 
