@@ -152,6 +152,8 @@ def test_a_figure_of_an_earlier_spec_is_removed(spec, tmp_path):
 
 
 def test_a_look_at_validation_draws_nothing(spec, tmp_path):
+    with pytest.raises(Stopped):
+        ablation.run(spec(), tmp_path, lambda: True)
     ablation.run(spec(), tmp_path, peek=True)
     assert not (tmp_path / page.PAGE).exists() and not (tmp_path / page.FIGURES).exists()
 
