@@ -52,13 +52,15 @@ def ablate(load: Callable[[], ablation.Spec]) -> None:
             "--workers and --resources are of launchers: add --executor=local or slurm"
         )
     ablation.check_launchers(given.executor, given.workers, resources)
-    workdir = arguments.workdir() if given.workdir or not given.dry_run else None
+    if given.dry_run:
+        folder = arguments.workdir() if given.workdir else None
+        outlook = ablation.look_ahead(load(), folder, given.amend)
+        reporting.print_table("Runs", outlook.cells)
+        reporting.print_table("Left to do", outlook.left, level="normal")
+        return
+    workdir = arguments.workdir()
     spec = load()
-    if workdir is None or given.dry_run:
-        reporting.print_table("Runs", ablation.plan(spec, workdir, given.amend))
-        left = ablation.look_ahead(spec, workdir, given.amend)
-        reporting.print_table("Left to do", left, level="normal")
-    elif given.peek is not None:
+    if given.peek is not None:
         ablation.run(spec, workdir, peek=True)
     else:
         ablation.ablate(

@@ -12,6 +12,7 @@ from absl import flags
 
 from tl_jax.compiler_options import ORDERED_FLAG
 from tl_jax.errors import InputError
+from tl_jax.runs.stopping import StopRequest
 
 _IMPORTED = time.perf_counter()
 
@@ -47,31 +48,8 @@ def level() -> str:
     return "verbose" if _VERBOSE.value else "normal"
 
 
-class StopRequest:
-    """Whether SIGTERM or SIGINT has come; a second one ends the process at once. A context manager."""
-
-    def __init__(self):
-        self.requested = False
-
-    def __enter__(self) -> "StopRequest":
-        self._before = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number, _):
-        if self.requested:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.requested = True
-
-
-STOP = StopRequest()  # of this process; listens while `run` does
+# Of this process; listens while `run` does. A second signal ends the process at once.
+STOP = StopRequest(signal.SIGTERM, signal.SIGINT, raises=False)
 
 
 def stop_requested() -> bool:

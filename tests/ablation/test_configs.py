@@ -12,7 +12,7 @@ SPECS = sorted(pathlib.Path("configs/ablations").glob("*.py"))
 @pytest.mark.parametrize("path", SPECS, ids=[path.stem for path in SPECS])
 def test_a_shipped_spec(path):
     spec = ablation.load_spec(path)
-    rows = ablation.plan(spec)
+    rows = ablation.look_ahead(spec).cells
     trials = sum(len(spec.trials(name)) for name in spec.variants)
     assert len(rows) == trials * len(spec.labelled) * len(spec.seeds) > 1
     text = path.read_text()

@@ -474,7 +474,7 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_written(
     spec, tmp_path, fields, message
 ):
     made = spec(fields=fields)
-    for refused in (ablation.run, ablation.plan, ablation.look_ahead):
+    for refused in (ablation.run, ablation.look_ahead):
         with pytest.raises(InputError, match=message):
             refused(made, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -483,26 +483,23 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_written(
 def test_labels_that_one_variant_alone_has_not_are_refused(spec, tmp_path):
     made = spec({"few": (), "many": ("data.examples_per_class=5000",)})
     with pytest.raises(InputError, match=r"^many, 5000 per class, seed 0: "):
-        ablation.plan(made)
+        ablation.look_ahead(made)
 
 
 def test_a_plan_downloads_nothing(spec, tmp_path, monkeypatch):
     monkeypatch.setattr("tl_jax.data.prepare.prepare", lambda *_: pytest.fail("downloads"))
     made = spec(fields={"data__name": "tfds:cifar10", "data__data_dir": str(tmp_path)})
-    assert len(ablation.plan(made, tmp_path / "run")) == 4
+    assert len(ablation.look_ahead(made, tmp_path / "run").cells) == 4
     made = spec(fields={"data__name": "tfds:mnist", "data__data_dir": str(tmp_path)})
     with pytest.raises(InputError, match="tfds data set mnist is not prepared"):
-        ablation.plan(made, tmp_path / "run")
+        ablation.look_ahead(made, tmp_path / "run")
 
 
 def test_a_plan_of_another_spec_after_test_was_opened_is_refused(spec, quick, tmp_path):
     ablation.run(spec(seeds=(0,)), tmp_path)
     with pytest.raises(InputError, match="holds another spec, and its test split was opened"):
-        ablation.plan(spec(seeds=(0, 1)), tmp_path)
-    with pytest.raises(InputError, match="holds another spec, and its test split was opened"):
         ablation.look_ahead(spec(seeds=(0, 1)), tmp_path)
-    for look in (ablation.plan, ablation.look_ahead):
-        assert look(spec(seeds=(0, 1)), tmp_path, amend="more seeds")
+    assert ablation.look_ahead(spec(seeds=(0, 1)), tmp_path, amend="more seeds").cells
     assert [what for what, _ in log(tmp_path)] == ["opened"] * 2
 
 
@@ -563,7 +560,9 @@ def test_arguments_of_another_type(spec, tmp_path, given, message):
 def test_one_who_may_not_write_may_look(spec, quick, tmp_path, monkeypatch):
     ablation.run(spec(seeds=(0,)), tmp_path)
     monkeypatch.setattr("os.access", lambda *_: False)
-    assert {row["state"] for row in ablation.plan(spec(seeds=(0,)), tmp_path)} == {"test read"}
+    assert {row["state"] for row in ablation.look_ahead(spec(seeds=(0,)), tmp_path).cells} == {
+        "test read"
+    }
     with pytest.raises(InputError, match="cannot be written"):
         ablation.run(spec(seeds=(0,)), tmp_path)
 
@@ -598,8 +597,8 @@ def test_a_config_with_methods_is_a_spec_and_a_number_is_none(spec, quick, tmp_p
 
 def test_a_plan_says_what_is_to_be_run(whole):
     made, workdir, _ = whole
-    assert [row["state"] for row in ablation.plan(made)] == ["to be run"] * 8
-    states = [row["state"] for row in ablation.plan(made, workdir)]
+    assert [row["state"] for row in ablation.look_ahead(made).cells] == ["to be run"] * 8
+    states = [row["state"] for row in ablation.look_ahead(made, workdir).cells]
     assert sorted(states) == ["test read"] * 4 + ["trained"] * 4
 
 

@@ -13,13 +13,11 @@ import time
 import jax
 import pytest
 import submitit  # its import closes the stream of absl's log where that is not sys.stderr, as under capsys
-from launching import CELLS, outputs, tables
+from launching import outputs, stop_when_training, tables
 
 from tl_jax import ablation
 from tl_jax.ablation import executors, gpus, launchers
 from tl_jax.errors import InputError
-from tl_jax.reporting import read_metrics
-from tl_jax.training.loops import Stopped
 
 
 def test_two_launchers_of_which_one_is_killed(path, tmp_path, monkeypatch, capsys):
@@ -43,14 +41,14 @@ def test_two_launchers_of_which_one_is_killed(path, tmp_path, monkeypatch, capsy
     shown = capsys.readouterr()
     assert f"launcher {killed[0]} was killed, what it has left is done by others: see " in shown.out
     assert "trained: 6 of 6 cells" in shown.out
-    # What launchers made is told here as they make it, and what was left to do too.
+    # The command prints each cell when it ends: those of launchers and those that it trains itself.
     assert re.search(
         r"^\d/6  \w+, seed \d: validation top-1 .*, 20 steps, .*elsewhere$", shown.err, re.M
     )
     assert len(set(re.findall(r"^\d/6  (\w+, seed \d): .* 20 steps", shown.err, re.M))) == 6
     ablation.ablate(path, tmp_path / "here")
     assert tables(workdir) == tables(tmp_path / "here")
-    # What the killed one has left was trained here.
+    # This process trained the cells of the launcher that was killed.
     said = "\n".join(outputs(workdir).values())
     by_launchers = collections.Counter(
         re.findall(r"^\d/6  (\w+, seed \d): .* steps, [\d.]+ s$", said, re.M)
@@ -61,24 +59,15 @@ def test_two_launchers_of_which_one_is_killed(path, tmp_path, monkeypatch, capsy
 
 def test_launchers_stop_with_checkpoints(path, tmp_path, monkeypatch):
     monkeypatch.setattr(launchers, "_POLL_SECONDS", 0.1)
-    path.write_text(path.read_text().replace("train__steps=20", "train__steps=3000"))
     workdir = tmp_path / "run"
-
-    def trains():
-        return any(read_metrics(folder.parent) for folder in workdir.glob(CELLS + "config.json"))
-
-    with pytest.raises(Stopped):
-        ablation.ablate(path, workdir, executor="local", stop_requested=trains)
+    stop_when_training(path, workdir, "local")
     ids = {int(name) for name in outputs(workdir)}
     assert len(ids) == 2 and not any(pathlib.Path(f"/proc/{one}").exists() for one in ids)
-    # None of them was trained here, and what launchers had begun is kept.
-    assert not list(workdir.glob(CELLS + "sealed.json")) + list(workdir.glob("ablation.*"))
-    assert [step for step in workdir.glob(CELLS + "checkpoints/*") if step.name.isdigit()]
     assert "Traceback" not in "".join(outputs(workdir).values())
 
 
 def test_a_launcher_ends_where_its_command_is_gone(path, tmp_path):
-    """A process that was killed tells nobody."""
+    """A command that is killed cannot send SIGTERM to its launchers."""
     made = ablation.load_spec(path)
     launcher = launchers.Launcher(made, tmp_path, "local", 1, None)
     assert not launcher._is_left()
@@ -91,7 +80,7 @@ def test_a_launcher_ends_where_its_command_is_gone(path, tmp_path):
 
 @pytest.fixture
 def starter(monkeypatch):
-    """Returns what submitit is told, in place of which nothing is started; the third job is refused."""
+    """Returns the calls of submitit, which is replaced: no job starts, and the third one is refused."""
     seen = []
 
     class Starter:
@@ -119,11 +108,11 @@ def starter(monkeypatch):
     ("executor", "resources", "devices"),
     [
         ("local", {}, ("3", "5", "3")),
-        ("local", {"gpus_per_node": 2}, (None,) * 3),  # submitit's business then
+        ("local", {"gpus_per_node": 2}, (None,) * 3),  # submitit assigns the GPUs
         ("slurm", {"slurm_setup": ["module load cuda"]}, (None,) * 3),
     ],
 )
-def test_what_launchers_are_given(
+def test_gpu_signals_and_parameters_of_launchers(
     path, tmp_path, monkeypatch, starter, executor, resources, devices
 ):
     stopped, before = [], signal.getsignal(signal.SIGINT)
@@ -133,15 +122,15 @@ def test_what_launchers_are_given(
     with pytest.raises(InputError, match=f"--executor={executor}: no more"):
         ablation.ablate(path, tmp_path / "run", executor=executor, workers=3, resources=resources)
     assert signal.getsignal(signal.SIGINT) is before
-    assert stopped == [(2, executor)]  # those that were started
-    _, _, folder, parameters, *started = starter  # looked at first in another folder
+    assert stopped == [(2, executor)]  # the two that started
+    _, _, folder, parameters, *started = starter  # the first two are of `launchers.check`
     assert folder == (tmp_path / "run" / "jobs", executor)
     assert parameters == {"timeout_min": 24 * 60, "name": "ablate-run", **resources}
     # Ctrl-C reaches all processes of a terminal, and none elsewhere.
     assert started == [(device, 3, executor == "local") for device in devices]
 
 
-# It is told to stop, and not waited for.
+# The launcher gets SIGTERM, and this process does not wait for it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_where_this_process_ends_otherwise_no_launcher_is_left(path, tmp_path, monkeypatch):
     monkeypatch.setattr(launchers, "_POLL_SECONDS", 0.1)

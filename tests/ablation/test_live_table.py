@@ -78,7 +78,8 @@ def test_what_other_launchers_do_is_shown_once(spec, tmp_path, capsys, monkeypat
 @pytest.mark.parametrize("shots", [(), (1, 2)])
 def test_rows_name_labels_where_there_are_several(spec, tmp_path, shots):
     made = spec(shots=shots, tune={"optim.momentum": (0.0, 0.9)})
-    rows = list(dict.fromkeys(LiveTable("title", cells.expand(made))._rows.values()))
+    shown = LiveTable("title", cells.expand(made))._shown.values()
+    rows = list(dict.fromkeys(cell.row for cell in shown))
     labels = [f", {few} per class" for few in shots] or [""]
     assert rows == [
         f"{variant}{few}, momentum={value}"

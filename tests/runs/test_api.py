@@ -191,7 +191,7 @@ def test_callbacks_are_told_what_is_logged(small_networks, tmp_path):
 
 
 def test_a_second_interrupt_ends_at_once():
-    with pytest.raises(KeyboardInterrupt), stopping.Interrupts() as requested:
+    with pytest.raises(KeyboardInterrupt), stopping.StopRequest() as requested:
         os.kill(os.getpid(), signal.SIGINT)
         assert requested()
         os.kill(os.getpid(), signal.SIGINT)

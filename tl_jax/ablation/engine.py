@@ -1,5 +1,6 @@
 """Runs an ablation: all cells without the test split, the choice by validation, then test for what was chosen."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
@@ -20,8 +21,23 @@ from tl_jax.runs.setup import check_config
 from tl_jax.runs.splits import check_data
 
 
-def plan(spec: Spec, workdir: pathlib.Path | None = None, amend: str = "") -> list[dict[str, Any]]:
-    """Returns a row for each cell: what it is, and whether it is done, failed or to be run; trains nothing.
+@dataclasses.dataclass(frozen=True)
+class Outlook:
+    """What an ablation is about to do.
+
+    Attributes:
+        cells: a row for each cell: its variant, labels, values and seed, its folder, and whether it is done, failed
+            or to be run.
+        left: a row for each variant and number of labels: cells that are done and left, with their time and memory;
+            see `outlook.rows`.
+    """
+
+    cells: list[dict[str, Any]]
+    left: list[dict[str, Any]]
+
+
+def look_ahead(spec: Spec, workdir: pathlib.Path | None = None, amend: str = "") -> Outlook:
+    """Returns the cells of an ablation and what is left of it; trains, writes and downloads nothing.
 
     Args:
         spec: of the ablation.
@@ -31,8 +47,16 @@ def plan(spec: Spec, workdir: pathlib.Path | None = None, amend: str = "") -> li
     Raises:
         InputError: as `run`.
     """
-    record, cells = _planned(spec, workdir, amend)
-    return [
+    cells = _checked(spec)
+    record = Record(workdir or pathlib.Path("-"))
+    if workdir is not None:
+        record.check(spec, cells, amend, writes=False)
+    _check_data(record, cells, download=False)
+    cell_states = [
+        analysis.TO_BE_RUN if workdir is None else states.state(cell, record.cell(cell))
+        for cell in cells
+    ]
+    rows = [
         {
             "variant": cell.variant,
             "shots": cell.shots,
@@ -40,44 +64,11 @@ def plan(spec: Spec, workdir: pathlib.Path | None = None, amend: str = "") -> li
             "values": report.assigned(cell.values),
             "seed": cell.seed,
             "run": str(record.cell(cell)),
-            "state": _state(cell, record, workdir),
+            "state": state,
         }
-        for cell in cells
+        for cell, state in zip(cells, cell_states, strict=True)
     ]
-
-
-def look_ahead(
-    spec: Spec, workdir: pathlib.Path | None = None, amend: str = ""
-) -> list[dict[str, Any]]:
-    """Returns a row for each variant and number of labels: what is done, what is left, and what that takes.
-
-    Trains nothing. Time and memory are those of its runs so far; see `outlook.rows`.
-
-    Args:
-        spec: of the ablation.
-        workdir: of the ablation; None: none yet.
-        amend: as of `run`.
-
-    Raises:
-        InputError: as `run`.
-    """
-    record, cells = _planned(spec, workdir, amend)
-    return outlook.rows(spec, record, cells, [_state(cell, record, workdir) for cell in cells])
-
-
-def _planned(spec: Spec, workdir: pathlib.Path | None, amend: str) -> tuple[Record, list[Cell]]:
-    """Returns the folder of an ablation, which may not be there yet, and its cells, after the checks of `begin`."""
-    cells = _checked(spec)
-    record = Record(workdir or pathlib.Path("-"))
-    if workdir is not None:
-        record.check(spec, cells, amend, writes=False)
-    _check_data(record, cells, download=False)
-    return record, cells
-
-
-def _state(cell: Cell, record: Record, workdir: pathlib.Path | None) -> str:
-    """Returns the state of a cell; without a folder it is to be run."""
-    return analysis.TO_BE_RUN if workdir is None else states.state(cell, record.cell(cell))
+    return Outlook(rows, outlook.rows(spec, record, cells, cell_states))
 
 
 def run(

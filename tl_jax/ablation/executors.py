@@ -15,7 +15,7 @@ from tl_jax.ablation.engine import begin, run
 from tl_jax.ablation.methods import spec_of
 from tl_jax.ablation.spec import Spec, load_spec
 from tl_jax.errors import InputError, unknown
-from tl_jax.runs.stopping import Interrupts
+from tl_jax.runs.stopping import StopRequest
 
 # This process, or what submitit calls the others.
 EXECUTORS = ("here", *launchers.CLUSTERS)
@@ -64,7 +64,7 @@ def ablate(
     with contextlib.ExitStack() as held:
         if not progress:
             held.enter_context(console.verbosity("silent"))
-        stop = stop_requested or held.enter_context(Interrupts())
+        stop = stop_requested or held.enter_context(StopRequest())
         if executor != "here":
             _train_elsewhere(made, folder, executor, workers, resources or {}, amend, stop)
         return run(made, folder, stop, amend=amend)

@@ -1,7 +1,7 @@
 """What is seen of the cells of an ablation while they are trained: one table on a terminal, lines elsewhere."""
 
 import contextlib
-import pathlib
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -25,14 +25,9 @@ class LiveTable:
             cells: all of the ablation.
         """
         several = len({cell.config.data.examples_per_class for cell in cells}) > 1
-        self._rows = {cell.name: _row(cell, several) for cell in cells}
-        rows = list(dict.fromkeys(self._rows.values()))
+        self._shown = {cell.name: _Shown(cell, _row(cell, several)) for cell in cells}
+        rows = list(dict.fromkeys(shown.row for shown in self._shown.values()))
         seeds = list(dict.fromkeys(cell.seed for cell in cells))
-        self._cells, self._ended = cells, set[pathlib.PurePosixPath]()
-        self._logged: dict[
-            pathlib.PurePosixPath, int
-        ] = {}  # lines that were there at the last look
-        self._elsewhere: dict[pathlib.PurePosixPath, Run] = {}
         self._table = reporting.RunTable(title, rows, seeds)
         self.say, self.pace = self._table.say, self._table.pace
 
@@ -45,53 +40,62 @@ class LiveTable:
 
     def there(self, record: Record) -> int:
         """Shows what is trained already, or failed, and returns how many cells that is."""
-        self._look(record, before=True)
-        return len(self._ended)
+        return self._look(record, before=True)
 
     def look(self, record: Record) -> int:
         """Shows how far other launchers are, and returns how many cells are done with."""
-        self._look(record, before=False)
-        return len(self._ended)
+        return self._look(record, before=False)
 
-    def _look(self, record: Record, before: bool) -> None:
+    def _look(self, record: Record, before: bool) -> int:
         took = record.seconds(TRAINED)
-        for cell in self._cells:
-            folder, place = record.cell(cell), (self._rows[cell.name], cell.seed)
-            if cell.name in self._ended:
+        for shown in self._shown.values():
+            cell, folder = shown.cell, record.cell(shown.cell)
+            if shown.has_ended:
                 continue
             if not states.has_ended(folder):
                 lines = reporting.read_metrics(folder)
-                known = self._logged.get(cell.name, 0)
-                self._logged[cell.name] = len(lines)
-                if not before and lines[known:]:
-                    self._seen(cell, lines[known:])
+                new_lines, shown.logged = lines[shown.logged :], len(lines)
+                if new_lines and not before:
+                    self._log(shown, new_lines)
                 continue
-            found = states.sealed(cell, folder)
-            if found is None and not states.failure(folder).is_file():
-                continue  # what is there is to be made longer
-            self._ended.add(cell.name)
+            result = states.sealed(cell, folder)
+            if result is None and not states.failure(folder).is_file():
+                continue  # The run in the folder has fewer updates than the cell.
+            shown.has_ended = True
             seconds = took.get(str(cell.name), 0.0)
-            self._table.ended(*place, found, seconds, before=before)
-            if found is None and not before:
+            self._table.ended(shown.row, cell.seed, result, seconds, before=before)
+            if result is None and not before:
                 self.say(states.why_failed(cell, folder))
+        return sum(shown.has_ended for shown in self._shown.values())
 
-    def _seen(self, cell: Cell, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Shows what another launcher has logged of a cell since the last look."""
-        if cell.name not in self._elsewhere:
-            place = (self._rows[cell.name], cell.seed)
-            self._elsewhere[cell.name] = self._table.elsewhere(*place, _updates(cell))
-        run = self._elsewhere[cell.name]
+    def _log(self, shown: "_Shown", lines: Sequence[Mapping[str, Any]]) -> None:
+        """Shows the lines that another launcher has logged of a cell since the last look."""
+        if shown.elsewhere is None:
+            cell = shown.cell
+            shown.elsewhere = self._table.elsewhere(shown.row, cell.seed, _updates(cell))
         for line in lines:
-            run.logged(line["step"], line["split"], line)
+            shown.elsewhere.logged(line["step"], line["split"], line)
 
     @contextlib.contextmanager
     def run(self, cell: Cell) -> Iterator[Run]:
         """Shows that a cell is trained inside; see `RunTable.run`."""
+        shown = self._shown[cell.name]
         try:
-            with self._table.run(self._rows[cell.name], cell.seed, _updates(cell)) as run:
+            with self._table.run(shown.row, cell.seed, _updates(cell)) as run:
                 yield run
         finally:
-            self._ended.add(cell.name)
+            shown.has_ended = True
+
+
+@dataclasses.dataclass
+class _Shown:
+    """A cell in the table: its row, whether it has ended, and the state of a cell that another launcher trains."""
+
+    cell: Cell
+    row: str
+    has_ended: bool = False
+    logged: int = 0  # lines in its log at the last look
+    elsewhere: Run | None = None
 
 
 def _updates(cell: Cell) -> int:

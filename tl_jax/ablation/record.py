@@ -64,11 +64,11 @@ class Record:
         Raises:
             InputError: as `check`.
         """
-        self.check(spec, cells, amend)
+        self.check_folder()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked():
-                self.check(spec, cells, amend)  # it may have been written meanwhile
+                self.check(spec, cells, amend)
                 digest = _digest(spec, cells)
                 described = {"digest": digest, "spec": spec.to_json()}
                 before = self._digest_there()
@@ -201,12 +201,12 @@ class Record:
         self._write(_LOG, {"time": now, "what": what, **facts})
 
     def _write(self, name: str, line: dict[str, Any]) -> None:
-        path = self.folder / name
-        before = path.read_bytes() if path.is_file() else b""
-        # Of a process that was killed there may be half a line.
-        start = "\n" if before and not before.endswith(b"\n") else ""
-        with path.open("a") as file:
-            file.write(f"{start}{json.dumps(line, sort_keys=True)}\n")
+        with (self.folder / name).open("ab+") as file:
+            # A process that was killed may have left half a line.
+            length = file.tell()
+            file.seek(max(0, length - 1))
+            start = "\n" if length and file.read() != b"\n" else ""
+            file.write(f"{start}{json.dumps(line, sort_keys=True)}\n".encode())
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         path = self.folder / name

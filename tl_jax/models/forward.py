@@ -49,8 +49,8 @@ def make_forward(
 
     Args:
         model: the Linen module.
-        frozen_norms: names of BatchNorm modules, such as "stage1/block0/bn1", to which
-            `norm_policy` applies in training.
+        frozen_norms: names of the BatchNorm modules that follow `norm_policy` in training, such as
+            "stage1/block0/bn1".
         norm_policy: "frozen", "batch_stats_no_update" or "update"; see `BatchNorm`.
         axis_name: named axis over which statistics are averaged (`pmap`), None under `jit`.
         start: the boundary whose features are the inputs; None for images.
@@ -136,7 +136,7 @@ def same_in_training(
     Args:
         model: the Linen module.
         stop: the boundary.
-        frozen_norms: names of BatchNorm modules to which `norm_policy` applies in training.
+        frozen_norms: names of the BatchNorm modules that follow `norm_policy` in training.
         norm_policy: see `make_forward`.
         image_size: side of the input in pixels.
     """

@@ -17,7 +17,7 @@ from tl_jax.runs import evaluate as evaluation
 from tl_jax.runs.finished import Run, load_run
 from tl_jax.runs.parts import Parts, own_name
 from tl_jax.runs.recording import Callback
-from tl_jax.runs.stopping import Interrupts
+from tl_jax.runs.stopping import StopRequest
 
 # A data set by name or as arrays: one pair, from which a test split is taken, or a pair for each split.
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -92,7 +92,7 @@ def finetune(
     if optimizer is not None:
         config.optim.name = own_name(optimizer)
     path = pathlib.Path(workdir).expanduser()
-    with console.verbosity("normal" if progress else "silent"), Interrupts() as stop_requested:
+    with console.verbosity("normal" if progress else "silent"), StopRequest() as stop_requested:
         training.run(config, path, stop_requested, parts, callbacks)
     return load_run(path, model=model)
 
@@ -202,7 +202,7 @@ def extend_data(
     config = config.copy_and_resolve_references()
     parts = _augmenting_parts(config, data, class_names, operations, None)
     path = pathlib.Path(out).expanduser()
-    with console.verbosity("silent"), Interrupts() as stop_requested:
+    with console.verbosity("silent"), StopRequest() as stop_requested:
         return extend.extend_data(
             config,
             path,

@@ -1,9 +1,10 @@
-"""Whether a run is to stop or to save, asked after every update; an interrupt as a request to stop."""
+"""Whether a run is to stop or to save, asked after every update; a signal as a request to stop."""
 
 import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,26 +39,37 @@ class StopRequests:
         return self._save
 
 
-class Interrupts:
-    """Makes an interrupt a request to stop, which the run answers with a checkpoint; a second one raises.
+class StopRequest:
+    """Makes a signal a request to stop, which a run answers with a checkpoint; the second signal ends the process.
 
-    Signals reach the main thread alone; in others nothing changes.
+    A context manager, which gives a function that returns whether a signal has come. Signals reach the main thread
+    alone; in others nothing changes.
+
+    Args:
+        signals: to listen to; the default is an interrupt, such as Ctrl-C or the stop button of a notebook.
+        raises: whether a second signal raises KeyboardInterrupt; otherwise the process ends at once.
     """
 
-    def __init__(self) -> None:
-        self._requested = False
+    def __init__(self, *signals: signal.Signals, raises: bool = True) -> None:
+        self.requested = False
+        self._signals, self._raises = signals or (signal.SIGINT,), raises
+        self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Callable[[], bool]:
-        self._before = None
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._on_interrupt)
-        return lambda: self._requested
+            self._handlers = {
+                number: signal.signal(number, self._on_signal) for number in self._signals
+            }
+        return lambda: self.requested
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
-    def _on_interrupt(self, *_: object) -> None:
-        if self._requested:
-            raise KeyboardInterrupt
-        self._requested = True
+    def _on_signal(self, number: int, _: object) -> None:
+        if self.requested:
+            if self._raises:
+                raise KeyboardInterrupt
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.requested = True
