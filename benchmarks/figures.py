@@ -19,7 +19,13 @@ import re
 import sys
 
 # The others register their tables.
-from benchmarks import figure_ablations, figure_cells, figure_tables, figure_timings  # noqa: F401
+from benchmarks import (
+    figure_ablations,  # noqa: F401
+    figure_cells,
+    figure_strategies,  # noqa: F401
+    figure_tables,  # noqa: F401
+    figure_timings,  # noqa: F401
+)
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 # Of the table of fields, by its own command.

@@ -10,6 +10,7 @@ from experiments import cli
 from tl_jax.runs import cross_validate
 
 cli.define_run_flags()
+cli.define_strategy_flag()
 
 
 def main() -> None:

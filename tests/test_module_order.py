@@ -30,6 +30,7 @@ _ORDER = (
     "reporting",
     "config",
     "runs",
+    "strategies",
     "ablation",
 )
 # Variables that change the numbers of a compiled program are part of a key.
@@ -100,7 +101,7 @@ def _index(module: str) -> int:
 
 @pytest.mark.parametrize("path", _files("tl_jax"), ids=_name)
 def test_library_imports_neither_experiments_nor_configs(path):
-    reads_configs = _module(path) in ("", "config", "runs", "ablation")
+    reads_configs = _module(path) in ("", "config", "runs", "strategies", "ablation")
     forbidden = {"experiments", "configs", "tests"} | (
         set() if reads_configs else {"ml_collections"}
     )

@@ -12,6 +12,7 @@ from absl import flags
 from tl_jax import errors
 from tl_jax.config import FIELDS, load, set_field
 from tl_jax.errors import InputError
+from tl_jax.strategies import with_strategy
 
 
 # Cached: a process that imports several commands defines the flags they share once.
@@ -24,6 +25,17 @@ def define_run_flags() -> None:
         "The experiment, such as configs/quickstart.py; --config.FIELD=VALUE changes it.",
     )
     _define_workdir()
+
+
+@functools.cache
+def define_strategy_flag() -> None:
+    """Defines --strategy, names of strategies that change the config."""
+    flags.DEFINE_list(
+        "strategy",
+        [],
+        "How the network is adapted, such as lp_ft or l2_sp,mixup: docs/strategies.md lists them; it changes the "
+        "config, and --config.FIELD=VALUE changes what it sets.",
+    )
 
 
 @functools.cache
@@ -130,6 +142,11 @@ def parse(argv: list[str], positional: bool = False) -> list[str]:
         _Given.config = load(pathlib.Path(path).expanduser())
         for assignment in assignments:
             set_field(_Given.config, assignment, "--config.")
+        if "strategy" in flags.FLAGS and flags.FLAGS.strategy:
+            # Its phases divide the length of the run; what the command line sets counts more than the strategy.
+            _Given.config = with_strategy(_Given.config, flags.FLAGS.strategy)
+            for assignment in assignments:
+                set_field(_Given.config, assignment, "--config.")
     elif assignments and not checkpoint:
         raise InputError(
             f"--config.{assignments[0]} without --config: give the config file too, such as "

@@ -90,10 +90,10 @@ def _cell(
     if spec.shots:
         of_the_spec["data.examples_per_class"] = shots
     try:
-        for assignment in spec.assignments(variant):
-            set_field(config, assignment)
         for field, value in {**values, **of_the_spec}.items():
             set_value(config, field, value)
+        for assignment in spec.assignments(variant, config):
+            set_field(config, assignment)
     except InputError as error:
         raise InputError(f"variant {variant}: {error}") from error
     folder = pathlib.PurePosixPath(variant, f"shots{shots}", f"trial{trial}")

@@ -14,18 +14,12 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from tl_jax import files
+from tl_jax import files, strategies
 from tl_jax.config import FIELDS, check, flat, set_field, set_value
 from tl_jax.errors import InputError, unknown
 from tl_jax.training.metrics import CLASS_AVERAGES, SELECTION
 
 QUESTIONS = ("effects", "best")
-# Names for what a variant is in a word.
-STRATEGIES = {
-    "random_init": ("init.weights=",),
-    "linear_probe": ("freeze.strategy=backbone",),
-    "full_finetune": ("freeze.strategy=none",),
-}
 # Given by the spec itself, to every variant alike.
 _OF_THE_SPEC = {"seed": "seeds", "data.seed": "seeds", "data.examples_per_class": "shots"}
 # Fields that are tuples.
@@ -42,7 +36,8 @@ class Spec:
 
     Attributes:
         base: the config that variants change.
-        variants: {name: assignments such as "optim.learning_rate=0.1", or the name of one of `STRATEGIES`}.
+        variants: {name: a strategy such as "lp_ft", or assignments such as "optim.learning_rate=0.1" and names of
+            strategies in a tuple}; see `strategies.list_strategies`.
         seeds: of every variant.
         baseline: the variant that others are compared with; "" for the first.
         shots: labelled images per class, 0 for all; empty: what `base` says.
@@ -101,10 +96,16 @@ class Spec:
         """The numbers of labelled images per class, 0 for all."""
         return tuple(self.shots) or (self.base.data.examples_per_class,)
 
-    def assignments(self, variant: str) -> tuple[str, ...]:
-        """Returns what a variant sets."""
-        given = self.variants[variant]
-        return STRATEGIES[given] if isinstance(given, str) else tuple(given)
+    def assignments(
+        self, variant: str, config: ml_collections.ConfigDict | None = None
+    ) -> tuple[str, ...]:
+        """Returns what a variant sets.
+
+        Args:
+            variant: its name.
+            config: of the run, with the values of a trial; None: the base.
+        """
+        return strategies.expand(self.variants[variant], self.base if config is None else config)
 
     def trials(self, variant: str) -> list[dict[str, Any]]:
         """Returns the combinations of what is tuned, the last field changing fastest; one, empty, of nothing."""
@@ -167,7 +168,7 @@ class Spec:
             ]
             problems += [
                 f'variant {name} is {given!r}: expected assignments in a tuple, ("field=value",), or a strategy: '
-                f"{', '.join(STRATEGIES)}"
+                f"{', '.join(strategies.list_strategies())}"
                 for name, given in self.variants.items()
                 if not isinstance(given, str)
                 and not (isinstance(given, Sequence) and all(isinstance(one, str) for one in given))
@@ -198,10 +199,16 @@ class Spec:
         ]
         problems += [
             f"variant {name} is {given!r}: assignments go into a tuple, ({given!r},)"
-            if "=" in given
-            else str(unknown(f"strategy of variant {name}", given, STRATEGIES))
             for name, given in self.variants.items()
-            if isinstance(given, str) and given not in STRATEGIES
+            if isinstance(given, str) and "=" in given
+        ]
+        problems += [
+            f"variant {name}: {text!r}: expected FIELD=VALUE"
+            if text in FIELDS
+            else str(unknown(f"strategy of variant {name}", text, strategies.list_strategies()))
+            for name, given in self.variants.items()
+            for text in ((given,) if isinstance(given, str) else given)
+            if "=" not in text and not strategies.is_strategy(text)
         ]
         named = {"baseline": (self.baseline,) if self.baseline else (), "test": self.test}
         for what, names in {**named, "tune_of": tuple(self.tune_of)}.items():
@@ -248,9 +255,10 @@ class Spec:
                 str(unknown("field", field, FIELDS)) for field in of if field not in FIELDS
             ]
         for name in self.variants:
-            if isinstance(self.variants[name], str) and self.variants[name] not in STRATEGIES:
-                continue
-            fields = [one.partition("=")[0] for one in self.assignments(name)]
+            try:
+                fields = [one.partition("=")[0] for one in self.assignments(name)]
+            except InputError:
+                continue  # Reported as a name, or with the assignments.
             fields += list(self.tune_of.get(name, self.tune))
             for field in fields:
                 if field in _OF_THE_SPEC and (field != "data.examples_per_class" or self.shots):

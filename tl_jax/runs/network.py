@@ -1,12 +1,13 @@
 """The network of a run, from its config or given as an object."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import ml_collections
 
-from tl_jax import models
+from tl_jax import freezing, models
 from tl_jax.config import FIELDS, naming_fields, phase_configs
 from tl_jax.errors import InputError
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts, is_own, must_be_given
@@ -42,6 +43,23 @@ def make_model(
     named = [f"model.{option}" for option in options] or ["model.name"]
     with naming_fields(config, *named):
         return models.create_model(name, num_classes, **options)
+
+
+def trainable_groups(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Returns the parts of the network of `config.model` that have parameters, from input to head.
+
+    Raises:
+        InputError: as `make_model`.
+    """
+    return _groups(make_model(config, 1), config.data.image_size or 32)
+
+
+@functools.lru_cache(maxsize=32)
+def _groups(model: models.Network, side: int) -> tuple[str, ...]:
+    shapes = jax.eval_shape(
+        lambda: models.init_variables(model, jax.random.key(0), (1, side, side, 3))
+    )
+    return freezing.groups(shapes["params"], model.boundaries)
 
 
 def make_eval_forward(
