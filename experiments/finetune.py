@@ -8,6 +8,7 @@ from tl_jax.runs import training
 
 cli.define_run_flags()
 cli.define_strategy_flag()
+cli.define_protocol_flag()
 
 
 def main() -> None:

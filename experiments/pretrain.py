@@ -7,6 +7,7 @@ from experiments import cli
 from tl_jax.runs import training
 
 cli.define_run_flags()
+cli.define_protocol_flag()
 
 
 def main() -> None:

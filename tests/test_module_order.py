@@ -16,6 +16,7 @@ _ORDER = (
     "compilation",
     "profiling",
     "statistics",
+    "protocols",
     "parallel",
     "data",
     "models",
@@ -101,7 +102,7 @@ def _index(module: str) -> int:
 
 @pytest.mark.parametrize("path", _files("tl_jax"), ids=_name)
 def test_library_imports_neither_experiments_nor_configs(path):
-    reads_configs = _module(path) in ("", "config", "runs", "strategies", "ablation")
+    reads_configs = _module(path) in ("", "config", "protocols", "runs", "strategies", "ablation")
     forbidden = {"experiments", "configs", "tests"} | (
         set() if reads_configs else {"ml_collections"}
     )

@@ -14,7 +14,8 @@ ABLATION_FLAGS = ("dry_run", "peek", "amend", "executor", "workers", "resources"
 
 @functools.cache
 def define_ablation_flags() -> None:
-    """Defines `ABLATION_FLAGS`."""
+    """Defines `ABLATION_FLAGS`, and --protocol."""
+    arguments.define_protocol_flag()
     flags.DEFINE_bool(
         "dry_run",
         False,

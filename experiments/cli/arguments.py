@@ -9,7 +9,7 @@ import ml_collections
 from absl import app as absl_app
 from absl import flags
 
-from tl_jax import errors
+from tl_jax import errors, protocols
 from tl_jax.config import FIELDS, load, set_field
 from tl_jax.errors import InputError
 from tl_jax.strategies import with_strategy
@@ -35,6 +35,17 @@ def define_strategy_flag() -> None:
         [],
         "How the network is adapted, such as lp_ft or l2_sp,mixup: docs/strategies.md lists them; it changes the "
         "config, and --config.FIELD=VALUE changes what it sets.",
+    )
+
+
+@functools.cache
+def define_protocol_flag() -> None:
+    """Defines --protocol, the name of a protocol whose terms are filled in."""
+    flags.DEFINE_string(
+        "protocol",
+        None,
+        "A published experiment, such as he2015_cifar (docs/protocols.md): its terms are filled in, the run says "
+        "whether it keeps them, and --config.FIELD=VALUE departs from them.",
     )
 
 
@@ -106,7 +117,7 @@ def out() -> pathlib.Path | None:
 
 
 def changes() -> tuple[str, ...]:
-    """Returns the assignments of `--config.FIELD=VALUE`, such as "train.steps=10"."""
+    """Returns the assignments of --protocol and then of `--config.FIELD=VALUE`, such as "train.steps=10"."""
     return _Given.changes
 
 
@@ -131,7 +142,7 @@ def parse(argv: list[str], positional: bool = False) -> list[str]:
         raise InputError(_flag_message(str(error))) from error
     if len(rest) > 1 and not positional:
         raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config.seed=1")
-    _Given.config, _Given.changes = None, tuple(assignments)
+    _Given.config, _Given.changes = None, (*_terms(), *assignments)
     path = flags.FLAGS.config if "config" in flags.FLAGS else None
     checkpoint = "checkpoint" in flags.FLAGS and flags.FLAGS.checkpoint
     if "spec" in flags.FLAGS and flags.FLAGS.spec:
@@ -140,7 +151,7 @@ def parse(argv: list[str], positional: bool = False) -> list[str]:
         raise InputError("--checkpoint and --config: give one; a run brings its own config")
     if path:
         _Given.config = load(pathlib.Path(path).expanduser())
-        for assignment in assignments:
+        for assignment in _Given.changes:
             set_field(_Given.config, assignment, "--config.")
         if "strategy" in flags.FLAGS and flags.FLAGS.strategy:
             # Its phases divide the length of the run; what the command line sets counts more than the strategy.
@@ -153,6 +164,12 @@ def parse(argv: list[str], positional: bool = False) -> list[str]:
             "--config=configs/quickstart.py"
         )
     return rest[1:]
+
+
+def _terms() -> tuple[str, ...]:
+    """Returns the assignments of --protocol."""
+    name = flags.FLAGS.protocol if "protocol" in flags.FLAGS else None
+    return protocols.assignments(name) if name else ()
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:

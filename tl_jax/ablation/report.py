@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tl_jax import console, files, reporting
+from tl_jax import console, files, protocols, reporting
 from tl_jax.ablation import analysis, costs, page
 from tl_jax.ablation.cells import expand
 from tl_jax.ablation.record import Record
@@ -92,6 +92,7 @@ def write(
             costs.table(spec, rows, chosen, test),
             costs.EXPLAINED,
         ),
+        *_of_protocols(spec, rows, chosen),
     ]
     lines = ["# Ablation", "", EXPLAINED, "", *answers, *(f"Note: {note}" for note in said)]
     for section in sections:
@@ -105,6 +106,31 @@ def write(
     path = page.write(spec, record, rows, chosen, content, sections)
     console.say(f"{path}: {len(rows)} runs; tables: {record.folder / 'ablation.md'}")
     return content
+
+
+def _of_protocols(
+    spec: Spec, rows: Sequence[Mapping[str, Any]], chosen: Mapping[tuple[str, int], int]
+) -> list[page.Table]:
+    """Returns a table of the deviations of the chosen runs from the protocol that they name, [] where none does."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    caption = ""
+    for row in rows:
+        variant, shots = row["variant"], row["shots"]
+        if row.get("protocol") is None or row["trial"] != chosen[variant, shots]:
+            continue
+        reported = protocols.with_trials(row["protocol"], len(spec.trials(variant)))
+        caption = f"{reported['name']}: {reported['source']}"
+        deviations = reported["deviations"] or [
+            {"term": "conforms", "expected": intervals.NONE, "found": intervals.NONE}
+        ]
+        for deviation in deviations:
+            shown = {
+                **({"labels per class": shots or "all"} if len(spec.labelled) > 1 else {}),
+                "variant": variant,
+                **deviation,
+            }
+            found[tuple(map(str, shown.values()))] = shown
+    return [page.Table("Protocol", list(found.values()), caption)] if found else []
 
 
 def title(spec: Spec) -> str:

@@ -82,6 +82,7 @@ def row(spec: Spec, cell: Cell, folder: pathlib.Path, seconds: float | None) -> 
         "validation": metric(found, "validation", spec),
         "steps": None if found is None else found["steps"],
         **costs.of_result(found, seconds),
+        "protocol": None if found is None else found.get("protocol"),
         "error": _error(folder) if found is None else None,
     }
 

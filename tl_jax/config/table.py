@@ -4,7 +4,7 @@ The fields of what the network sees are in `input_fields`, those that single com
 others here.
 """
 
-from tl_jax import features, models, objectives, optim, porting
+from tl_jax import features, models, objectives, optim, porting, protocols
 from tl_jax.compilation import PRECISIONS
 from tl_jax.config import command_fields, input_fields
 from tl_jax.config.field import LARGEST, Field, choice, integer, numbers
@@ -359,6 +359,13 @@ _FIELDS = (
     choice("parallel.mode", "jit", sharding.MODES, "how a step is spread over devices"),
     integer("parallel.devices", 0, 0, LARGEST, "0: all"),
     # report
+    choice(
+        "report.protocol",
+        "",
+        lambda: ("", *protocols.list_protocols()),
+        "a published experiment, with whose terms the run is compared (docs/protocols.md); empty: none",
+        changes_numbers=False,
+    ),
     Field("report.html", True, "whether report.html is written", changes_numbers=False),
     Field(
         "report.tensorboard",

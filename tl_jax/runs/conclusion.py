@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tl_jax.runs import results, scatter, selection
+from tl_jax.runs import protocol, results, scatter, selection
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
 from tl_jax.runs.skeleton import facts_of
@@ -81,6 +81,7 @@ def _measured(
         **facts_of(setup, parameters),
         "frozen": trained.phases.frozen(step, _variables(trained)),
         "phases": trained.phases.rows,
+        **protocol.of_run(trained.phases.setups),
     }
     return result, logits
 

@@ -69,6 +69,11 @@ class PhaseRecords:
                 raise InputError(f"{path} is no JSON ({error}); it is left as it is") from error
 
     @property
+    def setups(self) -> tuple[Setup, ...]:
+        """The phases."""
+        return tuple(self._phases)
+
+    @property
     def rows(self) -> list[dict[str, Any]]:
         """What `result.json` holds of the phases."""
         return [

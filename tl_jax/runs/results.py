@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from tl_jax import console, files, models, porting, reporting
+from tl_jax import console, files, models, porting, protocols, reporting
 from tl_jax.config import completed
 from tl_jax.data import Split, Splits
 from tl_jax.errors import InputError
@@ -58,6 +58,8 @@ def finish(
         if config.report.html:
             reporting.write_report(folder.path, result=result)
         folder.finish(result)
+        for line in protocols.lines(result.get("protocol")):
+            console.say(line)
         of_what = " of training" if result.get("steps") else ""
         if of_what and result.get("cache"):
             of_what += " and storing activations"
@@ -145,6 +147,8 @@ def read(workdir: pathlib.Path, record: dict[str, Any], identity: Identity) -> d
                 f"; report.mistakes={wanted['mistakes']} applies to new runs only: the report shows the "
                 f"{count} mistakes that predictions.npz holds"
             )
+        if wanted["protocol"] != stored["protocol"]:
+            kept += f"; report.protocol={wanted['protocol']} applies to new runs only"
         if wanted["scatter"] and not (workdir / SCATTER_FILE).is_file():
             kept += f"; report.scatter={wanted['scatter']} applies to new runs only"
         console.say(f"{workdir / 'report.html'} is written again{kept}")
