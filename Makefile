@@ -1,5 +1,7 @@
 # make quickstart   sets everything up and shows transfer learning on handwritten digits
 # make test         sets everything up, then format, lint, types and tests
+# make ablations    runs the specs of configs/ablations, or goes on with them: make ablations DATA=DIR (its page says what
+#                   is in DIR), into runs/ablations and results/ablations
 # make accelerator  measures what a GPU or TPU makes of the library, as far as BUDGET seconds go; again: goes on
 #
 # Both take the newest supported Python that they find. Another one, beside it:
@@ -27,7 +29,11 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 BUDGET ?= 540
 ARGS ?=
 
-.PHONY: quickstart test accelerator lint format clean python
+# Of make ablations: CIFAR-10 as a folder of tfds, and flowers128.zip; and the specs.
+DATA ?=
+SPECS ?= $(basename $(notdir $(wildcard configs/ablations/*.py)))
+
+.PHONY: quickstart test ablations accelerator lint format clean python
 .DEFAULT_GOAL := quickstart
 
 python:  # says which Python would be taken
@@ -48,6 +54,10 @@ $(VENV)/installed-test: setup.py | $(BIN)/python
 
 quickstart: $(VENV)/installed
 	$(BIN)/python -m experiments.compare --config=configs/quickstart.py --workdir=runs/quickstart
+
+ablations: $(VENV)/installed
+	@for spec in $(SPECS); do $(BIN)/python -m benchmarks.shipped_ablations --spec=$$spec --data_dir="$(DATA)" \
+		--workdir=runs/ablations/$$spec --out=results/ablations/$$spec.json || exit; done
 
 accelerator: $(VENV)/installed
 	$(BIN)/python -m benchmarks.accelerator --budget=$(BUDGET) --out=runs/accelerator --allow_dirty $(ARGS)
