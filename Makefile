@@ -1,7 +1,7 @@
 # make quickstart   sets everything up and shows transfer learning on handwritten digits
 # make test         sets everything up, then format, lint, types and tests
-# make ablations    runs the specs of configs/ablations, or goes on with them: make ablations DATA=DIR (its page says what
-#                   is in DIR), into runs/ablations and results/ablations
+# make ablations    runs the specs of configs/ablations, or goes on with them: make ablations DATA=DIR, into
+#                   runs/ablations and results/ablations; DIR holds CIFAR-10 as a folder of tfds, and flowers128.zip
 # make accelerator  measures what a GPU or TPU makes of the library, as far as BUDGET seconds go; again: goes on
 #
 # Both take the newest supported Python that they find. Another one, beside it:
@@ -29,7 +29,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 BUDGET ?= 540
 ARGS ?=
 
-# Of make ablations: CIFAR-10 as a folder of tfds, and flowers128.zip; and the specs.
+# Of make ablations: the folder of the data, and the specs.
 DATA ?=
 SPECS ?= $(basename $(notdir $(wildcard configs/ablations/*.py)))
 

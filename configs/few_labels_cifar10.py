@@ -6,7 +6,7 @@ Command:
 
 Needs: CIFAR-10 (prepared by itself where the network allows; see experiments.prepare_data).
 Setting: 10 images per class of train are used, chosen by the seed; 5,000 others are held out of train to choose
-hyper-parameters by. 200 updates of 50 images, shifted by up to 2 pixels and mirrored; all 10,000 test images are
+hyper-parameters by. 100 updates of 32 images, shifted by up to 2 pixels and mirrored; all 10,000 test images are
 counted.
 Result: docs/findings.md.
 """
@@ -21,13 +21,13 @@ def get_config() -> tl_jax.Config:
     config.init.weights = "resnet20_cifar.tin32"
     config.data.examples_per_class = 10
     config.data.validation_fraction = 0.1
-    config.data.batch_size = 50
+    config.data.batch_size = 32
     config.augment.crop_padding = 2
     config.optim.learning_rate = 0.02
     config.optim.nesterov = True
     config.optim.weight_decay = 5e-4
-    config.optim.warmup_steps = 20
-    config.train.steps = 200
+    config.optim.warmup_steps = 10
+    config.train.steps = 100
     config.train.eval_every_epochs = 0.0  # only at the end: no step is chosen by validation
     config.report.html = config.report.tensorboard = False
     return config

@@ -5,8 +5,7 @@ Command:
         --workdir=runs/cifar10_augmentation
 
 Needs: CIFAR-10 (prepared by itself where the network allows; see experiments.prepare_data).
-Setting: all parameters of the packaged ResNet-20 are trained; 3 numbers of labels x 5 seeds, the learning rate of
-each chosen by validation. RandAugment comes after crop and flip; its magnitudes are of 30.
+Setting: all parameters of the packaged ResNet-20 are trained; 3 numbers of labels x 5 seeds. RandAugment comes after crop and flip; its magnitudes are of 30.
 Result: docs/findings.md.
 """
 
@@ -30,6 +29,5 @@ def get_spec() -> Spec:
         },
         seeds=(0, 1, 2, 3, 4),
         shots=(10, 100, 1000),
-        tune={"optim.learning_rate": (0.02, 0.08)},
         baseline="crop_flip",
     )

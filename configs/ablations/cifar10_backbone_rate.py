@@ -31,6 +31,6 @@ def get_spec() -> Spec:
         },
         seeds=(0, 1, 2, 3, 4),
         shots=(10, 100),
-        tune={"optim.learning_rate": (0.02, 0.08, 0.3)},
+        tune={"optim.learning_rate": (0.02, 0.1)},
         baseline="1",
     )

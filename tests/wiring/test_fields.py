@@ -249,6 +249,8 @@ FIELDS: dict[str, list[Case]] = {
     "cache.whole": [Case(True, "", CACHED)],
     "parallel.mode": [Case("pmap", "dispatch")],
     "parallel.devices": [Case(2, "dispatch")],
+    # What a run says of it: tests/runs/test_protocol.py.
+    "report.protocol": [Case("vtab_1k", "")],
     "report.html": [Case(False, "")],
     "report.tensorboard": [Case(False, "")],
     "report.mistakes": [Case(3, "")],

@@ -1,7 +1,7 @@
 """What a protocol is: its terms, what a run does of them, and the deviations between the two."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
@@ -198,20 +198,22 @@ def lines(reported: Mapping[str, Any] | None) -> list[str]:
 
 
 def page() -> str:
-    """Returns the table of all protocols in Markdown."""
-    head = ["| protocol | what is done | terms | the source's numbers |", "|---|---|---|---|"]
-    return "\n".join([*head, *(_row(protocol) for protocol in _PROTOCOLS.values())]) + "\n"
+    """Returns all protocols in Markdown, a section each."""
+    return "\n\n".join(_section(protocol) for protocol in _PROTOCOLS.values()) + "\n"
 
 
-def _row(protocol: Protocol) -> str:
-    terms = "; ".join(f"{term.name}: {term.expected}" for term in protocol.terms)
-    claims = "; ".join(
-        f"{claim.what} on {claim.data}: {claim.accuracy:g}% ({claim.source})"
+def _section(protocol: Protocol) -> str:
+    terms = ["| term | expected |", "|---|---|"]
+    terms += [f"| {term.name} | {term.expected} |" for term in protocol.terms]
+    claims = [
+        f"- {claim.what}, {claim.data}: {claim.accuracy:g}% ({claim.source})"
         for claim in protocol.claims
-    )
-    summary = f"{protocol.summary} {protocol.source}"
-    return f"| `{protocol.name}` | {summary} | {terms}{_unchecked(protocol.unchecked)} | {claims} |"
-
-
-def _unchecked(sentences: Sequence[str]) -> str:
-    return f". Not compared: {' '.join(sentences)}" if sentences else ""
+    ]
+    paragraphs = [
+        f"### {protocol.name}",
+        f"{protocol.summary} {protocol.source}",
+        "\n".join(terms),
+        *(["\n".join(["Numbers of the source:", "", *claims])] if claims else []),
+        *([f"Not compared: {' '.join(protocol.unchecked)}"] if protocol.unchecked else []),
+    ]
+    return "\n\n".join(paragraphs)

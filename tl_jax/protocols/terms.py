@@ -9,13 +9,14 @@ _NATIVE = ("mean", "std")
 _NOTHING = "nothing held out"
 
 
-def field(name: str, value: Any, about: str = "") -> Term:
+def field(name: str, value: Any, about: str = "", expected: str = "") -> Term:
     """Returns the term that a field of the last phase has a value.
 
     Args:
         name: of the field.
         value: that it has to have.
         about: what the term is called; "" for the field's name.
+        expected: the value, in words; "" for the value itself.
     """
     section, _, last = name.partition(".")
 
@@ -28,7 +29,8 @@ def field(name: str, value: Any, about: str = "") -> Term:
             return math.isclose(given, value, rel_tol=1e-9)
         return given == value
 
-    return Term(about or name, f"{name}={value}", found, holds, (f"{name}={value}",))
+    filled = (f"{name}={value}",)
+    return Term(about or name, expected or str(value), found, holds, filled)
 
 
 def resolution(pixels: int) -> Term:
