@@ -5,7 +5,8 @@ Command:
         --workdir=runs/cifar10_augmentation
 
 Needs: CIFAR-10 (prepared by itself where the network allows; see experiments.prepare_data).
-Setting: all parameters of the packaged ResNet-20 are trained; 3 numbers of labels x 5 seeds. RandAugment comes after crop and flip; its magnitudes are of 30.
+Setting: all parameters of the packaged ResNet-20 are trained; 3 numbers of labels x 5 seeds.
+RandAugment comes after crop and flip; its magnitudes are of 30.
 Result: docs/findings.md.
 """
 

@@ -5,7 +5,8 @@ Command:
         --workdir=runs/flowers_resolution
 
 Needs: flowers128.zip in DIR, or other photos in class folders (--config.data.name=folder:PATH).
-Setting: all parameters are trained, 100 updates of 32 photos; 2 numbers of labels x 5 seeds. The crop is of the same share of a side at every size.
+Setting: all parameters are trained, 100 updates of 32 photos; 2 numbers of labels x 5 seeds.
+The crop is of the same share of a side at every size.
 Result: docs/findings.md.
 """
 
