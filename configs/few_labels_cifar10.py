@@ -5,7 +5,7 @@ Command:
         --workdir=runs/few_labels_cifar10
 
 Needs: CIFAR-10 (prepared by itself where the network allows; see experiments.prepare_data).
-Setting: 10 images per class of train are used, chosen by the seed; 5,000 others are held out of train to choose
+Setting: 10 images per class of train are used, chosen by the seed; 1,000 others are held out of train to choose
 hyper-parameters by. 100 updates of 32 images, shifted by up to 2 pixels and mirrored; all 10,000 test images are
 counted.
 Result: docs/findings.md.
@@ -20,7 +20,7 @@ def get_config() -> tl_jax.Config:
     config.model.name = "resnet20_cifar"
     config.init.weights = "resnet20_cifar.tin32"
     config.data.examples_per_class = 10
-    config.data.validation_fraction = 0.1
+    config.data.validation_fraction = 0.02
     config.data.batch_size = 32
     config.augment.crop_padding = 2
     config.optim.learning_rate = 0.02
