@@ -1,23 +1,12 @@
 """The tables of ablations and of what their engine is worth, each a function from the folder results/ to Markdown."""
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks import figure_cells
+from benchmarks import figure_cells, record
 from benchmarks.figure_cells import table
-
-
-@table
-def ablation_null(results: pathlib.Path) -> str:
-    """The same variant under two names."""
-    return _shipped(results, "null")
-
-
-@table
-def ablation_cifar10_depth(results: pathlib.Path) -> str:
-    """How much of a network to train, by labels per class."""
-    return _shipped(results, "cifar10_depth")
 
 
 @table
@@ -74,7 +63,7 @@ def _shipped(results: pathlib.Path, name: str) -> str:
     run = figure_cells.read(path)
     several = len({row["shots"] for row in run["test"]}) > 1
     tuned = any(row["values"] for row in run["test"])
-    head = ["variant", "n", "test, %", "difference, points", "p", ""]
+    head = ["variant", "n", "test, %", "difference, points", "p", "", "time of a run"]
     head = [*(["labels per class"] if several else []), *head, *(["chosen"] if tuned else [])]
     lines = []
     for row in run["test"]:
@@ -89,6 +78,7 @@ def _shipped(results: pathlib.Path, name: str) -> str:
                 "compared with" if of is None else _estimate(of, signed=True),
                 "" if of is None or of["p"] is None else f"{of['p']:.2g}",
                 {None: "", True: "differs", False: "noise"}[of and of["differs"]],
+                _time_of_a_run(run, row),
                 *([f"`{values}` (of {row['trials']})" if values else ""] if tuned else []),
             ]
         )
@@ -98,8 +88,18 @@ def _shipped(results: pathlib.Path, name: str) -> str:
         f"{figure_cells.duration(seconds[0])}, reading test {figure_cells.duration(seconds[1])}; cells of revision "
         + ", ".join(f"`{revision[:10]}`" for revision in run["revisions_of_cells"])
     )
-    align = "r" * several + "lrrrrl" + "l" * tuned
+    align = "r" * several + "lrrrrlr" + "l" * tuned
     return f"{figure_cells.markdown(head, lines, align)}\n\n{said}. {figure_cells.caption(run)}"
+
+
+def _time_of_a_run(run: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Returns the mean time of the runs of a variant with a number of labels, those of all trials."""
+    times = [
+        of["seconds"]
+        for of in run["runs"]
+        if (of["variant"], of["shots"]) == (row["variant"], row["shots"]) and of["seconds"]
+    ]
+    return f"{sum(times) / len(times):.1f} s" if times else "-"
 
 
 def _estimate(estimate: Mapping[str, Any], *, signed: bool = False) -> str:
@@ -112,3 +112,8 @@ def _estimate(estimate: Mapping[str, Any], *, signed: bool = False) -> str:
         return mean
     low, high = (100 * bound for bound in estimate["interval"])
     return f"{mean} ({low:{sign}.2f} to {high:{sign}.2f})"
+
+
+# A table for each spec that is shipped, such as `ablation_null`.
+for _path in (record.REPOSITORY / "configs" / "ablations").glob("*.py"):
+    figure_cells.TABLES[f"ablation_{_path.stem}"] = functools.partial(_shipped, name=_path.stem)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import figure_ablations
+from benchmarks import figure_ablations, figure_cells
 
 FACTS = {
     "command": "python -m benchmarks.shipped_ablations --spec=null",
@@ -35,7 +35,10 @@ def shipped(tmp_path, name, rows):
     folder.mkdir()
     content = FACTS | {
         "test": rows,
-        "runs": [{}] * 12,
+        "runs": [
+            *({"variant": "head", "shots": 5, "seconds": seconds} for seconds in (1.0, 2.0, None)),
+            *[{"variant": "other", "shots": 5, "seconds": 9.0}] * 9,
+        ],
         "seeds": [0, 1, 2],
         "seconds_of_cells": 1234.0,
         "seconds_of_test": 56.0,
@@ -53,14 +56,15 @@ def test_an_ablation_over_labels_with_what_was_tuned(tmp_path):
         row("all", 0, {}, noise, mean=None, interval=None),
     ]
     shipped(tmp_path, "cifar10_depth", rows)
-    table, said = figure_ablations.ablation_cifar10_depth(tmp_path).split("\n\n")
+    table, said = figure_cells.TABLES["ablation_cifar10_depth"](tmp_path).split("\n\n")
     assert table.splitlines() == [
-        "| labels per class | variant | n | test, % | difference, points | p |  | chosen |",
-        "|---:|---|---:|---:|---:|---:|---|---|",
-        "| 5 | `head` | 3 | 50.00 (40.00 to 60.00) | compared with |  |  | `optim.learning_rate=0.1` (of 2) |",
-        "| 5 | `all` | 3 | 50.00 (40.00 to 60.00) | +2.00 (+1.00 to +3.00) | 0.012 | differs | "
+        "| labels per class | variant | n | test, % | difference, points | p |  | time of a run | chosen |",
+        "|---:|---|---:|---:|---:|---:|---|---:|---|",
+        "| 5 | `head` | 3 | 50.00 (40.00 to 60.00) | compared with |  |  | 1.5 s | "
         "`optim.learning_rate=0.1` (of 2) |",
-        "| all | `all` | 3 | not finite | -0.10 |  |  |  |",
+        "| 5 | `all` | 3 | 50.00 (40.00 to 60.00) | +2.00 (+1.00 to +3.00) | 0.012 | differs | - | "
+        "`optim.learning_rate=0.1` (of 2) |",
+        "| all | `all` | 3 | not finite | -0.10 |  |  | - |  |",
     ]
     assert said.startswith(
         "12 runs, 3 seeds; training and validation 21 min, reading test 56 s; cells of revision `aaaaaaaaaa`, "
@@ -71,12 +75,13 @@ def test_an_ablation_over_labels_with_what_was_tuned(tmp_path):
 def test_an_ablation_of_nothing_but_names(tmp_path):
     noise = DIFFERENCE | {"mean": 0.0, "interval": [0.0, 0.0], "p": 1.0, "differs": False}
     shipped(tmp_path, "null", [row("one", 10, {}), row("other", 10, {}, noise)])
-    lines = figure_ablations.ablation_null(tmp_path).splitlines()
-    assert lines[0] == "| variant | n | test, % | difference, points | p |  |"
+    lines = figure_cells.TABLES["ablation_null"](tmp_path).splitlines()
+    assert lines[0] == "| variant | n | test, % | difference, points | p |  | time of a run |"
     assert (
-        lines[3] == "| `other` | 3 | 50.00 (40.00 to 60.00) | +0.00 (+0.00 to +0.00) | 1 | noise |"
+        lines[3]
+        == "| `other` | 3 | 50.00 (40.00 to 60.00) | +0.00 (+0.00 to +0.00) | 1 | noise | - |"
     )
-    assert "--spec=cifar10_depth" in figure_ablations.ablation_cifar10_depth(tmp_path)
+    assert "--spec=cifar10_depth" in figure_cells.TABLES["ablation_cifar10_depth"](tmp_path)
 
 
 @pytest.mark.parametrize(("read_once", "shown"), [(True, "yes"), (False, "no")])
