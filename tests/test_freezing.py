@@ -40,6 +40,8 @@ STAGE1 = ["stage1/block0/bn1/bias", "stage1/block0/bn1/scale", "stage1/block0/co
 STAGE2 = ["stage2/block0/bn1/bias", "stage2/block0/bn1/scale", "stage2/block0/conv1/kernel"]
 CONVS = ["stage1/block0/conv1/kernel", "stage2/block0/conv1/kernel", "stem/conv/kernel"]
 
+SCALES = ["stage1/block0/bn1/scale", "stage2/block0/bn1/scale", "stem/bn/scale"]
+
 STRATEGIES = [
     pytest.param("none", (), [], id="none"),
     pytest.param("backbone", (), [*STEM, *STAGE1, *STAGE2], id="backbone"),
@@ -47,6 +49,12 @@ STRATEGIES = [
     pytest.param("up_to:stage1", (), [*STEM, *STAGE1], id="up to stage 1"),
     pytest.param("up_to:stage2", (), [*STEM, *STAGE1, *STAGE2], id="up to the last stage"),
     pytest.param("all_but_bn", (), CONVS, id="all but BatchNorm and head"),
+    pytest.param("top:0", (), [*STEM, *STAGE1, *STAGE2], id="the head alone"),
+    pytest.param("top:1", (), [*STEM, *STAGE1], id="one group before the head"),
+    pytest.param("top:3", (), [], id="all groups"),
+    pytest.param("only:stage1", (), [*STEM, *STAGE2], id="one group and the head"),
+    pytest.param("only:stem", (), [*STAGE1, *STAGE2], id="the stem and the head"),
+    pytest.param("all_but_bias", (), [*CONVS, *SCALES], id="all but biases and head"),
     pytest.param("none", ["stem/.*"], STEM, id="pattern"),
     pytest.param("up_to:stem", [".*/conv1/kernel"], [*STEM, *CONVS[:2]], id="strategy and pattern"),
 ]
@@ -67,6 +75,13 @@ def test_frozen_mask(strategy, patterns, frozen):
     [
         pytest.param("backbon", (), ["'backbon'", "nearest: backbone"], id="strategy"),
         pytest.param("up_to:stage3", (), ["'stage3'", "known: stage1, stage2, stem"], id="stage"),
+        pytest.param("top:4", (), ["'top:4': expected top:0", "to top:3 (all"], id="too many"),
+        pytest.param("top:-1", (), ["'top:-1': expected top:0"], id="below 0"),
+        pytest.param("top:all", (), ["'top:all': expected top:0"], id="no number"),
+        pytest.param("top:", (), ["'top:'", "known: all_but_bias"], id="nothing"),
+        pytest.param("only:stage3", (), ["only:GROUP 'stage3'", "known: stage1"], id="only"),
+        pytest.param("only:head", (), ["only:GROUP 'head'", "known: stage1"], id="only head"),
+        pytest.param("last:1", (), ["unknown freezing strategy 'last:1'"], id="kind"),
         pytest.param("up_to:head", (), ["'head'", "known: stage1"], id="up to the head"),
         pytest.param("none", ["stage9/.*"], ["'stage9/.*' matches no leaf"], id="pattern"),
         pytest.param("none", ["(stem"], ["'(stem' is not a regular expression"], id="malformed"),
@@ -102,6 +117,12 @@ def test_all_but_bn_without_any_is_refused():
         freezing.frozen_mask(params, "all_but_bn")
 
 
+def test_all_but_bias_without_any_is_refused():
+    params = {"stage1": {"kernel": np.zeros(2)}, "head": {"bias": np.zeros(2)}}
+    with pytest.raises(InputError, match="'all_but_bias': the network has no biases before the"):
+        freezing.frozen_mask(params, "all_but_bias")
+
+
 @pytest.mark.parametrize(
     ("strategy", "patterns", "expected"),
     [
@@ -110,6 +131,8 @@ def test_all_but_bn_without_any_is_refused():
         pytest.param("none", ["stem/bn/scale"], [], id="half a module is not frozen"),
         pytest.param("none", ["stem/bn/.*"], ["stem/bn"], id="a whole module is"),
         pytest.param("all_but_bn", (), [], id="BatchNorm is what trains"),
+        pytest.param("all_but_bias", (), [], id="its bias is trained"),
+        pytest.param("only:stage2", (), ["stage1/block0/bn1", "stem/bn"], id="of other groups"),
     ],
 )
 def test_frozen_norms(strategy, patterns, expected):

@@ -16,7 +16,9 @@ from tl_jax import errors, trees
 from tl_jax.errors import InputError
 from tl_jax.trees import Tree
 
-STRATEGIES = ("none", "backbone", "all_but_bn", "up_to:GROUP")
+HEAD = "head"
+_OF_GROUPS = {"up_to": "up_to:GROUP", "top": "top:K", "only": "only:GROUP"}
+STRATEGIES = ("none", "backbone", "all_but_bn", "all_but_bias", *_OF_GROUPS.values())
 
 
 def groups(params: Tree, boundaries: Sequence[str]) -> tuple[str, ...]:
@@ -45,17 +47,20 @@ def frozen_mask(
     Args:
         params: nested dict of arrays.
         strategy: `none`; `backbone` (everything but the head); `up_to:stage2` (everything from the
-            input to the end of stage 2; any group but the last); `all_but_bn` (everything but
-            the scale and bias of BatchNorm and other normalisation, and the head).
+            input to the end of stage 2; any group but the last); `top:2` (everything but the head and the two
+            groups before it; `top:0` is `backbone`); `only:stage1` (everything but that group and the head);
+            `all_but_bn` (everything but the scale and bias of BatchNorm and other normalisation, and the head);
+            `all_but_bias` (everything but the biases, and the head). BatchNorm whose bias is trained is not frozen:
+            it normalises by the statistics of the batch, and records them.
         patterns: regular expressions over leaf names, matched in full; the matches are frozen too.
-        boundaries: of the network, in order; needed by `up_to:GROUP`.
+        boundaries: of the network, in order; needed by `up_to:GROUP`, `top:K` and `only:GROUP`.
 
     Returns:
         A tree of Python bools like `params`, True where the leaf is frozen.
 
     Raises:
-        InputError: for an unknown strategy or group, `all_but_bn` where there is no normalisation, a pattern
-            that matches nothing, or if no leaf is left to train.
+        InputError: for an unknown strategy or group, `all_but_bn` where there is no normalisation, `all_but_bias`
+            where there are no biases, a pattern that matches nothing, or if no leaf is left to train.
 
     Example:
         >>> frozen_mask({"stem": {"kernel": 0}, "head": {"kernel": 0}}, "backbone")
@@ -203,24 +208,54 @@ def _frozen_by_strategy(
 ) -> set[str]:
     if strategy == "none":
         return set()
-    if strategy == "backbone":
-        return {name for name in names if _group(name) != "head"}
-    if strategy == "all_but_bn":
-        kept = {f"{norm}/{part}" for norm in _norms(params) for part in ("scale", "bias")}
-        if not kept:
-            raise InputError(
-                "strategy 'all_but_bn': the network has no BatchNorm; expected 'backbone', which trains the head"
-            )
-        return {name for name in names if _group(name) != "head" and name not in kept}
-    if strategy.startswith("up_to:"):
+    trained = _trained_leaves(params, names, strategy)
+    if trained is None:
         if boundaries is None:
             raise InputError(f"strategy {strategy!r} needs the boundaries of the network, in order")
-        order = groups(params, boundaries)
-        last = strategy.removeprefix("up_to:")
-        if last not in order[:-1]:
-            raise errors.unknown("group in freezing strategy up_to:GROUP", last, order[:-1])
-        return {name for name in names if order.index(_group(name)) <= order.index(last)}
-    raise errors.unknown("freezing strategy", strategy, STRATEGIES)
+        groups_trained = _trained_groups(groups(params, boundaries), strategy)
+        return {name for name in names if _group(name) not in groups_trained}
+    return {name for name in names if _group(name) != HEAD and name not in trained}
+
+
+def _trained_leaves(params: Tree, names: list[str], strategy: str) -> set[str] | None:
+    """Returns the leaves outside the head that a strategy trains; None where it is of groups."""
+    if strategy == "backbone":
+        return set()
+    if strategy == "all_but_bn":
+        norms = {f"{norm}/{part}" for norm in _norms(params) for part in ("scale", "bias")}
+        return _some(norms, strategy, "BatchNorm")
+    if strategy == "all_but_bias":
+        biases = {name for name in names if name.endswith("/bias") and _group(name) != HEAD}
+        return _some(biases, strategy, "biases before the head")
+    return None
+
+
+def _some(leaves: set[str], strategy: str, what: str) -> set[str]:
+    if not leaves:
+        raise InputError(
+            f"strategy {strategy!r}: the network has no {what}; expected 'backbone', which trains the head"
+        )
+    return leaves
+
+
+def _trained_groups(order: Sequence[str], strategy: str) -> Sequence[str]:
+    """Returns the groups that a strategy trains, of all in their order."""
+    kind, _, argument = strategy.partition(":")
+    if kind not in _OF_GROUPS or not argument:
+        raise errors.unknown("freezing strategy", strategy, STRATEGIES)
+    if kind == "top":
+        below = len(order) - 1
+        if not argument.isdecimal() or int(argument) > below:
+            raise InputError(
+                f"freezing strategy {strategy!r}: expected top:0 (the head alone) to top:{below} (all groups of "
+                f"{', '.join(order)})"
+            )
+        return order[below - int(argument) :]
+    if argument not in order[:-1]:
+        raise errors.unknown(f"group in freezing strategy {_OF_GROUPS[kind]}", argument, order[:-1])
+    if kind == "only":
+        return argument, order[-1]
+    return order[order.index(argument) + 1 :]
 
 
 def _group(name: str) -> str:

@@ -16,7 +16,7 @@ QUICKSTART = f"--config={REPOSITORY / 'configs' / 'quickstart.py'}"
 def unparsed():
     yield
     arguments.flags.FLAGS.unparse_flags()
-    for name in ("config", "workdir", "checkpoint"):
+    for name in ("config", "workdir", "checkpoint", "strategy", "protocol"):
         arguments.flags.FLAGS[name].unparse()
 
 
@@ -49,9 +49,35 @@ def test_fields(typed, name, value):
     assert str(cli.workdir()) == "new"
 
 
+def config_of(*typed):
+    arguments.parse(["finetune", QUICKSTART, *typed, "--workdir=new"])
+    return cli.config()
+
+
+def test_a_strategy_divides_the_length_that_is_given_and_counts_less_than_fields():
+    config = config_of("--strategy=lp_ft,l2_sp", "--config.train.steps=30")
+    assert [phase[-2:] for phase in config.phases] == [
+        ("train.steps=15", "optim.warmup_steps=4")
+    ] * 2
+    assert config.objective.l2_sp == 0.01
+    config = config_of("--strategy=l2_sp,discriminative_rates", "--config.objective.l2_sp=0.5")
+    assert (config.objective.l2_sp, config.optim.layerwise_decay) == (0.5, 1 / 2.6)
+
+
+def test_a_protocol_fills_in_terms_and_counts_less_than_fields():
+    typed = ("--protocol=he2015_cifar", "--config.data.batch_size=64")
+    config = config_of(*typed)
+    assert (config.report.protocol, config.data.batch_size) == ("he2015_cifar", 64)
+    assert (config.train.steps, config.optim.step_steps) == (64_000, (32_000, 48_000))
+    assert cli.changes()[0] == "report.protocol=he2015_cifar"
+    assert cli.changes()[-1] == "data.batch_size=64"
+
+
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
+        ([QUICKSTART, "--strategy=lpft"], "unknown strategy 'lpft'; nearest: lp_ft"),
+        ([QUICKSTART, "--protocol=he2015"], "unknown protocol 'he2015'; nearest: he2015_cifar"),
         (
             [QUICKSTART, "--config.optim.lr=1"],
             "unknown config field 'optim.lr'; nearest: optim.lea",

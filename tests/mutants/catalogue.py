@@ -3,6 +3,7 @@
 `SURVIVORS` were not noticed by the suite when such bugs were first planted; `OTHERS` cover the rest of the library.
 """
 
+from tests.mutants import adaptation
 from tests.mutants.planting import Mutant
 
 
@@ -283,8 +284,8 @@ SURVIVORS = [
     Mutant(
         "freezing-up-to-leaves-the-last-group-out",
         "tl_jax/freezing.py",
-        "order.index(_group(name)) <= order.index(last)",
-        "order.index(_group(name)) < order.index(last)",
+        "return order[order.index(argument) + 1 :]",
+        "return order[order.index(argument) :]",
         TEST_FREEZING,
     ),
 ]
@@ -5485,4 +5486,5 @@ OTHERS = [
 MUTANTS = [
     *(Mutant(m.name, m.file, m.old, m.new, m.tests, survivor=True) for m in SURVIVORS),
     *OTHERS,
+    *adaptation.MUTANTS,
 ]

@@ -163,7 +163,11 @@ FIELDS: dict[str, list[Case]] = {
         Case(("mixup=0.2",), STEP, CACHED),
     ],
     "augment.repeats": [Case(3, "order"), Case(2, "order", VIEWS)],
-    "freeze.strategy": [Case("up_to:stage1", STEP), Case("all_but_bn", STEP)],
+    "freeze.strategy": [
+        Case("up_to:stage1", STEP),
+        Case("all_but_bn", STEP),
+        Case("only:stem", STEP),
+    ],
     "freeze.patterns": [Case(("stem/.*",), STEP), Case(("stage2/.*",), STEP, FROZEN)],
     "freeze.batch_norm": [
         Case("update", STEP, FROZEN),

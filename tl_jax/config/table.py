@@ -106,7 +106,11 @@ _FIELDS = (
     ),
     *input_fields.FIELDS,
     # freeze
-    Field("freeze.strategy", "none", "none, backbone, up_to:stageK or all_but_bn"),
+    Field(
+        "freeze.strategy",
+        "none",
+        "none, backbone, up_to:GROUP, top:K, only:GROUP, all_but_bn or all_but_bias",
+    ),
     Field(
         "freeze.patterns",
         (),
