@@ -463,8 +463,8 @@ OTHERS = [
     Mutant(
         "run-accumulation-ignored",
         PURE_STEP,
-        "accumulation=config.optim.accumulation,",
-        "",
+        "GradientOptions(config.optim.accumulation, config.optim.sam_rho)",
+        "GradientOptions(1, config.optim.sam_rho)",
         field("optim.accumulation=2"),
     ),
     Mutant(

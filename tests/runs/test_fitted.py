@@ -1,5 +1,7 @@
 """What a run is fitted to: the rule at chosen sizes, what the config gives and keeps, and the whole path."""
 
+import json
+
 import pytest
 from running import tiny_config
 
@@ -43,6 +45,89 @@ def test_what_the_config_gives_stays():
     assert values(5_000, data__batch_size=32) == (32, 3_120, 156, 156)
     # Every so many epochs, or at the end only.
     assert values(100, train__steps=40, train__eval_every_epochs=0.0)[3] == 0
+
+
+BIT = {"train__rule": "bit"}
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "expected"),
+    [
+        # Batch size, updates, warm-up, interval, learning rate, schedule, when it is lowered, mixing.
+        (100, (100, 500, 100, 25, 0.003 * 100 / 512, "step", (200, 300, 400), ())),
+        (19_999, (512, 500, 100, 39, 0.003, "step", (200, 300, 400), ())),
+        (
+            20_000,
+            (512, 10_000, 500, 500, 0.003, "step", (3_000, 6_000, 9_000), ("mixup=0.1",)),
+        ),
+        (
+            499_999,
+            (512, 10_000, 500, 977, 0.003, "step", (3_000, 6_000, 9_000), ("mixup=0.1",)),
+        ),
+        (
+            500_000,
+            (512, 20_000, 500, 1_000, 0.003, "step", (6_000, 12_000, 18_000), ("mixup=0.1",)),
+        ),
+    ],
+)
+def test_bit_hyperrule(num_examples, expected):
+    config = default_config(train__fit_to_data=True, **BIT)
+    assert tuple(facts(fitted(config, num_examples)).values()) == expected
+
+
+def test_what_the_config_gives_bit_hyperrule_stays_and_a_length_stretches_it():
+    config = default_config(
+        train__fit_to_data=True,
+        train__steps=50,
+        data__batch_size=64,
+        optim__learning_rate=0.02,
+        augment__mixing=("cutmix=1.0",),
+        **BIT,
+    )
+    found = facts(fitted(config, 30_000))
+    assert tuple(found.values()) == (
+        *(64, 50, 2, 469, 0.02, "step"),
+        *((15, 30, 45), ("cutmix=1.0",)),
+    )
+    config = default_config(
+        train__fit_to_data=True, optim__schedule="constant", optim__warmup_epochs=1.0, **BIT
+    )
+    found = facts(fitted(config, 1_000))
+    assert (found["optim.schedule"], found["optim.step_steps"]) == ("constant", ())
+    assert found["optim.warmup_steps"] == 0
+
+
+def test_a_rule_that_nothing_asks_for_is_refused(tmp_path):
+    with pytest.raises(
+        InputError, match=r"^train\.rule=bit without train\.fit_to_data has no effect"
+    ):
+        training.run(tiny_config("quickstart", **BIT), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_by_bit_hyperrule(tmp_path, capsys):
+    config = tiny_config(
+        "folder_finetune",
+        train__steps=10,
+        data__batch_size=128,
+        data__examples_per_class=4,
+        optim__warmup_steps=0,
+        optim__schedule="cosine",
+        **BIT,
+    )
+    config.optim.learning_rate = 0.1
+    result = training.run(config, tmp_path / "run")
+    assert result["fitted"]["optim.step_steps"] == [4, 6, 8] or result["fitted"][
+        "optim.step_steps"
+    ] == (4, 6, 8)
+    assert result["fitted"]["data.batch_size"] == 40
+    rates = [
+        json.loads(line)["learning_rate"]
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        if '"split": "train"' in line
+    ]
+    peak = 0.003 * 40 / 512
+    assert rates[-1] == pytest.approx(peak / 1000, rel=1e-5)
 
 
 def test_a_run_fitted_to_its_data(tmp_path, capsys):

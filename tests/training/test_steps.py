@@ -4,6 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from linear_network import (
+    IMAGES,
+    backbone_frozen,
+    batch_of,
+    linear,
+    make,
+    zero_head,
+)
 
 from tl_jax import freezing, models, optim
 from tl_jax.augment import augmentation, preprocessing
@@ -11,50 +19,7 @@ from tl_jax.errors import InputError
 from tl_jax.objectives import CrossEntropy
 from tl_jax.training import steps
 from tl_jax.training.state import TrainState
-
-IMAGES = np.array([[1, 2], [3, 4]], np.uint8).reshape(2, 1, 1, 2)
-LABELS = np.array([0, 1], np.int32)
-
-
-def linear(params, batch_stats, images, *, train, key=None):
-    """Logits [B, 2] of images [B, 1, 1, 2]: two linear layers, and a count of the calls in training."""
-    hidden = images.reshape(len(images), -1) @ params["backbone"]["kernel"]
-    logits = hidden @ params["head"]["kernel"] + params["head"]["bias"]
-    return logits, {"calls": batch_stats["calls"] + 1} if train else batch_stats
-
-
-def as_float(key, positions, images):
-    del key, positions
-    return images.astype(jnp.float32)
-
-
-def batch_of(images=IMAGES, labels=LABELS):
-    return {"image": images, "label": labels, "position": np.arange(len(labels), dtype=np.int32)}
-
-
-def zero_head(backbone=((1.0, 0.0), (0.0, 1.0))):
-    return {
-        "backbone": {"kernel": jnp.array(backbone)},
-        "head": {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)},
-    }
-
-
-def make(params, *, frozen=None, rate=0.1, seed=0, forward=linear, transform=as_float, **options):
-    """Returns a step with plain SGD and the state before it."""
-    optimizer = {
-        name: options.pop(name) for name in ("momentum", "weight_decay") if name in options
-    }
-    mask = frozen or jax.tree.map(lambda _: False, params)
-    rule = optim.Rule(**{"momentum": 0.0, **optimizer})
-    tx = optim.make_optimizer(params, lambda step: rate, rule, frozen_mask=mask)
-    state = TrainState(
-        jnp.int32(0), jnp.int32(seed), params, {"calls": jnp.int32(0)}, tx.init(params)
-    )
-    return steps.make_train_step(forward, transform, tx, frozen_mask=mask, **options), state
-
-
-def backbone_frozen(params):
-    return freezing.frozen_mask(params, "backbone")
+from tl_jax.training.steps import GradientOptions
 
 
 def test_one_update_by_hand():
@@ -150,7 +115,7 @@ def test_accumulation_is_the_update_of_the_whole_batch(accumulation, class_weigh
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
     objective = CrossEntropy(class_weights=class_weights)
     whole, state = make(params, objective=objective)
-    parts, _ = make(params, objective=objective, accumulation=accumulation)
+    parts, _ = make(params, objective=objective, gradient=GradientOptions(accumulation))
     expected, expected_metrics = whole(state, batch)
     given, given_metrics = parts(state, batch)
     for (name, a), b in zip(
@@ -172,7 +137,7 @@ def test_microbatches_take_every_kth_row():
         return linear(params, batch_stats, images, train=train)
 
     images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1).repeat(2, axis=-1)
-    step, state = make(zero_head(), forward=forward, accumulation=2)
+    step, state = make(zero_head(), forward=forward, gradient=GradientOptions(2))
     step(state, batch_of(images, np.zeros(6, np.int32)))
     jax.effects_barrier()
     assert sorted({tuple(rows) for rows in seen}) == [(0, 2, 4), (1, 3, 5)]
@@ -275,7 +240,9 @@ def test_a_mixing_sees_the_whole_batch_once_whatever_the_accumulation():
     params = jax.tree.map(
         lambda leaf: (leaf + 0.1 * random.randn(*leaf.shape)).astype(jnp.float32), zero_head()
     )
-    (whole, state), (parts, _) = (make(params, mixing=mix, accumulation=count) for count in (1, 4))
+    (whole, state), (parts, _) = (
+        make(params, mixing=mix, gradient=GradientOptions(count)) for count in (1, 4)
+    )
     expected, expected_metrics = whole(state, batch)
     given, given_metrics = parts(state, batch)
     for a, b in zip(*map(jax.tree.leaves, (given.params, expected.params)), strict=True):
@@ -375,7 +342,7 @@ def test_every_microbatch_drops_by_its_own_key():
     def noise(outputs):
         return CrossEntropy()(outputs)[0], {"noise": outputs.logits.mean()}
 
-    step, state = make(zero_head(), forward=noisy, objective=noise, accumulation=2)
+    step, state = make(zero_head(), forward=noisy, objective=noise, gradient=GradientOptions(2))
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 2**31 - 1)
     expected = np.mean([jax.random.uniform(each) for each in jax.random.split(key, 2)])
     _, metrics = jax.jit(step)(state, batch_of())

@@ -220,6 +220,12 @@ FIELDS: dict[str, list[Case]] = {
     "optim.final_fraction": [Case(0.1, RATE)],
     "optim.lr_multipliers": [Case(("head/.*=10",), STEP)],
     "optim.layerwise_decay": [Case(0.5, STEP)],
+    "optim.sam_rho": [
+        Case(0.05, STEP),
+        Case(0.05, STEP, CACHED),
+        Case(0.1, STEP, {"optim.accumulation": 2}),
+    ],
+    "optim.auto_rgn": [Case(True, STEP), Case(True, STEP, ADAMW)],
     "optim.accumulation": [Case(2, STEP)],
     "average.name": [Case("ema", STEP), Case("swa", STEP)],
     "average.decay": [Case(0.9, STEP, {"average.name": "ema"})],
@@ -232,6 +238,11 @@ FIELDS: dict[str, list[Case]] = {
     "train.eval_every_epochs": [Case(2.0, "plan")],
     "train.eval_every_steps": [Case(5, "plan")],
     "train.fit_to_data": [Case(True, "step order plan")],
+    "train.rule": [
+        Case(
+            "bit", "step schedule order plan", {"train.fit_to_data": True, "optim.warmup_steps": 0}
+        )
+    ],
     "train.patience": [Case(2, "plan", {"train.eval_every_steps": 5})],
     "train.eval_statistics": [Case("image", "evaluation")],
     "train.select_by": [Case("macro_f1", "selection"), Case("loss", "selection")],

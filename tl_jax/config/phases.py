@@ -22,6 +22,7 @@ PHASE_SECTIONS = ("freeze", "optim", "train", "cache", "augment", "objective", "
 # Of these sections, what all phases have in common.
 _OF_THE_RUN = (
     "train.fit_to_data",
+    "train.rule",
     "train.patience",
     "train.select_by",
     "train.eval_statistics",

@@ -226,7 +226,18 @@ _FIELDS = (
         "the head learns at 1, the last stage at this, the one below at its square",
         within="(0, 1]",
     ),
+    Field(
+        "optim.auto_rgn",
+        False,
+        "whether the rate of each layer is multiplied by its relative gradient norm, anew in every epoch",
+    ),
     integer("optim.accumulation", 1, 1, LARGEST, "microbatches in one update"),
+    Field(
+        "optim.sam_rho",
+        0.0,
+        "radius of sharpness-aware minimisation (SAM), which takes two gradients an update; 0: off",
+        within="[0, inf)",
+    ),
     # average
     choice(
         "average.name",
@@ -250,6 +261,12 @@ _FIELDS = (
         False,
         "whether batch size (at most data.batch_size), length, warm-up and interval of evaluation, where not given, "
         "are chosen by the number of training images",
+    ),
+    choice(
+        "train.rule",
+        "",
+        ("", "bit"),
+        "by which fit_to_data chooses: ours (empty), or BiT-HyperRule (bit), also schedule, rate and mixup",
     ),
     integer(
         "train.updates_per_dispatch",

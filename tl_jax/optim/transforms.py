@@ -12,6 +12,7 @@ import optax.contrib
 from tl_jax import errors, trees
 from tl_jax.errors import InputError
 from tl_jax.optim._checks import Problems, is_at_least_0, is_count, is_data, is_number
+from tl_jax.optim.relative_gradients import by_relative_gradients
 
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -146,6 +147,7 @@ def make_optimizer(
     frozen_mask: trees.Tree | None = None,
     undecayed: trees.Tree | None = None,
     plateau: Plateau | None = None,
+    rgn_updates: int = 0,
 ) -> optax.GradientTransformation:
     """Returns the transformation of gradients into updates.
 
@@ -161,6 +163,8 @@ def make_optimizer(
         undecayed: tree of bools like `params`, True where weight decay does not act, whatever the rule says;
             an array, such as a traced scalar, decides by its value. None for none.
         plateau: lowers the rate by the loss, which `update` then takes as `value`; None for none.
+        rgn_updates: updates after which relative gradient norms multiply the rates anew; 0: never. See
+            `by_relative_gradients`.
 
     Raises:
         InputError: if `multipliers`, `frozen_mask` or `undecayed` are of another tree.
@@ -191,7 +195,7 @@ def make_optimizer(
         optax.scale_by_learning_rate(schedule),
         *_plateau(plateau),
     )
-    return _only_trainable(tx, trees.unflatten(frozen))
+    return _only_trainable(_by_relative_gradients(tx, rgn_updates), trees.unflatten(frozen))
 
 
 def wrap_optimizer(
@@ -201,6 +205,7 @@ def wrap_optimizer(
     frozen_mask: trees.Tree,
     clip_norm: float = 0.0,
     plateau: Plateau | None = None,
+    rgn_updates: int = 0,
 ) -> optax.GradientTransformation:
     """Returns any transformation of gradients into updates, on what is trained, clipped and scaled.
 
@@ -210,6 +215,7 @@ def wrap_optimizer(
         frozen_mask: tree of Python bools like params, True where frozen.
         clip_norm: the largest global norm of the trainable gradient; 0 for no clipping.
         plateau: see `make_optimizer`.
+        rgn_updates: likewise.
     """
     frozen, scales = trees.flatten(frozen_mask), trees.flatten(multipliers)
     trained = {
@@ -217,11 +223,17 @@ def wrap_optimizer(
     }
     scaled = _scale_leaves(trees.unflatten(trained))
     chained = optax.chain(_clip(clip_norm), tx, scaled, *_plateau(plateau))
-    return _only_trainable(chained, frozen_mask)
+    return _only_trainable(_by_relative_gradients(chained, rgn_updates), frozen_mask)
 
 
 def _plateau(plateau: Plateau | None) -> list[optax.GradientTransformation]:
     return [] if plateau is None else [plateau.transformation()]
+
+
+def _by_relative_gradients(
+    tx: optax.GradientTransformation, every: int
+) -> optax.GradientTransformation:
+    return by_relative_gradients(tx, every) if every else tx
 
 
 def _only_trainable(

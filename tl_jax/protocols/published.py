@@ -152,7 +152,8 @@ register(
             field("optim.learning_rate", 0.003),
             field("optim.momentum", 0.9),
             field("optim.weight_decay", 0.0),
-            field("data.image_size", 0, "resolution", "that of the rule"),
+            resolution(128),
+            field("preprocess.resize", 160),
             normalisation_of_weights(),
             trials(1),
             selected_by(""),
@@ -166,6 +167,7 @@ register(
         (
             "Batches have 512 images, each several times where there are fewer.",
             "The runs of the README have batches of 128 and a learning rate of 0.001.",
+            "Images of 96 x 96 pixels and more are seen at 384 x 384 pixels.",
             "BiT networks have GroupNorm and weight standardisation.",
         ),
     )

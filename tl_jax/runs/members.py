@@ -15,7 +15,8 @@ from tl_jax.models import cpu
 from tl_jax.parallel import memory, placement
 from tl_jax.runs import weights
 from tl_jax.runs.objective import Minimised, make_objective, make_passes, reference_variables
-from tl_jax.runs.optimisation import make_plateau, make_schedule, make_tx
+from tl_jax.runs.optimisation import make_plateau, make_schedule, make_tx, rgn_updates
+from tl_jax.runs.pure_step import gradient_options
 from tl_jax.runs.setup import Setup
 from tl_jax.training import steps, vmapped
 from tl_jax.training.state import TrainState
@@ -194,7 +195,7 @@ def make_train_step(
             _tx(setup, grid, params, scalars),
             frozen_mask=suffix(setup, setup.optimisation.frozen_mask),
             objective=minimised.objective,
-            accumulation=setup.config.optim.accumulation,
+            gradient=gradient_options(setup.config),
             mixing=setup.mixing,
         )
 
@@ -223,6 +224,7 @@ def _tx(setup: Setup, grid: Grid, params: dict[str, Any], scalars: dict[str, jax
         suffix(setup, setup.optimisation.multipliers),
         suffix(setup, setup.optimisation.frozen_mask),
         make_plateau(setup.config, len(setup.splits["train"])),
+        rgn_updates(setup.config, len(setup.splits["train"])),
         weight_decay=values["weight_decay"],
         l2_sp=values["l2_sp"],
     )

@@ -65,7 +65,8 @@ def make_optimisation(
     """
     schedule = make_schedule(config, config.optim.learning_rate, steps, num_examples)
     plateau = make_plateau(config, num_examples)
-    return make_partition(config, model, params, schedule, optimizer, plateau)
+    every = rgn_updates(config, num_examples)
+    return make_partition(config, model, params, schedule, optimizer, plateau, every)
 
 
 def make_plateau(config: ml_collections.ConfigDict, num_examples: int) -> optim.Plateau | None:
@@ -76,6 +77,11 @@ def make_plateau(config: ml_collections.ConfigDict, num_examples: int) -> optim.
     every = max(1, in_steps(config, section.decay_epochs, num_examples))
     with naming_fields(config, factor="optim.step_decay", patience="optim.plateau_patience"):
         return optim.Plateau(section.step_decay, section.plateau_patience, every)
+
+
+def rgn_updates(config: ml_collections.ConfigDict, num_examples: int) -> int:
+    """Returns the updates of an epoch where `optim.auto_rgn` is set, else 0."""
+    return max(1, in_steps(config, 1.0, num_examples)) if config.optim.auto_rgn else 0
 
 
 def make_schedule(
@@ -198,6 +204,7 @@ def make_tx(
     multipliers: dict[str, Any],
     frozen_mask: dict[str, Any],
     plateau: optim.Plateau | None = None,
+    every: int = 0,
     **regularisation: float | jax.Array,
 ) -> optax.GradientTransformation:
     """Returns the gradient transformation of `config.optim`.
@@ -209,6 +216,7 @@ def make_tx(
         multipliers: tree of floats.
         frozen_mask: tree of bools, True where frozen.
         plateau: see `make_plateau`.
+        every: see `rgn_updates`.
         **regularisation: `weight_decay` and `l2_sp` where they are not those of the config; numbers, or
             data of the program.
     """
@@ -229,6 +237,7 @@ def make_tx(
             params, regularisation.get("l2_sp", config.objective.l2_sp)
         ),
         plateau=plateau,
+        rgn_updates=every,
     )
 
 
@@ -239,6 +248,7 @@ def make_partition(
     schedule: optax.Schedule,
     optimizer: Optimizer | None = None,
     plateau: optim.Plateau | None = None,
+    every: int = 0,
 ) -> Optimisation:
     """Returns what `config.freeze` and `config.optim` say of parameters, with a schedule that is given.
 
@@ -249,6 +259,7 @@ def make_partition(
         schedule: step -> learning rate.
         optimizer: takes the place of the rule where `config.optim.name` says `own:NAME`.
         plateau: see `make_plateau`.
+        every: see `rgn_updates`.
     """
     patterns = tuple(config.freeze.patterns)
     with naming_fields(config, "freeze.strategy", "freeze.patterns"):
@@ -262,7 +273,7 @@ def make_partition(
         )
     # A phase may name another rule than the one that was given.
     if optimizer is None or not is_own(config.optim.name):
-        tx = make_tx(config, params, schedule, multipliers, frozen_mask, plateau)
+        tx = make_tx(config, params, schedule, multipliers, frozen_mask, plateau, every)
     else:
         tx = optim.wrap_optimizer(
             _transformation(optimizer, schedule),
@@ -270,6 +281,7 @@ def make_partition(
             frozen_mask=frozen_mask,
             clip_norm=config.optim.clip_norm,
             plateau=plateau,
+            rgn_updates=every,
         )
     norms = freezing.frozen_norms(params, frozen_mask)
     if norms:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 from tl_jax import augment
 from tl_jax.runs.objective import exact_prefix, make_passes
@@ -19,6 +20,11 @@ def make_transform(setup: Setup) -> steps.Transform | steps.Once:
 
 def _as_stored(key: jax.Array, positions: jax.Array, stored: jax.Array) -> jax.Array:
     return stored.astype(jnp.float32)
+
+
+def gradient_options(config: ml_collections.ConfigDict) -> steps.GradientOptions:
+    """Returns how the gradient of a batch is taken."""
+    return steps.GradientOptions(config.optim.accumulation, config.optim.sam_rho)
 
 
 def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[..., Callable]:
@@ -65,7 +71,7 @@ def make_pure_step(setup: Setup, transform: Callable | None = None) -> Callable[
             setup.optimisation.tx,
             frozen_mask=setup.optimisation.frozen_mask,
             objective=setup.minimised.objective,
-            accumulation=config.optim.accumulation,
+            gradient=gradient_options(config),
             mixing=setup.mixing,
             axis_name=axis_name,
         )

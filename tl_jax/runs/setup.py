@@ -202,6 +202,7 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
             f"objective.teacher={config.objective.teacher!r} without objective.distillation has no effect; "
             "expected a weight above 0, or no teacher"
         )
+    fitted.check_rule(config)
     check_effective_beta([phase.objective for phase in phases])
     for number, phase in enumerate(phases):
         with naming_phase(config, number):

@@ -25,7 +25,13 @@ from tl_jax.parallel.device_dataset import OwnRows, ResidentStep
 from tl_jax.runs.members import suffix
 from tl_jax.runs.network import make_model
 from tl_jax.runs.objective import make_objective
-from tl_jax.runs.optimisation import make_partition, make_plateau, make_schedule, make_tx
+from tl_jax.runs.optimisation import (
+    make_partition,
+    make_plateau,
+    make_schedule,
+    make_tx,
+    rgn_updates,
+)
 from tl_jax.runs.parts import is_own
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup
@@ -384,6 +390,7 @@ def _with_scalars(setup: Setup, scalars: Mapping[str, jax.Array]) -> Setup:
         optimisation.multipliers,
         optimisation.frozen_mask,
         make_plateau(config, examples),
+        rgn_updates(config, examples),
         **regularisation,
     )
     objective = make_objective(

@@ -333,9 +333,9 @@ def cutmix(config: ConfigDict) -> Assignments:
 
 @_strategy()
 def bit_hyperrule(config: ConfigDict) -> Assignments:
-    """Chooses length, schedule, batch size, mixup and resolution by the number and size of the training images.
+    """Chooses length, schedule, batch size and mixup by the number of training images.
 
-    What the config gives of these stays, but for the length.
+    What the config gives of these stays, but for the length. Its resolution is not chosen; see `runs.fitted`.
 
     Source: Kolesnikov et al. 2020 (arXiv:1912.11370), section 3.3.
     """

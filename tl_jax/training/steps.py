@@ -18,7 +18,7 @@ from tl_jax.errors import InputError
 from tl_jax.models import cpu
 from tl_jax.models.taps import LOGITS
 from tl_jax.objectives import Outputs, Reference
-from tl_jax.training import metrics
+from tl_jax.training import metrics, sharpness
 from tl_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -78,6 +78,24 @@ class Passes:
     groups: frozenset[str] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class GradientOptions:
+    """How the gradient of a batch is taken.
+
+    Attributes:
+        accumulation: microbatches whose mean gradient makes one update. Microbatch `j` holds the rows
+            `j, j + accumulation, ...`, so that it stays spread over all devices; BatchNorm sees one microbatch at a
+            time and updates its running statistics after each.
+        sam_rho: radius of sharpness-aware minimisation, of each microbatch; 0: none. See `sharpness.aware`.
+    """
+
+    accumulation: int = 1
+    sam_rho: float = 0.0
+
+
+_ONE_GRADIENT = GradientOptions()
+
+
 def update_key(seed: jax.Array | int, step: jax.Array | int) -> jax.Array:
     """Returns the random key of the update after `step` completed ones."""
     return jax.random.fold_in(jax.random.key(seed), step)
@@ -118,7 +136,7 @@ def make_train_step(
     *,
     frozen_mask: dict[str, Any],
     objective: objectives.Objective | None = None,
-    accumulation: int = 1,
+    gradient: GradientOptions = _ONE_GRADIENT,
     mixing: Mix | None = None,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
@@ -134,9 +152,7 @@ def make_train_step(
         tx: any gradient transformation; gives frozen leaves no state.
         frozen_mask: tree of bools like params, True where frozen.
         objective: what is minimised; None: cross-entropy.
-        accumulation: microbatches whose mean gradient makes one update. Microbatch `j` holds the rows
-            `j, j + accumulation, ...`, so that it stays spread over all devices; BatchNorm sees one
-            microbatch at a time and updates its running statistics after each.
+        gradient: how the gradient of a batch is taken.
         mixing: `(key, images, labels) -> (images, targets float32 [B, K])`, of the whole batch before it is
             split; its key is that of the update with 2**31 - 2 folded in. See `augment.mixing.make_mixing`.
         axis_name: the mapped axis to average over (pmap); None where arrays are global (jit).
@@ -177,6 +193,10 @@ def make_train_step(
             state.params, batch_stats, inputs, shared, rows, references, key
         )
         return grads, batch_stats, measured
+
+    if gradient.sam_rho:
+        gradients = sharpness.aware(gradients, gradient.sam_rho, frozen_mask, axis_name)
+    accumulation = gradient.accumulation
 
     def accumulated(state, batch_stats, rows, key):
         def split(rows):
@@ -221,7 +241,7 @@ def make_train_step(
         new = state.replace(
             step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
         )
-        return new, {**measured, "grad_norm": _norm_of_trainable(grads, frozen_mask)}
+        return new, {**measured, "grad_norm": sharpness.norm_of_trainable(grads, frozen_mask)}
 
     return train_step
 
@@ -230,14 +250,6 @@ def _visible(params: dict[str, Any], groups: frozenset[str] | None) -> dict[str,
     if groups is None:
         return params
     return {group: tree for group, tree in params.items() if group in groups}
-
-
-def _norm_of_trainable(grads: dict[str, Any], frozen_mask: dict[str, Any]) -> jax.Array:
-    """Returns the float32 global norm of the gradient of what is trained."""
-    trained = jax.tree.map(
-        lambda frozen, grad: optax.MaskedNode() if frozen else grad, frozen_mask, grads
-    )
-    return optax.tree.norm(trained).astype(jnp.float32)
 
 
 def make_eval_step(
