@@ -20,8 +20,8 @@ BiT-HyperRule (`train.rule=bit`), for fewer than 20,000 images, fewer than 500,0
   3,000, 6,000 and 9,000; 6,000, 12,000 and 18,000;
 - mixup of 0.1 from 20,000 images on.
 
-The rule also has a resolution, which `data.image_size` and `preprocess.resize` give here: 128 of 160 pixels for images
-of less than 96 x 96 pixels, 384 of 448 for others (its code: 480 of 512).
+The rule also has a resolution, which `data.image_size` and `preprocess.resize` give here: 128 of 160 pixels for
+images of less than 96 x 96 pixels, 384 of 448 for others (its code: 480 of 512).
 
 Source: Kolesnikov et al. 2020, section 3.3; `bit_hyperrule.py` of google-research/big_transfer, which lowers the rate
 one update later.
