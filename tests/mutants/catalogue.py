@@ -2498,8 +2498,8 @@ OTHERS = [
     Mutant(
         "plateau-never-lowers",
         TRANSFORMS,
-        "*_plateau(plateau),\n    )\n    return _only_trainable(tx,",
-        ")\n    return _only_trainable(tx,",
+        "*_plateau(plateau),\n    )\n    return _only_trainable(_by_relative_gradients(tx,",
+        ")\n    return _only_trainable(_by_relative_gradients(tx,",
         TEST_TRANSFORMS,
     ),
     Mutant(
@@ -2568,15 +2568,15 @@ OTHERS = [
     Mutant(
         "fitted-warm-up-forgotten",
         "tl_jax/runs/fitted.py",
-        "optim.warmup_steps = updates // _WARMUP",
+        "optim.warmup_steps = total_steps(config, num_examples) // _WARMUP",
         "pass",
         ("tests/runs/test_fitted.py",),
     ),
     Mutant(
         "fitted-length-overrides-the-given",
         "tl_jax/runs/fitted.py",
-        "if not (train.steps or train.epochs):",
-        "if not train.steps:",
+        "if not (train.steps or train.epochs):\n        train.steps = min(",
+        "if not train.steps:\n        train.steps = min(",
         ("tests/runs/test_fitted.py",),
     ),
     Mutant(

@@ -73,6 +73,7 @@ def test_terms_are_logged_and_add_up_to_the_loss(plain, tmp_path):
         init__weights=str(plain),
         objective__l2_sp=0.1,
         objective__delta=0.2,
+        objective__bss=0.4,
         objective__distillation=0.3,
         objective__teacher=str(plain),
         train__log_every_steps=1,
@@ -80,7 +81,7 @@ def test_terms_are_logged_and_add_up_to_the_loss(plain, tmp_path):
     tl_jax.finetune(config, tmp_path / "run")
     for line in metrics_of(tmp_path / "run", "train"):
         total = line["cross_entropy"] + 0.1 * line["l2_sp"] + 0.2 * line["delta"]
-        total += 0.3 * line["distillation"]
+        total += 0.4 * line["bss"] + 0.3 * line["distillation"]
         assert line["loss"] == pytest.approx(total, rel=1e-5)
     first, *later = metrics_of(tmp_path / "run", "train")
     # At the start the weights are those of the source.
@@ -181,6 +182,15 @@ def test_a_teacher_is_normalised_as_it_was_trained_with(plain, tmp_path):
         (
             {"objective__teacher": "nowhere", "objective__distillation": 1.0},
             "objective.teacher=nowhere: no config.json and no .* expected the folder of a finished run",
+        ),
+        ({"objective__bss_k": 2}, "objective.bss_k=2 without objective.bss: no effect"),
+        (
+            {"objective__bss": 0.1, "objective__bss_k": 1000},
+            "objective.bss_k=1000: features of 20 images with .* values have .* singular values; expected at most",
+        ),
+        (
+            {"objective__bss": 0.1, "parallel__mode": "pmap"},
+            "objective.bss=0.1 with parallel.mode=pmap: the singular values would be those of the rows",
         ),
         ({"objective__weight": 0.0}, "objective.weight=0 without delta or distillation"),
         ({"objective__delta_boundaries": ("stage1",)}, "without objective.delta: no effect"),

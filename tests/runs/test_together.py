@@ -114,6 +114,7 @@ def test_members_are_the_runs_that_they_are_alone(alone, tmp_path, monkeypatch, 
     [
         {"objective__class_weights": tuple(map(float, range(1, 11)))},
         {"optim__lr_multipliers": ("head/kernel=0.1",)},
+        {"optim__sam_rho": 0.3},
         {
             "optim__schedule": "plateau",
             "optim__plateau_patience": 1,
@@ -121,7 +122,7 @@ def test_members_are_the_runs_that_they_are_alone(alone, tmp_path, monkeypatch, 
             "optim__momentum": 0.0,
         },
     ],
-    ids=["weights of classes", "multipliers", "plateau"],
+    ids=["weights of classes", "multipliers", "SAM", "plateau"],
 )
 def test_what_members_have_in_common_counts_for_each(small_networks, tmp_path, fields):
     """And it is not nothing: without it the first member is another run."""

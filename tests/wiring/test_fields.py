@@ -90,6 +90,12 @@ FIELDS: dict[str, list[Case]] = {
         Case(4, "", CACHED),
         Case(4, "", {"train.eval_statistics": "image", "freeze.strategy": "backbone"}),
     ],
+    "model.stoch_norm": [
+        Case(0.5, STEP),
+        Case(0.5, STEP, {"model.name": "vgg11_bn"}),
+        Case(0.3, STEP, {"model.stoch_norm": 0.5, "optim.accumulation": 2}),
+        Case(0.5, "", CACHED),
+    ],
     "model.zero_init_residual": [Case(True, "start")],
     # The text of the evaluation step changes too: it calls blocks in another way.
     "model.remat": [Case("blocks", BOTH_STEPS), Case("dots", BOTH_STEPS)],
@@ -185,6 +191,8 @@ FIELDS: dict[str, list[Case]] = {
     "objective.class_weights": [Case((1.0,) * 9 + (2.0,), STEP)],
     "objective.l2_sp": [Case(0.1, "step references")],
     "objective.delta": [Case(0.1, "step references"), Case(0.2, STEP, {"objective.delta": 0.1})],
+    "objective.bss": [Case(0.1, STEP), Case(0.2, STEP, {"objective.bss": 0.1})],
+    "objective.bss_k": [Case(2, STEP, {"objective.bss": 0.1})],
     "objective.delta_boundaries": [Case(("stage1",), STEP, {"objective.delta": 0.1})],
     "objective.distillation": [Case(0.5, STEP, DISTILLED)],
     "objective.teacher": [Case("{other_teacher}", "references", DISTILLED)],

@@ -73,6 +73,12 @@ _FIELDS = (
         "examples over which BatchNorm takes its statistics in training: each group of so many consecutive rows of "
         "the global batch by itself (batch_size / devices: local statistics); 0: all rows",
     ),
+    Field(
+        "model.stoch_norm",
+        0.0,
+        "probability with which trained BatchNorm normalises a channel by running statistics in training (StochNorm)",
+        within="[0, 1)",
+    ),
     Field("model.zero_init_residual", False, "of ResNets: whether residual branches start at zero"),
     choice(
         "model.remat",
@@ -157,6 +163,13 @@ _FIELDS = (
         "whose feature maps; empty: all with height and width",
         element=str,
     ),
+    Field(
+        "objective.bss",
+        0.0,
+        "sum of the squares of the smallest singular values of the features before the head (BSS)",
+        within="[0, inf)",
+    ),
+    integer("objective.bss_k", 1, 1, LARGEST, "how many singular values"),
     Field(
         "objective.distillation",
         0.0,

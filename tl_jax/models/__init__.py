@@ -18,6 +18,7 @@ from tl_jax.models.network import (
     own_convolutions,
     segment,
     without_remat,
+    without_stoch_norm,
 )
 from tl_jax.models.pretrained import PretrainedWeights, get_pretrained, list_pretrained
 from tl_jax.models.registry import (
@@ -60,4 +61,5 @@ __all__ = [
     "same_in_training",
     "segment",
     "without_remat",
+    "without_stoch_norm",
 ]

@@ -43,6 +43,9 @@ class BatchNorm(nn.Module):
             `check_vma=False`; None under `jit`, where the batch seen is already the global one. With `rows`, only the
             running statistics are averaged over it.
         rows: examples of a group; 0 for one group, the whole batch.
+        stoch_norm: in training, the probability with which a channel is normalised by the running statistics, as
+            they are before this batch counts, instead of those of the batch (Stochastic Normalization); drawn anew
+            for each batch, from the rng `dropout`. Modules whose statistics `norm_policy` keeps draw nothing.
         frozen_norms: names of the modules to which `norm_policy` applies; the name of this one is
             its path, such as "stage1/block0/bn1".
         norm_policy: what a module in `frozen_norms` does in training: "frozen" (running statistics,
@@ -57,12 +60,14 @@ class BatchNorm(nn.Module):
             not divide the batch.
 
     Source: Ioffe and Szegedy 2015, algorithm 1; conventions of `torch.nn.BatchNorm2d`. Groups: Hoffer et al. 2017
-    (arXiv:1705.08741), algorithm 1.
+    (arXiv:1705.08741), algorithm 1. Stochastic Normalization: Kou et al. 2020 (NeurIPS); its code, `StochNorm2d` of
+    thuml/Transfer-Learning-Library, has the probability of the other branch, 0.5 as well.
     """
 
     dtype: jnp.dtype = jnp.dtype("float32")
     axis_name: str | None = None
     rows: int = 0
+    stoch_norm: float = 0.0
     frozen_norms: frozenset[str] = frozenset()
     norm_policy: str = "frozen"
     momentum: float = 0.9
@@ -108,6 +113,11 @@ class BatchNorm(nn.Module):
         y, mean, var = normalise(x, scale, bias, running_mean.value)
         if self.rows:
             mean, var = _averaged(self.axis_name, mean.mean(0), var.mean(0))
+        if self.stoch_norm and policy == "update" and not self.is_initializing():
+            factor = scale * jax.lax.rsqrt(running_var.value + self.epsilon)
+            running = (_wide(x) - running_mean.value) * factor + bias
+            chosen = jax.random.bernoulli(self.make_rng("dropout"), self.stoch_norm, shape)
+            y = jnp.where(chosen, running, y)
         mean, var = (jax.lax.stop_gradient(values).astype(jnp.float32) for values in (mean, var))
         if policy == "update" and not self.is_initializing():
             keep, take = self.momentum, 1.0 - self.momentum

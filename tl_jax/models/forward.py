@@ -110,7 +110,7 @@ def one_by_one(model: Network) -> Callable[..., tuple[jax.Array, Tree]]:
     Returns:
         forward(params, batch_stats, inputs, *, train) -> (float32 outputs, batch_stats as they came).
     """
-    forward = make_forward(with_fields(model, batch_norm_rows=0))
+    forward = make_forward(with_fields(model, batch_norm_rows=0, stoch_norm=0.0))
 
     def by_image(params: Tree, batch_stats: Tree, inputs: jax.Array, *, train: bool):
         assert not train

@@ -37,6 +37,7 @@ class Network(Protocol):
       the convolution wherever it can be.
     - `axis_name`: over which BatchNorm averages, for `parallel.mode=pmap`.
     - `batch_norm_rows`: the `rows` of its BatchNorm; set to 0 where images pass one at a time.
+    - `stoch_norm`: that of its BatchNorm; set to 0 where statistics of batches are estimated.
     - `remat`: what the backward pass computes again; "" for nothing.
     - `groups`: 1 says that all convolutions are `models.Convolution`s of one group, whose gradients are fast
       in loops on CPUs, too.
@@ -133,6 +134,11 @@ def with_fields(model: Network, **values: Any) -> Network:
 def without_remat(model: Network) -> Network:
     """Returns the module as it is where nothing is computed again."""
     return with_fields(model, remat="")
+
+
+def without_stoch_norm(model: Network) -> Network:
+    """Returns the module as it is where BatchNorm always normalises by the statistics of the batch in training."""
+    return with_fields(model, stoch_norm=0.0)
 
 
 def own_convolutions(model: Network) -> bool:

@@ -113,6 +113,8 @@ def create_model(name: str, num_classes: int, **options: Any) -> Any:
 
             - `batch_norm_rows` (with BatchNorm): examples that are normalised together in training, 0 for the whole
               batch; see `BatchNorm.rows`.
+            - `stoch_norm` (with BatchNorm): probability of normalising a channel by running statistics in training,
+              in [0, 1); see `BatchNorm`.
             - `dtype`: float32 or bfloat16, of the computation; variables and logits are float32.
             - `dropout`: share of the features that are dropped in training, in [0, 1), before the head or, in
               VGG's hidden layers, after each of these; the network's own where it is not given.
@@ -148,6 +150,8 @@ def create_model(name: str, num_classes: int, **options: Any) -> Any:
         options["dtype"] = _dtype(options["dtype"])
     if not 0 <= options.get("dropout", 0) < 1:
         raise InputError(f"dropout is {options['dropout']}, expected a number in [0, 1)")
+    if not 0 <= options.get("stoch_norm", 0) < 1:
+        raise InputError(f"stoch_norm is {options['stoch_norm']}, expected a number in [0, 1)")
     if options.get("batch_norm_rows", 0) < 0:
         raise InputError(
             f"batch_norm_rows is {options['batch_norm_rows']}, expected a positive number, or 0 for the whole batch"

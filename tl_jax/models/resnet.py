@@ -41,6 +41,7 @@ class ResNet(nn.Module):
         norm_policy: see `BatchNorm`.
         axis_name: named axis over which BatchNorm averages its statistics, None under `jit`.
         batch_norm_rows: examples that BatchNorm normalises together in training; 0 for the whole batch.
+        stoch_norm: see `BatchNorm`.
         remat: what the backward pass computes again rather than keeps; see `rematerialised`.
 
     Source: He et al. 2015 (arXiv 1512.03385); torchvision `models/resnet.py`, v1.5 bottlenecks;
@@ -66,6 +67,7 @@ class ResNet(nn.Module):
     norm_policy: str = "frozen"
     axis_name: str | None = None
     batch_norm_rows: int = 0
+    stoch_norm: float = 0.0
     remat: str = ""
 
     @property
@@ -104,6 +106,7 @@ class ResNet(nn.Module):
             dtype=self.dtype,
             axis_name=self.axis_name,
             rows=self.batch_norm_rows,
+            stoch_norm=self.stoch_norm,
             frozen_norms=self.frozen_norms,
             norm_policy=self.norm_policy,
             momentum=self.norm_momentum,
@@ -187,7 +190,9 @@ class ResNetArchitecture:
     @property
     def options(self) -> dict[str, tuple[str, ...]]:
         """What may be asked for besides the number of classes; see `registry.Architecture`."""
-        free = dict.fromkeys(("batch_norm_rows", "dropout", "dtype", "zero_init_residual"), ())
+        free = dict.fromkeys(
+            ("batch_norm_rows", "dropout", "dtype", "stoch_norm", "zero_init_residual"), ()
+        )
         return {**free, "stem": self.stems, "remat": REMATS}
 
     @property
@@ -203,7 +208,8 @@ class ResNetArchitecture:
         Args:
             num_classes: K.
             stem: one of `stems`; None for the first.
-            **options: `batch_norm_rows`, `dropout`, `dtype`, `remat` and `zero_init_residual` of `ResNet`.
+            **options: `batch_norm_rows`, `dropout`, `dtype`, `remat`, `stoch_norm` and `zero_init_residual` of
+                `ResNet`.
         """
         fields = dataclasses.asdict(self)
         del fields["stems"]

@@ -46,6 +46,7 @@ class VGG(nn.Module):
         norm_policy: see `BatchNorm`.
         axis_name: named axis over which BatchNorm averages its statistics, None under `jit`.
         batch_norm_rows: examples that BatchNorm normalises together in training; 0 for the whole batch.
+        stoch_norm: see `BatchNorm`.
         remat: what the backward pass computes again rather than keeps; see `rematerialised`.
     """
 
@@ -61,6 +62,7 @@ class VGG(nn.Module):
     norm_policy: str = "frozen"
     axis_name: str | None = None
     batch_norm_rows: int = 0
+    stoch_norm: float = 0.0
     remat: str = ""
 
     groups = 1  # of its convolutions; see `Network`
@@ -104,6 +106,7 @@ class VGG(nn.Module):
                 dtype=self.dtype,
                 axis_name=self.axis_name,
                 rows=self.batch_norm_rows,
+                stoch_norm=self.stoch_norm,
                 frozen_norms=self.frozen_norms,
                 norm_policy=self.norm_policy,
             )
@@ -210,7 +213,8 @@ class VGGArchitecture:
     def options(self) -> dict[str, tuple[str, ...]]:
         """What may be asked for besides the number of classes; see `registry.Architecture`."""
         options = {"classifier": CLASSIFIERS, "dropout": (), "dtype": (), "remat": REMATS}
-        return {"batch_norm_rows": (), **options} if self.batch_norm else options
+        norms = dict.fromkeys(("batch_norm_rows", "stoch_norm"), ()) if self.batch_norm else {}
+        return {**norms, **options}
 
     def make(
         self,
@@ -226,7 +230,7 @@ class VGGArchitecture:
             num_classes: K.
             classifier: see `VGG`.
             dropout: see `VGG`; None for 0.5 in hidden layers, 0 without these.
-            **options: `dtype`, `remat` and, with BatchNorm, `batch_norm_rows` of `VGG`.
+            **options: `dtype`, `remat` and, with BatchNorm, `batch_norm_rows` and `stoch_norm` of `VGG`.
         """
         if dropout is None:
             dropout = HIDDEN_DROPOUT if classifier == "hidden" else 0.0

@@ -16,6 +16,7 @@ from tl_jax.objectives.contract import (
     registered,
 )
 from tl_jax.objectives.outputs import Outputs, Reference
+from tl_jax.objectives.spectral import SpectralShrinkage
 from tl_jax.objectives.terms import L2, L2SP, CrossEntropy, Delta, Distillation
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Outputs",
     "Own",
     "Reference",
+    "SpectralShrinkage",
     "Sum",
     "boundaries_of",
     "check_boundaries",

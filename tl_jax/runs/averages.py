@@ -38,7 +38,7 @@ def make_candidate(
     def step(moving: frozenset[str]):
         start = setup.boundary if setup.cache is not None else None
         forward = models.make_forward(
-            setup.model,
+            models.without_stoch_norm(setup.model),
             frozen_norms=setup.optimisation.frozen_norms,
             norm_policy=setup.config.freeze.batch_norm,
             start=start,

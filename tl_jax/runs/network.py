@@ -45,6 +45,15 @@ def make_model(
         return models.create_model(name, num_classes, **options)
 
 
+def check_stoch_norm(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError where each device would draw other channels for StochNorm."""
+    if config.model.stoch_norm and config.parallel.mode == "pmap":
+        raise InputError(
+            f"model.stoch_norm={config.model.stoch_norm} with parallel.mode=pmap: each device would draw other "
+            "channels; expected parallel.mode=jit"
+        )
+
+
 def trainable_groups(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Returns the parts of the network of `config.model` that have parameters, from input to head.
 

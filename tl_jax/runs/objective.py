@@ -13,7 +13,7 @@ import ml_collections
 
 from tl_jax import features, files, models, objectives, trees
 from tl_jax.augment.preprocessing import Preprocessing
-from tl_jax.config import completed, naming_fields
+from tl_jax.config import FIELDS, completed, naming_fields
 from tl_jax.data import Split
 from tl_jax.errors import InputError, unknown
 from tl_jax.models.taps import LOGITS
@@ -116,6 +116,13 @@ def check_objective(config: ml_collections.ConfigDict, given: Any = None) -> Non
         problems.append(
             f"objective.delta_boundaries={tuple(section.delta_boundaries)} without objective.delta: no effect"
         )
+    if section.bss_k != FIELDS["objective.bss_k"].default and not section.bss:
+        problems.append(f"objective.bss_k={section.bss_k} without objective.bss: no effect")
+    if section.bss and config.parallel.mode == "pmap":
+        problems.append(
+            f"objective.bss={section.bss} with parallel.mode=pmap: the singular values would be those of the rows of "
+            "each device; expected parallel.mode=jit"
+        )
     if problems:
         raise InputError("\n".join(problems))
     if section.distillation:
@@ -157,6 +164,9 @@ def make_objective(
         terms.append((l2_sp, objectives.L2SP()))
     if section.delta:
         terms.append((section.delta, objectives.Delta(_delta_boundaries(config, model))))
+    if section.bss:
+        pooled = models.before_head(model)[-1]
+        terms.append((section.bss, objectives.SpectralShrinkage(pooled, section.bss_k)))
     if section.distillation:
         with naming_fields(config, "objective.temperature"):
             terms.append((section.distillation, objectives.Distillation(section.temperature)))

@@ -20,7 +20,7 @@ from tl_jax.parallel import sharding
 from tl_jax.runs import augmentation, fitted, weights
 from tl_jax.runs.class_weights import check_effective_beta
 from tl_jax.runs.lengths import check_length, make_intervals, total_steps
-from tl_jax.runs.network import check_network, make_eval_forward, make_model
+from tl_jax.runs.network import check_network, check_stoch_norm, make_eval_forward, make_model
 from tl_jax.runs.numerics import make_compilation
 from tl_jax.runs.objective import (
     Minimised,
@@ -203,6 +203,7 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
             "expected a weight above 0, or no teacher"
         )
     fitted.check_rule(config)
+    check_stoch_norm(config)
     check_effective_beta([phase.objective for phase in phases])
     for number, phase in enumerate(phases):
         with naming_phase(config, number):
