@@ -26,7 +26,7 @@ _SECTIONS = {
     "freeze": "What is not trained.",
     "objective": "What is minimised: a main loss and terms that are added, each times its weight.",
     "optim": "How the trained parameters move.",
-    "solver": "What finds the head of a frozen backbone in place of updates, from the features of all images at once.",
+    "solver": "What finds the head in place of updates, from the features of all training images at once.",
     "average": "Averages of the weights, evaluated beside them.",
     "train": "How long, and what happens when.",
     "cache": "Activations of the frozen prefix, computed once.",
@@ -229,8 +229,8 @@ _FIELDS = (
         "solver.name",
         "",
         ("", *solvers.SOLVERS),
-        '"lbfgs" (logistic regression), "ridge" (ridge regression on one-hot targets) or "nearest_mean" (nearest mean '
-        "features of a class); empty: updates",
+        '"lbfgs" (logistic regression), "ridge" (ridge regression on one-hot targets) or "nearest_mean" (the nearest '
+        "mean features of a class); empty: updates",
     ),
     numbers(
         "solver.strengths",

@@ -284,4 +284,5 @@ def _summary(run: Run) -> str:
     took = "finished before" if run.was_there else duration(run.seconds)
     if run.is_elsewhere:
         took = f"{took} elsewhere" if run.seconds else "elsewhere"
-    return f"{measured}, {run.step:,} steps, {took}"
+    steps = f"{run.step:,} steps" if run.step else "no updates"  # of a head that was solved
+    return f"{measured}, {steps}, {took}"

@@ -1,8 +1,8 @@
 """A run whose head is solved: no update is made, the head is found from the features of all training images at once.
 
 Heads are fitted to train alone, one for each strength, and measured on validation; the best one is the run's. It is
-kept in a checkpoint of step 0 and in `solver.json`: a run that was sealed, or stopped after that, goes on with it, one
-that was stopped before begins again.
+kept in a checkpoint of step 0 and in `solver.json`: a run that was sealed, or stopped after that, goes on with it,
+one that was stopped before begins again.
 """
 
 import dataclasses

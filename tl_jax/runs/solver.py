@@ -158,10 +158,9 @@ def _problems_of_head(
         or len(width) != 1
         or shapes["head/kernel"] != (*width, *shapes["head/bias"])
     ):
-        listed = ", ".join(f"{leaf} {list(shape)}" for leaf, shape in sorted(shapes.items()))
         return [
-            f"{given}: the head of {name} has {listed} on features {list(width)} after {last}; expected one dense "
-            "layer: head/kernel [features, classes], head/bias [classes]"
+            f"{given}: the head of {name} has {', '.join(sorted(shapes))} on features {list(width)} after {last}; "
+            "expected one dense layer: head/kernel [features, classes], head/bias [classes]"
         ]
     frozen = trees.flatten(frozen_mask)
     trained = sorted(leaf for leaf in frozen if not frozen[leaf])
