@@ -5493,8 +5493,8 @@ OTHERS = [
     Mutant(
         "solver-strength-chosen-on-train",
         SOLVED,
-        '_measured(setup, one, "validation")',
-        '_measured(setup, one, "train")',
+        '_measured(setup, with_head(place), "validation")',
+        '_measured(setup, with_head(place), "train")',
         (f"{TEST_SOLVED}::test_validation_chooses_the_strength",),
     ),
     Mutant(

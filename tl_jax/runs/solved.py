@@ -138,15 +138,17 @@ def _solved(
         tolerance=options.tolerance,
         compilation=setup.compilation,
     )
-    state = setup.initial_state()
-    states = [
-        state.replace(params={**state.params, "head": _placed(setup, kernel, bias)})
-        for kernel, bias in zip(heads.kernel, heads.bias, strict=True)
-    ]
+    start = setup.initial_state()
+
+    def with_head(place: int) -> TrainState:
+        # One head after the other on the devices: of many classes, all of them are large.
+        head = {"kernel": heads.kernel[place], "bias": heads.bias[place]}
+        return start.replace(params={**start.params, "head": sharding.replicate(setup.mesh, head)})
+
     rows = [dict(facts) for facts in heads.facts]
     chosen, of_heads = 0, []
     if "validation" in setup.inputs:
-        of_heads = [_measured(setup, one, "validation") for one in states]
+        of_heads = [_measured(setup, with_head(place), "validation") for place in range(len(rows))]
         for row, metrics in zip(rows, of_heads, strict=True):
             row |= {
                 name: metrics[name]
@@ -155,7 +157,8 @@ def _solved(
         chosen = choose(
             [metrics[setup.selected_by] for metrics in of_heads], strengths, setup.selected_by
         )
-    measured = {"train": _measured(setup, states[chosen], "train")}
+    state = with_head(chosen)
+    measured = {"train": _measured(setup, state, "train")}
     if of_heads:
         measured["validation"] = of_heads[chosen]
     found = {
@@ -165,7 +168,7 @@ def _solved(
         "heads": [{**row, "chosen": place == chosen} for place, row in enumerate(rows)],
         "seconds": time.perf_counter() - began,
     }
-    return states[chosen], found, measured
+    return state, found, measured
 
 
 def choose(values: Sequence[float], strengths: Sequence[float], metric: str) -> int:
@@ -189,11 +192,6 @@ def choose(values: Sequence[float], strengths: Sequence[float], metric: str) -> 
 
 def _measured(setup: Setup, state: TrainState, name: str) -> dict[str, float]:
     return setup.evaluator.measure(state.params, state.batch_stats, setup.inputs[name])
-
-
-def _placed(setup: Setup, kernel: np.ndarray, bias: np.ndarray) -> dict[str, jax.Array]:
-    """Returns a head on every device."""
-    return sharding.replicate(setup.mesh, {"kernel": kernel, "bias": bias})
 
 
 def _selection(setup: Setup, strengths: Sequence[float], chosen: int, row: dict[str, Any]) -> str:
@@ -231,7 +229,12 @@ def _check_memory(setup: Setup) -> None:
     assert setup.boundary is not None
     (width,) = models.boundary_shapes(setup.model, setup.preprocessing.image_size)[setup.boundary]
     examples = len(setup.splits["train"])
-    parts = {f"{examples:,} x {width:,} features": 4 * examples * width}
+    count = len(solver.strengths_of(setup.config)) or 1
+    classes = len(setup.splits["train"].class_names)
+    parts = {
+        f"{examples:,} x {width:,} features": 4 * examples * width,
+        f"heads of {width:,} x {classes:,}, {count}": 8 * count * width * classes,
+    }
     if setup.config.solver.name == "ridge":
         side = min(examples, width)
         # The matrix, its eigenvectors, and what the decomposition works in; few examples are in float64, too.
