@@ -55,6 +55,41 @@ def test_other_labels_and_other_fields_are_other_units(spec):
 
 
 RATE = "optim.learning_rate=0.7"
+SOLVED = ("freeze.strategy=backbone", "solver.name=ridge")
+
+
+def test_heads_that_are_solved_are_made_by_themselves_and_share_activations(spec):
+    """Over a base with crops and flips, which their activations do not see."""
+    made = spec({"ridge": SOLVED, "all": WHOLE}, fields={"augment__crop_padding": 2})
+    reasons = {cells[0][0]: (len(cells), why) for cells, why in units_of(made)}
+    assert reasons["ridge"] == (1, "a head that is solved")
+    of_all = spec({"ridge": SOLVED, "all": WHOLE}, seeds=range(3), shots=(0,))
+    told = planner.sharing_activations(expand(of_all))
+    assert [cell.config.cache.whole for cell in told] == [cell.variant == "ridge" for cell in told]
+
+
+def test_what_only_updates_look_at_makes_no_other_cell_of_a_solved_head(spec):
+    rates = {"optim.learning_rate": (0.1, 0.2)}
+    cells = expand(spec({"ridge": SOLVED, "all": WHOLE}, seeds=(0,), tune=rates))
+    names = {(cell.variant, cell.trial): cell.name.name for cell in cells}
+    assert names["ridge", 0] == names["ridge", 1]
+    assert names["all", 0] != names["all", 1]
+
+
+def test_an_ablation_with_a_head_that_is_solved(spec, tmp_path):
+    solved = (*SOLVED, "solver.strengths=(0.1,1.0)")
+    made = spec({"all": WHOLE, "ridge": solved}, fields={"model__name": "small_cnn"})
+    result = ablation.ablate(made, tmp_path / "run")
+    rows = [row for row in result["runs"] if row["variant"] == "ridge"]
+    assert [row["steps"] for row in rows] == [0, 0]
+    for row in rows:
+        found = results.read_result(tmp_path / "run" / row["run"] / "result.json")
+        assert (
+            found["solver"]["name"] == "ridge"
+            and row["test"] == found["splits"]["test"]["top1_accuracy"]
+        )
+        assert row["validation"] == max(head["top1_accuracy"] for head in found["solver"]["heads"])
+    assert ablation.ablate(made, tmp_path / "run")["runs"] == result["runs"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ PURE_STEP = "tl_jax/runs/pure_step.py"
 MEMBERS = "tl_jax/runs/members.py"
 PROBE = "tl_jax/runs/probe.py"
 ROUTES = "tl_jax/runs/routes.py"
+SOLVED = "tl_jax/runs/solved.py"
 CLASSIC = "tl_jax/training/classic.py"
 IMAGE_FEATURES = "tl_jax/runs/image_features.py"
 ORDER = "tl_jax/data/order.py"
@@ -66,6 +67,7 @@ TEST_PHASES = "tests/runs/test_phases.py"
 TEST_SWEEP = ("tests/wiring/test_sweep.py",)
 TEST_PROBE = ("tests/wiring/test_probe.py",)
 TEST_ROUTES = "tests/experiments/test_routes.py"
+TEST_SOLVED = "tests/runs/test_solved.py"
 TEST_CLASSIC = "tests/training/test_classic.py"
 TEST_CROSS_VALIDATE = ("tests/experiments/test_cross_validate.py",)
 TEST_RESULTS = ("tests/wiring/test_results.py",)
@@ -2047,8 +2049,8 @@ OTHERS = [
     Mutant(
         "evaluate-needs-own-operations",
         "tl_jax/runs/evaluate.py",
-        'for section in ("objective", "optim", "freeze", "augment", "cache"):',
-        'for section in ("objective", "optim", "freeze", "cache"):',
+        'for section in ("objective", "optim", "solver", "freeze", "augment", "cache"):',
+        'for section in ("objective", "optim", "solver", "freeze", "cache"):',
         ("tests/runs/test_augmentation.py::test_objects_are_recorded_by_name_and_given_again",),
     ),
     Mutant(
@@ -5480,6 +5482,82 @@ OTHERS = [
         '        field = assignment.partition("=")[0]\n        if field in',
         '        field = ""\n        if field in',
         ("tests/ablation/test_spec.py",),
+    ),
+    # Heads that are solved.
+    Mutant(
+        "solver-given-strengths-ignored",
+        "tl_jax/runs/solver.py",
+        "return given or logistic.strength_grid(",
+        "return logistic.strength_grid(",
+        field("solver.strengths=(0.1, 1.0)"),
+    ),
+    Mutant(
+        "solver-strength-chosen-on-train",
+        SOLVED,
+        '_measured(setup, with_head(place), "validation")',
+        '_measured(setup, with_head(place), "train")',
+        (f"{TEST_SOLVED}::test_validation_chooses_the_strength",),
+    ),
+    Mutant(
+        "solver-chooses-the-highest-loss",
+        SOLVED,
+        'sign = 1 if SELECTION[metric] == "max" else -1',
+        "sign = 1",
+        (f"{TEST_SOLVED}::test_the_best_value_and_of_equals_the_strongest",),
+    ),
+    Mutant(
+        "solver-solves-again-when-test-is-read",
+        SOLVED,
+        "if found is None or state is None:",
+        "if True:",
+        (f"{TEST_SOLVED}::test_sealed_it_does_not_read_test_and_goes_on_with_the_same_head",),
+    ),
+    Mutant(
+        "solver-runs-differ-in-what-only-updates-look-at",
+        "tl_jax/config/identity.py",
+        "(ONLY_OF_UPDATES if solved else ())",
+        "()",
+        (f"{TEST_SOLVED}::test_what_only_updates_look_at_makes_no_other_run",),
+    ),
+    Mutant(
+        "solver-of-the-source-run-too",
+        "tl_jax/runs/source.py",
+        '"objective", "solver", "average")',
+        '"objective", "average")',
+        (f"{TEST_SOLVED}::test_a_source_run_is_trained_by_updates",),
+    ),
+    Mutant(
+        "solver-sees-the-batch-size-of-updates",
+        "tl_jax/runs/setup.py",
+        "        config = run_config(config)\n",
+        "        pass\n",
+        (
+            "tests/wiring/test_fields.py::test_what_only_updates_look_at_changes_nothing_where_a_head_is_solved",
+        ),
+    ),
+    Mutant(
+        "ridge-penalises-the-bias",
+        "tl_jax/training/closed_form.py",
+        "mean = features.mean(0, dtype=np.float64)",
+        "mean = np.zeros(features.shape[1])",
+        ("tests/training/test_closed_form.py::test_ridge_solves_the_normal_equations",),
+    ),
+    Mutant(
+        "nearest-mean-without-its-factor",
+        "tl_jax/training/closed_form.py",
+        "2 * means.T[None]",
+        "means.T[None]",
+        ("tests/training/test_closed_form.py::test_nearest_mean_is_the_nearest_by_distance",),
+    ),
+    Mutant(
+        "ablation-solved-heads-store-their-own-choice",
+        "tl_jax/ablation/planner.py",
+        "config.solver.name or (config",
+        "False or (config",
+        (
+            "tests/ablation/test_planner.py::"
+            "test_heads_that_are_solved_are_made_by_themselves_and_share_activations",
+        ),
     ),
 ]
 

@@ -71,6 +71,18 @@ def test_elsewhere_a_run_is_a_line():
     ]
 
 
+def test_a_run_without_updates_was_made_now():
+    """Its metrics are of step 0."""
+    stream, clock = io.StringIO(), Clock()
+    table = RunTable("digits", ["ridge"], [0], stream=stream, clock=clock)
+    with table, table.run("ridge", 0) as run:
+        clock.seconds += 2.0
+        run.logged(0, "validation", {"top1_accuracy": 0.5})
+        run.finished(result(0.5, 0))
+    line = "1/1  ridge, seed 0: validation top-1 50.00%, no updates, 2.0 s"
+    assert stream.getvalue().splitlines() == [line]
+
+
 def test_lines_are_ten_seconds_apart():
     stream, clock = io.StringIO(), Clock()
     table = RunTable("digits", ["tuned"], [0], stream=stream, clock=clock)

@@ -18,7 +18,7 @@ import pytest
 from tl_jax import features, trees
 from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.parallel import device_dataset, sharding
-from tl_jax.runs import activation_cache, dispatch, selection
+from tl_jax.runs import activation_cache, dispatch, selection, solver
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup, prepare_phases
 
@@ -37,6 +37,7 @@ def parts_of(config) -> dict[str, str]:
     references: the variables of the frozen networks that objectives look at.
     draws: the seed from which every update draws its random numbers.
     prefix: all that stored activations depend on, and their shape and type.
+    solver: what finds the head in place of updates, and the strengths that it tries.
     selection: the metric on validation that chooses the best step, and whether more or less is better.
     plan: when the run logs, evaluates, saves and ends.
     dispatch: where its data are stored, on how many devices, and how many updates go at once.
@@ -70,6 +71,7 @@ def _parts_of_phase(setup: Setup, seen: "_Seen") -> dict[str, str]:
         "draws": str(_seed(setup)),
         "references": _digest(trees.flatten(_references(setup))),
         "prefix": json.dumps(seen.facts, sort_keys=True) + _stored(setup),
+        "solver": f"{setup.config.solver.name} {solver.strengths_of(setup.config)}",
         "selection": str(selection.metric_and_mode(setup.config)),
         "plan": str(dataclasses.asdict(setup.intervals)),
         "dispatch": dispatched,

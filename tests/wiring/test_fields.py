@@ -8,6 +8,7 @@ import functools
 import json
 import pathlib
 import shutil
+from fnmatch import fnmatch
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from parts import parts_of
 from small import CACHED, VIEWS, config_with
 
 from tl_jax import models, objectives, porting
-from tl_jax.config import COMMAND_SECTIONS
+from tl_jax.config import COMMAND_SECTIONS, ONLY_OF_UPDATES
 from tl_jax.config import FIELDS as CONFIG_FIELDS
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -38,6 +39,7 @@ DISTILLED = {"objective.distillation": 0.3, "objective.teacher": "{teacher}"}
 TWO_PHASES = {"phases": (("train.steps=5",), ())}
 VIEWS_IN_PHASE = ("freeze.strategy=backbone", "cache.boundary=auto", "cache.views=2")
 UNCACHED = CACHED | {"cache.boundary": ""}
+SOLVED = {"freeze.strategy": "backbone", "solver.name": "ridge"}
 ARRAYS = {"data.name": "npz:images.npz", "data.data_dir": "{folder}"}
 
 
@@ -235,6 +237,16 @@ FIELDS: dict[str, list[Case]] = {
     ],
     "optim.auto_rgn": [Case(True, STEP), Case(True, STEP, ADAMW)],
     "optim.accumulation": [Case(2, STEP)],
+    # Of a run on the same activations: the shortest one, in which nothing is said of updates.
+    "solver.name": [
+        Case("ridge", "step schedule order plan dispatch solver", CACHED),
+        Case("lbfgs", "solver", SOLVED),
+        Case("nearest_mean", "solver", SOLVED),
+    ],
+    "solver.strengths": [
+        Case((0.1, 1.0), "solver", SOLVED),
+        Case((2.0,), "solver", SOLVED | {"solver.strengths": (1.0,)}),
+    ],
     "average.name": [Case("ema", STEP), Case("swa", STEP)],
     "average.decay": [Case(0.9, STEP, {"average.name": "ema"})],
     "average.start": [Case(0.5, STEP, {"average.name": "swa"})],
@@ -406,6 +418,19 @@ def test_a_field_changes_what_it_says_and_nothing_else(parts, name, case):
     before, after = parts(case.context), parts(case.context | {name: case.value})
     changed = {part for part in before if before[part] != after[part]}
     assert changed == set(case.parts.split())
+
+
+def test_what_only_updates_look_at_changes_nothing_where_a_head_is_solved(parts):
+    """All of it at once: a shared base may say anything."""
+    changes = {
+        name: cases[0].value
+        for name, cases in FIELDS.items()
+        if any(fnmatch(name, known) for known in ONLY_OF_UPDATES)
+    }
+    assert {"train.steps", "optim.learning_rate", "augment.crop_padding"} <= changes.keys()
+    apart = {name: changes.pop(name) for name in ("train.epochs", "optim.step_steps")}
+    for changed in (changes, apart):
+        assert parts(SOLVED | changed) == parts(SOLVED)
 
 
 def test_the_same_config_gives_the_same_parts(files):

@@ -99,7 +99,9 @@ class _Shown:
 
 
 def _updates(cell: Cell) -> int:
-    """Returns the updates of a cell; 0 where a length is in epochs."""
+    """Returns the updates of a cell; 0 where a length is in epochs, or the head is solved."""
+    if cell.config.solver.name:
+        return 0
     lengths = [phase.train.steps for phase in phase_configs(cell.config)]
     return sum(lengths) if all(lengths) else 0
 

@@ -70,10 +70,15 @@ def sharing_activations(cells: Sequence[Cell]) -> list[Cell]:
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        if cell.config.cache.boundary and cell.config.cache.views == 1:
+        if _stores_images_as_they_are(cell.config):
             groups.setdefault(_data_of(cell.config), []).append(cell)
     whole = {id(cell) for of in groups.values() if _reads_as_much(of) for cell in of}
     return [_told(cell) if id(cell) in whole else cell for cell in cells]
+
+
+def _stores_images_as_they_are(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether a run computes the activations of every image once, as one whose head is solved does."""
+    return bool(config.solver.name or (config.cache.boundary and config.cache.views == 1))
 
 
 def _data_of(config: ml_collections.ConfigDict) -> str:

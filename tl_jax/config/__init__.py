@@ -29,11 +29,13 @@ from tl_jax.config.phases import (
     phase_configs,
 )
 from tl_jax.config.table import COMMAND_SECTIONS, FIELDS, SECTIONS
+from tl_jax.config.updates import ONLY_OF_UPDATES, without_updates
 
 __all__ = [
     "COMMAND_SECTIONS",
     "FIELDS",
     "LARGEST_IMAGE_SIZE",
+    "ONLY_OF_UPDATES",
     "PHASE_SECTIONS",
     "SECTIONS",
     "Field",
@@ -57,4 +59,5 @@ __all__ = [
     "set_field",
     "set_value",
     "upgraded",
+    "without_updates",
 ]

@@ -9,6 +9,7 @@ import ml_collections
 from tl_jax import files
 from tl_jax.config.access import default_config
 from tl_jax.config.table import COMMAND_SECTIONS, FIELDS
+from tl_jax.config.updates import ONLY_OF_UPDATES
 
 # With these the first updates of a longer run are the updates of a shorter one.
 EXTENDABLE_SCHEDULES = ("constant", "step", "exponential", "plateau")
@@ -39,12 +40,13 @@ def identity_of(config: ml_collections.ConfigDict, command: str = "") -> Identit
 
     Args:
         config: of the run.
-        command: such as "sweep"; "" for a training run, which may be extended.
+        command: such as "sweep"; "" for a training run, which may be extended unless it makes no updates.
     """
     names = [name for name, field in FIELDS.items() if not field.changes_numbers]
     others = [
         f"{section}.*" for section, readers in COMMAND_SECTIONS.items() if command not in readers
     ]
+    solved = not command and bool(config.solver.name)
     schedule = config.optim.schedule
     reason = ""
     if schedule not in EXTENDABLE_SCHEDULES:
@@ -64,7 +66,7 @@ def identity_of(config: ml_collections.ConfigDict, command: str = "") -> Identit
         reason = "init.source describes a run of the same length, which would be another one"
     return Identity(
         defaults=files.plain(default_config().to_dict()),
-        without_effect=(*names, *others),
-        extendable=() if command else ("train.steps", "train.epochs"),
+        without_effect=(*names, *others, *(ONLY_OF_UPDATES if solved else ())),
+        extendable=() if command or solved else ("train.steps", "train.epochs"),
         not_extendable_because=reason,
     )

@@ -15,7 +15,7 @@ from tl_jax.models.rematerialisation import REMATS
 from tl_jax.models.vgg import CLASSIFIERS
 from tl_jax.objectives import class_weights
 from tl_jax.parallel import placement, sharding
-from tl_jax.training import metrics
+from tl_jax.training import metrics, solvers
 from tl_jax.training.averaging import AVERAGES
 
 # Of every run; those that single commands read are in `command_fields`.
@@ -26,6 +26,7 @@ _SECTIONS = {
     "freeze": "What is not trained.",
     "objective": "What is minimised: a main loss and terms that are added, each times its weight.",
     "optim": "How the trained parameters move.",
+    "solver": "What finds the head in place of updates, from the features of all training images at once.",
     "average": "Averages of the weights, evaluated beside them.",
     "train": "How long, and what happens when.",
     "cache": "Activations of the frozen prefix, computed once.",
@@ -251,6 +252,19 @@ _FIELDS = (
         "radius of sharpness-aware minimisation (SAM), which takes two gradients an update; 0: off",
         within="[0, inf)",
     ),
+    # solver
+    choice(
+        "solver.name",
+        "",
+        ("", *solvers.SOLVERS),
+        '"lbfgs" (logistic regression), "ridge" (ridge regression on one-hot targets) or "nearest_mean" (the nearest '
+        "mean features of a class); empty: updates",
+    ),
+    numbers(
+        "solver.strengths",
+        "[0, inf)",
+        "L2 strengths to try, chosen by train.select_by on validation; empty: 45 from 1e-6 to 1e5",
+    ),
     # average
     choice(
         "average.name",
@@ -319,7 +333,7 @@ _FIELDS = (
         "train.select_by",
         "top1_accuracy",
         metrics.SELECTION,
-        "the metric on validation that chooses the best step",
+        "the metric on validation that chooses the best step, or the strength of a solver",
     ),
     Field(
         "train.deterministic",

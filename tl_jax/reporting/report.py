@@ -76,6 +76,7 @@ def write_report(
         "predictions": _predictions(run.predictions, save, notes),
         "scatter": _scatter(folder, notes),
         "freezing": run.freezing,
+        "heads": (results.get("solver") or {}).get("heads") or [],
         "phases": _phases(results),
         "provenance": provenance,
         "port_tables": port_tables,
@@ -245,6 +246,8 @@ def _curves(
     selected_by: str | None,
 ) -> list[dict[str, str]]:
     """Returns the pictures of the metrics by step, that of the metric which chose the step among them."""
+    if all(line["step"] == 0 for line in lines):
+        return []  # of a head that was solved: points, which the tables have
     modes = dict(_CURVES)
     if selected_by:
         modes.setdefault(selected_by, metrics.SELECTION.get(selected_by))

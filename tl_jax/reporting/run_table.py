@@ -246,18 +246,18 @@ class Run:
         self.accuracy: float | None = None
         self.told = table._clock()
         self.seconds = 0.0
-        self.was_there = self.is_elsewhere = False
+        self.was_there = self.is_elsewhere = self._has_logged = False
 
     def logged(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """Takes metrics as a callback of a run gets them."""
-        self.step = step
+        self.step, self._has_logged = step, True
         if split == "validation":
             self.accuracy = metrics["top1_accuracy"]
         self._table.changed(self)
 
     def finished(self, result: Mapping[str, Any]) -> None:
         """Takes `result.json`: what is shown is then of the step that was chosen."""
-        self.was_there = not self.step
+        self.was_there = not self._has_logged
         validation = result["splits"].get("validation")
         self.step = self.total_steps = result["steps"]
         self.accuracy = None if validation is None else validation["top1_accuracy"]
@@ -284,4 +284,5 @@ def _summary(run: Run) -> str:
     took = "finished before" if run.was_there else duration(run.seconds)
     if run.is_elsewhere:
         took = f"{took} elsewhere" if run.seconds else "elsewhere"
-    return f"{measured}, {run.step:,} steps, {took}"
+    steps = f"{run.step:,} steps" if run.step else "no updates"  # of a head that was solved
+    return f"{measured}, {steps}, {took}"

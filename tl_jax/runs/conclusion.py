@@ -58,6 +58,10 @@ def _measured(
     chosen = selection.describe(
         setup.selected_by, step, total, splits.get("validation"), only_evaluation
     )
+    selects = "validation" in splits
+    if trained.solver is not None:
+        chosen = trained.solver["selection"]
+        selects = selects and len(trained.solver["heads"]) > 1
     if total < setup.total_steps:
         patience = setup.config.train.patience
         chosen += f"; stopped at step {total} of {setup.total_steps}, {patience} evaluations without a better one"
@@ -67,14 +71,16 @@ def _measured(
         "steps": total,
         "stopped_early": total < setup.total_steps,
         "selected_step": step,
-        "selected_by": setup.selected_by if "validation" in splits else None,
+        "selected_by": setup.selected_by if selects else None,
         "averaged": trained.averaging is not None,
         "resumed_at_step": trained.resumed_at_step,
         "train_examples": len(setup.splits["train"]),
         "wall_seconds": trained.seconds,
         "images_per_second": total
         * setup.config.data.batch_size
-        / (trained.seconds - trained.storing_seconds),
+        / (trained.seconds - trained.storing_seconds)
+        if total
+        else None,
         "waiting_share": trained.waiting_share,
         "device_idle_share": trained.device_idle_share,
         "dispatch": trained.dispatch,
@@ -82,6 +88,7 @@ def _measured(
         "frozen": trained.phases.frozen(step, _variables(trained)),
         "phases": trained.phases.rows,
         **protocol.of_run(trained.phases.setups),
+        **({} if trained.solver is None else {"solver": trained.solver}),
     }
     return result, logits
 

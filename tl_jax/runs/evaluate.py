@@ -242,7 +242,7 @@ def _without_training(config: ml_collections.ConfigDict) -> ml_collections.Confi
     """Returns a config with the defaults of what only training looks at: it may name what is gone by now."""
     checked = copy.deepcopy(config)
     checked.phases = ()
-    for section in ("objective", "optim", "freeze", "augment", "cache"):
+    for section in ("objective", "optim", "solver", "freeze", "augment", "cache"):
         checked[section] = default_config()[section]
     return checked
 

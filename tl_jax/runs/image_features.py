@@ -20,7 +20,7 @@ from tl_jax.runs.setup import Setup, prepare
 # Activations that are pooled at a time, in bytes.
 _CHUNK_BYTES = 256 << 20
 # What says how a network is trained, and is not looked at where none is.
-_OF_TRAINING = ("freeze", "augment", "objective", "optim", "average", "train")
+_OF_TRAINING = ("freeze", "augment", "objective", "optim", "solver", "average", "train")
 
 
 def frozen(config: ml_collections.ConfigDict, boundary: str = "") -> ml_collections.ConfigDict:

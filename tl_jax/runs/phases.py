@@ -11,7 +11,6 @@ import numpy as np
 from tl_jax import freezing, trees
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
-from tl_jax.runs.dispatch import Dispatch
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
 from tl_jax.training.state import TrainState
@@ -84,13 +83,13 @@ class PhaseRecords:
         """Returns the seconds that the phases before a phase took."""
         return sum(row.get("seconds", 0.0) for row in self._rows[:number])
 
-    def begin(self, number: int, setup: Setup, dispatched: Dispatch) -> None:
+    def begin(self, number: int, setup: Setup, dispatch: dict[str, Any]) -> None:
         """Notes the start of a phase, before its first update.
 
         Args:
             number: of the phase, from 0.
             setup: of the phase, with the variables at its start.
-            dispatched: how its updates reach the devices.
+            dispatch: how its updates reach the devices; {} where none are made.
         """
         cache = setup.cache
         row = {
@@ -100,7 +99,7 @@ class PhaseRecords:
             "last_step": setup.total_steps,
             "trainable": trainable_parameters(setup),
             "cache": cache and {name: cache[name] for name in ("boundary", "storage", "seconds")},
-            "dispatch": dispatched.facts(),
+            "dispatch": dispatch,
             _DIGESTS: freezing.digests(
                 setup.variables,
                 setup.optimisation.frozen_mask,

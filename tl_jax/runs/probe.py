@@ -26,7 +26,14 @@ from tl_jax.runs.skeleton import facts_of, in_folder, introduce
 from tl_jax.training import logistic, metrics
 
 # Besides those of `objective`, the fields that a probe has no use for and that somebody may count on.
-_WITHOUT_EFFECT = ("average.name", "train.select_by", "data.order", "augment.repeats")
+_WITHOUT_EFFECT = (
+    "solver.name",
+    "solver.strengths",
+    "average.name",
+    "train.select_by",
+    "data.order",
+    "augment.repeats",
+)
 
 
 def run(

@@ -13,7 +13,7 @@ from tl_jax import augment, data, features, models, optim, porting, trees
 from tl_jax.augment import preprocessing
 from tl_jax.compilation import Compilation, computed
 from tl_jax.config import check as check_fields
-from tl_jax.config import naming_fields, naming_phase, phase_configs
+from tl_jax.config import naming_fields, naming_phase, phase_configs, without_updates
 from tl_jax.data import order
 from tl_jax.errors import InputError, unknown
 from tl_jax.parallel import sharding
@@ -38,6 +38,7 @@ from tl_jax.runs.optimisation import (
     make_partition,
 )
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
+from tl_jax.runs.solver import check_no_phases, check_solver, run_config
 from tl_jax.runs.source import source_config
 from tl_jax.runs.splits import make_splits
 from tl_jax.training import loops, steps
@@ -205,6 +206,7 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
     fitted.check_rule(config)
     check_stoch_norm(config)
     check_effective_beta([phase.objective for phase in phases])
+    check_no_phases(config)
     for number, phase in enumerate(phases):
         with naming_phase(config, number):
             if phase is not config:
@@ -217,6 +219,7 @@ def _check_phase(
     config: ml_collections.ConfigDict, parts: Parts, model: Any, params: dict[str, Any]
 ) -> None:
     """Looks at what a phase, or a run without phases, says of the network; `params` are shapes."""
+    asked, config = config, without_updates(config) if config.solver.name else config
     boundaries = models.before_head(model)
     if config.cache.boundary not in ("", "auto", *boundaries):
         raise unknown("cache.boundary", config.cache.boundary, ("auto", *boundaries))
@@ -227,7 +230,8 @@ def _check_phase(
     augmentation.check_repeats(config)
     make_objective(config, model, parts.objective)
     schedule = optim.make_schedule("constant", config.optim.learning_rate, 1)
-    make_partition(config, model, params, schedule, parts.optimizer)
+    partition = make_partition(config, model, params, schedule, parts.optimizer)
+    check_solver(asked, model, params, partition.frozen_mask)
 
 
 def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> Setup:
@@ -246,6 +250,11 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
             f"init.source={tuple(config.init.source)}: only finetune, compare and cross_validate train a run to "
             "start from; expected the folder of a finished run, as --config.init.weights=FOLDER"
         )
+    if config.solver.name:
+        raise InputError(
+            f"solver.name={config.solver.name}: only finetune, pretrain, compare, ablate and cross_validate solve "
+            "for a head; expected solver.name=''"
+        )
     (setup,) = prepare_phases(config, parts)
     return setup
 
@@ -256,7 +265,8 @@ def prepare_phases(
     """Returns the phases of the run that `config` describes, one at least, having looked at everything it names.
 
     What needs neither data nor weights is checked first: typos are reported before any download. All phases
-    have the same data, network and devices; each begins where the one before it ends.
+    have the same data, network and devices; each begins where the one before it ends. A run whose head is solved has
+    one, of images as they are and activations before the head.
 
     Args:
         config: of the run.
@@ -266,6 +276,8 @@ def prepare_phases(
         InputError: if fields, data or weights do not fit; nothing has been written then.
     """
     check_config(config, parts)
+    if config.solver.name:
+        config = run_config(config)
     mesh = sharding.make_mesh(config.parallel.devices)
     sharding.check_mode(config.parallel.mode)
     compilation = make_compilation(config, mesh)
@@ -374,7 +386,11 @@ def _make_phase(
     optimisation = make_optimisation(
         phase, model, params, length, len(train_split), parts.optimizer
     )
-    boundary = _choose_boundary(phase, model, optimisation, spec.image_size)
+    boundary = (
+        models.before_head(model)[-1]
+        if phase.solver.name
+        else _choose_boundary(phase, model, optimisation, spec.image_size)
+    )
     minimised = make_minimised(phase, model, spec, train_split, parts.objective)
     check_stored(minimised, model, boundary)
     if boundary is not None and minimised.passes_source and intervals.first_step:

@@ -89,6 +89,7 @@ def why_alone(config: ml_collections.ConfigDict) -> str:
     fields = flat(config)
     devices = config.parallel.devices or jax.local_device_count()
     for reason, holds in {
+        "a head that is solved": config.solver.name,
         "no stored activations": not config.cache.boundary,
         "phases": config.phases,
         "a source to train first": config.init.source,

@@ -13,7 +13,7 @@ from tl_jax.checkpointing import newest_step
 from tl_jax.config import identity_of, naming_phase, of_command
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
-from tl_jax.runs import agreement, dispatch, results, resuming, source, weights
+from tl_jax.runs import agreement, dispatch, results, resuming, solved, source, weights
 from tl_jax.runs.conclusion import conclude, seal
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.phases import number_at, trainable_parameters
@@ -21,9 +21,10 @@ from tl_jax.runs.recording import Callback
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import check_config, prepare_phases
 from tl_jax.runs.skeleton import in_folder, introduce
+from tl_jax.runs.solver import described
 from tl_jax.runs.source import source_config, source_folder
 from tl_jax.runs.splits import make_undecoded_splits
-from tl_jax.runs.together import Member
+from tl_jax.runs.together import Member, NotTogether
 from tl_jax.runs.updates import Prepared, train
 from tl_jax.training import loops
 
@@ -39,6 +40,8 @@ def run(
     member: Member | None = None,
 ) -> dict[str, Any]:
     """Trains as `config` says, in `workdir`, resuming the run that is there; returns `result.json`.
+
+    Where `solver.name` says so, the head is solved instead, and no update is made; see `solved`.
 
     Where `init.source` describes a run to start from, that one is trained first, or resumed, or found finished.
 
@@ -148,6 +151,9 @@ def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path, parts: Pa
     resuming.check_skipped(workdir, splits)
     resuming.check_data(workdir, splits)
     resuming.check_teachers(phases, workdir)
+    if config.solver.name:
+        solved.check(phases[0])
+        return Prepared(config, phases, {})
     # A run in phases, or fitted to its data, is never extended.
     if not (config.phases or config.train.fit_to_data):
         resuming.check_extension(phases[0], workdir)
@@ -166,7 +172,10 @@ def _introduce(prepared: Prepared, folder: RunFolder) -> list[dict[str, Any]]:
     resuming.write_teachers(folder, phases)
     resuming.write_data(folder, prepared.splits)
     return introduce(
-        max(phases, key=trainable_parameters), folder, phases if len(phases) > 1 else ()
+        max(phases, key=trainable_parameters),
+        folder,
+        phases if len(phases) > 1 else (),
+        solver=described(prepared.config) if prepared.config.solver.name else "",
     )
 
 
@@ -179,6 +188,11 @@ def _make(
     sealed: bool,
     member: Member | None,
 ) -> dict[str, Any]:
-    trained = train(prepared, folder, stop_requested, callbacks, member)
+    if prepared.config.solver.name:
+        if member is not None:
+            raise NotTogether("its head is solved, not trained")
+        trained = solved.solve(prepared, folder, stop_requested, callbacks)
+    else:
+        trained = train(prepared, folder, stop_requested, callbacks, member)
     end = seal if sealed else conclude
     return end(trained.setup, folder, trained, parameters)

@@ -58,7 +58,7 @@ class FrozenChanged(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What the updates came to.
+    """What the updates, or a solver in their place, came to.
 
     Attributes:
         setup: what evaluates the state: that of the last phase, on images where the state is of an earlier one.
@@ -69,12 +69,13 @@ class Trained:
             interrupted too.
         storing_seconds: of these, those in which this process computed and stored activations.
         waiting_share: of the time of this process's updates, for how much the devices had nothing to do
-            while the host got their input ready.
+            while the host got their input ready; None where no update is made.
         device_idle_share: of `seconds`, as far as this process took them, for how much the devices had nothing
-            to do: input, evaluation, saving and logging included; see `BusyTime`.
+            to do: input, evaluation, saving and logging included; see `BusyTime`. None where no update is made.
         dispatch: how they were dispatched, in the last phase.
         resumed_at_step: the updates that were done when this process began.
         averaging: of the weights of `state`; None where they are the live ones.
+        solver: what `solver.json` holds, where the head was solved; None where updates were made.
     """
 
     setup: Setup
@@ -83,11 +84,12 @@ class Trained:
     phases: PhaseRecords
     seconds: float
     storing_seconds: float
-    waiting_share: float
-    device_idle_share: float
+    waiting_share: float | None
+    device_idle_share: float | None
     dispatch: dict[str, Any]
     resumed_at_step: int
     averaging: Averaging | None = None
+    solver: dict[str, Any] | None = None
 
 
 def train(
@@ -137,7 +139,7 @@ def train(
                 plans[number] = dispatched.memory
                 _tell_memory(folder, dispatched.memory, list(plans.values()))
                 if state is None or len(phases) == 1:
-                    records.begin(number, setup, dispatched)
+                    records.begin(number, setup, dispatched.facts())
                 records.check_begun(number)
                 state, seconds, times = _train_phase(job, setup, dispatched, state, seconds)
                 facts = dispatched.facts()
