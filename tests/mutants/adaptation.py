@@ -97,6 +97,27 @@ MUTANTS = [
         ("tests/runs/test_objectives.py",),
     ),
     Mutant(
+        "wise-ft-the-other-weight",
+        "tl_jax/training/averaging.py",
+        "kept = (1 - self.alpha) * kept + self.alpha * leaves[name]",
+        "kept = self.alpha * kept + (1 - self.alpha) * leaves[name]",
+        ("tests/training/test_averaging.py",),
+    ),
+    Mutant(
+        "wise-ft-statistics-of-the-live-weights",
+        "tl_jax/training/averaging.py",
+        'return self.name in ("swa", "wise_ft") and bool(self.statistics)',
+        'return self.name == "swa" and bool(self.statistics)',
+        ("tests/runs/test_wise_ft.py",),
+    ),
+    Mutant(
+        "wise-ft-alpha-not-passed",
+        "tl_jax/runs/optimisation.py",
+        "section.decay, first, every, section.alpha)",
+        "section.decay, first, every)",
+        ("tests/runs/test_wise_ft.py",),
+    ),
+    Mutant(
         "stoch-norm-other-branch",
         "tl_jax/models/batch_norm.py",
         "y = jnp.where(chosen, running, y)",

@@ -52,9 +52,26 @@ def test_swa_is_the_mean_of_its_samples():
     assert int(last["count"]) == 3
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 1.0])
+def test_wise_ft_is_between_the_start_and_the_live_weights(alpha):
+    average = Averaging("wise_ft", ("params/head/kernel",), alpha=alpha)
+    _, last = averages_along(average)
+    np.testing.assert_array_equal(last["params/head/kernel"], WEIGHTS[0])
+    assert int(last["count"]) == 8
+    params = {"stem": {"kernel": jnp.ones(1)}, "head": {"kernel": jnp.asarray(WEIGHTS[8])}}
+    state = TrainState(jnp.int32(8), jnp.int32(0), params, {}, (), last)
+    found = average.variables(state)["params"]
+    expected = (1 - alpha) * WEIGHTS[0].astype(np.float64) + alpha * WEIGHTS[8]
+    np.testing.assert_allclose(found["head"]["kernel"], expected, rtol=1e-6)
+    if alpha in (0.0, 1.0):
+        np.testing.assert_array_equal(found["head"]["kernel"], WEIGHTS[8 if alpha else 0])
+    np.testing.assert_array_equal(found["stem"]["kernel"], [1.0])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"alpha": 1.5}, r"alpha is 1.5, expected a number in \[0, 1\]"),
         ({"name": "emma"}, r"unknown average 'emma'.*ema"),
         ({"decay": 1.0}, r"decay is 1.0, expected a number in \[0, 1\)"),
         ({"first": 0, "every": 0}, "first is 0, expected .*\nevery is 0, expected"),
@@ -101,7 +118,7 @@ def test_averaged_variables_keep_the_other_leaves():
     assert not averaging.has_average(state.replace(average={}))
     state = state.replace(average={"params/head/bias": jnp.full(3, 7.0), "count": jnp.int32(1)})
     assert averaging.has_average(state)
-    found = averaging.averaged_variables(state)
+    found = average.variables(state)
     np.testing.assert_array_equal(found["params"]["head"]["bias"], np.full(3, 7.0))
     assert found["params"]["stem"]["conv"]["kernel"] is state.params["stem"]["conv"]["kernel"]
     assert jax.tree.structure(found["batch_stats"]) == jax.tree.structure(state.batch_stats)

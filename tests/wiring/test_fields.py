@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("small_networks")
 
 # Contexts in which a field has an effect; "{weights}" and the like are files made for these tests.
 PRETRAINED = {"init.weights": "{weights}"}
+KEPT = PRETRAINED | {"init.head": "keep"}
 FROZEN = {"freeze.strategy": "up_to:stage1"}
 ADAMW = {"optim.name": "adamw"}
 STEPWISE = {"optim.schedule": "step", "optim.step_steps": (6,)}
@@ -247,7 +248,9 @@ FIELDS: dict[str, list[Case]] = {
         Case((0.1, 1.0), "solver", SOLVED),
         Case((2.0,), "solver", SOLVED | {"solver.strengths": (1.0,)}),
     ],
-    "average.name": [Case("ema", STEP), Case("swa", STEP)],
+    "average.name": [Case("ema", STEP), Case("swa", STEP), Case("wise_ft", STEP, KEPT)],
+    # Of the weights that are evaluated: tests/runs/test_wise_ft.py.
+    "average.alpha": [Case(0.3, "", KEPT | {"average.name": "wise_ft"})],
     "average.decay": [Case(0.9, STEP, {"average.name": "ema"})],
     "average.start": [Case(0.5, STEP, {"average.name": "swa"})],
     "average.every_steps": [Case(3, STEP, {"average.name": "swa"})],

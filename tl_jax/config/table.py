@@ -270,7 +270,8 @@ _FIELDS = (
         "average.name",
         "",
         ("", *AVERAGES),
-        '"ema" (exponential moving average) or "swa" (mean over the last part of the run); empty: none',
+        '"ema" (exponential moving average), "swa" (mean over the last part of the run) or "wise_ft" (mean with the '
+        "weights at the start); empty: none",
     ),
     Field("average.decay", 0.999, "of ema, at most", within="[0, 1)"),
     Field(
@@ -279,6 +280,7 @@ _FIELDS = (
         "of swa: the share of the run before its first sample",
         within="[0, 1)",
     ),
+    Field("average.alpha", 0.5, "of wise_ft: the weight of the live weights", within="[0, 1]"),
     integer("average.every_steps", 0, 0, LARGEST, "of swa: updates between samples; 0: an epoch"),
     # train
     Field("train.epochs", 0.0, "give exactly one of epochs and steps", within="[0, inf)"),

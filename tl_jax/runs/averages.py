@@ -65,7 +65,7 @@ def make_candidate(
     def candidate(state: TrainState) -> dict[str, Any] | None:
         if averages is None or not averaging.has_average(state):
             return None
-        variables = averaging.averaged_variables(state)
+        variables = averages.variables(state)
         if averages.needs_statistics:
             batch_stats = norm_statistics.estimate(
                 step(averages.statistics), variables["params"], variables["batch_stats"], batches()

@@ -105,5 +105,5 @@ def _check_frozen(result: dict[str, Any]) -> None:
 def _weights_of(setup: Setup, trained: Trained) -> str:
     """Returns which weights were chosen, where a run has two kinds."""
     if trained.averaging is not None:
-        return f"the averaged weights ({trained.averaging.name.upper()}) of "
+        return f"the averaged weights ({trained.averaging.label}) of "
     return "" if setup.averaging is None else "the live weights of "

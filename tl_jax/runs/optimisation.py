@@ -310,5 +310,18 @@ def make_averaging(
     averaged = averaging.averaged_leaves(
         optimisation.frozen_mask, batch_stats, optimisation.frozen_norms, config.freeze.batch_norm
     )
-    with naming_fields(config, "average.decay"):
-        return Averaging(section.name, averaged, section.decay, first, every)
+    if section.name == "wise_ft":
+        _check_start(config, intervals)
+    with naming_fields(config, "average.decay", "average.alpha"):
+        return Averaging(section.name, averaged, section.decay, first, every, section.alpha)
+
+
+def _check_start(config: ml_collections.ConfigDict, intervals: Intervals) -> None:
+    """Raises InputError where WiSE-FT would average with a head that nothing has trained."""
+    starts_at_random = config.init.head == "reset" or not config.init.weights
+    if starts_at_random and not intervals.first_step:
+        raise InputError(
+            f"average.name=wise_ft from init.head={config.init.head}, init.weights={config.init.weights!r}: the "
+            "weights at the start have a random head; expected a phase before that trains it (--strategy=wise_ft), or "
+            "init.head=keep with weights of the same classes"
+        )

@@ -15,7 +15,7 @@ from tl_jax import trees
 from tl_jax.errors import InputError, unknown
 from tl_jax.training.state import TrainState
 
-AVERAGES = ("ema", "swa")
+AVERAGES = ("ema", "swa", "wise_ft")
 _COUNT = "count"
 
 
@@ -27,19 +27,22 @@ class Averaging:
       updates before: the average forgets its start in short runs too. Running statistics are averaged likewise.
     - `swa`: the mean of the weights after updates `first`, `first + every`, ...; running statistics of
       BatchNorm do not fit averaged weights and are estimated again on training images before use.
+    - `wise_ft`: (1 - alpha) times the weights at the start and alpha times those now; statistics as of `swa`.
 
     Attributes:
-        name: `ema` or `swa`.
+        name: of `AVERAGES`.
         leaves: names of the leaves that are averaged; see `averaged_leaves`.
         decay: of `ema`, in [0, 1).
         first: of `swa`, the completed updates at the first sample, at least 1.
         every: of `swa`, updates between samples, at least 1.
+        alpha: of `wise_ft`, in [0, 1].
 
     Raises:
         InputError: for an unknown name or a number out of range.
 
     Source: EMA, Polyak and Juditsky 1992, with the warm-up of `tf.train.ExponentialMovingAverage`
-    (`num_updates`); SWA, Izmailov et al. 2018 (arXiv:1803.05407), algorithm 1.
+    (`num_updates`); SWA, Izmailov et al. 2018 (arXiv:1803.05407), algorithm 1; WiSE-FT, Wortsman et al. 2022
+    (arXiv:2109.01903), section 3, whose start is a zero-shot network.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Averaging:
     decay: float = 0.999
     first: int = 1
     every: int = 1
+    alpha: float = 0.5
 
     def __post_init__(self) -> None:
         if self.name not in AVERAGES:
@@ -54,6 +58,8 @@ class Averaging:
         problems = []
         if not 0 <= self.decay < 1:
             problems.append(f"decay is {self.decay}, expected a number in [0, 1)")
+        if not 0 <= self.alpha <= 1:
+            problems.append(f"alpha is {self.alpha}, expected a number in [0, 1]")
         problems += [
             f"{name} is {value}, expected a whole number of at least 1"
             for name, value in (("first", self.first), ("every", self.every))
@@ -61,6 +67,11 @@ class Averaging:
         ]
         if problems:
             raise InputError("\n".join(problems))
+
+    @property
+    def label(self) -> str:
+        """What it is called, such as "EMA"."""
+        return {"wise_ft": "WiSE-FT"}.get(self.name, self.name.upper())
 
     def init(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the average before the first update: the weights as they are, none counted."""
@@ -70,8 +81,10 @@ class Averaging:
 
     def update(self, state: TrainState) -> dict[str, Any]:
         """Returns the average with the weights of a state after its update, where they are due."""
-        leaves = _leaves(state.params, state.batch_stats)
         count = state.average[_COUNT]
+        if self.name == "wise_ft":  # The start stays; `variables` takes the mean.
+            return state.average | {_COUNT: count + 1}
+        leaves = _leaves(state.params, state.batch_stats)
         n = count.astype(jnp.float32)
         if self.name == "ema":
             kept = jnp.minimum(self.decay, (1 + n) / (10 + n))
@@ -98,6 +111,17 @@ class Averaging:
 
         return averaged_step
 
+    def variables(self, state: TrainState) -> dict[str, Any]:
+        """Returns {"params", "batch_stats"} with the averaged leaves in the place of the live ones."""
+        leaves = _leaves(state.params, state.batch_stats)
+        for name in self.leaves:
+            kept = state.average[name]
+            if self.name == "wise_ft":
+                kept = (1 - self.alpha) * kept + self.alpha * leaves[name]
+            leaves[name] = kept
+        tree = trees.unflatten(leaves)
+        return {"params": tree["params"], "batch_stats": tree.get("batch_stats", {})}
+
     @property
     def statistics(self) -> frozenset[str]:
         """The names of the running statistics among the leaves, without "batch_stats/"."""
@@ -107,7 +131,7 @@ class Averaging:
     @property
     def needs_statistics(self) -> bool:
         """Whether running statistics of BatchNorm must be estimated again before the average is used."""
-        return self.name == "swa" and bool(self.statistics)
+        return self.name in ("swa", "wise_ft") and bool(self.statistics)
 
 
 def averaged_leaves(
@@ -139,14 +163,6 @@ def averaged_leaves(
 def has_average(state: TrainState) -> bool:
     """Returns whether a state holds an average of at least one state of weights."""
     return bool(state.average) and int(state.average[_COUNT]) > 0
-
-
-def averaged_variables(state: TrainState) -> dict[str, Any]:
-    """Returns {"params", "batch_stats"} with the averaged leaves in the place of the live ones."""
-    leaves = _leaves(state.params, state.batch_stats)
-    leaves |= {name: leaf for name, leaf in state.average.items() if name != _COUNT}
-    tree = trees.unflatten(leaves)
-    return {"params": tree["params"], "batch_stats": tree.get("batch_stats", {})}
 
 
 def _leaves(params: Mapping[str, Any], batch_stats: Mapping[str, Any]) -> dict[str, Any]:
