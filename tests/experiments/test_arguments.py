@@ -57,7 +57,7 @@ def config_of(*typed):
 def test_a_strategy_divides_the_length_that_is_given_and_counts_less_than_fields():
     config = config_of("--strategy=lp_ft,l2_sp", "--config.train.steps=30")
     assert [phase[-2:] for phase in config.phases] == [
-        ("train.steps=15", "optim.warmup_steps=4")
+        ("train.steps=15", "optim.warmup_steps=5")
     ] * 2
     assert config.objective.l2_sp == 0.01
     config = config_of("--strategy=l2_sp,discriminative_rates", "--config.objective.l2_sp=0.5")

@@ -97,6 +97,20 @@ MUTANTS = [
         ("tests/runs/test_objectives.py",),
     ),
     Mutant(
+        "adabn-estimated-and-not-used",
+        "tl_jax/runs/training.py",
+        "    prepared = dataclasses.replace(prepared, phases=adapted)\n",
+        "    del adapted\n",
+        ("tests/runs/test_target_statistics.py",),
+    ),
+    Mutant(
+        "adabn-of-one-batch-twice",
+        "tl_jax/runs/target_statistics.py",
+        'most = min(setup.evaluator.rows(setup.splits["train"]), examples)',
+        "most = min(20, examples)",
+        ("tests/runs/test_target_statistics.py",),
+    ),
+    Mutant(
         "wise-ft-the-other-weight",
         "tl_jax/training/averaging.py",
         "kept = (1 - self.alpha) * kept + self.alpha * leaves[name]",

@@ -1064,7 +1064,7 @@ OTHERS = [
     Mutant(
         "batch-norm-groups-of-images-one-by-one",
         "tl_jax/models/forward.py",
-        "make_forward(with_fields(model, batch_norm_rows=0))",
+        "make_forward(with_fields(model, batch_norm_rows=0, stoch_norm=0.0))",
         "make_forward(model)",
         ("tests/models/test_forward.py",),
     ),

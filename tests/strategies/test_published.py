@@ -12,11 +12,6 @@ PROBE = (
 )
 ALL = ("freeze.strategy=none", "train.steps=100", "optim.warmup_steps=5")
 LP_FT = (PROBE, ALL)
-RATES = (0.015, 0.03, 0.05, 0.085, 0.15)
-SOUP = {
-    "phases": ((*PROBE, "optim.learning_rate=0.05"), ALL),
-    "soup.members": tuple((f"optim.learning_rate={rate}",) for rate in RATES),
-}
 UNFROZEN = ("backbone", "up_to:stage2", "up_to:stage1", "up_to:stem", "none")
 
 # What each sets that differs from the config below.
@@ -45,24 +40,14 @@ SETS = {
         "freeze.batch_norm": "update",
     },
     "adabn": {"init.batch_stats": "target", "freeze.strategy": "backbone"},
-    "residual_adapters": {"model.adapters": "residual", "freeze.strategy": "all_but_adapters"},
-    "low_rank_adapters": {
-        "model.adapters": "low_rank",
-        "model.adapter_rank": 4,
-        "freeze.strategy": "all_but_adapters",
-    },
     "l2_sp": {"objective.l2_sp": 0.01},
-    "delta": {"objective.delta": 0.01, "objective.delta_attention": True},
+    "delta": {"objective.delta": 0.01},
     "bss": {"objective.bss": 0.001},
     "stoch_norm": {"model.stoch_norm": 0.5},
-    "co_tuning": {"objective.co_tuning": 2.3},
-    "lwf": {"objective.lwf": 1.0},
     "distillation": {"objective.distillation": 1.0},
     "ema": {"average.name": "ema", "average.decay": 0.99},
     "swa": {"average.name": "swa"},
     "wise_ft": {"phases": (PROBE, (*ALL, "average.name=wise_ft", "average.alpha=0.5"))},
-    "uniform_soup": {"soup.name": "uniform", **SOUP},
-    "greedy_soup": {"soup.name": "greedy", **SOUP},
     "sam": {"optim.sam_rho": 0.05},
     "mixup": {"augment.mixing": ("mixup=1.0",)},
     "cutmix": {"augment.mixing": ("cutmix=1.0",)},

@@ -107,6 +107,8 @@ FIELDS: dict[str, list[Case]] = {
     # Trained before the run itself: tests/runs/test_source.py.
     "init.source": [Case(("train.steps=3",), "")],
     "init.reset": [Case(("stage2/.*",), "start", PRETRAINED)],
+    # Of a pass before the first update: tests/runs/test_target_statistics.py.
+    "init.batch_stats": [Case("target", "")],
     "init.channel_order": [Case("bgr", "start", PRETRAINED)],
     "data.name": [Case("npz:{images}", DATA)],
     "data.data_dir": [Case("{other_folder}", DATA, ARRAYS)],

@@ -106,6 +106,12 @@ _FIELDS = (
         element=str,
     ),
     choice(
+        "init.batch_stats",
+        "weights",
+        ("weights", "target"),
+        'running statistics of BatchNorm at the start: of the "weights", or of the training images ("target", AdaBN)',
+    ),
+    choice(
         "init.channel_order",
         "",
         ("", *porting.CHANNEL_ORDERS),

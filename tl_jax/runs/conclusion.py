@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tl_jax.runs import protocol, results, scatter, selection
+from tl_jax.runs import protocol, results, scatter, selection, target_statistics
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
 from tl_jax.runs.skeleton import facts_of
@@ -88,6 +88,7 @@ def _measured(
         "frozen": trained.phases.frozen(step, _variables(trained)),
         "phases": trained.phases.rows,
         **protocol.of_run(trained.phases.setups),
+        **target_statistics.facts(trained.phases.setups),
         **({} if trained.solver is None else {"solver": trained.solver}),
     }
     return result, logits

@@ -322,6 +322,6 @@ def _check_start(config: ml_collections.ConfigDict, intervals: Intervals) -> Non
     if starts_at_random and not intervals.first_step:
         raise InputError(
             f"average.name=wise_ft from init.head={config.init.head}, init.weights={config.init.weights!r}: the "
-            "weights at the start have a random head; expected a phase before that trains it (--strategy=wise_ft), or "
-            "init.head=keep with weights of the same classes"
+            "weights at the start have a random head; expected a phase before that trains it (strategy wise_ft), "
+            "or init.head=keep with weights of the same classes"
         )

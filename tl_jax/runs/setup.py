@@ -197,6 +197,10 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
     )
     with naming_fields(config, "init.reset"):
         porting.reset_rules(trees.flatten(variables), "keep", tuple(config.init.reset))
+    if config.init.batch_stats == "target" and not jax.tree.leaves(variables["batch_stats"]):
+        raise InputError(
+            f"init.batch_stats=target: {config.model.name} has no running statistics; expected weights"
+        )
     phases = phase_configs(config)
     if config.objective.teacher and not any(phase.objective.distillation for phase in phases):
         raise InputError(
@@ -249,6 +253,11 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
         raise InputError(
             f"init.source={tuple(config.init.source)}: only finetune, compare and cross_validate train a run to "
             "start from; expected the folder of a finished run, as --config.init.weights=FOLDER"
+        )
+    if config.init.batch_stats != "weights":
+        raise InputError(
+            f"init.batch_stats={config.init.batch_stats}: only finetune, pretrain, compare, ablate and "
+            "cross_validate estimate statistics; expected weights"
         )
     if config.solver.name:
         raise InputError(

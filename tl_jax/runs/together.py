@@ -92,6 +92,7 @@ def why_alone(config: ml_collections.ConfigDict) -> str:
         "a head that is solved": config.solver.name,
         "no stored activations": not config.cache.boundary,
         "phases": config.phases,
+        "statistics of the training images": config.init.batch_stats == "target",
         "a source to train first": config.init.source,
         "averages": config.average.name,
         "settings fitted to the data": config.train.fit_to_data,

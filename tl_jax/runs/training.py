@@ -13,7 +13,16 @@ from tl_jax.checkpointing import newest_step
 from tl_jax.config import identity_of, naming_phase, of_command
 from tl_jax.errors import InputError
 from tl_jax.parallel import sharding
-from tl_jax.runs import agreement, dispatch, results, resuming, solved, source, weights
+from tl_jax.runs import (
+    agreement,
+    dispatch,
+    results,
+    resuming,
+    solved,
+    source,
+    target_statistics,
+    weights,
+)
 from tl_jax.runs.conclusion import conclude, seal
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.phases import number_at, trainable_parameters
@@ -188,6 +197,8 @@ def _make(
     sealed: bool,
     member: Member | None,
 ) -> dict[str, Any]:
+    adapted = target_statistics.adapted(prepared.phases)
+    prepared = dataclasses.replace(prepared, phases=adapted)
     if prepared.config.solver.name:
         if member is not None:
             raise NotTogether("its head is solved, not trained")

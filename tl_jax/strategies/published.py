@@ -17,9 +17,6 @@ from tl_jax.strategies.registry import Assign, Strategy, register
 
 Assignments = tuple[str, ...]
 
-# Factors of the learning rate in a soup: the best one of a run, and others around it.
-_SOUP_RATES = (0.3, 0.6, 1.0, 1.7, 3.0)
-
 
 def _strategy(argument: str = "") -> Callable[[Assign], Assign]:
     """Registers a function as the strategy of its name, which takes an argument after a colon where one is named."""
@@ -173,28 +170,6 @@ def adabn(config: ConfigDict) -> Assignments:
 
 
 @_strategy()
-def residual_adapters(config: ConfigDict) -> Assignments:
-    """Trains 1x1 convolutions beside the frozen ones, BatchNorm and the head.
-
-    Source: Rebuffi, Bilen and Vedaldi 2018 (arXiv:1803.10082), section 3.
-    """
-    return ("model.adapters=residual", "freeze.strategy=all_but_adapters")
-
-
-@_strategy()
-def low_rank_adapters(config: ConfigDict) -> Assignments:
-    """Trains changes of rank 4 to the frozen convolutions, BatchNorm and the head.
-
-    Source: Hu et al. 2021 (arXiv:2106.09685), section 4.1, of linear layers; rank 4 as in its tables.
-    """
-    return (
-        "model.adapters=low_rank",
-        "model.adapter_rank=4",
-        "freeze.strategy=all_but_adapters",
-    )
-
-
-@_strategy()
 def l2_sp(config: ConfigDict) -> Assignments:
     """Pulls the backbone to its start by the squared distance of the parameters.
 
@@ -205,11 +180,13 @@ def l2_sp(config: ConfigDict) -> Assignments:
 
 @_strategy()
 def delta(config: ConfigDict) -> Assignments:
-    """Pulls the feature maps to those of the network at its start, filters weighted by their use for the target.
+    """Pulls the feature maps to those of the network at its start, all filters alike.
+
+    The paper weights filters by their use for the target.
 
     Source: Li et al. 2019 (arXiv:1901.09229).
     """
-    return ("objective.delta=0.01", "objective.delta_attention=True")
+    return ("objective.delta=0.01",)
 
 
 @_strategy()
@@ -228,24 +205,6 @@ def stoch_norm(config: ConfigDict) -> Assignments:
     Source: Kou, You, Long and Wang 2020 (NeurIPS, "Stochastic Normalization").
     """
     return ("model.stoch_norm=0.5",)
-
-
-@_strategy()
-def co_tuning(config: ConfigDict) -> Assignments:
-    """Trains the source head beside the new one, on source classes that correspond to the target's.
-
-    Source: You, Kou, Long and Wang 2020 (NeurIPS, "Co-Tuning for transfer learning").
-    """
-    return ("objective.co_tuning=2.3",)
-
-
-@_strategy()
-def lwf(config: ConfigDict) -> Assignments:
-    """Keeps the outputs of the source head on the new images near those at the start.
-
-    Source: Li and Hoiem 2016 (arXiv:1606.09282), section 3.
-    """
-    return ("objective.lwf=1.0",)
 
 
 @_strategy()
@@ -287,24 +246,6 @@ def wise_ft(config: ConfigDict) -> Assignments:
 
 
 @_strategy()
-def uniform_soup(config: ConfigDict) -> Assignments:
-    """Reports the mean of the weights of five runs of LP-FT with other learning rates in the second phase.
-
-    Source: Wortsman et al. 2022 (arXiv:2203.05482), section 2.
-    """
-    return _soup(config, "uniform")
-
-
-@_strategy()
-def greedy_soup(config: ConfigDict) -> Assignments:
-    """Adds the weights of such runs to the mean, the best first, where they do not lower it on validation.
-
-    Source: Wortsman et al. 2022 (arXiv:2203.05482), algorithm 1.
-    """
-    return _soup(config, "greedy")
-
-
-@_strategy()
 def sam(config: ConfigDict) -> Assignments:
     """Takes the gradient where the loss is highest nearby (sharpness-aware minimisation).
 
@@ -340,15 +281,6 @@ def bit_hyperrule(config: ConfigDict) -> Assignments:
     Source: Kolesnikov et al. 2020 (arXiv:1912.11370), section 3.3.
     """
     return ("train.fit_to_data=True", "train.rule=bit", "train.steps=0", "train.epochs=0.0")
-
-
-def _soup(config: ConfigDict, name: str) -> Assignments:
-    """Returns a soup of runs of LP-FT, whose heads all start from that of the same probe."""
-    probe, finetune = parts_of_run(config, (0.5, 0.5))
-    rate = config.optim.learning_rate
-    phases = lp_ft_phases((*probe, f"optim.learning_rate={rate}"), finetune)
-    members = tuple((f"optim.learning_rate={factor * rate:.6g}",) for factor in _SOUP_RATES)
-    return (f"phases={phases}", f"soup.name={name}", f"soup.members={members}")
 
 
 def _backbone(config: ConfigDict) -> tuple[str, ...]:
