@@ -78,7 +78,7 @@ def test_frozen_mask(strategy, patterns, frozen):
         pytest.param("top:4", (), ["'top:4': expected top:0", "to top:3 (all"], id="too many"),
         pytest.param("top:-1", (), ["'top:-1': expected top:0"], id="below 0"),
         pytest.param("top:all", (), ["'top:all': expected top:0"], id="no number"),
-        pytest.param("top:", (), ["'top:'", "known: all_but_bias"], id="nothing"),
+        pytest.param("top:", (), ["'top:'", "known: all_but_adapters"], id="nothing"),
         pytest.param("only:stage3", (), ["only:GROUP 'stage3'", "known: stage1"], id="only"),
         pytest.param("only:head", (), ["only:GROUP 'head'", "known: stage1"], id="only head"),
         pytest.param("last:1", (), ["unknown freezing strategy 'last:1'"], id="kind"),
@@ -115,6 +115,18 @@ def test_all_but_bn_without_any_is_refused():
     params = {"stage1": {"kernel": np.zeros(2)}, "head": {"kernel": np.zeros(2)}}
     with pytest.raises(InputError, match="'all_but_bn': the network has no BatchNorm; expected"):
         freezing.frozen_mask(params, "all_but_bn")
+
+
+def test_all_but_adapters_trains_norms_and_the_head_as_well():
+    params = make_params()
+    params["stage1"]["block0"]["conv1"]["adapter"] = jnp.ones((4, 4))
+    mask = freezing.frozen_mask(params, "all_but_adapters", boundaries=BOUNDARIES)
+    frozen = [name for name, value in trees.flatten(mask).items() if value]
+    assert sorted(frozen) == sorted(CONVS)
+    with pytest.raises(
+        InputError, match=r"the network has no adapters \(model\.adapters\); expected"
+    ):
+        freezing.frozen_mask(make_params(), "all_but_adapters")
 
 
 def test_all_but_bias_without_any_is_refused():

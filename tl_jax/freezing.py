@@ -12,13 +12,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from tl_jax import errors, trees
+from tl_jax import errors, models, trees
 from tl_jax.errors import InputError
 from tl_jax.trees import Tree
 
 HEAD = "head"
 _OF_GROUPS = {"up_to": "up_to:GROUP", "top": "top:K", "only": "only:GROUP"}
-STRATEGIES = ("none", "backbone", "all_but_bn", "all_but_bias", *_OF_GROUPS.values())
+STRATEGIES = (
+    "none",
+    "backbone",
+    "all_but_bn",
+    "all_but_bias",
+    "all_but_adapters",
+    *_OF_GROUPS.values(),
+)
 
 
 def groups(params: Tree, boundaries: Sequence[str]) -> tuple[str, ...]:
@@ -51,7 +58,8 @@ def frozen_mask(
             groups before it; `top:0` is `backbone`); `only:stage1` (everything but that group and the head);
             `all_but_bn` (everything but the scale and bias of BatchNorm and other normalisation, and the head);
             `all_but_bias` (everything but the biases, and the head). BatchNorm whose bias is trained is not frozen:
-            it normalises by the statistics of the batch, and records them.
+            it normalises by the statistics of the batch, and records them. `all_but_adapters` (everything but
+            adapters, scale and bias of BatchNorm, and the head).
         patterns: regular expressions over leaf names, matched in full; the matches are frozen too.
         boundaries: of the network, in order; needed by `up_to:GROUP`, `top:K` and `only:GROUP`.
 
@@ -224,6 +232,10 @@ def _trained_leaves(params: Tree, names: list[str], strategy: str) -> set[str] |
     if strategy == "all_but_bn":
         norms = {f"{norm}/{part}" for norm in _norms(params) for part in ("scale", "bias")}
         return _some(norms, strategy, "BatchNorm")
+    if strategy == "all_but_adapters":
+        adapters = {name for name in names if models.is_adapter(name)}
+        norms = {f"{norm}/{part}" for norm in _norms(params) for part in ("scale", "bias")}
+        return _some(adapters, strategy, "adapters (model.adapters)") | norms
     if strategy == "all_but_bias":
         biases = {name for name in names if name.endswith("/bias") and _group(name) != HEAD}
         return _some(biases, strategy, "biases before the head")

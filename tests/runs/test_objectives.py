@@ -213,6 +213,10 @@ def test_a_teacher_is_normalised_as_it_was_trained_with(plain, tmp_path):
             "objective.name=own:mine: this run was made with mine, an object given in Python",
         ),
         ({"optim__name": "own:lion"}, "optim.name=own:lion: this run was made with lion"),
+        (
+            {"optim__auto_rgn": True, "freeze__strategy": "backbone"},
+            "optim.auto_rgn=True with freeze.strategy=backbone: head alone is trained, whose multiplier is always 1",
+        ),
         ({"average__name": "swa", "average__decay": 1.0}, "average.decay=1.0: expected"),
         ({"average__name": "emma"}, "unknown average.name 'emma'"),
     ],

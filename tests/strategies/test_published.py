@@ -40,6 +40,8 @@ SETS = {
         "freeze.batch_norm": "update",
     },
     "adabn": {"init.batch_stats": "target", "freeze.strategy": "backbone"},
+    "residual_adapters": {"model.adapters": "residual", "freeze.strategy": "all_but_adapters"},
+    "low_rank_adapters": {"model.adapters": "low_rank", "freeze.strategy": "all_but_adapters"},
     "l2_sp": {"objective.l2_sp": 0.01},
     "delta": {"objective.delta": 0.01},
     "bss": {"objective.bss": 0.001},

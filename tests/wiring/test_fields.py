@@ -99,6 +99,13 @@ FIELDS: dict[str, list[Case]] = {
         Case(0.3, STEP, {"model.stoch_norm": 0.5, "optim.accumulation": 2}),
         Case(0.5, "", CACHED),
     ],
+    "model.adapters": [
+        Case("residual", "step evaluation start"),
+        Case("low_rank", "step evaluation start", PRETRAINED),
+    ],
+    "model.adapter_rank": [
+        Case(2, "step evaluation start", {"model.adapters": "low_rank"}),
+    ],
     "model.zero_init_residual": [Case(True, "start")],
     # The text of the evaluation step changes too: it calls blocks in another way.
     "model.remat": [Case("blocks", BOTH_STEPS), Case("dots", BOTH_STEPS)],

@@ -80,6 +80,13 @@ _FIELDS = (
         "probability with which trained BatchNorm normalises a channel by running statistics in training (StochNorm)",
         within="[0, 1)",
     ),
+    choice(
+        "model.adapters",
+        "",
+        ("", *models.ADAPTERS),
+        '"residual" (1x1 convolutions beside others) or "low_rank" (changes of kernels); empty: none',
+    ),
+    integer("model.adapter_rank", 4, 1, LARGEST, "of low_rank adapters"),
     Field("model.zero_init_residual", False, "of ResNets: whether residual branches start at zero"),
     choice(
         "model.remat",
@@ -122,7 +129,7 @@ _FIELDS = (
     Field(
         "freeze.strategy",
         "none",
-        "none, backbone, up_to:GROUP, top:K, only:GROUP, all_but_bn or all_but_bias",
+        "none, backbone, up_to:GROUP, top:K, only:GROUP, all_but_bn, all_but_bias or all_but_adapters",
     ),
     Field(
         "freeze.patterns",

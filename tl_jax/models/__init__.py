@@ -1,5 +1,7 @@
 """Networks in Flax Linen; the only place that knows the Flax module API."""
 
+from tl_jax.models.adapters import KINDS as ADAPTERS
+from tl_jax.models.adapters import Adapted, is_adapter, merged_variables, plain
 from tl_jax.models.batch_norm import BatchNorm, check_rows
 from tl_jax.models.convolution import Convolution
 from tl_jax.models.forward import (
@@ -33,7 +35,9 @@ from tl_jax.models.taps import boundary_shapes, make_tapped_forward
 from tl_jax.models.vgg import VGG
 
 __all__ = [
+    "ADAPTERS",
     "VGG",
+    "Adapted",
     "BatchNorm",
     "Convolution",
     "Network",
@@ -49,14 +53,17 @@ __all__ = [
     "get_architecture",
     "get_pretrained",
     "init_variables",
+    "is_adapter",
     "is_built_in",
     "list_models",
     "list_pretrained",
     "make_forward",
     "make_tapped_forward",
+    "merged_variables",
     "norm_names",
     "one_by_one",
     "own_convolutions",
+    "plain",
     "register",
     "same_in_training",
     "segment",

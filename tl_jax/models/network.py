@@ -123,7 +123,12 @@ def check_input(x: jax.Array, start: str | None, channels: int, *, spatial: bool
 
 def has_field(model: Network, name: str) -> bool:
     """Returns whether the module has one of the optional fields of the contract."""
-    return name in {field.name for field in dataclasses.fields(model)}  # type: ignore[arg-type]
+    return name in {field.name for field in dataclasses.fields(_module(model))}
+
+
+def _module(model: Any) -> Any:
+    """Returns the Linen module: of a network with adapters, the one inside."""
+    return model.network if getattr(type(model), "has_adapters", False) else model
 
 
 def with_fields(model: Network, **values: Any) -> Network:
@@ -183,7 +188,7 @@ def check_network(model: Network, num_classes: int, image_size: int) -> None:
     Raises:
         InputError: listing what is not as `Network` says.
     """
-    check_module(model)
+    check_module(_module(model))
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
 
     def run(variables, x, start, stop):

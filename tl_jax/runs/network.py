@@ -12,8 +12,8 @@ from tl_jax.config import FIELDS, naming_fields, phase_configs
 from tl_jax.errors import InputError
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts, is_own, must_be_given
 
-# Fields of the section that are not of the network: its name, and how its programs are compiled.
-_NOT_OPTIONS = ("name", "precision")
+# Fields of the section that are not of the module: its name, how its programs are compiled, adapters.
+_NOT_OPTIONS = ("name", "precision", "adapters", "adapter_rank")
 
 
 def make_model(
@@ -39,10 +39,30 @@ def make_model(
         if options:
             given = ", ".join(f"model.{option}={value!r}" for option, value in options.items())
             raise InputError(f"{given}: {name} takes no options; expected them set in the module")
-        return parts.make_model(num_classes)
+        return _adapted(config, parts.make_model(num_classes))
     named = [f"model.{option}" for option in options] or ["model.name"]
     with naming_fields(config, *named):
-        return models.create_model(name, num_classes, **options)
+        return _adapted(config, models.create_model(name, num_classes, **options))
+
+
+def _adapted(config: ml_collections.ConfigDict, model: models.Network) -> models.Network:
+    """Returns the network with the adapters of `config.model`.
+
+    Raises:
+        InputError: if a rank is given and no adapter has one.
+    """
+    section = config.model
+    if (
+        section.adapters != "low_rank"
+        and section.adapter_rank != FIELDS["model.adapter_rank"].default
+    ):
+        raise InputError(
+            f"model.adapter_rank={section.adapter_rank} with model.adapters={section.adapters!r} has no effect; "
+            "expected model.adapters=low_rank"
+        )
+    return (
+        models.Adapted(model, section.adapters, section.adapter_rank) if section.adapters else model
+    )
 
 
 def check_stoch_norm(config: ml_collections.ConfigDict) -> None:

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import optax
 
-from tl_jax import freezing, models, objectives, optim
+from tl_jax import freezing, models, objectives, optim, trees
 from tl_jax.config import FIELDS, naming_fields
 from tl_jax.errors import InputError
 from tl_jax.runs.lengths import in_steps
@@ -266,6 +266,8 @@ def make_partition(
         frozen_mask = freezing.frozen_mask(
             params, config.freeze.strategy, patterns, boundaries=model.boundaries
         )
+    if config.optim.auto_rgn:
+        _check_layers(config, frozen_mask)
     rates = tuple(config.optim.lr_multipliers)
     with naming_fields(config, "optim.lr_multipliers", "optim.layerwise_decay"):
         multipliers = optim.lr_multipliers(
@@ -287,6 +289,17 @@ def make_partition(
     if norms:
         norms &= frozenset(models.norm_names(model))
     return Optimisation(frozen_mask, norms, multipliers, schedule, tx)
+
+
+def _check_layers(config: ml_collections.ConfigDict, frozen_mask: dict[str, Any]) -> None:
+    """Raises InputError where one layer alone is trained: its relative gradient norm is the largest."""
+    frozen = trees.flatten(frozen_mask)
+    layers = {name.rpartition("/")[0] for name in frozen if not frozen[name]}
+    if len(layers) < 2:
+        raise InputError(
+            f"optim.auto_rgn=True with freeze.strategy={config.freeze.strategy}: {', '.join(layers)} alone is "
+            "trained, whose multiplier is always 1; expected optim.auto_rgn=False, or more that is trained"
+        )
 
 
 def make_averaging(

@@ -40,12 +40,13 @@ def profile(
     Raises:
         InputError: if the config is wrong, or its step is not one pass over a batch of images.
     """
-    if config.cache.boundary or config.optim.accumulation != 1 or config.parallel.mode != "jit":
+    several = config.optim.accumulation != 1 or config.optim.sam_rho
+    if config.cache.boundary or several or config.parallel.mode != "jit":
         raise InputError(
             f"cache.boundary={config.cache.boundary!r}, optim.accumulation={config.optim.accumulation}, "
-            f"parallel.mode={config.parallel.mode}: the parts of a step can be measured where it is one pass "
-            "over a batch of images; expected --config.cache.boundary= --config.optim.accumulation=1 "
-            "--config.parallel.mode=jit"
+            f"optim.sam_rho={config.optim.sam_rho}, parallel.mode={config.parallel.mode}: the parts of a step can be "
+            "measured where it is one pass over a batch of images; expected --config.cache.boundary= "
+            "--config.optim.accumulation=1 --config.optim.sam_rho=0 --config.parallel.mode=jit"
         )
     if workdir.is_file():
         raise InputError(f"--workdir {workdir} is a file; give a folder")

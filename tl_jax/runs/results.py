@@ -252,7 +252,9 @@ def save_weights(folder: RunFolder, setup: Setup, variables: dict[str, Any]) -> 
     }
     porting.save_state_dict(
         folder.path / weights.EXPORTED,
-        porting.export_state_dict(jax.device_get(variables), naming=naming),
+        porting.export_state_dict(
+            jax.device_get(models.merged_variables(variables)), naming=naming
+        ),
         metadata={weights.METADATA_KEY: json.dumps(description)},
     )
 

@@ -44,6 +44,9 @@ def source_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
     for section in (*_OF_THE_TARGET, "cache"):
         source[section] = defaults[section]
     source.cache.dir = kept
+    # Adapters are of the target: the network that they adapt is trained without them.
+    for name in ("adapters", "adapter_rank"):
+        source.model[name] = defaults.model[name]
     source.phases, source.data.examples_per_class = (), 0
     with naming_fields(config, "init.source"):
         source = assigned(source, assignments)

@@ -10,8 +10,9 @@ import jax
 import ml_collections
 from safetensors import SafetensorError, safe_open
 
-from tl_jax import models, porting
+from tl_jax import models, porting, trees
 from tl_jax.augment.preprocessing import Preprocessing
+from tl_jax.compilation import computed
 from tl_jax.config import default_config, naming_fields
 from tl_jax.errors import InputError, unknown
 
@@ -176,7 +177,7 @@ def make_initial(
     ):
         variables, report = porting.load_pretrained(
             source,
-            model,
+            models.plain(model),
             input_shape=shape,
             head=config.init.head,
             reset=tuple(config.init.reset),
@@ -197,6 +198,11 @@ def make_initial(
     if order is not None:
         variables = porting.reorder_head(variables, order)
         report = porting.with_matched_head(report)
+    if isinstance(model, models.Adapted):
+        leaves = trees.flatten(variables["params"])
+        shapes = jax.eval_shape(lambda: leaves)
+        adapters = computed(lambda key: model.leaves(shapes, key), key)
+        variables = {**variables, "params": trees.unflatten(leaves | adapters)}
     return Initial(variables, preprocessing_of(config), report, tuple(deviations))
 
 

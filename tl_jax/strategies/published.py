@@ -170,6 +170,28 @@ def adabn(config: ConfigDict) -> Assignments:
 
 
 @_strategy()
+def residual_adapters(config: ConfigDict) -> Assignments:
+    """Trains 1x1 convolutions beside the frozen ones, BatchNorm and the head.
+
+    Source: Rebuffi, Bilen and Vedaldi 2018 (arXiv:1803.10082), section 3.
+    """
+    return ("model.adapters=residual", "freeze.strategy=all_but_adapters")
+
+
+@_strategy()
+def low_rank_adapters(config: ConfigDict) -> Assignments:
+    """Trains changes of rank 4 to the frozen convolutions, BatchNorm and the head.
+
+    Source: Hu et al. 2021 (arXiv:2106.09685), section 4.1, of linear layers; rank 4 as in its tables.
+    """
+    return (
+        "model.adapters=low_rank",
+        "model.adapter_rank=4",
+        "freeze.strategy=all_but_adapters",
+    )
+
+
+@_strategy()
 def l2_sp(config: ConfigDict) -> Assignments:
     """Pulls the backbone to its start by the squared distance of the parameters.
 

@@ -34,7 +34,8 @@ def aware(
         axis_name: the mapped axis (pmap) over which the first gradient is averaged, so that |g| is that of the global
             batch, as under jit; None where arrays are global. The paper's own runs perturb on each device by itself.
 
-    Source: Foret et al. 2021 (arXiv:2010.01412), equations 2 and 3, p = 2, the second-order term dropped.
+    Source: Foret et al. 2021 (arXiv:2010.01412), equations 2 and 3, p = 2, the second-order term dropped. The code of
+    the authors, google-research/sam, has weight decay in the loss, and so in g; here it is the optimizer's alone.
     """
 
     def sharp(state: TrainState, batch_stats: Any, rows: Any, key: jax.Array):
