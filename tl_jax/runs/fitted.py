@@ -67,7 +67,8 @@ _BIT_FIELDS = (
 
 def check_rule(config: ml_collections.ConfigDict) -> None:
     """Raises InputError where a rule is named that nothing asks for."""
-    if config.train.rule and not config.train.fit_to_data:
+    updates = not config.solver.name
+    if updates and config.train.rule and not config.train.fit_to_data:
         raise InputError(
             f"train.rule={config.train.rule} without train.fit_to_data has no effect; expected "
             "train.fit_to_data=True, or no rule"

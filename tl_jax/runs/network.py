@@ -67,7 +67,8 @@ def _adapted(config: ml_collections.ConfigDict, model: models.Network) -> models
 
 def check_stoch_norm(config: ml_collections.ConfigDict) -> None:
     """Raises InputError where each device would draw other channels for StochNorm."""
-    if config.model.stoch_norm and config.parallel.mode == "pmap":
+    updates = not config.solver.name
+    if updates and config.model.stoch_norm and config.parallel.mode == "pmap":
         raise InputError(
             f"model.stoch_norm={config.model.stoch_norm} with parallel.mode=pmap: each device would draw other "
             "channels; expected parallel.mode=jit"
