@@ -3636,8 +3636,8 @@ OTHERS = [
     Mutant(
         "numerics-precision-is-an-option-of-the-network",
         "tl_jax/runs/network.py",
-        '("name", "precision")',
-        '("name",)',
+        '("name", "precision", "adapters", "adapter_rank")',
+        '("name", "adapters", "adapter_rank")',
         field("model.precision=highest"),
     ),
     Mutant(

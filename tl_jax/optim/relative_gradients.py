@@ -28,7 +28,7 @@ def by_relative_gradients(
 
     A layer is a module with its leaves, such as `stage1/block0/conv1`; its relative gradient norm is |g| / |w| over
     all of them, divided by the largest of all layers. It is computed at updates 0, `every`, 2 `every`, ... from the
-    gradient of that batch (the paper averages over several), and 0 for a layer whose parameters are all 0.
+    gradient of that batch (the paper averages over several). A layer whose parameters are all 0 has the whole rate.
 
     Args:
         tx: from gradients to updates, learning rate included.
@@ -66,7 +66,9 @@ def _relative_norms(grads: Any, params: Any) -> dict[str, jax.Array]:
     }
     largest = jnp.max(jnp.stack(list(norms.values())))
     return {
-        layer: jnp.where(largest > 0, norm / largest, 0.0).astype(jnp.float32)
+        layer: jnp.where(
+            of_params[layer] > 0, jnp.where(largest > 0, norm / largest, 0.0), 1.0
+        ).astype(jnp.float32)
         for layer, norm in norms.items()
     }
 
