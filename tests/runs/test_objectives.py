@@ -406,7 +406,7 @@ def test_checkpoints_hold_the_average_and_no_reference(plain, tmp_path):
     leaves = json.loads(record.read_text())["leaves"]
     assert any(name.startswith("average/params/") for name in leaves)
     assert not any(name.startswith("references/") for name in leaves)
-    assert averaging.AVERAGES == ("ema", "swa")
+    assert averaging.AVERAGES == ("ema", "swa", "wise_ft")
 
 
 def test_an_evaluation_is_of_the_weights_that_the_run_reports_on(tmp_path):
