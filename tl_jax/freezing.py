@@ -2,7 +2,8 @@
 
 A mask is a tree of Python bools in the shape of `params`, True where the leaf is frozen. A group is
 a top-level part of the network that has parameters: `stem`, `stage1`, ..., `head`. Their order is that of the
-network's boundaries, from input to head; that of `params` says nothing.
+network's boundaries, from input to head; that of `params` says nothing. Parameters of objectives are a group
+after all of these, which strategies do not freeze and patterns may.
 """
 
 import hashlib
@@ -14,23 +15,27 @@ import numpy as np
 
 from tl_jax import errors, trees
 from tl_jax.errors import InputError
+from tl_jax.models.network import HEAD, OBJECTIVE
 from tl_jax.trees import Tree
 
+_AFTER_BACKBONE = (HEAD, OBJECTIVE)
 STRATEGIES = ("none", "backbone", "all_but_bn", "up_to:GROUP")
 
 
 def groups(params: Tree, boundaries: Sequence[str]) -> tuple[str, ...]:
     """Returns the top-level names of `params` in the order of `boundaries`, those of the network.
 
+    That of objectives, where there is one, comes last.
+
     Raises:
         InputError: if `params` has a group that is no boundary.
     """
-    strange = sorted(set(params) - set(boundaries))
+    strange = sorted(set(params) - {*boundaries, OBJECTIVE})
     if strange:
         raise InputError(
             f"params has the groups {', '.join(strange)}; expected boundaries: {', '.join(boundaries)}"
         )
-    return tuple(name for name in boundaries if name in params)
+    return tuple(name for name in (*boundaries, OBJECTIVE) if name in params)
 
 
 def frozen_mask(
@@ -46,7 +51,8 @@ def frozen_mask(
         params: nested dict of arrays.
         strategy: `none`; `backbone` (everything but the head); `up_to:stage2` (everything from the
             input to the end of stage 2; any group but the last); `all_but_bn` (everything but
-            the scale and bias of BatchNorm and other normalisation, and the head).
+            the scale and bias of BatchNorm and other normalisation, and the head). None freezes parameters of
+            objectives.
         patterns: regular expressions over leaf names, matched in full; the matches are frozen too.
         boundaries: of the network, in order; needed by `up_to:GROUP`.
 
@@ -55,7 +61,7 @@ def frozen_mask(
 
     Raises:
         InputError: for an unknown strategy or group, `all_but_bn` where there is no normalisation, a pattern
-            that matches nothing, or if no leaf is left to train.
+            that matches nothing, or if no leaf of the network is left to train.
 
     Example:
         >>> frozen_mask({"stem": {"kernel": 0}, "head": {"kernel": 0}}, "backbone")
@@ -65,9 +71,10 @@ def frozen_mask(
     frozen = _frozen_by_strategy(params, names, strategy, boundaries)
     for matched in trees.match(patterns, names).values():
         frozen.update(matched)
-    if len(frozen) == len(names):
+    network = [name for name in names if _group(name) != OBJECTIVE]
+    if frozen.issuperset(network):
         given = f"strategy {strategy!r}" + (f" with patterns {list(patterns)}" if patterns else "")
-        raise InputError(f"{given} freezes all {len(names)} leaves: nothing is left to train")
+        raise InputError(f"{given} freezes all {len(network)} leaves: nothing is left to train")
     return trees.unflatten({name: name in frozen for name in names})
 
 
@@ -204,22 +211,23 @@ def _frozen_by_strategy(
     if strategy == "none":
         return set()
     if strategy == "backbone":
-        return {name for name in names if _group(name) != "head"}
+        return {name for name in names if _group(name) not in _AFTER_BACKBONE}
     if strategy == "all_but_bn":
         kept = {f"{norm}/{part}" for norm in _norms(params) for part in ("scale", "bias")}
         if not kept:
             raise InputError(
                 "strategy 'all_but_bn': the network has no BatchNorm; expected 'backbone', which trains the head"
             )
-        return {name for name in names if _group(name) != "head" and name not in kept}
+        return {name for name in names if _group(name) not in _AFTER_BACKBONE and name not in kept}
     if strategy.startswith("up_to:"):
         if boundaries is None:
             raise InputError(f"strategy {strategy!r} needs the boundaries of the network, in order")
-        order = groups(params, boundaries)
+        order = [group for group in groups(params, boundaries) if group != OBJECTIVE]
         last = strategy.removeprefix("up_to:")
         if last not in order[:-1]:
             raise errors.unknown("group in freezing strategy up_to:GROUP", last, order[:-1])
-        return {name for name in names if order.index(_group(name)) <= order.index(last)}
+        below = order[: order.index(last) + 1]
+        return {name for name in names if _group(name) in below}
     raise errors.unknown("freezing strategy", strategy, STRATEGIES)
 
 

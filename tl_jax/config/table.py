@@ -13,7 +13,7 @@ from tl_jax.models.batch_norm import NORM_POLICIES
 from tl_jax.models.registry import DTYPES
 from tl_jax.models.rematerialisation import REMATS
 from tl_jax.models.vgg import CLASSIFIERS
-from tl_jax.objectives import class_weights
+from tl_jax.objectives import class_weights, relationship
 from tl_jax.parallel import placement, sharding
 from tl_jax.training import metrics
 from tl_jax.training.averaging import AVERAGES
@@ -161,6 +161,34 @@ _FIELDS = (
     ),
     Field("objective.teacher", "", "the folder of a finished run"),
     Field("objective.temperature", 4.0, "that softens both, in distillation", within="(0, inf)"),
+    Field(
+        "objective.co_tuning",
+        0.0,
+        "cross-entropy of the head of the weights, which is kept and trained beside the new one, with the classes of "
+        "the source that go with each label (Co-Tuning)",
+        within="[0, inf)",
+    ),
+    choice(
+        "objective.relationship",
+        relationship.REVERSE,
+        relationship.METHODS,
+        'how p(class of the source | label) is learned from the training images: "reverse" (logistic regression and '
+        'Bayes\' rule) or "direct" (mean probabilities)',
+    ),
+    Field(
+        "objective.source_temperature",
+        1.0,
+        "by which the logits of the source network are divided for it, so that its probabilities are calibrated",
+        within="(0, inf)",
+    ),
+    Field(
+        "objective.lwf",
+        0.0,
+        "cross-entropy of the head of the weights, trained beside the new one, with what the network at its start says "
+        "(Learning without Forgetting)",
+        within="[0, inf)",
+    ),
+    Field("objective.lwf_temperature", 2.0, "that softens both, in lwf", within="(0, inf)"),
     # optim
     choice("optim.name", "sgd", optim.OPTIMIZERS, "the update rule; or given in Python", own=True),
     Field("optim.learning_rate", 0.1, "at its peak", within="[0, inf)"),

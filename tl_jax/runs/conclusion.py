@@ -19,9 +19,9 @@ def conclude(
     state = trained.state
     result, logits = _measured(setup, trained, parameters, ("validation", "test"))
     if jax.process_index() == 0:
-        results.save_weights(folder, setup, _variables(trained))
+        results.save_weights(folder, setup, state.network)
     if setup.config.report.html and setup.config.report.scatter:
-        scatter.save_of_state(folder, setup, state.params, state.batch_stats)
+        scatter.save_of_state(folder, setup, **state.network)
     result["selection"] += f"; {setup.splits.reported} was read once, at the end"
     result = results.finish(folder, setup.config, setup.splits["test"], logits["test"], result)
     _check_frozen(result)
@@ -49,9 +49,7 @@ def _measured(
     splits, logits = {}, {}
     for name in names:
         if name in setup.inputs:
-            splits[name], logits[name] = setup.evaluator(
-                state.params, state.batch_stats, setup.inputs[name]
-            )
+            splits[name], logits[name] = setup.evaluator(**state.network, split=setup.inputs[name])
     step, total = int(state.step), trained.steps
     every = setup.intervals.eval_every
     only_evaluation = len(trained.phases.rows) == 1 and not 0 < every < total

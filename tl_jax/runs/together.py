@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from tl_jax import files, models
+from tl_jax import files, models, objectives
 from tl_jax.config import flat
 from tl_jax.models import cpu
 from tl_jax.parallel import device_dataset, sharding
@@ -29,6 +29,7 @@ from tl_jax.runs.optimisation import make_partition, make_plateau, make_schedule
 from tl_jax.runs.parts import is_own
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup
+from tl_jax.runs.source_head import own_shapes
 from tl_jax.training.state import TrainState
 from tl_jax.training.turns import Turns
 
@@ -119,7 +120,9 @@ def _frozen_mask(config: ml_collections.ConfigDict) -> dict[str, Any]:
     shapes = jax.eval_shape(
         lambda: models.init_variables(model, jax.random.key(0), (1, side, side, 3))
     )
-    return make_partition(config, model, shapes["params"], lambda step: 0.0).frozen_mask
+    own = own_shapes(config, make_objective(config, model), model)
+    params = objectives.with_own(shapes["params"], own)
+    return make_partition(config, model, params, lambda step: 0.0).frozen_mask
 
 
 @jax.tree_util.register_dataclass

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from tl_jax.runs import (
     activation_cache,
     dispatch,
     memory_plan,
+    relationship,
     selection,
 )
 from tl_jax.runs.averages import make_candidate
@@ -24,6 +26,7 @@ from tl_jax.runs.phases import PhaseRecords, number_at, template_at
 from tl_jax.runs.recording import AVERAGED, Callback, Recording, seconds_so_far
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
+from tl_jax.runs.source_head import Relationship
 from tl_jax.runs.stopping import StopRequests
 from tl_jax.runs.together import Member
 from tl_jax.training import loops
@@ -67,7 +70,8 @@ class Trained:
         phases: what each phase was, took and proved.
         seconds: that they and the activations they are made on took, in all processes of this run that were
             interrupted too.
-        storing_seconds: of these, those in which this process computed and stored activations.
+        storing_seconds: of these, those in which this process computed and stored activations, and learned the
+            relationship of classes.
         waiting_share: of the time of this process's updates, for how much the devices had nothing to do
             while the host got their input ready.
         device_idle_share: of `seconds`, as far as this process took them, for how much the devices had nothing
@@ -118,6 +122,7 @@ def train(
         if resumed_at:
             console.say(f"resumed at step {resumed_at:,} of {run_steps:,}")
         first = number_at(phases, step)
+        learned: dict[Any, Relationship] = {}
         seconds = earlier = max(seconds_so_far(folder, step), records.seconds_before(first))
         for number in range(first, len(phases)):
             setup, is_last = phases[number], number == len(phases) - 1
@@ -128,8 +133,12 @@ def train(
                 state = None  # of an earlier phase: not needed while this one is made ready
             if step < setup.total_steps or is_last:
                 with naming_phase(prepared.config, number):
+                    began = time.perf_counter()
+                    setup = relationship.use(setup, learned)
+                    relationship.write(folder, learned)
+                    stored = time.perf_counter() - began
                     setup = activation_cache.use(setup, stop_requested, busy)
-                    stored = setup.cache["seconds"] if setup.cache is not None else 0.0
+                    stored += setup.cache["seconds"] if setup.cache is not None else 0.0
                     seconds, storing = seconds + stored, storing + stored
                     dispatched = prepared.dispatches.pop(number, None) or dispatch.make(
                         setup, member
