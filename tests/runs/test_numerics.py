@@ -15,7 +15,16 @@ import tl_jax
 from tl_jax import compiler_options
 from tl_jax.errors import InputError
 from tl_jax.models.pooling import max_pool
-from tl_jax.runs import dispatch, evaluate, numerics, probe, profile, sweep, training
+from tl_jax.runs import (
+    dispatch,
+    evaluate,
+    image_features,
+    numerics,
+    probe,
+    profile,
+    sweep,
+    training,
+)
 from tl_jax.runs.setup import prepare
 
 pytestmark = pytest.mark.usefixtures("small_networks")

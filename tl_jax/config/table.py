@@ -184,8 +184,8 @@ _FIELDS = (
     Field(
         "objective.lwf",
         0.0,
-        "cross-entropy of the head of the weights, trained beside the new one, with what the network at its start says "
-        "(Learning without Forgetting)",
+        "cross-entropy of the head of the weights, trained beside the new one, with what the network at its start "
+        "says (Learning without Forgetting)",
         within="[0, inf)",
     ),
     Field("objective.lwf_temperature", 2.0, "that softens both, in lwf", within="(0, inf)"),

@@ -38,8 +38,8 @@ def dense_head(model: Network, image_size: int) -> tuple[str, int]:
     shapes = {name: leaf.shape for name, leaf in leaves.items()}
     described = ", ".join(f"{name} {list(leaf)}" for name, leaf in shapes.items()) or "nothing"
     problem = (
-        f"the head of {type(model).__name__} has {described} on features {['B', *shape]} after {boundary!r}; expected "
-        "one dense layer, kernel [F, K] and bias [K], on features [B, F]"
+        f"the head of {type(model).__name__} has {described} on features {['B', *shape]} after {boundary!r}; "
+        "expected one dense layer, kernel [F, K] and bias [K], on features [B, F]"
     )
     classes = shapes.get("kernel", ())[-1:]
     wanted = {"kernel": (*shape, *classes), "bias": classes}

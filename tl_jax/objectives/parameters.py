@@ -1,8 +1,8 @@
 """Parameters that objectives own: trained with the network's, and no part of the network.
 
-They are a group of `params` beside those of the network, `params["objective"]`, and in it one group for each name that
-an objective gives: "objective/source_head/kernel" is a leaf. Gradients, the optimizer, averages and checkpoints have
-them as they have any other leaf; evaluation, exported weights and a run that is loaded do not.
+They are a group of `params` beside those of the network, `params["objective"]`, and in it one group for each name
+that an objective gives: "objective/source_head/kernel" is a leaf. Gradients, the optimizer, averages and checkpoints
+have them as they have any other leaf; evaluation, exported weights and a run that is loaded do not.
 """
 
 import dataclasses

@@ -50,9 +50,9 @@ class CoTuning:
     Attributes:
         boundary: whose features the head takes: the last one before the head of the network.
 
-    Source: You, Kou, Long and Wang 2020, "Co-Tuning for Transfer Learning" (NeurIPS 2020), section 3; the mean over the
-    batch as in https://github.com/thuml/CoTuning, `train.py`, whose default weight is 2.3 (`trade_off`). There the rate
-    of the new head is ten times that of network and source head, and all are decayed alike.
+    Source: You, Kou, Long and Wang 2020, "Co-Tuning for Transfer Learning" (NeurIPS 2020), section 3; the mean over
+    the batch as in https://github.com/thuml/CoTuning, `train.py`, whose default weight is 2.3 (`trade_off`). There
+    the rate of the new head is ten times that of network and source head, and all are decayed alike.
     """
 
     boundary: str
@@ -86,12 +86,12 @@ class CoTuning:
 class LearningWithoutForgetting:
     """Cross-entropy of the source's head, trained, with what the source network says of the same images.
 
-    -sum over s of y'_s log q'_s, the mean over the batch: y' are the probabilities of the network that the run started
-    from, q' those of the head of the weights on the features of the trained network, both raised to 1 / T and
+    -sum over s of y'_s log q'_s, the mean over the batch: y' are the probabilities of the network that the run
+    started from, q' those of the head of the weights on the features of the trained network, both raised to 1 / T and
     normalised again, which is softmax(logits / T).
 
-    T^2 times this less the entropy of y' is `Distillation` with that network as the teacher and that head as the student:
-    the gradients are those of distillation divided by T^2.
+    With that network as the teacher and that head as the student, T^2 times (this less the mean entropy of y') is
+    `Distillation`: the gradients are those of distillation divided by T^2.
 
     The paper records y' once before training; here it is of the image as the update sees it, augmented. The source
     network runs with its own running statistics of BatchNorm, the trained one as training does.
@@ -100,9 +100,8 @@ class LearningWithoutForgetting:
         boundary: whose features the head takes: the last one before the head of the network.
         temperature: T, above 0.
 
-    Source: Li and Hoiem 2016, "Learning without Forgetting" (arXiv:1606.09282), equations 2 to 4 (in 2 and 3 the sum is
-    over classes of each old task), T = 2 and a weight of 1 (section 3). Its warm-up, in which the new head is trained
-    alone first, is a phase of its own.
+    Source: Li and Hoiem 2016, "Learning without Forgetting" (arXiv:1606.09282), equations 2 to 4, T = 2 and a weight
+    of 1 (section 3). Its warm-up, in which the new head is trained alone first, is a phase of its own.
     """
 
     boundary: str

@@ -25,8 +25,8 @@ _HEAD = "params/head/"
 def load_head(source: str | Path, model: Any, *, image_size: int = 224) -> dict[str, np.ndarray]:
     """Returns the head of pretrained weights, {"kernel": float32 [F, S], "bias": float32 [S]}.
 
-    S is the source's number of classes, whatever that of the model is; without a bias in the model's head there is none
-    here.
+    S is the source's number of classes, whatever that of the model is; without a bias in the model's head there is
+    none here.
 
     Args:
         source: a registry name (`models.list_pretrained()`) or a weight file, which fits the model but for the head.

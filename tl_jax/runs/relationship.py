@@ -3,10 +3,11 @@
 N: training images; S: classes of the source; K: classes of the data.
 
 Source: You, Kou, Long and Wang 2020, "Co-Tuning for Transfer Learning" (NeurIPS 2020), section 3.2, and
-https://github.com/thuml/CoTuning, `module/relationship_learning.py`: regression without intercept, the strengths, the
-choice by validation accuracy (the weakest of equals) and the calibration of the regression are as there. Two things are
-not: means and marginals are over training images alone, where the code takes those of validation with them, since
-validation chooses the step here; and the temperature of the source is a field, where the code has that of one network.
+https://github.com/thuml/CoTuning, `module/relationship_learning.py`: regression without intercept, the strengths,
+the choice by validation accuracy (the weakest of equals) and the calibration of the regression are as there. Two
+things are not: means and marginals are over training images alone, where the code takes those of validation with
+them, since validation chooses the step here; and the temperature of the source is a field, where the code multiplies
+the logits by 0.884, that of one network.
 """
 
 import dataclasses

@@ -141,7 +141,8 @@ class Setup:
     def variables(self) -> dict[str, Any]:
         """Params, those of objectives among them, and batch_stats before the first update.
 
-        What its objective owns goes on from the phase before where that owned it too, and else begins as at the start.
+        What its objective owns goes on from the phase before where that owned it too, and else begins as at the
+        start.
         """
         start = self.initial.variables if self.start is None else self.start
         before = objectives.of_objectives(start["params"])
