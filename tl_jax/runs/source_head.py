@@ -106,7 +106,8 @@ def check_reaches_network(config: ml_collections.ConfigDict, frozen_mask: trees.
     if given and all(trees.flatten(backbone).values()):
         raise InputError(
             f"{', '.join(given)} with freeze.strategy={config.freeze.strategy}: all before the head is frozen, so "
-            "that the head of the source changes nothing but itself: no effect; expected 0, or a stage that is trained"
+            "that the head of the source changes nothing but itself: no effect; expected 0, or a stage that is "
+            "trained"
         )
 
 
