@@ -2,7 +2,8 @@
 
 A mask is a tree of Python bools in the shape of `params`, True where the leaf is frozen. A group is
 a top-level part of the network that has parameters: `stem`, `stage1`, ..., `head`. Their order is that of the
-network's boundaries, from input to head; that of `params` says nothing.
+network's boundaries, from input to head; that of `params` says nothing. Parameters of objectives are a group
+after all of these, which strategies do not freeze and patterns may.
 """
 
 import hashlib
@@ -14,9 +15,10 @@ import numpy as np
 
 from tl_jax import errors, models, trees
 from tl_jax.errors import InputError
+from tl_jax.models.network import HEAD, OBJECTIVE
 from tl_jax.trees import Tree
 
-HEAD = "head"
+_AFTER_BACKBONE = (HEAD, OBJECTIVE)
 _OF_GROUPS = {"up_to": "up_to:GROUP", "top": "top:K", "only": "only:GROUP"}
 STRATEGIES = (
     "none",
@@ -31,15 +33,17 @@ STRATEGIES = (
 def groups(params: Tree, boundaries: Sequence[str]) -> tuple[str, ...]:
     """Returns the top-level names of `params` in the order of `boundaries`, those of the network.
 
+    That of objectives, where there is one, comes last.
+
     Raises:
         InputError: if `params` has a group that is no boundary.
     """
-    strange = sorted(set(params) - set(boundaries))
+    strange = sorted(set(params) - {*boundaries, OBJECTIVE})
     if strange:
         raise InputError(
             f"params has the groups {', '.join(strange)}; expected boundaries: {', '.join(boundaries)}"
         )
-    return tuple(name for name in boundaries if name in params)
+    return tuple(name for name in (*boundaries, OBJECTIVE) if name in params)
 
 
 def frozen_mask(
@@ -59,7 +63,7 @@ def frozen_mask(
             `all_but_bn` (everything but the scale and bias of BatchNorm and other normalisation, and the head);
             `all_but_bias` (everything but the biases, and the head). BatchNorm whose bias is trained is not frozen:
             it normalises by the statistics of the batch, and records them. `all_but_adapters` (everything but
-            adapters, scale and bias of BatchNorm, and the head).
+            adapters, scale and bias of BatchNorm, and the head). None freezes parameters of objectives.
         patterns: regular expressions over leaf names, matched in full; the matches are frozen too.
         boundaries: of the network, in order; needed by `up_to:GROUP`, `top:K` and `only:GROUP`.
 
@@ -68,7 +72,7 @@ def frozen_mask(
 
     Raises:
         InputError: for an unknown strategy or group, `all_but_bn` where there is no normalisation, `all_but_bias`
-            where there are no biases, a pattern that matches nothing, or if no leaf is left to train.
+            where there are no biases, a pattern that matches nothing, or if no leaf of the network is left to train.
 
     Example:
         >>> frozen_mask({"stem": {"kernel": 0}, "head": {"kernel": 0}}, "backbone")
@@ -78,9 +82,10 @@ def frozen_mask(
     frozen = _frozen_by_strategy(params, names, strategy, boundaries)
     for matched in trees.match(patterns, names).values():
         frozen.update(matched)
-    if len(frozen) == len(names):
+    network = [name for name in names if _group(name) != OBJECTIVE]
+    if frozen.issuperset(network):
         given = f"strategy {strategy!r}" + (f" with patterns {list(patterns)}" if patterns else "")
-        raise InputError(f"{given} freezes all {len(names)} leaves: nothing is left to train")
+        raise InputError(f"{given} freezes all {len(network)} leaves: nothing is left to train")
     return trees.unflatten({name: name in frozen for name in names})
 
 
@@ -220,9 +225,10 @@ def _frozen_by_strategy(
     if trained is None:
         if boundaries is None:
             raise InputError(f"strategy {strategy!r} needs the boundaries of the network, in order")
-        groups_trained = _trained_groups(groups(params, boundaries), strategy)
+        order = [group for group in groups(params, boundaries) if group != OBJECTIVE]
+        groups_trained = {*_trained_groups(order, strategy), OBJECTIVE}
         return {name for name in names if _group(name) not in groups_trained}
-    return {name for name in names if _group(name) != HEAD and name not in trained}
+    return {name for name in names if _group(name) not in _AFTER_BACKBONE and name not in trained}
 
 
 def _trained_leaves(params: Tree, names: list[str], strategy: str) -> set[str] | None:
@@ -237,7 +243,9 @@ def _trained_leaves(params: Tree, names: list[str], strategy: str) -> set[str] |
         norms = {f"{norm}/{part}" for norm in _norms(params) for part in ("scale", "bias")}
         return _some(adapters, strategy, "adapters (model.adapters)") | norms
     if strategy == "all_but_bias":
-        biases = {name for name in names if name.endswith("/bias") and _group(name) != HEAD}
+        biases = {
+            name for name in names if name.endswith("/bias") and _group(name) not in _AFTER_BACKBONE
+        }
         return _some(biases, strategy, "biases before the head")
     return None
 

@@ -15,7 +15,16 @@ import tl_jax
 from tl_jax import compiler_options
 from tl_jax.errors import InputError
 from tl_jax.models.pooling import max_pool
-from tl_jax.runs import dispatch, evaluate, numerics, probe, profile, scatter, sweep, training
+from tl_jax.runs import (
+    dispatch,
+    evaluate,
+    image_features,
+    numerics,
+    probe,
+    profile,
+    sweep,
+    training,
+)
 from tl_jax.runs.setup import prepare
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -111,7 +120,9 @@ def test_batches_from_the_host_and_features_for_plots(dumped):
     setup = prepare(config_with(data__placement="host", cache__boundary=""))
     dispatch.make(setup)
     variables = setup.initial.variables
-    scatter._features(setup, variables["params"], variables["batch_stats"], setup.splits["test"])
+    image_features.of_split(
+        setup, variables["params"], variables["batch_stats"], setup.splits["test"]
+    )
     # Features end before the head, and all of them are made of convolutions.
     assert dumped() == dict.fromkeys(("train_step", "eval_step", "prefix"), HIGH)
 

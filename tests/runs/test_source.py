@@ -13,7 +13,7 @@ from tl_jax import ablation, checkpointing, load_run, trees
 from tl_jax.errors import InputError
 from tl_jax.runs import evaluate, profile, training
 from tl_jax.runs.parts import Parts
-from tl_jax.runs.source import source_config, source_folder
+from tl_jax.runs.source import shared_folder, source_config
 from tl_jax.training import loops
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -206,7 +206,7 @@ def test_sources_are_shared_whatever_a_comparison_compares():
     folders = set()
     for seeds, count in (((0, 1), 5), ((0, 1, 2), 7)):
         config.compare.seeds, config.sweep.width = seeds, count
-        folders.add(source_folder(source_config(config), pathlib.Path("sources")))
+        folders.add(shared_folder(source_config(config), pathlib.Path("sources")))
     assert len(folders) == 1
 
 

@@ -1,6 +1,7 @@
 """The parts of a run that decide its numbers, each as text that is equal where the part is.
 
-Nothing is compiled and no update is made: steps are lowered, and every activation is the number of its view.
+Nothing is compiled and no update is made: steps are lowered, and every activation is the number of its view. But for
+the relationship of classes, for which the training images pass through the source network.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import pytest
 from tl_jax import features, trees
 from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.parallel import device_dataset, sharding
-from tl_jax.runs import activation_cache, dispatch, selection, solver
+from tl_jax.runs import activation_cache, dispatch, relationship, selection, solver
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup, prepare_phases
 
@@ -33,8 +34,8 @@ def parts_of(config) -> dict[str, str]:
     schedule: the learning rate of every update.
     order: the rows that the first updates read.
     train, validation, test: pixels, labels and class names of the split.
-    start: the variables before the first update.
-    references: the variables of the frozen networks that objectives look at.
+    start: the variables before the first update, what objectives own among them.
+    references: the variables of the frozen networks that objectives look at, and the relationship of their classes.
     draws: the seed from which every update draws its random numbers.
     prefix: all that stored activations depend on, and their shape and type.
     solver: what finds the head in place of updates, and the strengths that it tries.
@@ -48,7 +49,7 @@ def parts_of(config) -> dict[str, str]:
 
 
 def _parts_of_phase(setup: Setup, seen: "_Seen") -> dict[str, str]:
-    setup = activation_cache.use(setup)
+    setup = activation_cache.use(relationship.use(setup))
     # The first one is made for images, and used by all phases without activations.
     evaluate, compilation = seen.evaluations[0 if setup.cache is None else -1]
     dispatched = seen.dispatched(setup)
@@ -61,13 +62,12 @@ def _parts_of_phase(setup: Setup, seen: "_Seen") -> dict[str, str]:
         "evaluation": _lowered(
             compilation,
             evaluate,
-            state.params,
-            state.batch_stats,
+            *state.network.values(),
             _batch(setup, setup.evaluator.batch_size, label=jnp.int32, mask=bool),
         ),
         "schedule": str(np.asarray(jax.vmap(setup.optimisation.schedule)(updates)).tolist()),
         "order": str([setup.order.rows(step).tolist() for step in first]),
-        "start": _digest(trees.flatten(setup.initial.variables)),
+        "start": _digest(trees.flatten(setup.variables)),
         "draws": str(_seed(setup)),
         "references": _digest(trees.flatten(_references(setup))),
         "prefix": json.dumps(seen.facts, sort_keys=True) + _stored(setup),

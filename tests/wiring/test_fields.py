@@ -37,6 +37,8 @@ EXPONENTIAL = {"optim.schedule": "exponential"}
 PLATEAU = {"optim.schedule": "plateau"}
 ALL_EXAMPLES = {"data.examples_per_class": 0}
 DISTILLED = {"objective.distillation": 0.3, "objective.teacher": "{teacher}"}
+CO_TUNED = PRETRAINED | {"objective.co_tuning": 2.3}
+REMEMBERING = PRETRAINED | {"objective.lwf": 1.0}
 TWO_PHASES = {"phases": (("train.steps=5",), ())}
 VIEWS_IN_PHASE = ("freeze.strategy=backbone", "cache.boundary=auto", "cache.views=2")
 UNCACHED = CACHED | {"cache.boundary": ""}
@@ -205,10 +207,25 @@ FIELDS: dict[str, list[Case]] = {
     "objective.delta": [Case(0.1, "step references"), Case(0.2, STEP, {"objective.delta": 0.1})],
     "objective.bss": [Case(0.1, STEP), Case(0.2, STEP, {"objective.bss": 0.1})],
     "objective.bss_k": [Case(2, STEP, {"objective.bss": 0.1})],
+    # Learned when a run begins: tests/runs/test_attention.py.
+    "objective.delta_attention": [Case(True, "", {"objective.delta": 0.1})],
     "objective.delta_boundaries": [Case(("stage1",), STEP, {"objective.delta": 0.1})],
     "objective.distillation": [Case(0.5, STEP, DISTILLED)],
     "objective.teacher": [Case("{other_teacher}", "references", DISTILLED)],
     "objective.temperature": [Case(2.0, STEP, DISTILLED)],
+    "objective.co_tuning": [
+        Case(2.3, "step start references", PRETRAINED),
+        Case(1.0, STEP, CO_TUNED),
+    ],
+    "objective.relationship": [Case("direct", "references", CO_TUNED)],
+    "objective.source_temperature": [Case(2.0, "references", CO_TUNED)],
+    "objective.lwf": [
+        Case(1.0, "step start references", PRETRAINED),
+        Case(0.5, STEP, REMEMBERING),
+        # The head is there already.
+        Case(1.0, "step references", CO_TUNED),
+    ],
+    "objective.lwf_temperature": [Case(4.0, STEP, REMEMBERING)],
     "optim.name": [Case("adamw", STEP)],
     "optim.learning_rate": [Case(0.2, RATE)],
     "optim.momentum": [Case(0.8, STEP)],

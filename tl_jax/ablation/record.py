@@ -15,8 +15,7 @@ from tl_jax import files
 from tl_jax.ablation.cells import Cell
 from tl_jax.ablation.spec import Spec
 from tl_jax.errors import InputError
-from tl_jax.runs import results
-from tl_jax.runs.run_folder import environment_facts, read_json
+from tl_jax.runs.run_folder import SEALED, environment_facts, read_json
 
 CELLS = "cells"
 _SPEC, _LOG, _LOCK = "spec.json", "test_log.jsonl", ".record.lock"
@@ -48,7 +47,7 @@ class Record:
 
     def has_trained(self) -> bool:
         """Returns whether any cell is trained, of this spec or an earlier one."""
-        names = (results.SEALED, "result.json")
+        names = (SEALED, "result.json")
         return any(
             next(self.folder.glob(f"{CELLS}/*/*/*/*/{name}"), None) is not None for name in names
         )

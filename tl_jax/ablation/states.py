@@ -10,7 +10,7 @@ from tl_jax.ablation.record import CELLS
 from tl_jax.ablation.spec import Spec
 from tl_jax.config import identity_of, of_command
 from tl_jax.runs import results
-from tl_jax.runs.run_folder import read_json
+from tl_jax.runs.run_folder import SEALED, read_json
 
 _FAILED = "failed.json"
 
@@ -39,7 +39,7 @@ def is_trained(cell: Cell, folder: pathlib.Path) -> bool:
 
 def has_ended(folder: pathlib.Path) -> bool:
     """Returns whether something says how a cell ended, whatever it says: one that has not need not be looked at."""
-    ends = (failure(folder), folder / results.SEALED, folder / "result.json")
+    ends = (failure(folder), folder / SEALED, folder / "result.json")
     return any(path.is_file() for path in ends)
 
 

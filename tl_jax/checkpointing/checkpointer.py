@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 from tl_jax import files, trees
 from tl_jax.checkpointing import verification
 from tl_jax.errors import InputError, unknown
+from tl_jax.objectives import GROUP, of_network, of_objectives
 from tl_jax.parallel import sharding
 from tl_jax.training.state import TrainState
 
@@ -308,6 +309,9 @@ def restore_params(
 ) -> dict[str, Any]:
     """Returns {"params", "batch_stats"} of a run as nested dicts of numpy arrays; no template.
 
+    They are those of its network. Where its objective owned parameters (the head of the source, in Co-Tuning), these
+    are beside them, as "objective".
+
     Args:
         folder: the checkpoint folder of a run; only read.
         which: "best" or "latest"; checkpoints that do not verify are skipped with a warning.
@@ -359,7 +363,10 @@ def restore_params_and_step(
         raise InputError(f"no {which} checkpoint that verifies in {root}{hint}")
     with _open_storage() as storage:
         tree = trees.unflatten(_read(storage, root / str(step)))
-    return {"params": tree.get("params", {}), "batch_stats": tree.get("batch_stats", {})}, step
+    params = tree.get("params", {})
+    variables = {"params": of_network(params), "batch_stats": tree.get("batch_stats", {})}
+    own = of_objectives(params)
+    return {**variables, **({GROUP: own} if own else {})}, step
 
 
 def _open_storage() -> "Storage":

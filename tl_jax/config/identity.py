@@ -64,6 +64,10 @@ def identity_of(config: ml_collections.ConfigDict, command: str = "") -> Identit
         reason = "train.fit_to_data chooses warm-up and intervals by the length"
     if config.init.source:
         reason = "init.source describes a run of the same length, which would be another one"
+    if config.objective.teacher_source:
+        reason = "objective.teacher_source describes a run of the same length, which would be another one"
+    if config.soup.name:
+        reason = "soup.members have this length, and their mean would be another one"
     return Identity(
         defaults=files.plain(default_config().to_dict()),
         without_effect=(*names, *others, *(ONLY_OF_UPDATES if solved else ())),

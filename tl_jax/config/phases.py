@@ -27,6 +27,7 @@ _OF_THE_RUN = (
     "train.select_by",
     "train.eval_statistics",
     "train.deterministic",
+    "objective.teacher_source",
 )
 # The same in updates and in epochs: in a phase, one of them takes the place of the other.
 _UNITS = ("train.", "train.eval_every_", "optim.warmup_", "optim.step_")

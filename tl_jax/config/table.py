@@ -13,9 +13,9 @@ from tl_jax.models.batch_norm import NORM_POLICIES
 from tl_jax.models.registry import DTYPES
 from tl_jax.models.rematerialisation import REMATS
 from tl_jax.models.vgg import CLASSIFIERS
-from tl_jax.objectives import class_weights
+from tl_jax.objectives import class_weights, relationship
 from tl_jax.parallel import placement, sharding
-from tl_jax.training import metrics, solvers
+from tl_jax.training import metrics, solvers, soups
 from tl_jax.training.averaging import AVERAGES
 
 # Of every run; those that single commands read are in `command_fields`.
@@ -27,6 +27,7 @@ _SECTIONS = {
     "objective": "What is minimised: a main loss and terms that are added, each times its weight.",
     "optim": "How the trained parameters move.",
     "solver": "What finds the head in place of updates, from the features of all training images at once.",
+    "soup": "Runs that are trained first, whose weights are averaged in place of updates.",
     "average": "Averages of the weights, evaluated beside them.",
     "train": "How long, and what happens when.",
     "cache": "Activations of the frozen prefix, computed once.",
@@ -178,6 +179,11 @@ _FIELDS = (
         element=str,
     ),
     Field(
+        "objective.delta_attention",
+        False,
+        "whether channels count by how much the source misses them on training images, as DELTA has it; else alike",
+    ),
+    Field(
         "objective.bss",
         0.0,
         "sum of the squares of the smallest singular values of the features before the head (BSS)",
@@ -191,7 +197,42 @@ _FIELDS = (
         within="[0, inf)",
     ),
     Field("objective.teacher", "", "the folder of a finished run"),
+    Field(
+        "objective.teacher_source",
+        (),
+        "assignments that describe a run to be trained first as the teacher, such as "
+        '("freeze.strategy=none",): this run without its objective and phases (self-distillation), with these',
+        element=str,
+    ),
     Field("objective.temperature", 4.0, "that softens both, in distillation", within="(0, inf)"),
+    Field(
+        "objective.co_tuning",
+        0.0,
+        "cross-entropy of the head of the weights, which is kept and trained beside the new one, with the classes of "
+        "the source that go with each label (Co-Tuning)",
+        within="[0, inf)",
+    ),
+    choice(
+        "objective.relationship",
+        relationship.REVERSE,
+        relationship.METHODS,
+        'how p(class of the source | label) is learned from the training images: "reverse" (logistic regression and '
+        'Bayes\' rule) or "direct" (mean probabilities)',
+    ),
+    Field(
+        "objective.source_temperature",
+        1.0,
+        "by which the logits of the source network are divided for it, so that its probabilities are calibrated",
+        within="(0, inf)",
+    ),
+    Field(
+        "objective.lwf",
+        0.0,
+        "cross-entropy of the head of the weights, trained beside the new one, with what the network at its start "
+        "says (Learning without Forgetting)",
+        within="[0, inf)",
+    ),
+    Field("objective.lwf_temperature", 2.0, "that softens both, in lwf", within="(0, inf)"),
     # optim
     choice("optim.name", "sgd", optim.OPTIMIZERS, "the update rule; or given in Python", own=True),
     Field("optim.learning_rate", 0.1, "at its peak", within="[0, inf)"),
@@ -277,6 +318,20 @@ _FIELDS = (
         "solver.strengths",
         "[0, inf)",
         "L2 strengths to try, chosen by train.select_by on validation; empty: 45 from 1e-6 to 1e5",
+    ),
+    # soup
+    choice(
+        "soup.name",
+        "",
+        ("", *soups.SOUPS),
+        '"uniform" (the mean of all members) or "greedy" (of those that help on validation); empty: none',
+    ),
+    Field(
+        "soup.members",
+        (),
+        "each a tuple of assignments that tell it from the run: to fields of freeze, optim, train, cache, augment, "
+        "objective or average, to phases or data.batch_size",
+        element=tuple,
     ),
     # average
     choice(

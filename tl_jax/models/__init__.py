@@ -12,6 +12,7 @@ from tl_jax.models.forward import (
     one_by_one,
     same_in_training,
 )
+from tl_jax.models.heads import dense_head
 from tl_jax.models.network import (
     Network,
     before_head,
@@ -49,6 +50,7 @@ __all__ = [
     "check_network",
     "check_rows",
     "create_model",
+    "dense_head",
     "features_dtype",
     "get_architecture",
     "get_pretrained",

@@ -27,6 +27,7 @@ from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from tl_jax import trees
+from tl_jax.models.network import HEAD, OBJECTIVE
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -63,7 +64,7 @@ def trains_below_head(frozen_mask: Mapping[str, Any]) -> bool:
     return any(
         not frozen
         for name, frozen in trees.flatten(frozen_mask).items()
-        if not name.startswith("head/")
+        if name.split("/")[0] not in (HEAD, OBJECTIVE)
     )
 
 

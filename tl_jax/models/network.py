@@ -14,6 +14,8 @@ from flax import linen as nn
 from tl_jax.errors import InputError, unknown
 
 HEAD = "head"
+# The group of params that objectives own, beside those of the network: no boundary has this name.
+OBJECTIVE = "objective"
 COLLECTIONS = ("params", "batch_stats")
 
 
@@ -43,7 +45,7 @@ class Network(Protocol):
       in loops on CPUs, too.
 
     Attributes:
-        boundaries: names of the parts in order, from input to head; the last one is "head".
+        boundaries: names of the parts in order, from input to head; the last one is "head", none is "objective".
     """
 
     @property
@@ -173,6 +175,11 @@ def check_module(model: Any) -> None:
         problems.append(f"boundaries is {boundaries!r}; expected a tuple of names, input to head")
     elif boundaries[-1:] != (HEAD,) or len(set(boundaries)) < len(boundaries):
         problems.append(f"boundaries is {boundaries!r}; expected names that differ, {HEAD!r} last")
+    elif OBJECTIVE in boundaries:
+        problems.append(
+            f"boundaries is {boundaries!r}; expected another name than {OBJECTIVE!r}, which is that of parameters "
+            "of objectives"
+        )
     if problems:
         raise InputError(f"network {name}: " + "\n".join(problems))
 

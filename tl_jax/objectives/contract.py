@@ -1,7 +1,8 @@
 """What an objective is: a function of a batch's outputs, and what it needs to see of them."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -9,12 +10,17 @@ import jax.numpy as jnp
 
 from tl_jax.errors import InputError, taken, unknown
 from tl_jax.objectives.outputs import Outputs
+from tl_jax.objectives.parameters import Initialise, merged, params_of
 
 Metrics = dict[str, jax.Array]
 
 # What an objective may ask for besides logits, targets and params of the trained network. `features` are those
-# of `boundaries`, in the trained network and in the source.
-NEEDS = ("source.params", "source.features", "source.logits", "teacher.logits")
+# of `boundaries`, in the trained network and in the source. The head of the source is given to what makes an
+# objective's parameters (`Start.source_head`), not in a step.
+NEEDS = (
+    *("source.params", "source.features", "source.logits", "source.head", "source.relationship"),
+    "teacher.logits",
+)
 
 
 class Objective(Protocol):
@@ -28,6 +34,11 @@ class Objective(Protocol):
         name: what its value is called in the log.
         needs: of `NEEDS`.
         boundaries: whose features `outputs.features` (and `outputs.source.features`) hold.
+        params: parameters of its own, {group: `initialise(key, start)`}, which are trained with those of the network:
+            each function returns a nested dict of float32 arrays for a `Start`, and `outputs.own[group]` is what has
+            become of it. Their leaves are called "objective/GROUP/..." in fields that name leaves
+            (`freeze.patterns`, `optim.lr_multipliers`). The trained network is applied, evaluated and exported
+            without them.
     """
 
     def __call__(self, outputs: Outputs) -> tuple[jax.Array, Metrics]:
@@ -43,6 +54,7 @@ class Own:
         name: of its value in the log, and of the objective in the config.
         needs: of `NEEDS`.
         boundaries: whose features it looks at.
+        params: of its own, {group: `initialise(key, start)`}; see `Objective`.
 
     Example:
         >>> Own(lambda outputs: (-outputs.logits.mean(), {}), name="entropy").name
@@ -53,6 +65,7 @@ class Own:
     name: str = "objective"
     needs: tuple[str, ...] = ()
     boundaries: tuple[str, ...] = ()
+    params: Mapping[str, Initialise] = dataclasses.field(default_factory=dict)
 
     def __call__(self, outputs: Outputs) -> tuple[jax.Array, Metrics]:
         """Returns what the function does."""
@@ -83,6 +96,11 @@ class Sum:
     def boundaries(self) -> tuple[str, ...]:
         """All boundaries whose features the terms look at."""
         return tuple(dict.fromkeys(name for _, term in self.terms for name in boundaries_of(term)))
+
+    @property
+    def params(self) -> dict[str, Initialise]:
+        """All parameters that the terms own; InputError where two of one name are not the same."""
+        return functools.reduce(merged, (params_of(term) for _, term in self.terms), {})
 
     def __call__(self, outputs: Outputs) -> tuple[jax.Array, Metrics]:
         """Returns the weighted sum; several terms are in the metrics by their names, without their weights."""
@@ -183,6 +201,7 @@ def register(name: str, objective: Objective, *, replace: bool = False) -> None:
     if _REGISTERED.get(name, objective) != objective and not replace:
         raise taken("objective", name)
     needs_of(objective)
+    params_of(objective)
     _REGISTERED[name] = objective
 
 

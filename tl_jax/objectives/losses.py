@@ -68,6 +68,14 @@ def soft_cross_entropy(
     return _smoothed(loss, log_probs, label_smoothing)
 
 
+def softened(logits: jax.Array, temperature: float) -> jax.Array:
+    """Returns the logarithms of softmax(logits / temperature), [B, K].
+
+    They are those of p^(1/T) / sum p^(1/T), the probabilities p at temperature 1 raised and normalised again.
+    """
+    return jax.nn.log_softmax(logits / temperature)
+
+
 def _of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns the value of each label, [B] of [B, K]: a sum, since the gradient of picking is a scatter."""
     classes = jnp.arange(values.shape[-1])

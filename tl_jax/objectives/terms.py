@@ -11,9 +11,11 @@ import jax.numpy as jnp
 
 from tl_jax import trees
 from tl_jax.errors import InputError
+from tl_jax.models.network import HEAD
 from tl_jax.objectives import losses
 from tl_jax.objectives.contract import CROSS_ENTROPY, Metrics
 from tl_jax.objectives.outputs import Outputs
+from tl_jax.objectives.parameters import GROUP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,8 @@ class L2SP:
     """Half the squared distance of the backbone's parameters to the source's: sum of (w - w0)^2 / 2.
 
     Every parameter outside the head counts, biases and BatchNorm included; see `pulls`. The head, which has
-    no pretrained values to stay near, keeps its weight decay, which the others lose.
+    no pretrained values to stay near, keeps its weight decay, which the others lose. So do parameters of objectives
+    (the head of the source that Co-Tuning trains): they are not of the backbone, of which the paper speaks.
 
     Source: Li, Grandvalet and Davoine 2018 (arXiv:1802.01483), equation 3, whose beta is the head's weight decay.
     """
@@ -103,7 +106,7 @@ class L2SP:
     @staticmethod
     def pulls(leaf: str) -> bool:
         """Returns whether a leaf of params, such as "stage1/conv1/kernel", is pulled to the source."""
-        return leaf.split("/", 1)[0] != "head"
+        return leaf.split("/", 1)[0] not in (HEAD, GROUP)
 
     @classmethod
     def pulled(cls, params: trees.Tree, weight: float | jax.Array) -> trees.Tree:
@@ -120,8 +123,9 @@ class Delta:
     values of a channel and a_c its attention, which sums to 1; then the sum over boundaries and the mean over
     images. With uniform attention, 1 / C, this is half the mean over positions of the squared distance.
 
-    The paper learns the attention by removing one filter after the other from the source; without
-    `attention` it is uniform. Its code sums over the batch where its equations, and this, take the mean.
+    The paper learns the attention by removing one filter after the other from the source, see
+    `training.filter_attention`; without `attention` it is uniform. Its code sums over the batch where its
+    equations, and this, take the mean.
 
     Attributes:
         boundaries: whose features are compared.
@@ -176,7 +180,7 @@ class Distillation:
     def __call__(self, outputs: Outputs) -> tuple[jax.Array, Metrics]:
         """Returns the mean over the batch."""
         assert outputs.teacher is not None and outputs.teacher.logits is not None
-        ours = jax.nn.log_softmax(outputs.logits / self.temperature)
-        theirs = jax.nn.log_softmax(outputs.teacher.logits / self.temperature)
+        ours = losses.softened(outputs.logits, self.temperature)
+        theirs = losses.softened(outputs.teacher.logits, self.temperature)
         divergence = jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
         return self.temperature**2 * divergence.mean(), {}

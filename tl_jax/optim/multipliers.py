@@ -5,6 +5,7 @@ from typing import Any
 
 from tl_jax import freezing, trees
 from tl_jax.errors import InputError
+from tl_jax.models.network import OBJECTIVE
 from tl_jax.optim._checks import Problems, is_number
 
 
@@ -23,7 +24,8 @@ def lr_multipliers(
             leaf names, and a positive number after the last `=`. In order, the first match of a
             leaf wins; a leaf without a match gets 1.
         layerwise_decay: within (0, 1]. The head keeps 1, the group before it gets it once, the one before
-            that twice, and so on down to the input; multiplied with the number from `patterns`.
+            that twice, and so on down to the input; multiplied with the number from `patterns`. Parameters of
+            objectives keep 1, as the head does.
         boundaries: of the network, from input to head; needed where `layerwise_decay` is not 1.
 
     Raises:
@@ -49,8 +51,8 @@ def lr_multipliers(
         return trees.unflatten(numbers)
     if boundaries is None:
         raise InputError("layerwise_decay needs the boundaries of the network, in order")
-    order = freezing.groups(params, boundaries)
-    depths = {group: len(order) - 1 - index for index, group in enumerate(order)}
+    order = [group for group in freezing.groups(params, boundaries) if group != OBJECTIVE]
+    depths = {group: len(order) - 1 - index for index, group in enumerate(order)} | {OBJECTIVE: 0}
     return trees.unflatten(
         {name: numbers[name] * layerwise_decay ** depths[name.split("/", 1)[0]] for name in names}
     )

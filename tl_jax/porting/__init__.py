@@ -8,6 +8,7 @@ from tl_jax.porting.classes import (
     with_matched_head,
 )
 from tl_jax.porting.export import export_state_dict, save_state_dict
+from tl_jax.porting.head import load_head
 from tl_jax.porting.hub import fetch
 from tl_jax.porting.load import check_source, load_pretrained
 from tl_jax.porting.naming import CHANNEL_ORDERS, name_map
@@ -29,6 +30,7 @@ __all__ = [
     "fetch",
     "get_naming",
     "list_names",
+    "load_head",
     "load_pretrained",
     "name_map",
     "port_state_dict",

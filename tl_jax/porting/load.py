@@ -50,7 +50,7 @@ def load_pretrained(
     """
     if head not in HEAD_CHOICES:
         raise unknown("treatment of the head", head, HEAD_CHOICES)
-    name, path = _locate(source)
+    name, path = locate(source)
     file = read_source(path)
     _check_config(file)
     key = jax.random.key(0) if key is None else key
@@ -92,7 +92,7 @@ def check_source(source: str | Path) -> None:
     raise unknown("pretrained weights or file", str(source), list_pretrained())
 
 
-def _locate(source: str | Path) -> tuple[str, Path]:
+def locate(source: str | Path) -> tuple[str, Path]:
     """Returns the registry name, empty for a file of the user's, and the file."""
     if str(source) in list_pretrained():
         return str(source), fetch(get_pretrained(str(source)))

@@ -77,6 +77,7 @@ def write_report(
         "scatter": _scatter(folder, notes),
         "freezing": run.freezing,
         "heads": (results.get("solver") or {}).get("heads") or [],
+        "members": (results.get("soup") or {}).get("members") or [],
         "phases": _phases(results),
         "provenance": provenance,
         "port_tables": port_tables,

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from tl_jax import models
+from tl_jax import models, objectives
 from tl_jax.augment import preprocessing
 from tl_jax.data import stream
 from tl_jax.parallel import sharding
@@ -23,6 +23,8 @@ def make_candidate(
     setup: Setup, busy: BusyTime | None = None
 ) -> Callable[[TrainState], dict[str, Any] | None]:
     """Returns `candidate(state)`: the averaged variables of a run's state, ready to be evaluated.
+
+    Its params are all of the state: the network's and, averaged likewise, those that objectives own.
 
     It is None where the run has no average, or its first sample is still to come. Where running statistics
     have to be estimated again, the batches of the first updates are passed through, their images as they
@@ -67,8 +69,9 @@ def make_candidate(
             return None
         variables = averages.variables(state)
         if averages.needs_statistics:
+            params = objectives.of_network(variables["params"])
             batch_stats = norm_statistics.estimate(
-                step(averages.statistics), variables["params"], variables["batch_stats"], batches()
+                step(averages.statistics), params, variables["batch_stats"], batches()
             )
             variables["batch_stats"] = sharding.replicate(setup.mesh, batch_stats)
         return variables

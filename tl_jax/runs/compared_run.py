@@ -12,9 +12,8 @@ from tl_jax.reporting import read_metrics, run_files
 from tl_jax.reporting.run_files import Predictions
 from tl_jax.reporting.tables import number
 from tl_jax.runs.evaluate import NOT_OF_EVALUATION
-from tl_jax.runs.results import SEALED
 from tl_jax.runs.resuming import DATA
-from tl_jax.runs.run_folder import read_json
+from tl_jax.runs.run_folder import SEALED, read_json
 from tl_jax.runs.same_test_split import TestSplit
 
 _EXPECTED = "expected the folder of a finished run"

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tl_jax.runs import protocol, results, scatter, selection, target_statistics
+from tl_jax.runs import attention, protocol, results, scatter, selection, target_statistics
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
 from tl_jax.runs.skeleton import facts_of
@@ -19,9 +19,9 @@ def conclude(
     state = trained.state
     result, logits = _measured(setup, trained, parameters, ("validation", "test"))
     if jax.process_index() == 0:
-        results.save_weights(folder, setup, _variables(trained))
+        results.save_weights(folder, setup, state.network)
     if setup.config.report.html and setup.config.report.scatter:
-        scatter.save_of_state(folder, setup, state.params, state.batch_stats)
+        scatter.save_of_state(folder, setup, **state.network)
     result["selection"] += f"; {setup.splits.reported} was read once, at the end"
     result = results.finish(folder, setup.config, setup.splits["test"], logits["test"], result)
     _check_frozen(result)
@@ -31,11 +31,13 @@ def conclude(
 def seal(
     setup: Setup, folder: RunFolder, trained: Trained, parameters: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Evaluates the chosen state on validation alone; returns what `sealed.json` holds, as `result.json` would.
+    """Evaluates the chosen state on validation alone, and saves its weights; returns what `sealed.json` holds.
 
     The run is not finished: the same config, not sealed, goes on with reading the test split.
     """
     result, _ = _measured(setup, trained, parameters, ("validation",))
+    if jax.process_index() == 0:
+        results.save_weights(folder, setup, trained.state.network)
     result["selection"] += f"; {setup.splits.reported} has not been read"
     _check_frozen(result)
     return results.sealed(folder, result)
@@ -49,9 +51,7 @@ def _measured(
     splits, logits = {}, {}
     for name in names:
         if name in setup.inputs:
-            splits[name], logits[name] = setup.evaluator(
-                state.params, state.batch_stats, setup.inputs[name]
-            )
+            splits[name], logits[name] = setup.evaluator(**state.network, split=setup.inputs[name])
     step, total = int(state.step), trained.steps
     every = setup.intervals.eval_every
     only_evaluation = len(trained.phases.rows) == 1 and not 0 < every < total
@@ -59,9 +59,9 @@ def _measured(
         setup.selected_by, step, total, splits.get("validation"), only_evaluation
     )
     selects = "validation" in splits
-    if trained.solver is not None:
-        chosen = trained.solver["selection"]
-        selects = selects and len(trained.solver["heads"]) > 1
+    for found in trained.found.values():
+        chosen = found["selection"]
+        selects = selects and found["by_validation"]
     if total < setup.total_steps:
         patience = setup.config.train.patience
         chosen += f"; stopped at step {total} of {setup.total_steps}, {patience} evaluations without a better one"
@@ -89,7 +89,8 @@ def _measured(
         "phases": trained.phases.rows,
         **protocol.of_run(trained.phases.setups),
         **target_statistics.facts(trained.phases.setups),
-        **({} if trained.solver is None else {"solver": trained.solver}),
+        **attention.facts(trained.phases.setups),
+        **trained.found,
     }
     return result, logits
 

@@ -106,7 +106,7 @@ def _check_not_sealed(
     run: pathlib.Path, config: ml_collections.ConfigDict, evaluated: ml_collections.ConfigDict
 ) -> None:
     """Raises InputError if what is evaluated is the test split of a run that is not to be known yet."""
-    if not (run / results.SEALED).is_file() or (run / "result.json").is_file():
+    if not (run / run_folder.SEALED).is_file() or (run / "result.json").is_file():
         return
     of_test = ("name", "test_split", "folds", "fold")
     if all(config.data[field] == evaluated.data[field] for field in of_test):

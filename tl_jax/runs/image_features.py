@@ -1,14 +1,18 @@
 """The features that a network has of every image as it is: what probes and other classifiers are fitted to."""
 
 import copy
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
 from tl_jax import models
+from tl_jax.augment.preprocessing import make_eval_transform
 from tl_jax.config import default_config
+from tl_jax.data import Split, stream
 from tl_jax.errors import InputError, unknown
 from tl_jax.features.pooling import as_vectors
 from tl_jax.features.saving import Features
@@ -108,3 +112,33 @@ def count(setup: Setup, pool: str) -> int:
     assert setup.boundary is not None  # as `setup_of` asks
     shape = models.boundary_shapes(setup.model, setup.preprocessing.image_size)[setup.boundary]
     return int(shape[-1] if pool == "mean" else np.prod(shape))
+
+
+def of_split(setup: Setup, params: Any, batch_stats: Any, split: Split) -> np.ndarray:
+    """Returns the features after the last boundary before the head, float32 [N, F].
+
+    Args:
+        setup: of the run, on images or on stored activations.
+        params: of the network.
+        batch_stats: of the network.
+        split: of images or of stored activations, as those of `setup.inputs`.
+    """
+    start = setup.boundary if setup.cache is not None else None
+    last = models.before_head(setup.model)[-1]
+    forward = models.make_forward(models.without_remat(setup.model), start=start, stop=last)
+    transform = make_eval_transform(setup.preprocessing)
+    if start is not None:
+        transform = lambda stored: stored.astype("float32")
+
+    def prefix(params, batch_stats, batch):
+        return forward(params, batch_stats, transform(batch["image"]), train=False)[0].astype(
+            "float32"
+        )
+
+    compiled = sharding.compile_eval_step(prefix, setup.mesh, setup.compilation)
+    step = functools.partial(compiled, params, batch_stats)
+    size = setup.evaluator.rows(split)
+    rows = sharding.local_rows(setup.mesh, size)
+    batches = stream.eval_batches(split, size, rows, setup.config.data.workers)
+    parts = [as_vectors(np.asarray(step({"image": batch["image"]}))) for batch in batches]
+    return np.concatenate(parts)[: len(split)]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tl_jax import models, porting, trees
+from tl_jax import models, objectives, porting, trees
 from tl_jax.models import cpu
 from tl_jax.parallel import memory, placement
 from tl_jax.runs import weights
@@ -18,6 +18,7 @@ from tl_jax.runs.objective import Minimised, make_objective, make_passes, refere
 from tl_jax.runs.optimisation import make_plateau, make_schedule, make_tx, rgn_updates
 from tl_jax.runs.pure_step import gradient_options
 from tl_jax.runs.setup import Setup
+from tl_jax.runs.source_head import own_params
 from tl_jax.training import steps, vmapped
 from tl_jax.training.state import TrainState
 
@@ -80,7 +81,15 @@ def start(setup: Setup, grid: Grid, seed: int) -> tuple[TrainState, dict[str, An
     class_names = setup.splits["train"].class_names
     size = setup.preprocessing.image_size
     variables = weights.make_initial(config, setup.model, class_names, size).variables
-    params = suffix(setup, variables["params"])
+    own = own_params(
+        config,
+        setup.minimised.objective,
+        setup.model,
+        num_classes=len(class_names),
+        image_size=size,
+        source_head=setup.minimised.source_head,
+    )
+    params = suffix(setup, objectives.with_own(variables["params"], own))
     scalars = {name: jnp.float32(grid.values[name][0]) for name in grid.swept}
     state = TrainState(
         step=jnp.int32(0),
@@ -89,16 +98,20 @@ def start(setup: Setup, grid: Grid, seed: int) -> tuple[TrainState, dict[str, An
         batch_stats=suffix(setup, variables["batch_stats"]),
         opt_state=jax.jit(_tx(setup, grid, params, scalars).init)(params),
         references=reference_variables(
-            _minimised(setup, grid, scalars), variables, setup.model, setup.boundary
+            _minimised(setup, grid, scalars),
+            variables,
+            setup.model,
+            setup.boundary,
+            None if setup.relationship is None else setup.relationship.probabilities,
         ),
     )
     return state, variables
 
 
 def suffix(setup: Setup, tree: dict[str, Any]) -> dict[str, Any]:
-    """Returns the part of a tree like params that comes after the boundary."""
-    groups = setup.model.boundaries[models.segment(setup.model, setup.boundary, None)[0] :]
-    return {group: tree[group] for group in groups if group in tree}
+    """Returns the part of a tree like params that comes after the boundary, what objectives own with it."""
+    after = setup.model.boundaries[models.segment(setup.model, setup.boundary, None)[0] :]
+    return {group: tree[group] for group in (*after, objectives.GROUP) if group in tree}
 
 
 def frozen_resets(setup: Setup) -> list[str]:
@@ -207,9 +220,8 @@ def _minimised(setup: Setup, grid: Grid, scalars: dict[str, jax.Array]) -> Minim
     values = grid.fixed | scalars
     strengths = {name: values[name] for name in ("label_smoothing", "l2_sp")}
     class_weights = setup.minimised.class_weights
-    return Minimised(
-        make_objective(setup.config, setup.model, class_weights=class_weights, **strengths)
-    )
+    objective = make_objective(setup.config, setup.model, class_weights=class_weights, **strengths)
+    return dataclasses.replace(setup.minimised, objective=objective)
 
 
 def _tx(setup: Setup, grid: Grid, params: dict[str, Any], scalars: dict[str, jax.Array]):

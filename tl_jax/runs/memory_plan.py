@@ -72,9 +72,7 @@ def checked_items(
     state = setup.state_shapes
     for name in setup.evaluated:
         room = sharding.least(_room(setup, [item for item in items if not item.phase], capacity))
-        passes = setup.evaluator.memory_items(
-            state.params, state.batch_stats, setup.inputs[name], room
-        )
+        passes = setup.evaluator.memory_items(**state.network, split=setup.inputs[name], room=room)
         items = _larger(items, passes, "evaluation")
     _check(setup, items, capacity)
     return items, capacity

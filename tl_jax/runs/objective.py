@@ -22,6 +22,8 @@ from tl_jax.runs import weights
 from tl_jax.runs.class_weights import make_class_weights, problems_of_class_weights
 from tl_jax.runs.network import make_eval_forward, make_model
 from tl_jax.runs.parts import is_own, must_be_given
+from tl_jax.runs.run_folder import SEALED
+from tl_jax.runs.source_head import SourceHead, check_source_head, read_source_head
 from tl_jax.training.steps import Passes
 
 
@@ -54,11 +56,15 @@ class Minimised:
         objective: the sum of the terms, or the only one.
         teacher: the network to distil from; None where no term asks for it.
         class_weights: of cross-entropy, in the order of the classes; () for none.
+        source_head: of the weights, where a term asks for it.
+        attention: what is said of DELTA's learned attention; None where it is uniform, or not learned yet.
     """
 
     objective: objectives.Objective
     teacher: Teacher | None = None
     class_weights: tuple[float, ...] = ()
+    source_head: SourceHead | None = None
+    attention: dict[str, Any] | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -70,10 +76,26 @@ class Minimised:
         """Whose features the objective looks at."""
         return objectives.boundaries_of(self.objective)
 
+    def taps(self, model: Any) -> tuple[str, ...]:
+        """Returns whose features are computed: those, and what the head of the source takes."""
+        if not self.heads_source:
+            return self.boundaries
+        return tuple(dict.fromkeys((*self.boundaries, models.before_head(model)[-1])))
+
+    @property
+    def heads_source(self) -> bool:
+        """Whether the logits of the source are those of a head beside its network."""
+        return self.source_head is not None and "source.logits" in self.needs
+
+    @property
+    def needs_relationship(self) -> bool:
+        """Whether the relationship of the classes is learned when the run begins."""
+        return "source.relationship" in self.needs
+
     @property
     def needs_source(self) -> bool:
         """Whether the objective looks at the network that the run started from."""
-        return any(need.startswith("source.") for need in self.needs)
+        return bool({"source.params", "source.features", "source.logits"} & set(self.needs))
 
     @property
     def passes_source(self) -> bool:
@@ -99,10 +121,10 @@ def check_objective(config: ml_collections.ConfigDict, given: Any = None) -> Non
     problems += problems_of_class_weights(section)
     if not (section.weight or section.delta or section.distillation):
         problems.append("objective.weight=0 without delta or distillation: nothing to learn from")
-    if section.distillation and not section.teacher:
+    if section.distillation and not (section.teacher or section.teacher_source):
         problems.append(
             f"objective.distillation={section.distillation} without objective.teacher: expected the folder of a "
-            "finished run"
+            "finished run, or objective.teacher_source, which describes one"
         )
     if len(set(section.delta_boundaries)) < len(section.delta_boundaries):
         problems.append(
@@ -116,6 +138,16 @@ def check_objective(config: ml_collections.ConfigDict, given: Any = None) -> Non
         problems.append(
             f"objective.delta_boundaries={tuple(section.delta_boundaries)} without objective.delta: no effect"
         )
+    if section.delta_attention and not section.delta:
+        problems.append(
+            "objective.delta_attention=True without objective.delta: no effect; expected a weight such as "
+            "objective.delta=0.01"
+        )
+    if section.delta_attention and jax.process_count() > 1:
+        problems.append(
+            f"objective.delta_attention=True: learned by one process, not by {jax.process_count()}; expected one, or "
+            "False"
+        )
     if section.bss_k != FIELDS["objective.bss_k"].default and not section.bss:
         problems.append(f"objective.bss_k={section.bss_k} without objective.bss: no effect")
     if section.bss and config.parallel.mode == "pmap":
@@ -125,7 +157,7 @@ def check_objective(config: ml_collections.ConfigDict, given: Any = None) -> Non
         )
     if problems:
         raise InputError("\n".join(problems))
-    if section.distillation:
+    if section.distillation and section.teacher:
         _check_teacher(pathlib.Path(section.teacher).expanduser())
 
 
@@ -170,9 +202,17 @@ def make_objective(
     if section.distillation:
         with naming_fields(config, "objective.temperature"):
             terms.append((section.distillation, objectives.Distillation(section.temperature)))
+    last = models.before_head(model)[-1]
+    if section.co_tuning:
+        terms.append((section.co_tuning, objectives.CoTuning(last)))
+    if section.lwf:
+        with naming_fields(config, "objective.lwf_temperature"):
+            forgetting = objectives.LearningWithoutForgetting(last, section.lwf_temperature)
+        terms.append((section.lwf, forgetting))
     only = len(terms) == 1 and not isinstance(terms[0][0], jax.Array) and terms[0][0] == 1
     objective = terms[0][1] if only else objectives.Sum(tuple(terms))
     objectives.needs_of(objective)
+    objectives.params_of(objective)
     objectives.check_boundaries(objective, model.boundaries)
     return objective
 
@@ -231,20 +271,17 @@ def make_minimised(
             f"objective {objectives.name_of(objective)} needs {source_needs[0]}, but init.reset="
             f"{tuple(config.init.reset)} starts a part at random; expected init.reset=()"
         )
-    if "source.logits" in needs and config.init.head != "keep":
-        raise InputError(
-            f"objective {objectives.name_of(objective)} needs source.logits, but init.head={config.init.head} "
-            "starts a head at random; expected init.head=keep"
-        )
+    check_source_head(config, objective, model)
+    head = read_source_head(config, objective, model, spec.image_size)
     if "teacher.logits" not in needs:
-        return Minimised(objective, class_weights=class_weights)
+        return Minimised(objective, class_weights=class_weights, source_head=head)
     if not config.objective.teacher:
         raise InputError(
             f"objective {objectives.name_of(objective)} needs teacher.logits; expected "
             "objective.teacher=FOLDER of a finished run"
         )
     teacher = _read_teacher(config, spec, train_split.class_names)
-    return Minimised(objective, teacher, class_weights)
+    return Minimised(objective, teacher, class_weights, head)
 
 
 def _read_teacher(
@@ -284,8 +321,10 @@ def _read_teacher(
 
 
 def _check_teacher(folder: pathlib.Path) -> None:
-    """Raises InputError unless a folder holds a finished run."""
-    names = ("config.json", "preprocessing.json", "result.json", weights.EXPORTED)
+    """Raises InputError unless a folder holds a finished run, or one whose test split has not been read."""
+    names = ["config.json", "preprocessing.json", weights.EXPORTED]
+    if not (folder / SEALED).is_file():
+        names.insert(2, "result.json")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise InputError(
@@ -295,7 +334,11 @@ def _check_teacher(folder: pathlib.Path) -> None:
 
 
 def reference_variables(
-    minimised: Minimised, source: dict[str, Any], model: Any, start: str | None
+    minimised: Minimised,
+    source: dict[str, Any],
+    model: Any,
+    start: str | None,
+    relationship: Any = None,
 ) -> dict[str, Any]:
     """Returns `state.references`: the variables of the frozen networks, on the host; {} without any.
 
@@ -304,6 +347,7 @@ def reference_variables(
         source: the variables that the run started from.
         model: the Linen module.
         start: the boundary after which the trained network begins; None for images.
+        relationship: of the classes, float32 [K, S], where the objective needs it.
     """
     references: dict[str, Any] = {}
     if minimised.needs_source:
@@ -313,6 +357,12 @@ def reference_variables(
             name: {group: tree[group] for group in groups if group in tree}
             for name, tree in source.items()
         }
+    if minimised.heads_source:
+        assert minimised.source_head is not None
+        references["source"]["head"] = jax.tree.map(jnp.array, minimised.source_head.params)
+    if minimised.needs_relationship:
+        assert relationship is not None, "learned when the run begins: see `relationship.use`"
+        references.setdefault("source", {})["relationship"] = jnp.asarray(relationship)
     if minimised.teacher is not None:
         references["teacher"] = minimised.teacher.variables
     return references
@@ -332,7 +382,7 @@ def check_stored(minimised: Minimised, model: Any, start: str | None) -> None:
     if start is None:
         return
     order = list(model.boundaries)
-    early = [tap for tap in minimised.boundaries if order.index(tap) < order.index(start)]
+    early = [tap for tap in minimised.taps(model) if order.index(tap) < order.index(start)]
     if early:
         raise InputError(
             f"cache.boundary={start}: objective {objectives.name_of(minimised.objective)} looks at features "
@@ -366,7 +416,7 @@ def make_passes(
     """
     order = list(model.boundaries)
     index = order.index
-    taps, begin, shared = minimised.boundaries, start, None
+    taps, begin, shared = minimised.taps(model), start, None
     reaches = prefix is not None and (start is None or index(start) < index(prefix))
     if prefix is not None and reaches and minimised.passes_source:
         inside = tuple(tap for tap in taps if index(tap) <= index(prefix))
@@ -375,7 +425,11 @@ def make_passes(
     make = functools.partial(models.make_tapped_forward, taps=taps) if taps else models.make_forward
     forward = make(model, start=begin, **options)
     references = functools.partial(
-        _references, minimised, spec, make(model, start=begin) if minimised.passes_source else None
+        _references,
+        minimised,
+        spec,
+        make(model, start=begin) if minimised.passes_source else None,
+        models.before_head(model)[-1],
     )
     groups = order if start is None else order[index(start) + 1 :]
     return Passes(forward, shared, references, frozenset(groups))
@@ -398,6 +452,7 @@ def _references(
     minimised: Minimised,
     spec: Preprocessing,
     source: Callable[..., Any] | None,
+    last: str,
     variables: dict[str, Any],
     images: jax.Array,
     inputs: jax.Array,
@@ -409,21 +464,25 @@ def _references(
         minimised: what the run minimises.
         spec: preprocessing of the run.
         source: forward pass of the network that the run started from; None where no objective asks for one.
+        last: the boundary whose features a head takes.
         variables: `state.references`.
         images: as the network sees them, for the teacher.
         inputs: of `source`.
         features: of the part before `source`.
     """
     made = {}
-    if minimised.needs_source:
-        params = variables["source"]["params"]
+    if minimised.needs_source or minimised.needs_relationship:
+        params = variables["source"].get("params")
         logits, seen = None, {}
         if source is not None:
             outputs, _ = source(params, variables["source"]["batch_stats"], inputs, train=False)
             seen = dict(outputs) if isinstance(outputs, dict) else {LOGITS: outputs}
             logits = seen.pop(LOGITS)
             seen |= features
-        made["source"] = Reference(logits, seen, params)
+        if minimised.heads_source:
+            logits = objectives.head_logits(variables["source"]["head"], seen[last])
+        relationship = variables["source"].get("relationship")
+        made["source"] = Reference(logits, seen, params, relationship)
     if minimised.teacher is not None:
         theirs, teacher = variables["teacher"], minimised.teacher
         pixels = _renormalised(images, spec, teacher)

@@ -15,6 +15,7 @@ from tl_jax.data import stream
 from tl_jax.errors import InputError
 from tl_jax.objectives import losses
 from tl_jax.parallel import memory, sharding
+from tl_jax.runs import relationship
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.run_folder import environment_facts
 from tl_jax.runs.setup import Setup, prepare
@@ -51,6 +52,7 @@ def profile(
     if workdir.is_file():
         raise InputError(f"--workdir {workdir} is a file; give a folder")
     setup = prepare(config)
+    setup = relationship.use(setup)
     state, batch = setup.initial_state(), sharding.global_batch(setup.mesh, _host_batch(setup))
     programs = _programs(setup)
     measured = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from tl_jax import reporting
+from tl_jax import objectives, reporting
 from tl_jax.compilation import computed
 from tl_jax.runs.averages import make_candidate
 from tl_jax.runs.run_folder import RunFolder
@@ -104,7 +104,7 @@ class Recording:
         if "validation" not in setup.inputs:
             return None
         split = setup.inputs["validation"]
-        measured = setup.evaluator.measure(state.params, state.batch_stats, split)
+        measured = setup.evaluator.measure(**state.network, split=split)
         measured = {**measured, **self._of_average(state, measured)}
         step = int(state.step)
         self._record(step, "validation", measured)
@@ -128,7 +128,7 @@ class Recording:
             return {}
         split = self._setup.inputs["validation"]
         measured = self._setup.evaluator.measure(
-            candidate["params"], candidate["batch_stats"], split
+            objectives.of_network(candidate["params"]), candidate["batch_stats"], split
         )
         name = self._setup.selected_by
         better = metrics.is_better(name, measured[name], live[name])

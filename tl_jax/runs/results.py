@@ -17,11 +17,10 @@ from tl_jax.errors import InputError
 from tl_jax.reporting import SCATTER_FILE, intervals, tables
 from tl_jax.runs import weights
 from tl_jax.runs.parts import is_own
-from tl_jax.runs.run_folder import Identity, RunFolder, environment_facts, read_json
+from tl_jax.runs.run_folder import SEALED, Identity, RunFolder, environment_facts, read_json
 from tl_jax.runs.setup import Setup
 
 CLASS_NAMES = "class_names.json"  # of every run folder, in the order of the head
-SEALED = "sealed.json"  # of a run whose test split has not been read
 SKIPPED = "skipped_images.json"  # of runs with data.unreadable=skip
 _SHOWN = 10
 

@@ -19,7 +19,7 @@ from tl_jax import files
 from tl_jax.config.access import upgraded
 from tl_jax.config.identity import Identity
 from tl_jax.errors import InputError
-from tl_jax.runs import source
+from tl_jax.runs import soup, source, teacher
 
 _PACKAGES = (
     "jax",
@@ -33,6 +33,7 @@ _PACKAGES = (
     "numpy",
 )
 _LOCK = ".lock"
+SEALED = "sealed.json"  # of a run whose test split has not been read
 
 
 _STRICT = Identity()
@@ -229,7 +230,7 @@ def check_replaceable(folder: Path, marker: str) -> None:
 
 def _is_ours(name: str) -> bool:
     """Whether a start that was killed before config.json was written may have left the file or folder."""
-    return name in (_LOCK, ".config.json.tmp", source.FOLDER)
+    return name in (_LOCK, ".config.json.tmp", source.FOLDER, teacher.FOLDER, soup.FOLDER)
 
 
 def _state(folder: Path, given: dict[str, Any], identity: Identity) -> str:

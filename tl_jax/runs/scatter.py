@@ -1,19 +1,15 @@
 """Where images lie by their features, in the plane: PCA and LDA, for the pages of a run."""
 
-import functools
 import io
 from typing import Any
 
 import numpy as np
 
-from tl_jax import files, models
-from tl_jax.augment.preprocessing import make_eval_transform
-from tl_jax.data import Split, stream
+from tl_jax import files
 from tl_jax.data.selection import at_most
-from tl_jax.features.pooling import as_vectors
 from tl_jax.features.saving import Features
-from tl_jax.parallel import sharding
 from tl_jax.reporting import SCATTER_FILE
+from tl_jax.runs.image_features import of_split
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
 from tl_jax.training.projection import project
@@ -63,30 +59,7 @@ def save_of_state(folder: RunFolder, setup: Setup, params: Any, batch_stats: Any
         split = setup.inputs[name]
         places = at_most(split.labels, max(most, least), _SEED)
         chosen = split.subset(places)
-        found = _features(setup, params, batch_stats, chosen)
+        found = of_split(setup, params, batch_stats, chosen)
         parts.append(Features(found, chosen.labels, places, names))
     train, test = parts
     save(folder, train, test, most)
-
-
-def _features(setup: Setup, params: Any, batch_stats: Any, split: Split) -> np.ndarray:
-    """Returns the features of a split of images or of stored activations, float32 [N, F]."""
-    start = setup.boundary if setup.cache is not None else None
-    last = models.before_head(setup.model)[-1]
-    forward = models.make_forward(models.without_remat(setup.model), start=start, stop=last)
-    transform = make_eval_transform(setup.preprocessing)
-    if start is not None:
-        transform = lambda stored: stored.astype("float32")
-
-    def prefix(params, batch_stats, batch):
-        return forward(params, batch_stats, transform(batch["image"]), train=False)[0].astype(
-            "float32"
-        )
-
-    compiled = sharding.compile_eval_step(prefix, setup.mesh, setup.compilation)
-    step = functools.partial(compiled, params, batch_stats)
-    size = setup.evaluator.rows(split)
-    rows = sharding.local_rows(setup.mesh, size)
-    batches = stream.eval_batches(split, size, rows, setup.config.data.workers)
-    parts = [as_vectors(np.asarray(step({"image": batch["image"]}))) for batch in batches]
-    return np.concatenate(parts)[: len(split)]

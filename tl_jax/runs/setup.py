@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
-from tl_jax import augment, data, features, models, optim, porting, trees
+from tl_jax import augment, data, features, models, objectives, optim, porting, trees
 from tl_jax.augment import preprocessing
 from tl_jax.compilation import Compilation, computed
 from tl_jax.config import check as check_fields
@@ -39,8 +40,19 @@ from tl_jax.runs.optimisation import (
 )
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.solver import check_no_phases, check_solver, run_config
+from tl_jax.runs.soup import check_soup, member_configs
+from tl_jax.runs.soup import run_config as soup_config
 from tl_jax.runs.source import source_config
+from tl_jax.runs.source_head import (
+    Relationship,
+    check_effects,
+    check_reaches_network,
+    check_source_head,
+    own_params,
+    own_shapes,
+)
 from tl_jax.runs.splits import make_splits
+from tl_jax.runs.teacher import teacher_config
 from tl_jax.training import loops, steps
 from tl_jax.training.averaging import Averaging
 from tl_jax.training.evaluator import Evaluator
@@ -72,6 +84,8 @@ class Setup:
         cache: statistics of those activations for `result.json`; None before.
         start: params and batch_stats before its first update; None: those of `initial`. Of what is frozen,
             those of any later update.
+        own: parameters of objectives at the start of the run, {group: tree}.
+        relationship: of the classes of source and data, once `relationship.use` has learned it; None before.
     """
 
     config: ml_collections.ConfigDict
@@ -94,6 +108,8 @@ class Setup:
     inputs: dict[str, Any]
     cache: dict[str, Any] | None = None
     start: dict[str, Any] | None = None
+    own: dict[str, Any] = dataclasses.field(default_factory=dict)
+    relationship: Relationship | None = None
 
     @property
     def first_step(self) -> int:
@@ -127,13 +143,28 @@ class Setup:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """Params and batch_stats before the first update."""
-        return self.initial.variables if self.start is None else self.start
+        """Params, those of objectives among them, and batch_stats before the first update.
+
+        What its objective owns goes on from the phase before where that owned it too, and else begins as at the
+        start.
+        """
+        start = self.initial.variables if self.start is None else self.start
+        before = objectives.of_objectives(start["params"])
+        own = {group: before.get(group, tree) for group, tree in self.own.items()}
+        return {**start, "params": objectives.with_own(objectives.of_network(start["params"]), own)}
 
     @functools.cached_property
     def state_shapes(self) -> TrainState:
         """The shapes of the state (`jax.ShapeDtypeStruct`)."""
-        return jax.eval_shape(lambda: self._state(lambda made, params: made(params)))
+        related = self.relationship
+        if self.minimised.source_head is not None and related is None:
+            shape = (
+                len(self.splits["train"].class_names),
+                len(self.minimised.source_head.class_names),
+            )
+            related = Relationship(np.zeros(shape, np.float32), {})
+        setup = dataclasses.replace(self, relationship=related)
+        return jax.eval_shape(lambda: setup._state(lambda made, params: made(params)))
 
     @property
     def decoded_splits(self) -> list[data.InMemorySplit]:
@@ -167,7 +198,10 @@ class Setup:
 
     def _references(self) -> dict[str, Any]:
         start = self.boundary if self.cache is not None else None
-        return reference_variables(self.minimised, self.initial.variables, self.model, start)
+        related = None if self.relationship is None else self.relationship.probabilities
+        return reference_variables(
+            self.minimised, self.initial.variables, self.model, start, related
+        )
 
     def with_references(self, state: TrainState) -> TrainState:
         """Returns a restored state with the frozen networks that objectives look at, on every device."""
@@ -202,15 +236,27 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
             f"init.batch_stats=target: {config.model.name} has no running statistics; expected weights"
         )
     phases = phase_configs(config)
-    if config.objective.teacher and not any(phase.objective.distillation for phase in phases):
+    described = config.objective.teacher_source
+    teacher = "teacher_source" if described else "teacher" if config.objective.teacher else ""
+    if teacher and not any(phase.objective.distillation for phase in phases):
         raise InputError(
-            f"objective.teacher={config.objective.teacher!r} without objective.distillation has no effect; "
+            f"objective.{teacher}={config.objective[teacher]!r} without objective.distillation has no effect; "
             "expected a weight above 0, or no teacher"
         )
+    if described:
+        teacher_config(config)
+    check_soup(config)
+    for number, member in enumerate(member_configs(config) if config.soup.name else (), 1):
+        try:
+            check_fields(member)
+            check_config(member, parts)
+        except InputError as error:
+            raise InputError(f"soup.members, member {number}: {error}") from error
     fitted.check_rule(config)
     check_stoch_norm(config)
     check_effective_beta([phase.objective for phase in phases])
     check_no_phases(config)
+    check_effects(phases, parts.objective)
     for number, phase in enumerate(phases):
         with naming_phase(config, number):
             if phase is not config:
@@ -232,9 +278,12 @@ def _check_phase(
     check_objective(config, parts.objective)
     _check_views(config)
     augmentation.check_repeats(config)
-    make_objective(config, model, parts.objective)
+    objective = make_objective(config, model, parts.objective)
+    check_source_head(config, objective, model)
     schedule = optim.make_schedule("constant", config.optim.learning_rate, 1)
+    params = objectives.with_own(params, own_shapes(config, objective, model))
     partition = make_partition(config, model, params, schedule, parts.optimizer)
+    check_reaches_network(config, partition.frozen_mask)
     check_solver(asked, model, params, partition.frozen_mask)
 
 
@@ -258,6 +307,21 @@ def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> 
         raise InputError(
             f"init.batch_stats={config.init.batch_stats}: only finetune, pretrain, compare, ablate and "
             "cross_validate estimate statistics; expected weights"
+        )
+    if config.objective.teacher_source:
+        raise InputError(
+            f"objective.teacher_source={tuple(config.objective.teacher_source)}: only finetune, pretrain, compare, "
+            "ablate and cross_validate train a teacher first; expected the folder of a run, as objective.teacher"
+        )
+    if config.soup.name:
+        raise InputError(
+            f"soup.name={config.soup.name}: only finetune, pretrain, compare, ablate and cross_validate train "
+            "members; expected soup.name=''"
+        )
+    if config.objective.delta_attention:
+        raise InputError(
+            "objective.delta_attention=True: only finetune, pretrain, compare, ablate and cross_validate learn the "
+            "attention; expected False"
         )
     if config.solver.name:
         raise InputError(
@@ -287,6 +351,8 @@ def prepare_phases(
     check_config(config, parts)
     if config.solver.name:
         config = run_config(config)
+    elif config.soup.name:
+        config = soup_config(config)
     mesh = sharding.make_mesh(config.parallel.devices)
     sharding.check_mode(config.parallel.mode)
     compilation = make_compilation(config, mesh)
@@ -392,15 +458,28 @@ def _make_phase(
     params, batch_stats = (shared.initial.variables[name] for name in ("params", "batch_stats"))
     train_split = shared.splits["train"]
     length = intervals.total_steps - intervals.first_step
+    minimised = make_minimised(phase, model, spec, train_split, parts.objective)
+    own = own_params(
+        phase,
+        minimised.objective,
+        model,
+        num_classes=len(train_split.class_names),
+        image_size=spec.image_size,
+        source_head=minimised.source_head,
+    )
     optimisation = make_optimisation(
-        phase, model, params, length, len(train_split), parts.optimizer
+        phase,
+        model,
+        objectives.with_own(params, own),
+        length,
+        len(train_split),
+        parts.optimizer,
     )
     boundary = (
         models.before_head(model)[-1]
         if phase.solver.name
         else _choose_boundary(phase, model, optimisation, spec.image_size)
     )
-    minimised = make_minimised(phase, model, spec, train_split, parts.objective)
     check_stored(minimised, model, boundary)
     if boundary is not None and minimised.passes_source and intervals.first_step:
         raise InputError(
@@ -435,6 +514,7 @@ def _make_phase(
         order=examples,
         boundary=boundary,
         inputs=shared.splits,
+        own=own,
     )
 
 

@@ -171,7 +171,8 @@ def _of_parameters(setup: Setup, whole: int, solver: str) -> str:
         f"{config.optim.name}, {console.count(updates, 'update')} of "
         f"{console.count(config.data.batch_size, 'image')}"
     )
-    return f"trained: {trainable_parameters(setup):,} of {whole:,} parameters of {config.model.name} ({by})"
+    owner = f"{config.model.name} and its objective" if setup.own else config.model.name
+    return f"trained: {trainable_parameters(setup):,} of {whole:,} parameters of {owner} ({by})"
 
 
 def facts_of(setup: Setup, parameters: list[dict[str, Any]]) -> dict[str, Any]:

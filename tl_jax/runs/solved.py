@@ -5,10 +5,7 @@ kept in a checkpoint of step 0 and in `solver.json`: a run that was sealed, or s
 one that was stopped before begins again.
 """
 
-import dataclasses
-import functools
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,22 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from tl_jax import console, models, reporting
-from tl_jax.checkpointing import Checkpointer
 from tl_jax.config import default_config
 from tl_jax.errors import InputError
 from tl_jax.parallel import memory, sharding
 from tl_jax.reporting import tables
-from tl_jax.runs import activation_cache, selection, solver
-from tl_jax.runs.phases import PhaseRecords, template_at
+from tl_jax.runs import found, solver
 from tl_jax.runs.recording import Callback
-from tl_jax.runs.run_folder import RunFolder, read_json
+from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
 from tl_jax.runs.updates import Prepared, Trained
-from tl_jax.training import logistic, loops, solvers
+from tl_jax.training import logistic, solvers
 from tl_jax.training.metrics import SELECTION
 from tl_jax.training.state import TrainState
 
-FILE = "solver.json"  # in the folder of a run whose head was solved
 # Largest difference of logits, as a share of the largest, between a head and `features @ kernel + bias`: that of
 # products in bfloat16.
 _TOLERANCE = 0.02
@@ -76,55 +70,14 @@ def solve(
     Raises:
         loops.Stopped: when asked to, before the head is found.
     """
-    (setup,) = prepared.phases
-    # Made for one update, and without any.
-    setup = dataclasses.replace(
-        setup, intervals=dataclasses.replace(setup.intervals, total_steps=0)
-    )
-    began = time.perf_counter()
-    records = PhaseRecords(prepared.config, (setup,), folder)
-    metric, mode = selection.metric_and_mode(setup.config)
-    with Checkpointer(folder.checkpoints, best_metric=metric, best_mode=mode) as checkpointer:
-        path = folder.path / FILE
-        found = read_json(path) if path.is_file() else None
-        state = None
-        if found is not None:
-            state = checkpointer.restore_latest(functools.partial(template_at, (setup,)))
-        setup = activation_cache.use(setup, stop_requested)
-        assert setup.cache is not None
-        storing = setup.cache["seconds"]
-        records.begin(0, setup, {})
-        if stop_requested():
-            raise loops.Stopped(0)
-        if found is None or state is None:
-            state, found, measured = _solved(setup, began)
-            checkpointer.save(state, measured.get("validation"))
-            checkpointer.wait()
-            _record(setup, folder, measured, callbacks, found["seconds"])
-            # Last: it says that all of it is there.
-            folder.write_json(FILE, found)
-        reporting.print_table("Heads by L2 strength", found["heads"])
-        console.say(f"solver: {found['selection']}")
-    records.finish(0, state, found["seconds"])
-    return Trained(
-        setup,
-        state,
-        0,
-        records,
-        found["seconds"],
-        storing,
-        None,
-        None,
-        {},
-        0,
-        solver=found,
-    )
+    trained = found.once("solver", prepared, folder, _solved, stop_requested, callbacks)
+    reporting.print_table("Heads by L2 strength", trained.found["solver"]["heads"])
+    return trained
 
 
-def _solved(
-    setup: Setup, began: float
-) -> tuple[TrainState, dict[str, Any], dict[str, dict[str, float]]]:
+def _solved(setup: Setup) -> tuple[TrainState, dict[str, Any], dict[str, dict[str, float]]]:
     """Returns the state with the chosen head, what `solver.json` holds, and the metrics of that head by split."""
+    assert setup.cache is not None
     config, split = setup.config, setup.inputs["train"]
     strengths = solver.strengths_of(config)
     options = default_config().probe
@@ -161,14 +114,14 @@ def _solved(
     measured = {"train": _measured(setup, state, "train")}
     if of_heads:
         measured["validation"] = of_heads[chosen]
-    found = {
+    facts = {
         "name": config.solver.name,
         "strength": float(strengths[chosen]) if strengths else None,
         "selection": _selection(setup, strengths, chosen, rows[chosen]),
         "heads": [{**row, "chosen": place == chosen} for place, row in enumerate(rows)],
-        "seconds": time.perf_counter() - began,
+        "by_validation": len(rows) > 1,
     }
-    return state, found, measured
+    return state, facts, measured
 
 
 def choose(values: Sequence[float], strengths: Sequence[float], metric: str) -> int:
@@ -207,21 +160,6 @@ def _selection(setup: Setup, strengths: Sequence[float], chosen: int, row: dict[
     label = tables.label(setup.selected_by)
     held_out = console.count(len(setup.inputs["validation"]), "image")
     return f"{text}, the {best} {label} of {len(strengths)} on {held_out} held out of train"
-
-
-def _record(
-    setup: Setup,
-    folder: RunFolder,
-    measured: dict[str, dict[str, float]],
-    callbacks: Sequence[Callback],
-    seconds: float,
-) -> None:
-    """Writes the metrics of the chosen head, those of step 0, and tells the callbacks."""
-    with reporting.MetricWriter(folder.path, tensorboard=setup.config.report.tensorboard) as writer:
-        for split, metrics in measured.items():
-            writer.write(0, split, {**metrics, "seconds": seconds})
-            for callback in callbacks:
-                callback(0, split, dict(metrics))
 
 
 def _check_memory(setup: Setup) -> None:

@@ -20,15 +20,15 @@ from tl_jax.errors import InputError
 
 FOLDER = "source"  # of a run's folder
 # What the target says of these is of the target alone.
-_OF_THE_TARGET = ("init", "freeze", "objective", "solver", "average")
+_OF_THE_TARGET = ("init", "freeze", "objective", "solver", "average", "soup")
 
 
 def source_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Returns the config of the run that `init.source` describes.
 
     It is `config` with these assignments; what they do not set is as in `config`, but for phases, the sections init,
-    freeze, objective, solver, average and cache, `data.examples_per_class` and, of another data set, folds, which are
-    at their defaults.
+    freeze, objective, solver, average, soup and cache, `data.examples_per_class` and, of another data set, folds,
+    which are at their defaults.
 
     Raises:
         InputError: if weights are given beside, or an assignment is of another run's weights or makes no sense.
@@ -58,8 +58,8 @@ def source_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
     return source
 
 
-def source_folder(source: ml_collections.ConfigDict, sources: pathlib.Path) -> pathlib.Path:
-    """Returns the folder of a source run among those that several runs share: one for every run that differs."""
+def shared_folder(source: ml_collections.ConfigDict, sources: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of a source or teacher among those that several runs share: one for each that differs."""
     values = {
         name: value
         for name, value in flat(of_command(source)).items()

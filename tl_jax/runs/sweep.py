@@ -16,15 +16,16 @@ import jax
 import ml_collections
 import numpy as np
 
-from tl_jax import console, reporting, statistics
+from tl_jax import console, objectives, reporting, statistics
 from tl_jax.config import check, flat
 from tl_jax.errors import InputError
 from tl_jax.reporting import intervals
-from tl_jax.runs import activation_cache, members, results
+from tl_jax.runs import activation_cache, members, relationship, results
 from tl_jax.runs.members import FIELDS, Grid
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup, prepare
 from tl_jax.runs.skeleton import facts_of, in_folder, introduce
+from tl_jax.runs.source_head import Relationship
 from tl_jax.training import vmapped
 from tl_jax.training.loops import Stopped
 
@@ -74,6 +75,9 @@ def _sweep(
     began: float,
     stop_requested: Callable[[], bool],
 ) -> dict[str, Any]:
+    learned: dict[Any, Relationship] = {}
+    setup = relationship.use(setup, learned)
+    relationship.write(folder, learned)
     setup = activation_cache.use(setup, stop_requested)
     starts = [members.start(setup, grid, seed) for seed in grid.seeds]
     prepared = time.perf_counter()
@@ -197,7 +201,7 @@ def _conclude(
     chosen = choose(found.best_top1)
 
     def variables(place: tuple[int, int]) -> dict[str, Any]:
-        own = {"params": found.params, "batch_stats": found.batch_stats}
+        own = {"params": objectives.of_network(found.params), "batch_stats": found.batch_stats}
         whole = initial[place[0]]
         return {
             name: {**whole[name], **jax.tree.map(lambda leaf: leaf[place], own[name])}

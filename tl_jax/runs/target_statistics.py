@@ -1,7 +1,8 @@
 """AdaBN: statistics of BatchNorm that are estimated on the training images before anything is trained."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tl_jax import console, models, trees
 from tl_jax.augment import preprocessing
@@ -28,33 +29,35 @@ def adapted(phases: tuple[Setup, ...]) -> tuple[Setup, ...]:
     first = phases[0]
     if first.config.init.batch_stats != "target":
         return phases
-    split, variables = first.splits["train"], first.initial.variables
-    rows, count = _batches(first)
-    order = Order(first.config.seed, rows, len(split))
-    statistics = frozenset(trees.flatten(variables["batch_stats"]))
+    variables = first.initial.variables
+    found = estimated(first, variables)
+    console.say(f"BatchNorm: statistics of {console.count(_images(first), 'training image')}")
+    initial = dataclasses.replace(first.initial, variables={**variables, "batch_stats": found})
+    return tuple(dataclasses.replace(setup, initial=initial) for setup in phases)
+
+
+def estimated(setup: Setup, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the running statistics of a network on the training images of a run, as trees of float32 arrays.
+
+    Args:
+        setup: of the run, on images.
+        variables: {"params", "batch_stats"} of the network.
+    """
+    split = setup.splits["train"]
+    rows, count = _batches(setup)
+    order = Order(setup.config.seed, rows, len(split))
     step = sharding.compile_eval_step(
         norm_statistics.make_statistics_step(
-            models.make_forward(models.without_stoch_norm(first.model)),
-            preprocessing.make_eval_transform(first.preprocessing),
-            statistics,
+            models.make_forward(models.without_stoch_norm(setup.model)),
+            preprocessing.make_eval_transform(setup.preprocessing),
+            frozenset(trees.flatten(variables["batch_stats"])),
         ),
-        first.mesh,
-        first.compilation,
+        setup.mesh,
+        setup.compilation,
     )
-    batches = stream.batches(
-        split,
-        order,
-        0,
-        count,
-        sharding.local_rows(first.mesh, rows),
-        first.config.data.workers,
-    )
-    estimated = norm_statistics.estimate(
-        step, variables["params"], variables["batch_stats"], batches
-    )
-    console.say(f"BatchNorm: statistics of {console.count(count * rows, 'training image')}")
-    initial = dataclasses.replace(first.initial, variables={**variables, "batch_stats": estimated})
-    return tuple(dataclasses.replace(setup, initial=initial) for setup in phases)
+    local, workers = sharding.local_rows(setup.mesh, rows), setup.config.data.workers
+    batches = stream.batches(split, order, 0, count, local, workers)
+    return norm_statistics.estimate(step, variables["params"], variables["batch_stats"], batches)
 
 
 def facts(phases: Sequence[Setup]) -> dict[str, int]:
@@ -62,8 +65,12 @@ def facts(phases: Sequence[Setup]) -> dict[str, int]:
     first = phases[0]
     if first.config.init.batch_stats != "target":
         return {}
-    rows, count = _batches(first)
-    return {"target_statistics": rows * count}
+    return {"target_statistics": _images(first)}
+
+
+def _images(setup: Setup) -> int:
+    rows, count = _batches(setup)
+    return rows * count
 
 
 def _batches(setup: Setup) -> tuple[int, int]:

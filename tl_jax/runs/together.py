@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from tl_jax import files, models
+from tl_jax import files, models, objectives
 from tl_jax.config import flat
 from tl_jax.models import cpu
 from tl_jax.parallel import device_dataset, sharding
@@ -35,6 +35,7 @@ from tl_jax.runs.optimisation import (
 from tl_jax.runs.parts import is_own
 from tl_jax.runs.pure_step import make_pure_step
 from tl_jax.runs.setup import Setup
+from tl_jax.runs.source_head import own_shapes
 from tl_jax.training.state import TrainState
 from tl_jax.training.turns import Turns
 
@@ -93,10 +94,12 @@ def why_alone(config: ml_collections.ConfigDict) -> str:
         "no stored activations": not config.cache.boundary,
         "phases": config.phases,
         "statistics of the training images": config.init.batch_stats == "target",
+        "attention that is learned": config.objective.delta_attention,
         "a source to train first": config.init.source,
         "averages": config.average.name,
         "settings fitted to the data": config.train.fit_to_data,
         "a teacher": config.objective.distillation,
+        "members of a soup": config.soup.name,
         "own parts": any(is_own(str(fields[name])) for name in ("optim.name", "objective.name")),
         "data not on the device": config.cache.storage not in ("auto", "device")
         or config.data.placement == "host",
@@ -127,7 +130,9 @@ def _frozen_mask(config: ml_collections.ConfigDict) -> dict[str, Any]:
     shapes = jax.eval_shape(
         lambda: models.init_variables(model, jax.random.key(0), (1, side, side, 3))
     )
-    return make_partition(config, model, shapes["params"], lambda step: 0.0).frozen_mask
+    own = own_shapes(config, make_objective(config, model), model)
+    params = objectives.with_own(shapes["params"], own)
+    return make_partition(config, model, params, lambda step: 0.0).frozen_mask
 
 
 @jax.tree_util.register_dataclass

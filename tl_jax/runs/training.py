@@ -1,6 +1,5 @@
 """One training run, from a config to a finished run folder."""
 
-import copy
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
@@ -8,34 +7,30 @@ from typing import Any
 
 import ml_collections
 
-from tl_jax import console
 from tl_jax.checkpointing import newest_step
 from tl_jax.config import identity_of, naming_phase, of_command
 from tl_jax.errors import InputError
-from tl_jax.parallel import sharding
 from tl_jax.runs import (
     agreement,
+    attention,
     dispatch,
     results,
     resuming,
     solved,
-    source,
+    souped,
     target_statistics,
-    weights,
+    trained_first,
 )
 from tl_jax.runs.conclusion import conclude, seal
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts
 from tl_jax.runs.phases import number_at, trainable_parameters
 from tl_jax.runs.recording import Callback
 from tl_jax.runs.run_folder import RunFolder
-from tl_jax.runs.setup import check_config, prepare_phases
+from tl_jax.runs.setup import prepare_phases
 from tl_jax.runs.skeleton import in_folder, introduce
 from tl_jax.runs.solver import described
-from tl_jax.runs.source import source_config, source_folder
-from tl_jax.runs.splits import make_undecoded_splits
 from tl_jax.runs.together import Member, NotTogether
 from tl_jax.runs.updates import Prepared, train
-from tl_jax.training import loops
 
 
 def run(
@@ -52,7 +47,8 @@ def run(
 
     Where `solver.name` says so, the head is solved instead, and no update is made; see `solved`.
 
-    Where `init.source` describes a run to start from, that one is trained first, or resumed, or found finished.
+    Runs that this one starts from, learns from or averages (`init.source`, `objective.teacher_source`,
+    `soup.members`) are trained first, or resumed, or found finished.
 
     Args:
         config: of the run.
@@ -76,9 +72,7 @@ def run(
         found = results.read_sealed(workdir, of_command(config), identity_of(config))
         if found is not None:
             return found
-    started = config
-    if config.init.source:
-        started = _from_source(config, workdir, stop_requested, parts, sources)
+    started = trained_first.begun(config, workdir, run, stop_requested, parts, sources)
     return in_folder(
         config,
         workdir,
@@ -89,48 +83,6 @@ def run(
             prepared, folder, parameters, stop_requested, callbacks, sealed, member
         ),
     )
-
-
-def _from_source(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    stop_requested: Callable[[], bool],
-    parts: Parts,
-    sources: pathlib.Path | None,
-) -> ml_collections.ConfigDict:
-    """Returns the config that starts from the weights of its source run, which is trained unless it is finished."""
-    described = source_config(config)
-    folder = source_folder(described, sources) if sources else workdir / source.FOLDER
-    started = copy.deepcopy(config)
-    started.init.weights, started.init.source = str(folder), ()
-    if RunFolder.look(workdir, of_command(config), identity_of(config)) == "finished":
-        return started
-    # What is wrong with the target, or does not fit it, is said before its source is trained.
-    for name in ("name", "stem"):
-        if described.model[name] != config.model[name]:
-            raise InputError(
-                f"init.source: model.{name}={described.model[name]!r}, and the weights are for "
-                f"model.{name}={config.model[name]!r}; expected the same network in both"
-            )
-    with sharding.together(), console.verbosity("silent"):
-        check_config(config, parts)
-        make_undecoded_splits(config, parts.source)
-    console.say(f"source: {described.data.name}, in {folder}")
-    source_parts = dataclasses.replace(
-        parts,
-        source=parts.source if described.data.name == config.data.name else None,
-        objective=None,
-    )
-    try:
-        run(described, folder, stop_requested, source_parts)
-    except InputError as error:
-        raise InputError(f"init.source: {error}") from error
-    if stop_requested():
-        raise loops.Stopped(0)
-    with sharding.together():  # its weights are written by the first process
-        weights.find(started)
-    console.say(f"target: {config.data.name}, in {workdir}")
-    return started
 
 
 def pretrain(
@@ -162,6 +114,7 @@ def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path, parts: Pa
     resuming.check_teachers(phases, workdir)
     if config.solver.name:
         solved.check(phases[0])
+    if config.solver.name or config.soup.name:
         return Prepared(config, phases, {})
     # A run in phases, or fitted to its data, is never extended.
     if not (config.phases or config.train.fit_to_data):
@@ -169,8 +122,8 @@ def _prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path, parts: Pa
     first = number_at(phases, newest_step(workdir / "checkpoints") + 1)
     dispatches = {}
     for number, setup in enumerate(phases[first:], first):
-        # Compiled while images are decoded in the background; what images become needs them first.
-        if setup.boundary is None:
+        # Compiled while images are decoded in the background; what images become, and attention, needs them first.
+        if setup.boundary is None and not setup.config.objective.delta_attention:
             with naming_phase(config, number):
                 dispatches[number] = dispatch.make(setup)
     return Prepared(config, phases, dispatches)
@@ -184,8 +137,15 @@ def _introduce(prepared: Prepared, folder: RunFolder) -> list[dict[str, Any]]:
         max(phases, key=trainable_parameters),
         folder,
         phases if len(phases) > 1 else (),
-        solver=described(prepared.config) if prepared.config.solver.name else "",
+        solver=_without_updates(prepared.config),
     )
+
+
+def _without_updates(config: ml_collections.ConfigDict) -> str:
+    """Returns what finds the weights in place of updates, in words; "" where updates are made."""
+    if config.soup.name:
+        return f"{config.soup.name} soup of {len(config.soup.members)} members"
+    return described(config) if config.solver.name else ""
 
 
 def _make(
@@ -197,12 +157,17 @@ def _make(
     sealed: bool,
     member: Member | None,
 ) -> dict[str, Any]:
-    adapted = target_statistics.adapted(prepared.phases)
-    prepared = dataclasses.replace(prepared, phases=adapted)
+    phases = target_statistics.adapted(prepared.phases)
+    phases = attention.attended(phases, stop_requested)
+    prepared = dataclasses.replace(prepared, phases=phases)
     if prepared.config.solver.name:
         if member is not None:
             raise NotTogether("its head is solved, not trained")
         trained = solved.solve(prepared, folder, stop_requested, callbacks)
+    elif prepared.config.soup.name:
+        if member is not None:
+            raise NotTogether("it is the mean of other runs")
+        trained = souped.cook(prepared, folder, stop_requested, callbacks)
     else:
         trained = train(prepared, folder, stop_requested, callbacks, member)
     end = seal if sealed else conclude

@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from tl_jax.runs import (
     activation_cache,
     dispatch,
     memory_plan,
+    relationship,
     selection,
 )
 from tl_jax.runs.averages import make_candidate
@@ -24,6 +26,7 @@ from tl_jax.runs.phases import PhaseRecords, number_at, template_at
 from tl_jax.runs.recording import AVERAGED, Callback, Recording, seconds_so_far
 from tl_jax.runs.run_folder import RunFolder
 from tl_jax.runs.setup import Setup
+from tl_jax.runs.source_head import Relationship
 from tl_jax.runs.stopping import StopRequests
 from tl_jax.runs.together import Member
 from tl_jax.training import loops
@@ -58,7 +61,7 @@ class FrozenChanged(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What the updates, or a solver in their place, came to.
+    """What the updates, or what stands in their place, came to.
 
     Attributes:
         setup: what evaluates the state: that of the last phase, on images where the state is of an earlier one.
@@ -67,7 +70,8 @@ class Trained:
         phases: what each phase was, took and proved.
         seconds: that they and the activations they are made on took, in all processes of this run that were
             interrupted too.
-        storing_seconds: of these, those in which this process computed and stored activations.
+        storing_seconds: of these, those in which this process computed and stored activations, and learned the
+            relationship of classes.
         waiting_share: of the time of this process's updates, for how much the devices had nothing to do
             while the host got their input ready; None where no update is made.
         device_idle_share: of `seconds`, as far as this process took them, for how much the devices had nothing
@@ -75,7 +79,7 @@ class Trained:
         dispatch: how they were dispatched, in the last phase.
         resumed_at_step: the updates that were done when this process began.
         averaging: of the weights of `state`; None where they are the live ones.
-        solver: what `solver.json` holds, where the head was solved; None where updates were made.
+        found: {"solver" or "soup": what its file says}, where no updates were made; see `found`.
     """
 
     setup: Setup
@@ -89,7 +93,7 @@ class Trained:
     dispatch: dict[str, Any]
     resumed_at_step: int
     averaging: Averaging | None = None
-    solver: dict[str, Any] | None = None
+    found: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def train(
@@ -120,6 +124,7 @@ def train(
         if resumed_at:
             console.say(f"resumed at step {resumed_at:,} of {run_steps:,}")
         first = number_at(phases, step)
+        learned: dict[Any, Relationship] = {}
         seconds = earlier = max(seconds_so_far(folder, step), records.seconds_before(first))
         for number in range(first, len(phases)):
             setup, is_last = phases[number], number == len(phases) - 1
@@ -130,8 +135,12 @@ def train(
                 state = None  # of an earlier phase: not needed while this one is made ready
             if step < setup.total_steps or is_last:
                 with naming_phase(prepared.config, number):
+                    began = time.perf_counter()
+                    setup = relationship.use(setup, learned)
+                    relationship.write(folder, learned)
+                    stored = time.perf_counter() - began
                     setup = activation_cache.use(setup, stop_requested, busy)
-                    stored = setup.cache["seconds"] if setup.cache is not None else 0.0
+                    stored += setup.cache["seconds"] if setup.cache is not None else 0.0
                     seconds, storing = seconds + stored, storing + stored
                     dispatched = prepared.dispatches.pop(number, None) or dispatch.make(
                         setup, member

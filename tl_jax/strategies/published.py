@@ -17,6 +17,9 @@ from tl_jax.strategies.registry import Assign, Strategy, register
 
 Assignments = tuple[str, ...]
 
+# Of the learning rate, from member to member of a soup.
+_SOUP_FACTORS = (0.3, 0.6, 1.0, 1.7, 3.0)
+
 
 def _strategy(argument: str = "") -> Callable[[Assign], Assign]:
     """Registers a function as the strategy of its name, which takes an argument after a colon where one is named."""
@@ -202,13 +205,11 @@ def l2_sp(config: ConfigDict) -> Assignments:
 
 @_strategy()
 def delta(config: ConfigDict) -> Assignments:
-    """Pulls the feature maps to those of the network at its start, all filters alike.
+    """Pulls the feature maps to those of the network at its start, filters weighted by their use for the images.
 
-    The paper weights filters by their use for the target.
-
-    Source: Li et al. 2019 (arXiv:1901.09229).
+    Source: Li et al. 2019 (arXiv:1901.09229); its code takes weights from 0.001 to 0.1.
     """
-    return ("objective.delta=0.01",)
+    return ("objective.delta=0.01", "objective.delta_attention=True")
 
 
 @_strategy()
@@ -230,12 +231,32 @@ def stoch_norm(config: ConfigDict) -> Assignments:
 
 
 @_strategy()
-def distillation(config: ConfigDict) -> Assignments:
-    """Learns from the probabilities of another run as well as from the labels; `objective.teacher` names that run.
+def co_tuning(config: ConfigDict) -> Assignments:
+    """Trains the head of the source as well, on the classes of the source that go with each label.
 
-    Source: Hinton, Vinyals and Dean 2015 (arXiv:1503.02531), section 2.
+    Source: You, Kou, Long and Wang 2020 (NeurIPS, "Co-Tuning for Transfer Learning"), section 3; weight 2.3.
     """
-    return ("objective.distillation=1.0",)
+    return ("objective.co_tuning=2.3",)
+
+
+@_strategy()
+def lwf(config: ConfigDict) -> Assignments:
+    """Keeps what the head of the source says of each image near what it said at the start.
+
+    The paper trains the new head alone first.
+
+    Source: Li and Hoiem 2016 (arXiv:1606.09282), section 3; temperature 2, weight 1.
+    """
+    return ("objective.lwf=1.0",)
+
+
+@_strategy()
+def self_distillation(config: ConfigDict) -> Assignments:
+    """Learns from the labels and from the probabilities of a run that was fine-tuned on the same images before.
+
+    Source: Hinton, Vinyals and Dean 2015 (arXiv:1503.02531), section 2; Furlanello et al. 2018 (arXiv:1805.04770).
+    """
+    return ("objective.distillation=1.0", "objective.teacher_source=('freeze.strategy=none',)")
 
 
 @_strategy()
@@ -265,6 +286,24 @@ def wise_ft(config: ConfigDict) -> Assignments:
     probe, finetune = parts_of_run(config, (0.5, 0.5))
     average = ("average.name=wise_ft", "average.alpha=0.5")
     return (f"phases={lp_ft_phases(probe, (*finetune, *average))}",)
+
+
+@_strategy()
+def uniform_soup(config: ConfigDict) -> Assignments:
+    """Averages the weights of five runs that begin with the same linear probe and differ in the learning rate.
+
+    Source: Wortsman et al. 2022 (arXiv:2203.05482), section 2; its members differ in augmentation, too.
+    """
+    return ("soup.name=uniform", _members(config))
+
+
+@_strategy()
+def greedy_soup(config: ConfigDict) -> Assignments:
+    """Averages those of the five runs of `uniform_soup` that help on validation, added from the best to the worst.
+
+    Source: Wortsman et al. 2022 (arXiv:2203.05482), algorithm 1.
+    """
+    return ("soup.name=greedy", _members(config))
 
 
 @_strategy()
@@ -303,6 +342,14 @@ def bit_hyperrule(config: ConfigDict) -> Assignments:
     Source: Kolesnikov et al. 2020 (arXiv:1912.11370), section 3.3.
     """
     return ("train.fit_to_data=True", "train.rule=bit", "train.steps=0", "train.epochs=0.0")
+
+
+def _members(config: ConfigDict) -> str:
+    """Returns the members of a soup: fine-tuning at several learning rates after one linear probe."""
+    probe, finetune = parts_of_run(config, (0.5, 0.5))
+    rates = (factor * config.optim.learning_rate for factor in _SOUP_FACTORS)
+    phases = (lp_ft_phases(probe, (*finetune, f"optim.learning_rate={rate:g}")) for rate in rates)
+    return f"soup.members={tuple((f'phases={one}',) for one in phases)}"
 
 
 def _backbone(config: ConfigDict) -> tuple[str, ...]:

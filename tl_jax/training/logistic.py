@@ -84,6 +84,7 @@ def fit(
     *,
     max_evaluations: int = 1000,
     tolerance: float = 1e-4,
+    intercept: bool = True,
     compilation: Compilation = PLAIN,
 ) -> Solution:
     """Returns, for each strength, the minimum of the regularised sum of losses.
@@ -101,6 +102,7 @@ def fit(
         max_evaluations: of objective and gradient, per strength.
         tolerance: of the largest entry of the gradient of the objective divided by N; by default that
             of scikit-learn.
+        intercept: whether there is a bias; without, it stays 0.
         compilation: of the search; its products are in float32 whatever it says.
 
     Raises:
@@ -109,7 +111,7 @@ def fit(
     features = jnp.asarray(features, jnp.float32)
     labels = jnp.asarray(labels, jnp.int32)
     _check(features, labels, num_classes, strengths, max_evaluations, tolerance)
-    blocks = _blocks(features, labels, num_classes)
+    blocks = _blocks(features, labels, num_classes, float(intercept))
     found = jax.device_get(
         compilation.jit(_minimise)(
             blocks,
@@ -283,13 +285,13 @@ def _correct(blocks, weights) -> jax.Array:
     return jax.lax.scan(add, jnp.zeros(weights.shape[-1], jnp.int32), blocks)[0]
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _blocks(features, labels, num_classes: int) -> tuple[jax.Array, jax.Array]:
-    """Returns features with a column of ones, and one-hot labels, in equal blocks padded with zeros."""
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _blocks(features, labels, num_classes: int, last: float = 1.0) -> tuple[jax.Array, jax.Array]:
+    """Returns features with a column of `last`, and one-hot labels, in equal blocks padded with zeros."""
     examples = features.shape[0]
     size = min(_BLOCK, examples)
     padding = -examples % size
-    rows = jnp.concatenate([features, jnp.ones((examples, 1))], 1)
+    rows = jnp.concatenate([features, jnp.full((examples, 1), last)], 1)
     targets = jax.nn.one_hot(labels, num_classes)
     rows, targets = (jnp.pad(array, [(0, padding), (0, 0)]) for array in (rows, targets))
     return rows.reshape(-1, size, rows.shape[1]), targets.reshape(-1, size, num_classes)

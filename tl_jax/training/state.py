@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from tl_jax import objectives
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -15,12 +17,14 @@ class TrainState:
         step: int32 scalar, the number of completed updates.
         seed: int32 scalar, of the randomness of every update; constant. It is data, not a constant
             of the program, so that runs over several seeds share one compiled step.
-        params: nested dict of float32 arrays.
+        params: nested dict of float32 arrays: of the network, by its boundaries, and under "objective" those that
+            objectives own.
         batch_stats: nested dict of float32 arrays, the running statistics of BatchNorm.
         opt_state: the state of the gradient transformation, for trainable leaves only.
         average: averaged weights, {leaf name: float32 array}; see `averaging.Averaging`. Empty without.
-        references: variables of the frozen networks that objectives look at, {"source": {"params",
-            "batch_stats"}, "teacher": ...}; constant, data of the program, in no checkpoint. Empty without.
+        references: what is constant and objectives look at, {"source": {"params", "batch_stats", "head",
+            "relationship"}, "teacher": {"params", "batch_stats"}}, each where it is asked for: variables of frozen
+            networks, and what is known of their classes; data of the program, in no checkpoint. Empty without.
     """
 
     step: jax.Array
@@ -34,6 +38,11 @@ class TrainState:
     def replace(self, **changes) -> "TrainState":
         """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """{"params", "batch_stats"} of the network alone: what is applied, evaluated and exported."""
+        return {"params": objectives.of_network(self.params), "batch_stats": self.batch_stats}
 
     def without_references(self) -> "TrainState":
         """Returns what a checkpoint holds: all that changes."""

@@ -69,7 +69,7 @@ class Passes:
             objectives look at; None where `forward` takes the images.
         references: `(variables, images, inputs, features) -> {"source": Reference, "teacher": Reference}`,
             each where it is needed; variables are `state.references`, the others as `shared` gives them.
-        groups: of params that `forward` reads, which objectives see; None for all.
+        groups: of the network's params that `forward` reads, which objectives see; None for all.
     """
 
     forward: Forward
@@ -167,7 +167,8 @@ def make_train_step(
     tx = optax.with_extra_args_support(tx)
 
     def loss_fn(params, batch_stats, inputs, shared, rows, references, key):
-        computed, batch_stats = passes.forward(params, batch_stats, inputs, train=True, key=key)
+        network = objectives.of_network(params)
+        computed, batch_stats = passes.forward(network, batch_stats, inputs, train=True, key=key)
         computed = computed if isinstance(computed, dict) else {LOGITS: computed}
         features = {**shared, **computed}
         outputs = Outputs(
@@ -175,7 +176,8 @@ def make_train_step(
             labels=rows.get("label"),
             soft_targets=rows.get("target"),
             features=features,
-            params=_visible(params, passes.groups),
+            params=_visible(network, passes.groups),
+            own=objectives.of_objectives(params),
             source=references.get("source"),
             teacher=references.get("teacher"),
         )
@@ -187,7 +189,8 @@ def make_train_step(
         inputs = rows["image"]
         shared: dict[str, jax.Array] = {}
         if passes.shared is not None:
-            inputs, shared = passes.shared(state.params, batch_stats, rows["image"])
+            network = objectives.of_network(state.params)
+            inputs, shared = passes.shared(network, batch_stats, rows["image"])
         references = passes.references(state.references, rows["image"], inputs, shared)
         (_, (batch_stats, measured)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, batch_stats, inputs, shared, rows, references, key

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tl_jax import objectives
 from tl_jax.compilation import PLAIN, Compilation
 from tl_jax.errors import InputError
 from tl_jax.models import cpu
@@ -282,7 +283,8 @@ class _Group:
         measure = jax.vmap(jax.vmap(member_sums, in_axes=(0, 0, None)), in_axes=(0, 0, None))
 
         def evaluate(members, validation, updates):
-            params, batch_stats = members.state.params, members.state.batch_stats
+            params = objectives.of_network(members.state.params)
+            batch_stats = members.state.batch_stats
 
             def add(total, chunk):
                 return jax.tree.map(jnp.add, total, measure(params, batch_stats, chunk)), None
