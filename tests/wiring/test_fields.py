@@ -212,6 +212,10 @@ FIELDS: dict[str, list[Case]] = {
     "objective.delta_boundaries": [Case(("stage1",), STEP, {"objective.delta": 0.1})],
     "objective.distillation": [Case(0.5, STEP, DISTILLED)],
     "objective.teacher": [Case("{other_teacher}", "references", DISTILLED)],
+    # Trained before the run itself: tests/runs/test_teacher_source.py, test_souped.py.
+    "objective.teacher_source": [Case(("train.steps=3",), "", {"objective.distillation": 0.3})],
+    "soup.name": [Case("uniform", "", {"soup.members": ((), ())})],
+    "soup.members": [Case(((), ("optim.learning_rate=0.01",)), "")],
     "objective.temperature": [Case(2.0, STEP, DISTILLED)],
     "objective.co_tuning": [
         Case(2.3, "step start references", PRETRAINED),

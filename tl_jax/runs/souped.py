@@ -17,8 +17,8 @@ from tl_jax.runs.run_folder import SEALED, RunFolder
 from tl_jax.runs.setup import Setup
 from tl_jax.runs.soup import FOLDER
 from tl_jax.runs.updates import Prepared, Trained
-from tl_jax.training import soups
 from tl_jax.training.metrics import SELECTION
+from tl_jax.training.soups import greedy, mean
 from tl_jax.training.state import TrainState
 
 
@@ -84,7 +84,7 @@ def _cooked(
                 name: metrics[name] for name in dict.fromkeys(("top1_accuracy", "loss", metric))
             }
         if name == "greedy":
-            chosen = soups.greedy(
+            chosen = greedy(
                 [metrics[metric] for metrics in of_members],
                 lambda places: measure(soup(places), "validation")[metric],
                 1 if SELECTION[metric] == "max" else -1,
@@ -121,11 +121,11 @@ def _seconds(folder: RunFolder, number: int) -> float:
 
 
 def _mean(setup: Setup, ingredients: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    mean = dict(soups.mean(ingredients))
+    whole = dict(mean(ingredients))
     first, *others = (trees.flatten(one["batch_stats"]) for one in ingredients)
     alike = all(
         np.array_equal(leaf, other[name]) for other in others for name, leaf in first.items()
     )
     if not alike:
-        mean["batch_stats"] = target_statistics.estimated(setup, mean)
-    return mean
+        whole["batch_stats"] = target_statistics.estimated(setup, whole)
+    return whole
