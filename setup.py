@@ -19,6 +19,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["tl_jax*"]),
     package_data={
         "tl_jax": ["weights/*.safetensors", "weights/*.md"],
+        "tl_jax.advice": ["findings.json"],
         "tl_jax.reporting": ["templates/*"],
     },
     install_requires=[

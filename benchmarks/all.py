@@ -81,6 +81,7 @@ STAGES = (
     Stage("dispatch", 10, ("benchmarks.dispatch", "--data_dir=DIR")),
     Stage("startup", 12, ("benchmarks.startup", "--data_dir=DIR")),
     Stage("ablations", 15, ("benchmarks.ablations",)),
+    Stage("advice", 40, ("benchmarks.advice", "--data_dir=DIR"), by_version=False),
     Stage("scaling", 6, ("benchmarks.scaling",)),
     Stage("augmentation", 4, ("benchmarks.augmentation",)),
 )

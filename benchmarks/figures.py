@@ -21,6 +21,7 @@ import sys
 # The others register their tables.
 from benchmarks import (
     figure_ablations,  # noqa: F401
+    figure_advice,  # noqa: F401
     figure_cells,
     figure_strategies,  # noqa: F401
     figure_tables,  # noqa: F401

@@ -32,6 +32,7 @@ _ORDER = (
     "config",
     "runs",
     "strategies",
+    "advice",
     "ablation",
 )
 # Variables that change the numbers of a compiled program are part of a key.

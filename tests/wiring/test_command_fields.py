@@ -13,8 +13,9 @@ import pytest
 from parts import nothing_compiled
 from small import CACHED, QUIET, config_with
 
-from tl_jax import ablation, files
+from tl_jax import ablation, advice, files
 from tl_jax.ablation.cells import expand
+from tl_jax.advice import evidence
 from tl_jax.config import COMMAND_SECTIONS, of_command
 from tl_jax.config import FIELDS as CONFIG_FIELDS
 from tl_jax.runs import cross_validate, image_features, probe, routes, sweep, training
@@ -62,6 +63,8 @@ FIELDS = {
     "routes.finetuned": ("", "runs/other", "beside"),
     "routes.scatter": (20, 30, "scatter"),
     "cross_validate.folds": (3, 2, "cells"),
+    "advise.examples": (30, 20, "examples"),
+    "advise.folds": (2, 3, "folds"),
 }
 # Every field at its value before, so that one change is the only one.
 BEFORE = {name: before for name, (before, _, _) in FIELDS.items()}
@@ -228,6 +231,28 @@ def parts_of_cross_validate(config, workdir, patch):
     return {"cells": cells}
 
 
+def parts_of_advise(config, workdir, patch):
+    """Returns which images are looked at, and how many folds judge them."""
+    seen, prepare, folds = {}, evidence.prepare, evidence.judging.folds
+    config.init.weights = "asked for"
+
+    def without_weights(plain):
+        plain.init.weights = ""
+        return prepare(plain)
+
+    def recorded(labels, count, seed):
+        seen.update(examples=len(labels), folds=count)
+        return folds(labels, count, seed)
+
+    patch.setattr(evidence, "prepare", without_weights)
+    patch.setattr(evidence.judging, "folds", recorded)
+    patch.setattr(evidence, "_features", lambda *_: ({}, 1.0))
+    patch.setattr(evidence, "_judged", lambda *_: ())
+    patch.setattr(evidence, "_shift", lambda *_: None)
+    advice.gather(config)
+    return seen
+
+
 PARTS_OF = {
     "compare": parts_of_compare,
     "sweep": parts_of_sweep,
@@ -235,6 +260,7 @@ PARTS_OF = {
     "features": parts_of_features,
     "routes": parts_of_routes,
     "cross_validate": parts_of_cross_validate,
+    "advise": parts_of_advise,
 }
 
 

@@ -39,6 +39,7 @@ ALL_EXAMPLES = {"data.examples_per_class": 0}
 DISTILLED = {"objective.distillation": 0.3, "objective.teacher": "{teacher}"}
 CO_TUNED = PRETRAINED | {"objective.co_tuning": 2.3}
 REMEMBERING = PRETRAINED | {"objective.lwf": 1.0}
+SOUP = {"soup.name": "uniform", "soup.members": ((), ()), "data.validation_fraction": 0.2}
 TWO_PHASES = {"phases": (("train.steps=5",), ())}
 VIEWS_IN_PHASE = ("freeze.strategy=backbone", "cache.boundary=auto", "cache.views=2")
 UNCACHED = CACHED | {"cache.boundary": ""}
@@ -212,10 +213,9 @@ FIELDS: dict[str, list[Case]] = {
     "objective.delta_boundaries": [Case(("stage1",), STEP, {"objective.delta": 0.1})],
     "objective.distillation": [Case(0.5, STEP, DISTILLED)],
     "objective.teacher": [Case("{other_teacher}", "references", DISTILLED)],
-    # Trained before the run itself: tests/runs/test_teacher_source.py, test_souped.py.
-    "objective.teacher_source": [Case(("train.steps=3",), "", {"objective.distillation": 0.3})],
-    "soup.name": [Case("uniform", "", {"soup.members": ((), ())})],
-    "soup.members": [Case(((), ("optim.learning_rate=0.01",)), "")],
+    # Of runs that are trained before: tests/runs/test_souped.py.
+    "soup.name": [Case("greedy", "", SOUP)],
+    "soup.members": [Case(((), ("optim.learning_rate=0.01",)), "", SOUP)],
     "objective.temperature": [Case(2.0, STEP, DISTILLED)],
     "objective.co_tuning": [
         Case(2.3, "step start references", PRETRAINED),
@@ -410,11 +410,17 @@ def parts(files):
     return parts_with
 
 
+HERE = pathlib.Path(__file__).parent
+# What cannot be put together before another run is trained.
+ELSEWHERE = {"objective.teacher_source": "../runs/test_teacher_source.py"}
+
+
 def test_every_field_is_in_the_table():
     run_fields = [
         name for name, field in CONFIG_FIELDS.items() if field.section not in COMMAND_SECTIONS
     ]
-    assert sorted(FIELDS) == sorted(run_fields)
+    assert sorted((*FIELDS, *ELSEWHERE)) == sorted(run_fields)
+    assert all((HERE / path).is_file() for path in ELSEWHERE.values())
     assert all(FIELDS.values())
 
 

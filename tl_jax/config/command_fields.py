@@ -12,6 +12,7 @@ SECTIONS = {
     "features": "Of `experiments.features` and `experiments.routes`: which features of the network.",
     "routes": "Of `experiments.routes`: scikit-learn's classifiers on features, their grids and the search.",
     "cross_validate": "Of `experiments.cross_validate`.",
+    "advise": "Of `experiments.advise`.",
 }
 # Which commands read them.
 COMMAND_SECTIONS = {
@@ -21,6 +22,7 @@ COMMAND_SECTIONS = {
     "features": ("features", "routes"),
     "routes": ("routes",),
     "cross_validate": ("cross_validate",),
+    "advise": ("advise",),
 }
 
 FIELDS = (
@@ -162,4 +164,7 @@ FIELDS = (
     ),
     # cross_validate
     integer("cross_validate.folds", 5, 2, 1000, "a run each, reported on its own fold of train"),
+    # advise
+    integer("advise.examples", 2000, 10, 100_000, "training images that are looked at, at most"),
+    integer("advise.folds", 5, 2, 100, "each judged by the others"),
 )
