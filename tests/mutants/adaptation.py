@@ -34,8 +34,8 @@ MUTANTS = [
     Mutant(
         "freezing-biases-of-the-head-alone",
         FREEZING,
-        'name.endswith("/bias") and _group(name) != HEAD',
-        'name.endswith("/bias") and _group(name) == HEAD',
+        'name.endswith("/bias") and _group(name) not in _AFTER_BACKBONE',
+        'name.endswith("/bias") and _group(name) in _AFTER_BACKBONE',
         TEST_FREEZING,
     ),
     Mutant(
@@ -127,8 +127,8 @@ MUTANTS = [
     Mutant(
         "adabn-estimated-and-not-used",
         "tl_jax/runs/training.py",
-        "    prepared = dataclasses.replace(prepared, phases=adapted)\n",
-        "    del adapted\n",
+        "    phases = target_statistics.adapted(prepared.phases)\n",
+        "    phases = prepared.phases\n",
         ("tests/runs/test_target_statistics.py",),
     ),
     Mutant(

@@ -3,7 +3,7 @@
 `SURVIVORS` were not noticed by the suite when such bugs were first planted; `OTHERS` cover the rest of the library.
 """
 
-from tests.mutants import adaptation
+from tests.mutants import adaptation, companions
 from tests.mutants.planting import Mutant
 
 
@@ -514,8 +514,8 @@ OTHERS = [
     Mutant(
         "training-validation-measured-as-test",
         "tl_jax/runs/conclusion.py",
-        "state.params, state.batch_stats, setup.inputs[name]",
-        'state.params, state.batch_stats, setup.inputs["test"]',
+        "split=setup.inputs[name]",
+        'split=setup.inputs["test"]',
         TEST_RESULTS,
     ),
     Mutant(
@@ -2149,8 +2149,8 @@ OTHERS = [
     Mutant(
         "phase-schedule-of-the-whole-run",
         "tl_jax/runs/setup.py",
-        "phase, model, params, length, len(train",
-        "phase, model, params, intervals.total_steps, len(train",
+        "        objectives.with_own(params, own),\n        length,\n",
+        "        objectives.with_own(params, own),\n        intervals.total_steps,\n",
         ("tests/runs/test_phases.py::test_a_phase_is_a_run_from_the_weights_of_the_one_before_it",),
     ),
     Mutant(
@@ -2381,7 +2381,7 @@ OTHERS = [
     Mutant(
         "freezing-groups-in-the-order-of-params",
         "tl_jax/freezing.py",
-        "tuple(name for name in boundaries if name in params)",
+        "tuple(name for name in (*boundaries, OBJECTIVE) if name in params)",
         "tuple(sorted(params))",
         TEST_FREEZING,
     ),
@@ -2464,14 +2464,14 @@ OTHERS = [
     ),
     Mutant(
         "source-trained-again-for-a-finished-run",
-        "tl_jax/runs/training.py",
-        'identity_of(config)) == "finished":',
-        'identity_of(config)) == "new":',
+        "tl_jax/runs/trained_first.py",
+        'identity_of(config)) == "finished"',
+        'identity_of(config)) == "new"',
         ("tests/runs/test_source.py",),
     ),
     Mutant(
         "source-before-the-target-is-checked",
-        "tl_jax/runs/training.py",
+        "tl_jax/runs/trained_first.py",
         "        check_config(config, parts)\n        make_undecoded_splits(config, parts.source)\n",
         "        check_config(config, parts)\n",
         ("tests/runs/test_source.py",),
@@ -3185,7 +3185,7 @@ OTHERS = [
     ),
     Mutant(
         "source-of-another-network",
-        "tl_jax/runs/training.py",
+        "tl_jax/runs/trained_first.py",
         "if described.model[name] != config.model[name]:",
         "if False:",
         ("tests/runs/test_source.py::test_what_is_wrong_is_said_before_the_source_is_trained",),
@@ -5507,7 +5507,7 @@ OTHERS = [
     ),
     Mutant(
         "solver-solves-again-when-test-is-read",
-        SOLVED,
+        "tl_jax/runs/found.py",
         "if found is None or state is None:",
         "if True:",
         (f"{TEST_SOLVED}::test_sealed_it_does_not_read_test_and_goes_on_with_the_same_head",),
@@ -5522,8 +5522,8 @@ OTHERS = [
     Mutant(
         "solver-of-the-source-run-too",
         "tl_jax/runs/source.py",
-        '"objective", "solver", "average")',
-        '"objective", "average")',
+        '"objective", "solver", "average", "soup")',
+        '"objective", "average", "soup")',
         (f"{TEST_SOLVED}::test_a_source_run_is_trained_by_updates",),
     ),
     Mutant(
@@ -5565,4 +5565,5 @@ MUTANTS = [
     *(Mutant(m.name, m.file, m.old, m.new, m.tests, survivor=True) for m in SURVIVORS),
     *OTHERS,
     *adaptation.MUTANTS,
+    *companions.MUTANTS,
 ]
