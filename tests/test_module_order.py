@@ -39,6 +39,7 @@ _ORDER = (
 _ENVIRONMENT = ["os.environ"]
 # The key of activations; which GPU a launcher has.
 _USERS_OF_ENVIRONMENT = ("activation_banks.py", "gpus.py")
+_READS_CONFIGS = ("", "config", "protocols", "runs", "strategies", "advice", "ablation")
 _SOLE_USERS = {"flax": "models", "orbax": "checkpointing"}
 
 
@@ -103,7 +104,7 @@ def _index(module: str) -> int:
 
 @pytest.mark.parametrize("path", _files("tl_jax"), ids=_name)
 def test_library_imports_neither_experiments_nor_configs(path):
-    reads_configs = _module(path) in ("", "config", "protocols", "runs", "strategies", "ablation")
+    reads_configs = _module(path) in _READS_CONFIGS
     forbidden = {"experiments", "configs", "tests"} | (
         set() if reads_configs else {"ml_collections"}
     )

@@ -9,7 +9,6 @@ Setting: as configs/ablations/cifar10_strategies.py, at 32 x 32 pixels; 5 seeds.
 Result: docs/findings.md.
 """
 
-import dataclasses
 import pathlib
 
 import tl_jax
@@ -20,8 +19,6 @@ from tl_jax.ablation import Spec
 def get_spec() -> Spec:
     """Returns the strategies of the spec of CIFAR-10, on flowers."""
     here = pathlib.Path(__file__)
-    return dataclasses.replace(
-        ablation.load_spec(here.with_name("cifar10_strategies.py")),
-        base=tl_jax.load_config(here.parent.parent / "few_labels_flowers.py"),
-        shots=(10,),
-    )
+    base = tl_jax.load_config(here.parent.parent / "few_labels_flowers.py")
+    spec = ablation.load_spec(here.with_name("cifar10_strategies.py"))
+    return Spec(base, spec.variants, spec.seeds, spec.baseline, shots=(10,), tune=spec.tune)

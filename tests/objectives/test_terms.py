@@ -7,6 +7,7 @@ import pytest
 
 from tl_jax import objectives
 from tl_jax.errors import InputError
+from tl_jax.models import adapters
 from tl_jax.objectives import Outputs, Reference
 
 RNG = np.random.default_rng(0)
@@ -97,6 +98,18 @@ def test_l2_sp_by_hand():
     np.testing.assert_array_equal(grads["stage1"]["kernel"], [0.5, 0.0])
     np.testing.assert_array_equal(grads["stage1"]["bias"], [-2.0])
     np.testing.assert_array_equal(grads["head"]["kernel"], [0.0])
+
+
+def test_l2_sp_leaves_adapters_to_weight_decay():
+    """They are new, as the head is: the source has no values of them to stay near."""
+    added = dict.fromkeys(adapters.NAMES, False)
+    conv = {name: jnp.ones(2) for name in ("kernel", *added)}
+    params = {"stage1": {"conv": conv}, "head": {"kernel": jnp.ones(2)}}
+    start = jax.tree.map(jnp.zeros_like, params)
+    value, _ = objectives.L2SP()(outputs(params=params, source=Reference(params=start)))
+    assert float(value) == 1.0  # of the kernel alone: (1 + 1) / 2
+    pulled = objectives.L2SP.pulled(params, 0.1)
+    assert pulled["stage1"]["conv"] == {"kernel": True, **added}
 
 
 def delta_in_numpy(ours, theirs, attention):

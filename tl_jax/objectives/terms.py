@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from tl_jax import trees
 from tl_jax.errors import InputError
+from tl_jax.models import is_adapter
 from tl_jax.models.network import HEAD
 from tl_jax.objectives import losses
 from tl_jax.objectives.contract import CROSS_ENTROPY, Metrics
@@ -82,8 +83,8 @@ class L2SP:
     """Half the squared distance of the backbone's parameters to the source's: sum of (w - w0)^2 / 2.
 
     Every parameter outside the head counts, biases and BatchNorm included; see `pulls`. The head, which has
-    no pretrained values to stay near, keeps its weight decay, which the others lose. So do parameters of objectives
-    (the head of the source that Co-Tuning trains): they are not of the backbone, of which the paper speaks.
+    no pretrained values to stay near, keeps its weight decay, which the others lose. So do adapters, and parameters
+    of objectives (the head of the source that Co-Tuning trains): they are not of the backbone of the source.
 
     Source: Li, Grandvalet and Davoine 2018 (arXiv:1802.01483), equation 3, whose beta is the head's weight decay.
     """
@@ -106,7 +107,7 @@ class L2SP:
     @staticmethod
     def pulls(leaf: str) -> bool:
         """Returns whether a leaf of params, such as "stage1/conv1/kernel", is pulled to the source."""
-        return leaf.split("/", 1)[0] not in (HEAD, GROUP)
+        return leaf.split("/", 1)[0] not in (HEAD, GROUP) and not is_adapter(leaf)
 
     @classmethod
     def pulled(cls, params: trees.Tree, weight: float | jax.Array) -> trees.Tree:
