@@ -44,7 +44,7 @@ def advise(
         "evidence": _facts(evidence),
         **run_folder.environment_facts(),
     }
-    tables.print_table("Features by boundary", _rows(evidence), level="normal")
+    tables.print_table("Features by boundary", _shown(evidence), level="normal")
     for question, heading in QUESTIONS.items():
         console.say(f"\n{heading}")
         for sentence in sentences:
@@ -81,6 +81,17 @@ def _rows(evidence: Evidence) -> list[dict[str, Any]]:
     ]
 
 
+def _shown(evidence: Evidence) -> list[dict[str, Any]]:
+    """Returns the rows with accuracies in percent."""
+    return [
+        {
+            name: f"{100 * value:.1f}%" if isinstance(value, float) else value
+            for name, value in row.items()
+        }
+        for row in _rows(evidence)
+    ]
+
+
 def _accuracies(prefix: str, judged: Judged | None) -> dict[str, float | None]:
     return {
         f"{prefix}logistic_accuracy": None if judged is None else float(judged.logistic.mean()),
@@ -97,5 +108,5 @@ def _page(evidence: Evidence, sentences: tuple[Sentence, ...]) -> str:
             (heading, [one.text for one in sentences if one.question == question])
             for question, heading in QUESTIONS.items()
         ],
-        rows=_rows(evidence),
+        rows=_shown(evidence),
     )
