@@ -300,9 +300,20 @@ def test_an_own_objective_on_features_of_the_source(plain, tmp_path):
     distances = [line["distance"] for line in metrics_of(run.workdir, "train")]
     # Not 0 at the start: the source's BatchNorm uses running statistics, the trained network those of the batch.
     assert len(distances) == 4 and all(np.isfinite(distances)) and distances[0] > 0
-    keeps_head = Own(stay, "stay", needs=("source.logits",))
-    with pytest.raises(InputError, match=r"needs source\.logits, but init\.head=reset"):
-        tl_jax.finetune(config, tmp_path / "other", objective=keeps_head)
+
+
+def test_an_own_objective_on_logits_of_the_source_which_has_a_head_of_its_own(plain, tmp_path):
+    def same(outputs):
+        theirs = jax.nn.softmax(outputs.source.logits)
+        return objectives.CrossEntropy()(outputs)[0], {"sure": theirs.max(-1).mean()}
+
+    config = config_of(init__weights=str(plain), train__log_every_steps=1)
+    near = Own(same, "same", needs=("source.logits",))
+    run = tl_jax.finetune(config, tmp_path / "run", objective=near)
+    assert all(0.1 < line["sure"] <= 1 for line in metrics_of(run.workdir, "train"))
+    bare = config_of(init__weights="", train__log_every_steps=1)
+    with pytest.raises(InputError, match=r"needs source\.logits.* but init\.weights='' starts"):
+        tl_jax.finetune(bare, tmp_path / "bare", objective=near)
 
 
 @pytest.mark.parametrize("name", ["ema", "swa"])

@@ -193,7 +193,7 @@ def test_the_best_state_may_be_of_an_earlier_phase(tmp_path, monkeypatch, given,
         return measured, logits
 
     monkeypatch.setattr(Evaluator, "__call__", scripted)
-    monkeypatch.setattr(Evaluator, "measure", lambda self, *given: scripted(self, *given)[0])
+    monkeypatch.setattr(Evaluator, "measure", lambda *given, **named: scripted(*given, **named)[0])
     fields = HELD_OUT | {"train__eval_every_steps": 2}
     result = training.run(config_of(given, **fields), tmp_path / "run")
     # Evaluated after 2 and 4 updates of phase 1, and after 2, 4 and 6 of phase 2.

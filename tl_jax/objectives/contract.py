@@ -65,7 +65,7 @@ class Own:
     name: str = "objective"
     needs: tuple[str, ...] = ()
     boundaries: tuple[str, ...] = ()
-    params: Mapping[str, Initialise] = dataclasses.field(default_factory=dict)
+    params: Mapping[str, Initialise] = dataclasses.field(default_factory=dict, hash=False)
 
     def __call__(self, outputs: Outputs) -> tuple[jax.Array, Metrics]:
         """Returns what the function does."""

@@ -138,7 +138,7 @@ def train(
                     began = time.perf_counter()
                     setup = relationship.use(setup, learned)
                     relationship.write(folder, learned)
-                    stored = time.perf_counter() - began
+                    stored = time.perf_counter() - began if learned else 0.0
                     setup = activation_cache.use(setup, stop_requested, busy)
                     stored += setup.cache["seconds"] if setup.cache is not None else 0.0
                     seconds, storing = seconds + stored, storing + stored
