@@ -99,6 +99,8 @@ def test_what_a_result_says_of_its_cost():
     assert costs.of_result(result, None) == expected | {"seconds": 12.0, "together": 1}
     shared = costs.of_result(result | {"dispatch": {"together": 4}}, None)
     assert shared == expected | {"seconds": 3.0, "together": 4}
+    needed = costs.of_result(result | {"shared_seconds": 30.0}, 5.0)
+    assert needed == expected | {"seconds": 35.0, "together": 1}
     for seconds in (None, 5.0):  # a run that failed has no cost
         assert set(costs.of_result(None, seconds).values()) == {None}
     assert costs.of_result({}, None)["seconds"] is None

@@ -2465,15 +2465,15 @@ OTHERS = [
     Mutant(
         "source-trained-again-for-a-finished-run",
         "tl_jax/runs/trained_first.py",
-        'identity_of(config)) == "finished"',
-        'identity_of(config)) == "new"',
+        '            == "finished"\n',
+        '            == "new"\n',
         ("tests/runs/test_source.py",),
     ),
     Mutant(
         "source-before-the-target-is-checked",
         "tl_jax/runs/trained_first.py",
-        "        check_config(config, parts)\n        make_undecoded_splits(config, parts.source)\n",
-        "        check_config(config, parts)\n",
+        "            make_undecoded_splits(config, self.parts.source)\n",
+        "",
         ("tests/runs/test_source.py",),
     ),
     Mutant(

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import filelock
 import jax
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file
 from tl_jax import console, load_run, trees
 from tl_jax.augment.preprocessing import make_eval_transform
 from tl_jax.errors import InputError
-from tl_jax.runs import evaluate, soup, souped, target_statistics, together, training
+from tl_jax.runs import evaluate, soup, souped, source, target_statistics, together, training
 from tl_jax.runs.setup import check_config, prepare, prepare_phases
 from tl_jax.training import loops, soups
 
@@ -199,6 +200,63 @@ def test_an_interrupted_soup_goes_on(run, tmp_path):
     assert (tmp_path / "run" / "members" / "1").is_dir()
     assert not (tmp_path / "run" / "result.json").exists()
     result = training.run(config_of(), tmp_path / "run")
+    assert result["splits"] == run[1]["splits"]
+
+
+def test_members_that_runs_share_are_trained_once(run, tmp_path):
+    """The second soup, of the first two, trains none, and says what the first took for them."""
+    shared = tmp_path / "shared"
+    first = training.run(config_of(), tmp_path / "first", sources=shared)
+    assert first["splits"] == run[1]["splits"] and "shared_seconds" not in first
+    assert not (tmp_path / "first" / "members").exists()
+    folders = sorted(path for path in shared.iterdir() if path.is_dir())
+    times = {path: (path / "sealed.json").stat().st_mtime_ns for path in folders}
+    assert len(folders) == 3 and not any((path / "result.json").exists() for path in folders)
+    second = training.run(config_of(soup__members=MEMBERS[:2]), tmp_path / "second", sources=shared)
+    assert times == {path: (path / "sealed.json").stat().st_mtime_ns for path in times}
+    assert len([path for path in shared.iterdir() if path.is_dir()]) == 3
+    took = {
+        path.stem.removesuffix(".times"): json.loads(path.read_text())
+        for path in shared.glob("*.times.json")
+    }
+    assert took.keys() == {path.name for path in folders}
+    assert all(list(by) == ["../first"] for by in took.values())
+    both = [
+        took[source.shared_folder(member, shared).name]["../first"]
+        for member in soup.member_configs(config_of())[:2]
+    ]
+    assert second["shared_seconds"] == pytest.approx(
+        sum(both), abs=0.1
+    )  # less a moment at each lock
+    assert min(both) > 0.05
+
+
+def test_what_a_run_trained_itself_is_not_shared(tmp_path):
+    """Neither by a run that goes on, nor by one that is read later."""
+    shared = tmp_path / "shared"
+    sealed = training.run(config_of(), tmp_path / "run", sealed=True, sources=shared)
+    result = training.run(config_of(), tmp_path / "run", sources=shared)
+    assert "shared_seconds" not in sealed and "shared_seconds" not in result
+
+
+def test_a_member_that_another_run_trains_is_waited_for(run, tmp_path, capsys):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (member, *_) = soup.member_configs(config_of())
+    folder = source.shared_folder(member, shared)
+    lock = filelock.FileLock(folder.with_name(f"{folder.name}.lock"))
+    asked = []
+
+    def asked_to_stop():
+        asked.append(folder.exists())
+        return len(asked) > 2
+
+    with lock, console.verbosity("normal"), pytest.raises(loops.Stopped):
+        training.run(config_of(), tmp_path / "run", asked_to_stop, sources=shared)
+    assert asked == [False] * 3
+    shown = capsys.readouterr()
+    assert (shown.out + shown.err).count("another run trains there; waiting for it") == 1
+    result = training.run(config_of(), tmp_path / "run", sources=shared)
     assert result["splits"] == run[1]["splits"]
 
 

@@ -141,7 +141,7 @@ def test_methods_of_a_seed_share_a_source(tmp_path):
     }
     rows = ablation.run(ablation.spec_of(config), tmp_path)["runs"]
     folders = {(row["variant"], row["seed"]): tmp_path / row["run"] for row in rows}
-    sources = list((tmp_path / "sources").iterdir())
+    sources = [path for path in (tmp_path / "sources").iterdir() if path.is_dir()]
     assert len(sources) == 2
     seeds = {json.loads((folder / "config.json").read_text())["seed"] for folder in sources}
     assert seeds == {0, 1}

@@ -11,7 +11,8 @@ from tl_jax.statistics import PairedDifference
 
 EXPLAINED = (
     "Time of preparation, training and validation, test not included; runs that one program trained share theirs "
-    "alike. Device-seconds are the time of a run times its devices; "
+    "alike, and what a run needed of others (source, teacher, members of a soup) counts for each that needed it. "
+    "Device-seconds are the time of a run times its devices; "
     "their difference is the mean over pairs of runs of one seed, with its 95% interval. The effect per "
     "device-minute is the difference of the metric on test, divided by the device-minutes that the variant takes "
     "more; it is given where the intervals of both leave out 0."
@@ -24,13 +25,16 @@ def of_result(result: Mapping[str, Any] | None, seconds: float | None) -> dict[s
     Args:
         result: of the run; None where it has none.
         seconds: its share of the time of those that it was made with; None where nobody noted it, as of a run that
-            another command made: then it is what the run says of itself.
+            another command made: then it is what the run says of itself. What it needed of others (its source, its
+            teacher, members of its soup) counts for each run that needed it, whoever trained it.
     """
     found = result or {}
     groups = found.get("parameters")
     together = None if result is None else found.get("dispatch", {}).get("together", 1)
     if seconds is None and "wall_seconds" in found:
         seconds = found["wall_seconds"] / together
+    if seconds is not None:
+        seconds += found.get("shared_seconds", 0.0)
     return {
         "seconds": None if result is None else seconds,
         "together": together,

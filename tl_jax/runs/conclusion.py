@@ -91,6 +91,7 @@ def _measured(
         **target_statistics.facts(trained.phases.setups),
         **attention.facts(trained.phases.setups),
         **trained.found,
+        **({"shared_seconds": trained.shared_seconds} if trained.shared_seconds else {}),
     }
     return result, logits
 

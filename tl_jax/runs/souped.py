@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,6 @@ from tl_jax.runs import found, results, target_statistics, weights
 from tl_jax.runs.recording import Callback
 from tl_jax.runs.run_folder import SEALED, RunFolder
 from tl_jax.runs.setup import Setup
-from tl_jax.runs.soup import FOLDER
 from tl_jax.runs.updates import Prepared, Trained
 from tl_jax.training.metrics import SELECTION
 from tl_jax.training.soups import greedy, mean
@@ -25,6 +25,7 @@ from tl_jax.training.state import TrainState
 def cook(
     prepared: Prepared,
     folder: RunFolder,
+    members: Sequence[pathlib.Path],
     stop_requested: Callable[[], bool],
     callbacks: Sequence[Callback] = (),
 ) -> Trained:
@@ -34,20 +35,20 @@ def cook(
     not fit the mean, and are estimated again on training images.
 
     Args:
-        prepared: the run; its members are in `members` of its folder.
+        prepared: the run.
         folder: of the run.
+        members: the folders of those that are averaged, in the order of `soup.members`.
         stop_requested: whether to stop.
         callbacks: called with (0, split, metrics).
 
     Raises:
         loops.Stopped: when asked to.
     """
-    members = tuple(prepared.config.soup.members)
     trained = found.once(
         "soup",
         prepared,
         folder,
-        functools.partial(_cooked, folder=folder, members=members),
+        functools.partial(_cooked, folders=members),
         stop_requested,
         callbacks,
     )
@@ -56,14 +57,12 @@ def cook(
 
 
 def _cooked(
-    setup: Setup, folder: RunFolder, members: Sequence[Sequence[str]]
+    setup: Setup, folders: Sequence[pathlib.Path]
 ) -> tuple[TrainState, dict[str, Any], dict[str, dict[str, float]]]:
     """Returns the state of the soup, what `soup.json` holds, and the metrics of the soup by split."""
-    name, start = setup.config.soup.name, setup.initial_state()
-    ingredients = [
-        _variables(setup, folder.path / FOLDER / str(number))
-        for number in range(1, len(members) + 1)
-    ]
+    name, members = setup.config.soup.name, setup.config.soup.members
+    start = setup.initial_state()
+    ingredients = [_variables(setup, folder) for folder in folders]
 
     def soup(places: Sequence[int]) -> TrainState:
         whole = sharding.replicate(setup.mesh, _mean(setup, [ingredients[p] for p in places]))
@@ -73,8 +72,8 @@ def _cooked(
         return setup.evaluator.measure(state.params, state.batch_stats, setup.inputs[split])
 
     rows: list[dict[str, Any]] = [
-        {"member": number, "changes": ", ".join(changes), "seconds": _seconds(folder, number)}
-        for number, changes in enumerate(members, 1)
+        {"member": number, "changes": ", ".join(changes), "seconds": _seconds(folder)}
+        for number, (changes, folder) in enumerate(zip(members, folders, strict=True), 1)
     ]
     chosen, metric = tuple(range(len(members))), setup.selected_by
     if "validation" in setup.inputs:
@@ -106,7 +105,7 @@ def _cooked(
     return state, facts, measured
 
 
-def _variables(setup: Setup, member: Any) -> dict[str, Any]:
+def _variables(setup: Setup, member: pathlib.Path) -> dict[str, Any]:
     """Returns what a member exported, {"params", "batch_stats"} on the host."""
     config = copy.deepcopy(setup.config)
     weights.start_from(config, member)
@@ -115,9 +114,12 @@ def _variables(setup: Setup, member: Any) -> dict[str, Any]:
     return {name: jax.device_get(made[name]) for name in ("params", "batch_stats")}
 
 
-def _seconds(folder: RunFolder, number: int) -> float:
+def _seconds(folder: pathlib.Path) -> float:
     """Returns how long the updates of a member took."""
-    return results.read_result(folder.path / FOLDER / str(number) / SEALED)["wall_seconds"]
+    sealed = folder / SEALED
+    # One that several runs share may be the source of another, whose test split was read.
+    path = sealed if sealed.is_file() else folder / "result.json"
+    return results.read_result(path)["wall_seconds"]
 
 
 def _mean(setup: Setup, ingredients: Sequence[dict[str, Any]]) -> dict[str, Any]:

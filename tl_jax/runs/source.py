@@ -59,7 +59,7 @@ def source_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
 
 
 def shared_folder(source: ml_collections.ConfigDict, sources: pathlib.Path) -> pathlib.Path:
-    """Returns the folder of a source or teacher among those that several runs share: one for each that differs."""
+    """Returns the folder of a source, teacher or member among those that runs share: one for each that differs."""
     values = {
         name: value
         for name, value in flat(of_command(source)).items()

@@ -56,7 +56,8 @@ def run(
         stop_requested: whether to stop; asked between updates.
         parts: objects that are given instead of by name.
         callbacks: called with (completed updates, split, metrics) whenever these are logged.
-        sources: folder of the source runs that several runs share; None: `workdir`/source is this one's.
+        sources: folder of sources, teachers and members that several runs share; None: those of this one are in
+            `workdir`.
         sealed: whether to end without reading the test split, with `sealed.json` in place of `result.json`; called
             again without it, the run is finished.
         member: makes the updates together with those of other runs; see `together.Group`.
@@ -77,10 +78,10 @@ def run(
         config,
         workdir,
         "",
-        prepare=lambda: _prepare(started, workdir, parts),
+        prepare=lambda: _prepare(started.config, workdir, parts),
         introduce=_introduce,
         make=lambda prepared, folder, parameters: _make(
-            prepared, folder, parameters, stop_requested, callbacks, sealed, member
+            prepared, folder, parameters, stop_requested, callbacks, sealed, member, started
         ),
     )
 
@@ -156,6 +157,7 @@ def _make(
     callbacks: Sequence[Callback],
     sealed: bool,
     member: Member | None,
+    started: trained_first.Begun,
 ) -> dict[str, Any]:
     phases = target_statistics.adapted(prepared.phases)
     phases = attention.attended(phases, stop_requested)
@@ -167,8 +169,9 @@ def _make(
     elif prepared.config.soup.name:
         if member is not None:
             raise NotTogether("it is the mean of other runs")
-        trained = souped.cook(prepared, folder, stop_requested, callbacks)
+        trained = souped.cook(prepared, folder, started.members, stop_requested, callbacks)
     else:
         trained = train(prepared, folder, stop_requested, callbacks, member)
+    trained = dataclasses.replace(trained, shared_seconds=started.shared_seconds)
     end = seal if sealed else conclude
     return end(trained.setup, folder, trained, parameters)

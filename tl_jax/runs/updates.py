@@ -80,6 +80,7 @@ class Trained:
         resumed_at_step: the updates that were done when this process began.
         averaging: of the weights of `state`; None where they are the live ones.
         found: {"solver" or "soup": what its file says}, where no updates were made; see `found`.
+        shared_seconds: see `trained_first.Begun`.
     """
 
     setup: Setup
@@ -94,6 +95,7 @@ class Trained:
     resumed_at_step: int
     averaging: Averaging | None = None
     found: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    shared_seconds: float = 0.0
 
 
 def train(
