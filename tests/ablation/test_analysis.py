@@ -74,6 +74,24 @@ def test_differences_are_those_of_pairs_on_test(spec):
     assert fast["difference"] is None
 
 
+def test_pairs_are_compared_with_their_own_variant(spec):
+    variants = {"base": (), "plain": (), "sound": (), "flawed": ()}
+    made = spec(variants, seeds=(0, 1, 2), pairs={"flawed": "sound"})
+    test = {
+        ("base", 0): (0.1, 0.2, 0.3),
+        ("plain", 0): (0.2, 0.31, 0.4),
+        ("sound", 0): (0.5, 0.61, 0.7),
+        ("flawed", 0): (0.45, 0.55, 0.66),
+    }
+    rows = rows_of(made, {key: (0.5, 0.5, 0.5) for key in test}, test)
+    found = analysis.summarise(made, rows, analysis.choose(made, rows), "test")
+    assert [row["reference"] for row in found] == ["base", "base", "sound", "sound"]
+    base, plain, sound, flawed = (row["difference"] for row in found)
+    assert base is None and sound is None
+    assert plain["mean"] == pytest.approx(0.31 / 3)
+    assert flawed["mean"] == pytest.approx(-0.05)
+
+
 def test_which_is_best_is_asked_of_validation_and_corrected(spec):
     made = spec({"a": (), "b": (), "c": ()}, seeds=(0, 1, 2), question="best", fields={"seed": 0})
     validation = {("a", 0): (0.5, 0.5, 0.5), ("b", 0): (0.9, 0.8, 0.9), ("c", 0): (0.6, 0.6, 0.6)}

@@ -253,6 +253,17 @@ def test_the_order_of_variants_makes_another_spec_where_the_first_is_the_baselin
     ablation.run(spec(turned, baseline="slow"), tmp_path)
 
 
+def test_other_pairs_make_another_spec(spec, quick, tmp_path):
+    variants = {
+        "one": (),
+        "slow": ("optim.learning_rate=0.01",),
+        "fast": ("optim.learning_rate=0.02",),
+    }
+    ablation.run(spec(variants, seeds=(0,)), tmp_path)
+    with pytest.raises(InputError, match="--amend"):
+        ablation.run(spec(variants, seeds=(0,), pairs={"fast": "slow"}), tmp_path)
+
+
 def test_a_run_whose_frozen_weights_moved_has_failed(spec, tmp_path, monkeypatch):
     """Its state is saved; it is not sealed, and test is not read for it, also when it is tried again."""
     made = spec({"head": ("freeze.strategy=backbone",)}, seeds=(0,))

@@ -206,6 +206,28 @@ def test_of_many_classes_those_that_change_most_are_drawn(made_up, monkeypatch):
     assert names == ["cat", "a$b"] and "Of 3 classes" in figure.caption
 
 
+def test_pairs_are_named_with_both(made_up):
+    results = made_up(pairs={"fast": "slow"}, shots=(5,))
+    figure = figures.differences(results)
+    assert "_fast - slow" in bars(figure.drawn)
+    assert "against" not in figure.drawn.axes[0].get_xlabel()
+    assert "fast against slow: +" in figure.alt
+    assert "against slow" in figures.classes(results, 5).drawn.axes[0].get_xlabel()
+
+
+def test_classes_of_several_pairs(made_up):
+    """Each against its own; of a variant that is compared with none nothing is drawn."""
+    results = made_up(shots=(5,))
+    slow, fast = results.test
+    other = dataclasses.replace(
+        results, test=[slow, fast, {**fast, "reference": "fast"}, {**slow, "reference": "fast"}]
+    )
+    figure = figures.classes(other, 5)
+    assert "what each is compared with" in figure.drawn.axes[0].get_xlabel()
+    points = bars(figure.drawn)["_slow"]
+    assert sorted(x for x, *_ in points) == [-100, -25, 0]
+
+
 def test_ticks_are_readable():
     numbers = {0.05: "0.05", 1000: "1,000", 20000: "20k", 1e6: "1M", 2.5e7: "25M"}
     assert [interval_plots._number(number) for number in numbers] == list(numbers.values())

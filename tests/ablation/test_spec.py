@@ -1,9 +1,11 @@
 """What a spec may say, and the cells that it expands to."""
 
+import copy
 import re
 
 import numpy as np
 import pytest
+from running import tiny_config
 
 from tl_jax import ablation
 from tl_jax.ablation import cells
@@ -106,6 +108,22 @@ def test_a_field_of_a_later_version_changes_no_name():
         ),
         ({"level": "0.05"}, "level='0.05': expected a number between 0 and 1"),
         ({"metric": ["loss"]}, "metric=['loss']: expected a text"),
+        (
+            {"pairs": ("slow", "fast")},
+            "pairs=('slow', 'fast'): expected {variant: another variant}",
+        ),
+        ({"pairs": {"slow": 1}}, "pairs={'slow': 1}: expected {variant: another variant}"),
+        ({"pairs": {"slow": "fats"}}, "unknown variant in pairs 'fats'; nearest: fast"),
+        ({"pairs": {"slwo": "fast"}}, "unknown variant in pairs 'slwo'; nearest: slow"),
+        (
+            {"pairs": {"slow": "fast", "fast": "slow"}},
+            "pairs: slow is compared with fast, and others with slow: expected one of them",
+        ),
+        ({"pairs": {"slow": "slow"}}, "pairs: slow is compared with slow, and others with slow"),
+        (
+            {"pairs": {"slow": "fast"}, "question": "best"},
+            "pairs have no effect with question='best'",
+        ),
         ({"baseline": 0}, "baseline=0: expected a text"),
         ({"seeds": ([0], [1])}, "seeds=([0], [1]): expected numbers or texts"),
         ({"variants": {1: ()}}, "variant 1: expected a text as its name"),
@@ -242,3 +260,52 @@ def test_a_file_is_read_and_its_base_changed(tmp_path):
             ablation.load_spec(path)
     with pytest.raises(InputError, match="unknown spec"):
         ablation.load_spec(tmp_path / "spce.py")
+
+
+def test_a_variant_may_be_a_config(spec):
+    """What differs from the base is assigned; what the spec gives to all, and an object of the caller's, stay."""
+    other = tiny_config(
+        data__validation_fraction=0.0,
+        preprocess__mean=(0.5, 0.25, 0.5),
+        model__stem="",
+        augment__flip=True,
+        optim__learning_rate=0.3,
+        init__reset=("head/.*", "a,b"),
+        seed=7,
+        data__seed=8,
+        data__examples_per_class=3,
+    )
+    given = {"base": (), "other": other}
+    made = spec(given, shots=(2,))
+    assert given["other"] is other and isinstance(made.to_json()["variants"]["other"], list)
+    assert made.assignments("base") == () and all(
+        "seed" not in one for one in made.variants["other"]
+    )
+    of = {cell.variant: cell for cell in cells.expand(made) if cell.seed == 1}
+    expected = copy.deepcopy(other)
+    expected.seed = expected.data.seed = 1
+    expected.data.examples_per_class = 2
+    assert of["other"].config.to_dict() == expected.to_dict()
+    assert of["base"].config.data.validation_fraction == 0.2
+    without = spec(given)
+    assert "data.examples_per_class=3" in without.assignments("other")
+
+
+def test_a_config_is_compared_with_the_base_as_the_spec_was_made(spec, tmp_path):
+    path = tmp_path / "spec.py"
+    path.write_text(
+        "import tl_jax\nfrom tl_jax.ablation import Spec\n\n"
+        "def get_spec():\n"
+        "    base, other = tl_jax.default_config(), tl_jax.default_config(optim__learning_rate=0.3)\n"
+        "    return Spec(base, {'a': (), 'b': other}, (0,))\n"
+    )
+    made = ablation.load_spec(path, ("data.data_dir=there",))
+    assert made.assignments("b") == ("optim.learning_rate=0.3",)
+    assert made.base.data.data_dir == "there"
+
+
+def test_what_a_variant_is_compared_with(spec):
+    variants = {"one": (), "two": (), "sound": (), "flawed": ()}
+    made = spec(variants, pairs={"flawed": "sound"})
+    found = {name: made.compared_with(name) for name in variants}
+    assert found == {"one": "one", "two": "one", "sound": "sound", "flawed": "sound"}

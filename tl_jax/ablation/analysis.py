@@ -43,8 +43,8 @@ def summarise(
 ) -> list[dict[str, Any]]:
     """Returns a row for each number of labels and variant, on the runs of the trial that was chosen.
 
-    Differences are those of pairs of runs of one seed: from the baseline or, where the question is which variant is
-    best, from the one with the best mean on validation.
+    Differences are those of pairs of runs of one seed: from what `spec.compared_with` says or, where the question is
+    which variant is best, from the one with the best mean on validation.
 
     Args:
         spec: of the ablation.
@@ -64,8 +64,8 @@ def summarise(
             }
             for variant in spec.variants
         }
-        reference = _reference(spec, rows, chosen, shots)
         for variant, of_seeds in values.items():
+            reference = _reference(spec, rows, chosen, shots, variant)
             runs = _of(rows, variant, shots, chosen[variant, shots])
             row: dict[str, Any] = {
                 "shots": shots,
@@ -129,11 +129,15 @@ def best_on_validation(
 
 
 def _reference(
-    spec: Spec, rows: Sequence[Row], chosen: Mapping[tuple[str, int], int], shots: int
+    spec: Spec,
+    rows: Sequence[Row],
+    chosen: Mapping[tuple[str, int], int],
+    shots: int,
+    variant: str,
 ) -> str:
-    """Returns the variant that others are compared with, which test has no part in."""
+    """Returns the variant that one is compared with, which test has no part in."""
     if spec.question == "effects":
-        return spec.reference
+        return spec.compared_with(variant)
     return best_on_validation(spec, rows, chosen, shots) or spec.reference
 
 

@@ -128,7 +128,7 @@ def differences(results: Results) -> Figure | None:
             failed = console.count(row["failed"], "run") + " failed" if row["failed"] else ""
             text = words = failed or "no pair of runs"
         name = row["variant"]
-        if results.spec.question == "best":
+        if results.spec.question == "best" or results.spec.pairs:
             name = f"{name} - {row['reference']}"
         differs = None if difference is None else difference["differs"]
         drawn.append(Difference(group, name, estimate, differs, text))
@@ -136,7 +136,8 @@ def differences(results: Results) -> Figure | None:
     if not any(row.estimate.is_known for row in drawn):
         return None
     unit = "percentage points of " if results.percent else ""
-    against = "" if results.spec.question == "best" else f", against {results.spec.reference}"
+    of_one = results.spec.question == "effects" and not results.spec.pairs
+    against = f", against {results.spec.reference}" if of_one else ""
     name = tables.label(results.spec.metric)
     return Figure(
         "differences",
@@ -285,18 +286,16 @@ def over_time(results: Results) -> Figure | None:
 
 
 def classes(results: Results, shots: int) -> Figure | None:
-    """Draws how recall of each class changes against the reference, of one number of labels."""
+    """Draws how recall of each class changes against what a variant is compared with, of one number of labels."""
     rows = [row for row in results.test if row["shots"] == shots]
-    reference = rows[0]["reference"]
-    of_reference = _recalls(results, reference, shots)
-    if not of_reference:
-        return None
+    references = {row["reference"] for row in rows}
+    recalls = {row["variant"]: _recalls(results, row["variant"], shots) for row in rows}
     found = {
         row["variant"]: run_metrics.class_changes(
-            _recalls(results, row["variant"], shots), of_reference
+            recalls[row["variant"]], recalls[row["reference"]]
         )
         for row in rows
-        if row["variant"] != reference
+        if row["variant"] != row["reference"] and recalls[row["reference"]]
     }
     found = {variant: changes for variant, changes in found.items() if changes}
     if not found:
@@ -321,6 +320,7 @@ def classes(results: Results, shots: int) -> Figure | None:
         for variant, of_class in found.items()
     }
     labels = f", {per_class(shots)}" if len(results.spec.labelled) > 1 else ""
+    reference = next(iter(references)) if len(references) == 1 else "what each is compared with"
     said = "; ".join(
         f"{variant}: "
         + ", ".join(f"{name} {intervals.difference(of_class[name])}" for name in names)

@@ -74,7 +74,9 @@ def write(
             console.count(len(spec.seeds), "seed"),
             console.count(len(rows), "run"),
         ],
-        question=_QUESTIONS[spec.question].format(reference=spec.reference),
+        question=_QUESTIONS[spec.question].format(
+            reference="what it is compared with" if spec.pairs else spec.reference
+        ),
         asked=_asked(spec),
         variants=_variants(spec),
         notes=content["notes"],

@@ -259,5 +259,6 @@ def claims(path: pathlib.Path) -> filelock.BaseFileLock:
 def _digest(spec: Spec, cells: list[Cell]) -> str:
     facts: Iterator[Any] = (getattr(spec, name) for name in _OF_SPEC)
     opened, names = sorted(spec.opened), sorted(str(cell.name) for cell in cells)
-    content = [*map(str, facts), "opened", *opened, *names]
+    pairs = [f"{one} with {other}" for one, other in sorted(spec.pairs.items())]
+    content = [*map(str, facts), "opened", *opened, *pairs, *names]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

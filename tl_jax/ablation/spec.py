@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from tl_jax import files, strategies
-from tl_jax.config import FIELDS, check, flat, set_field, set_value
+from tl_jax.config import FIELDS, changes, check, flat, set_field, set_value
 from tl_jax.errors import InputError, unknown
 from tl_jax.training.metrics import CLASS_AVERAGES, SELECTION
 
@@ -37,9 +37,12 @@ class Spec:
     Attributes:
         base: the config that variants change.
         variants: {name: a strategy such as "lp_ft", or assignments such as "optim.learning_rate=0.1" and names of
-            strategies in a tuple}; see `strategies.list_strategies`.
+            strategies in a tuple, or a whole config}; see `strategies.list_strategies`. Of a config, what differs
+            from the base is assigned, but for what the spec gives to all, such as seeds.
         seeds: of every variant.
         baseline: the variant that others are compared with; "" for the first.
+        pairs: {variant: the one that it is compared with, in place of the baseline}; such a one is itself compared
+            with none.
         shots: labelled images per class, 0 for all; empty: what `base` says.
         tune: {field: values}: every variant is trained with each combination of them, and reported with the one that
             is best on validation, on average over the seeds.
@@ -53,7 +56,7 @@ class Spec:
     """
 
     base: ml_collections.ConfigDict
-    variants: Mapping[str, Sequence[str] | str]
+    variants: Mapping[str, Sequence[str] | str | ml_collections.ConfigDict]
     seeds: Sequence[int]
     baseline: str = ""
     shots: Sequence[int] = ()
@@ -64,6 +67,7 @@ class Spec:
     test: Sequence[str] = ()
     level: float = 0.05
     further_metrics: Sequence[str] = ()
+    pairs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks that it can be expanded; what its runs need is checked when they are prepared.
@@ -72,6 +76,7 @@ class Spec:
             InputError: listing everything that is wrong.
         """
         _raise(self._problems_of_types())
+        object.__setattr__(self, "variants", self._assigned_variants())
         for name in _SEVERAL:
             object.__setattr__(self, name, _plain(getattr(self, name)))
         object.__setattr__(self, "tune", _plain_values(self.tune))
@@ -85,6 +90,11 @@ class Spec:
     def reference(self) -> str:
         """The variant that others are compared with."""
         return self.baseline or next(iter(self.variants))
+
+    def compared_with(self, variant: str) -> str:
+        """Returns the variant that one is compared with, where the question is of effects; itself: with none."""
+        itself = variant if variant in self.pairs.values() else self.reference
+        return self.pairs.get(variant, itself)
 
     @property
     def opened(self) -> tuple[str, ...]:
@@ -119,6 +129,18 @@ class Spec:
         fields = dataclasses.asdict(self) | {"base": self.base.to_dict()}
         return files.plain(fields)
 
+    def _assigned_variants(self) -> dict[str, Sequence[str] | str]:
+        """Returns the variants with assignments in place of configs."""
+        given_to_all = [
+            name for name in _OF_THE_SPEC if name != "data.examples_per_class" or self.shots
+        ]
+        return {
+            name: changes(self.base, given, leave_out=given_to_all)
+            if isinstance(given, ml_collections.ConfigDict)
+            else given
+            for name, given in self.variants.items()
+        }
+
     def _problems_of_types(self) -> list[str]:
         problems = []
         if not isinstance(self.base, ml_collections.ConfigDict):
@@ -137,6 +159,8 @@ class Spec:
                 problems.append(f"{name}={given!r}: expected a text")
         if not isinstance(self.level, int | float):
             problems.append(f"level={self.level!r}: expected a number between 0 and 1")
+        if not _are_texts(self.pairs):
+            problems.append(f"pairs={self.pairs!r}: expected {{variant: another variant}}")
         of_fields = {"tune": self.tune}
         for name, expected in (
             ("variants", '{name: ("field=value", ...)}'),
@@ -170,7 +194,7 @@ class Spec:
                 f'variant {name} is {given!r}: expected assignments in a tuple, ("field=value",), or a strategy: '
                 f"{', '.join(strategies.list_strategies())}"
                 for name, given in self.variants.items()
-                if not isinstance(given, str)
+                if not isinstance(given, str | ml_collections.ConfigDict)
                 and not (isinstance(given, Sequence) and all(isinstance(one, str) for one in given))
             ]
         return problems
@@ -211,6 +235,16 @@ class Spec:
             if "=" not in text and not strategies.is_strategy(text)
         ]
         named = {"baseline": (self.baseline,) if self.baseline else (), "test": self.test}
+        named["pairs"] = tuple(dict.fromkeys((*self.pairs, *self.pairs.values())))
+        chained = [name for name in self.pairs if name in self.pairs.values()]
+        problems += [
+            f"pairs: {name} is compared with {self.pairs[name]}, and others with {name}: expected one of them"
+            for name in chained
+        ]
+        if self.pairs and self.question == "best":
+            problems.append(
+                "pairs have no effect with question='best', where all are compared with the best one"
+            )
         for what, names in {**named, "tune_of": tuple(self.tune_of)}.items():
             for name in names:
                 if name not in self.variants:
@@ -289,17 +323,23 @@ def _plain_values(tuned: Mapping[str, Iterable[Any]]) -> dict[str, tuple[Any, ..
     return {field: _plain(values) for field, values in tuned.items()}
 
 
+def _are_texts(given: Any) -> bool:
+    return isinstance(given, Mapping) and all(
+        isinstance(text, str) for pair in given.items() for text in pair
+    )
+
+
 def _raise(problems: Sequence[str]) -> None:
     if problems:
         raise InputError("\n".join(problems))
 
 
-def load_spec(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Spec:
+def load_spec(path: str | os.PathLike[str], assignments: Sequence[str] = ()) -> Spec:
     """Returns `get_spec()` of a Python file.
 
     Args:
         path: of the file; `~` is the home folder.
-        changes: assignments to fields of its base, such as "data.data_dir=DIR".
+        assignments: to fields of its base, such as "data.data_dir=DIR".
 
     Raises:
         InputError: if there is no such file, it does not run or makes no spec, or a change does not fit.
@@ -322,7 +362,7 @@ def load_spec(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Spec
             f"spec {path}: get_spec() returned {type(spec).__name__}, expected a tl_jax.ablation.Spec"
         )
     base = copy.deepcopy(spec.base)
-    for assignment in changes:
+    for assignment in assignments:
         field = assignment.partition("=")[0]
         if field in _OF_THE_SPEC and (field != "data.examples_per_class" or spec.shots):
             raise InputError(

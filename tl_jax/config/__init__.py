@@ -4,6 +4,7 @@ A config is an `ml_collections.ConfigDict` of sections. `default_config()` has e
 """
 
 from tl_jax.config.access import (
+    changes,
     check_field,
     completed,
     default_config,
@@ -41,6 +42,7 @@ __all__ = [
     "Field",
     "Identity",
     "assigned",
+    "changes",
     "check",
     "check_field",
     "completed",

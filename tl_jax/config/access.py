@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -46,6 +46,30 @@ def flat(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str, Any
     """Returns {dotted name: value} of all fields that hold a value."""
     fields = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
     return trees.flatten(fields, ".")
+
+
+def changes(
+    base: ml_collections.ConfigDict,
+    config: ml_collections.ConfigDict,
+    leave_out: Collection[str] = (),
+) -> tuple[str, ...]:
+    """Returns the assignments that make `base` say what `config` says.
+
+    Args:
+        base: with all fields.
+        config: likewise.
+        leave_out: names of fields that stay as they are.
+
+    Example:
+        >>> changes(default_config(), default_config(seed=3, augment__flip=False))
+        ('augment.flip=False', 'seed=3')
+    """
+    ours = flat(base)
+    return tuple(
+        f"{name}={value}"
+        for name, value in sorted(flat(config).items())
+        if name in FIELDS and name not in leave_out and value != ours[name]
+    )
 
 
 def of_command(config: ml_collections.ConfigDict, command: str = "") -> dict[str, Any]:
