@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from tl_jax import ablation
+from tl_jax.config import assigned
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "results" / "ablations"
@@ -42,13 +43,16 @@ def made() -> str:
                 REPOSITORY / "configs" / "ablations" / path.name.replace(".json", ".py")
             )
             content = json.loads(path.read_text("utf-8"))
-            rows += [_row(path.stem, spec.base, content, one) for one in content["test"]]
+            rows += [_row(path.stem, spec, content, one) for one in content["test"]]
     lines = ",\n".join(json.dumps(row) for row in rows)
     return f"[\n{lines}\n]\n"
 
 
-def _row(name: str, base: Any, content: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    difference = row["difference"]
+def _row(
+    name: str, spec: ablation.Spec, content: dict[str, Any], row: dict[str, Any]
+) -> dict[str, Any]:
+    difference, base = row["difference"], spec.base
+    config = assigned(base, spec.assignments(row["variant"]))
     seconds = [
         run["seconds"]
         for run in content["runs"]
@@ -68,6 +72,7 @@ def _row(name: str, base: Any, content: dict[str, Any], row: dict[str, Any]) -> 
         if difference is None or difference["interval"] is None
         else [round(end, 5) for end in difference["interval"]],
         "seconds": round(sum(seconds) / len(seconds), 2) if seconds else None,
+        "freeze": "" if config.phases else config.freeze.strategy,
     }
 
 

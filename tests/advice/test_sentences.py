@@ -35,10 +35,23 @@ def evidence_of(pretrained, random=RANDOM, **fields):
     return Evidence(pretrained=tuple(pretrained), random=tuple(random), **(values | fields))
 
 
-def finding(spec, variant, accuracy, difference=None, shots=10, width=0.01):
+def finding(
+    spec, variant, accuracy, difference=None, shots=10, width=0.01, network="net", freeze="none"
+):
     interval = None if difference is None else (difference - width, difference + width)
     return advice.Finding(
-        spec, "some", "net", shots, variant, 5, accuracy, "full_finetune", difference, interval, 9.0
+        spec,
+        "some",
+        network,
+        shots,
+        variant,
+        5,
+        accuracy,
+        "full_finetune",
+        difference,
+        interval,
+        9.0,
+        freeze,
     )
 
 
@@ -109,6 +122,54 @@ def test_what_was_found_about_depth_is_said_after():
     _, said = of("depth", evidence_of([judged("pool", 100)], labels_per_class=12), found)
     assert "last_stage was best, 60.0% on test, +10.0 points, +9.0 to +11.0" in said.text
     assert "10 labels per class (a_depth)" in said.text and said.numbers["shots"] == 10
+
+
+DEEPER = {
+    "last_stage": ("resnet20_cifar", "up_to:stage2", 0.01),
+    "all": ("resnet20_cifar", "none", 0.1),  # better by no interval
+    "phases": ("resnet20_cifar", "", 0.01),
+    "of another network": ("net", "up_to:stage1", 0.01),
+}
+
+
+def depths(names, differences):
+    return [
+        finding("a_depth", "head", 0.5, network="resnet20_cifar", freeze="backbone"),
+        *(
+            finding(
+                "a_depth",
+                name,
+                0.5 + difference,
+                difference,
+                network=DEEPER[name][0],
+                freeze=DEEPER[name][1],
+                width=DEEPER[name][2],
+            )
+            for name, difference in zip(names, differences, strict=True)
+        ),
+    ]
+
+
+def test_what_was_better_than_the_head_is_trained():
+    """The best of what an interval shows, of the same network, unless earlier features are better."""
+    found = depths(DEEPER, (0.05, 0.08, 0.3, 0.2))
+    first, *_ = of("depth", evidence_of([judged("stage1", 60), judged("pool", 100)]), found)
+    assert first.verdict == "freeze.strategy=up_to:stage2"
+    assert "with 10 labels per class last_stage was better than full_finetune" in first.text
+    assert "+5.0 points, +4.0 to +6.0; a_depth" in first.text and "50.0%" in first.text
+    assert first.numbers["deeper"] == 0.05 and first.numbers["shots"] == 10
+    first, *_ = of("depth", evidence_of([judged("stage1", 120), judged("pool", 60)]), found)
+    assert first.verdict == "freeze.strategy=up_to:stage1"
+    unseen = evidence_of([judged("stage1", 101, shifted=60), judged("pool", 100)])
+    first, *_ = of("depth", unseen, found)
+    assert first.verdict == "freeze.strategy=up_to:stage2" and "no difference that" in first.text
+
+
+@pytest.mark.parametrize("name", ["all", "phases", "of another network"])
+def test_what_does_not_say_to_train_more(name):
+    found = depths([name], [0.05])
+    first, *_ = of("depth", evidence_of([judged("pool", 100)]), found)
+    assert first.verdict == "freeze.strategy=backbone"
 
 
 def test_a_reference_that_nothing_beats():

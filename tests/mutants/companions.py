@@ -82,8 +82,8 @@ MUTANTS = [
     Mutant(
         "soup-of-the-first-members-alone",
         SOUPED,
-        "range(1, len(members) + 1)",
-        "range(1, len(members))",
+        "[_variables(setup, folder) for folder in folders]",
+        "[_variables(setup, folder) for folder in folders[:-1]]",
         TEST_SOUPED,
     ),
     Mutant(
@@ -378,6 +378,20 @@ MUTANTS = [
         SENTENCES,
         "        if interval[0] > 0:\n",
         "        if difference > 0:\n",
+        TEST_SENTENCES,
+    ),
+    Mutant(
+        "advice-depth-of-another-network",
+        SENTENCES,
+        "if finding.network == evidence.network",
+        "if True",
+        TEST_SENTENCES,
+    ),
+    Mutant(
+        "advice-depth-that-is-noise",
+        SENTENCES,
+        "        and finding.interval[0] > 0\n",
+        "",
         TEST_SENTENCES,
     ),
     Mutant(

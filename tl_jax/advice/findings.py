@@ -22,6 +22,7 @@ class Finding:
         difference: the mean paired difference to it; None of the reference itself.
         interval: of the difference, 95%; None as above.
         seconds: a run took, on the machine of the results.
+        freeze: its `freeze.strategy`; "" where it has phases, which have their own.
     """
 
     spec: str
@@ -35,6 +36,7 @@ class Finding:
     difference: float | None
     interval: tuple[float, float] | None
     seconds: float | None
+    freeze: str
 
 
 def load_findings() -> tuple[Finding, ...]:

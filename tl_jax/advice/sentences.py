@@ -106,24 +106,40 @@ def _of_transfer(evidence: Evidence) -> list[Sentence]:
 
 
 def _of_depth(evidence: Evidence, near: Sequence[Finding]) -> list[Sentence]:
+    depths = [finding for finding in near if finding.spec.endswith("_depth")]
+    found = [
+        _found(DEPTH, [finding for finding in depths if finding.spec == spec])
+        for spec in dict.fromkeys(finding.spec for finding in depths)
+    ]
+    return [_of_features(evidence, _deeper(evidence, depths)), *found]
+
+
+def _deeper(evidence: Evidence, depths: Sequence[Finding]) -> Finding | None:
+    """Returns what an ablation of depths of the same network found better than the head alone, the best of it."""
+    better = [
+        finding
+        for finding in depths
+        if finding.network == evidence.network
+        and finding.freeze
+        and finding.interval is not None
+        and finding.interval[0] > 0
+    ]
+    return max(better, key=lambda finding: finding.accuracy, default=None)
+
+
+def _of_features(evidence: Evidence, deeper: Finding | None) -> Sentence:
+    """Returns where to freeze: where earlier features are better, there; else what trained deeper was better."""
     last, top = evidence.pretrained[-1], best(evidence.pretrained)
-    sentences = []
-    if top is last:
-        sentences.append(
-            Sentence(
-                DEPTH,
-                f"Freeze all but the head to begin with: no features are better than the last ones, after "
-                f"{last.boundary}, with {_percent(last.logistic.mean())}.",
-                "freeze.strategy=backbone",
-                {"last": float(last.logistic.mean())},
-            )
-        )
-    else:
+    compared = (
+        f"no features are better than the last ones, after {last.boundary}, with "
+        f"{_percent(last.logistic.mean())}"
+    )
+    numbers: dict[str, Any] = {"last": float(last.logistic.mean())}
+    if top is not last:
         difference, interval = statistics.bootstrap_difference(top.logistic, last.logistic)
-        numbers: dict[str, Any] = {
+        numbers |= {
             "boundary": top.boundary,
             "best": float(top.logistic.mean()),
-            "last": float(last.logistic.mean()),
             "difference": difference,
             "interval": interval,
         }
@@ -132,28 +148,29 @@ def _of_depth(evidence: Evidence, near: Sequence[Finding]) -> list[Sentence]:
             f"{_percent(numbers['last'])} ({_points(difference, interval)})"
         )
         if interval[0] > 0:
-            sentences.append(
-                Sentence(
-                    DEPTH,
-                    f"Freeze up to {top.boundary} and train what follows, which is the source's rather than yours: "
-                    f"{compared}.",
-                    f"freeze.strategy=up_to:{top.boundary}",
-                    numbers,
-                )
+            return Sentence(
+                DEPTH,
+                f"Freeze up to {top.boundary} and train what follows, which is the source's rather than yours: "
+                f"{compared}.",
+                f"freeze.strategy=up_to:{top.boundary}",
+                numbers,
             )
-        else:
-            sentences.append(
-                Sentence(
-                    DEPTH,
-                    f"Freeze all but the head to begin with: {compared}, no difference that is seen.",
-                    "freeze.strategy=backbone",
-                    numbers,
-                )
-            )
-    depths = [finding for finding in near if finding.spec.endswith("_depth")]
-    for spec in dict.fromkeys(finding.spec for finding in depths):
-        sentences.append(_found(DEPTH, [finding for finding in depths if finding.spec == spec]))
-    return sentences
+        compared += ", no difference that is seen"
+    if deeper is not None and deeper.interval is not None and deeper.difference is not None:
+        return Sentence(
+            DEPTH,
+            f"Train more than the head, freeze.strategy={deeper.freeze}: {compared}, but with {deeper.shots} labels "
+            f"per class {deeper.variant} was better than {deeper.reference} "
+            f"({_points(deeper.difference, deeper.interval)}; {deeper.spec}).",
+            f"freeze.strategy={deeper.freeze}",
+            numbers | {"shots": deeper.shots, "deeper": deeper.difference},
+        )
+    return Sentence(
+        DEPTH,
+        f"Freeze all but the head to begin with: {compared}.",
+        "freeze.strategy=backbone",
+        numbers,
+    )
 
 
 def _of_strategy(near: Sequence[Finding]) -> list[Sentence]:
