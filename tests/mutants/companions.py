@@ -395,6 +395,13 @@ MUTANTS = [
         TEST_SENTENCES,
     ),
     Mutant(
+        "adapters-frozen-in-one-phase-refused",
+        "tl_jax/runs/network.py",
+        "if config.model.adapters and all(adapters):",
+        "if config.model.adapters and any(adapters):",
+        ("tests/runs/test_adapters.py::test_adapters_may_be_trained_in_one_phase_alone",),
+    ),
+    Mutant(
         "advice-strategies-that-one-data-set-has",
         SENTENCES,
         "        if len(values) == len(specs)\n",

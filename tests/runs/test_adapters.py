@@ -8,6 +8,7 @@ import tl_jax
 from tl_jax import models, trees
 from tl_jax.errors import InputError
 from tl_jax.runs import training
+from tl_jax.runs.setup import check_config
 from tl_jax.training import loops
 
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -113,6 +114,22 @@ def test_an_interrupted_run_ends_with_the_same_bits(run, tmp_path):
             r"strategy 'all_but_adapters': the network has no adapters \(model\.adapters\)",
         ),
         ({"model__adapter_rank": 2}, r"model\.adapter_rank=2 with model\.adapters='residual' has"),
+        (
+            {"freeze__strategy": "backbone"},
+            "model.adapters=residual: freeze.strategy=backbone freezes all adapters, which then have no effect; "
+            "expected freeze.strategy=all_but_adapters",
+        ),
+        (
+            {"freeze__strategy": "none", "freeze__patterns": (".*adapter.*", "stem/.*")},
+            r"freeze.strategy=none with freeze.patterns=.* freezes all adapters",
+        ),
+        (
+            {
+                "freeze__strategy": "none",
+                "phases": (("freeze.strategy=backbone", "train.steps=1"),) * 2,
+            },
+            "model.adapters=residual: every phase freezes all adapters",
+        ),
         ({"model__adapters": "residul"}, "unknown model.adapters 'residul'; nearest: residual"),
         (
             {"model__adapters": "low_rank", "model__adapter_rank": 999},
@@ -124,3 +141,11 @@ def test_what_does_not_fit_is_refused(fields, message, tmp_path):
     with pytest.raises(InputError, match=message):
         tl_jax.finetune(config_of(**fields), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_adapters_may_be_trained_in_one_phase_alone():
+    phases = (
+        ("freeze.strategy=backbone", "train.steps=1"),
+        ("freeze.strategy=all_but_adapters", "train.steps=1"),
+    )
+    check_config(config_of(freeze__strategy="none", phases=phases))

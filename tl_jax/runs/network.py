@@ -1,13 +1,13 @@
 """The network of a run, from its config or given as an object."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 
-from tl_jax import freezing, models
+from tl_jax import freezing, models, trees
 from tl_jax.config import FIELDS, naming_fields, phase_configs
 from tl_jax.errors import InputError
 from tl_jax.runs.parts import NOTHING_GIVEN, Parts, is_own, must_be_given
@@ -72,6 +72,30 @@ def check_stoch_norm(config: ml_collections.ConfigDict) -> None:
         raise InputError(
             f"model.stoch_norm={config.model.stoch_norm} with parallel.mode=pmap: each device would draw other "
             "channels; expected parallel.mode=jit"
+        )
+
+
+def check_trained_adapters(config: ml_collections.ConfigDict, masks: Sequence[trees.Tree]) -> None:
+    """Raises InputError where adapters are never trained: they would stay without effect.
+
+    Args:
+        config: of the run.
+        masks: of each phase, trees of bools like params, True where frozen.
+    """
+    adapters = [
+        frozen
+        for mask in masks
+        for name, frozen in trees.flatten(mask).items()
+        if models.is_adapter(name)
+    ]
+    if config.model.adapters and all(adapters):
+        frozen_by = f"freeze.strategy={config.freeze.strategy}"
+        if config.freeze.patterns:
+            frozen_by += f" with freeze.patterns={tuple(config.freeze.patterns)}"
+        raise InputError(
+            f"model.adapters={config.model.adapters}: {'every phase' if config.phases else frozen_by} freezes all "
+            "adapters, which then have no effect; expected freeze.strategy=all_but_adapters, or no adapters "
+            "(--config.model.adapters=)"
         )
 
 

@@ -21,7 +21,13 @@ from tl_jax.parallel import sharding
 from tl_jax.runs import augmentation, fitted, weights
 from tl_jax.runs.class_weights import check_effective_beta
 from tl_jax.runs.lengths import check_length, make_intervals, total_steps
-from tl_jax.runs.network import check_network, check_stoch_norm, make_eval_forward, make_model
+from tl_jax.runs.network import (
+    check_network,
+    check_stoch_norm,
+    check_trained_adapters,
+    make_eval_forward,
+    make_model,
+)
 from tl_jax.runs.numerics import make_compilation
 from tl_jax.runs.objective import (
     Minimised,
@@ -257,18 +263,24 @@ def check_config(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN
     check_effective_beta([phase.objective for phase in phases])
     check_no_phases(config)
     check_effects(phases, parts.objective)
+    masks = []
     for number, phase in enumerate(phases):
         with naming_phase(config, number):
             if phase is not config:
                 check_fields(phase)
                 check_length(phase)
-            _check_phase(phase, parts, model, variables["params"])
+            masks.append(_check_phase(phase, parts, model, variables["params"]))
+    check_trained_adapters(config, masks)
 
 
 def _check_phase(
     config: ml_collections.ConfigDict, parts: Parts, model: Any, params: dict[str, Any]
-) -> None:
-    """Looks at what a phase, or a run without phases, says of the network; `params` are shapes."""
+) -> dict[str, Any]:
+    """Looks at what a phase, or a run without phases, says of the network; `params` are shapes.
+
+    Returns:
+        Tree of bools like params, True where frozen.
+    """
     asked, config = config, without_updates(config) if config.solver.name else config
     boundaries = models.before_head(model)
     if config.cache.boundary not in ("", "auto", *boundaries):
@@ -285,6 +297,7 @@ def _check_phase(
     partition = make_partition(config, model, params, schedule, parts.optimizer)
     check_reaches_network(config, partition.frozen_mask)
     check_solver(asked, model, params, partition.frozen_mask)
+    return partition.frozen_mask
 
 
 def prepare(config: ml_collections.ConfigDict, parts: Parts = NOTHING_GIVEN) -> Setup:
