@@ -175,6 +175,20 @@ def test_statistics_that_all_members_have_are_kept(tmp_path, monkeypatch):
     assert set(ours) - set(same) == {"linear.weight", "linear.bias"}
 
 
+def test_what_the_run_freezes_its_members_may_train(tmp_path):
+    members = tuple((f"optim.learning_rate={rate}", "freeze.strategy=none") for rate in RATES[:2])
+    result = training.run(
+        config_of(freeze__strategy="backbone", soup__members=members), tmp_path / "run"
+    )
+    assert result["frozen"]["changed"] == [] and result["frozen"]["frozen_leaves"] == 0
+    ours = load_file(tmp_path / "run" / "weights.safetensors")
+    theirs = [load_file(tmp_path / "run" / "members" / n / "weights.safetensors") for n in "12"]
+    for name in ("conv1.weight", "linear.weight"):
+        expected = np.mean([member[name] for member in theirs], axis=0)
+        np.testing.assert_allclose(ours[name], expected, rtol=1e-5, atol=1e-7)
+        assert not np.array_equal(theirs[0][name], theirs[1][name])
+
+
 def test_members_may_have_phases(tmp_path):
     members = tuple(
         (
