@@ -69,8 +69,8 @@ MUTANTS = [
     Mutant(
         "strategies-wise-ft-averages-the-probe",
         PUBLISHED,
-        'average = ("average.name=wise_ft", "average.alpha=0.5")',
-        'average = ("average.name=wise_ft", "average.alpha=1.0")',
+        'average = ("average.name=wise_ft", "average.alpha=0.5", "average.choose=averaged")',
+        'average = ("average.name=wise_ft", "average.alpha=1.0", "average.choose=averaged")',
         TEST_PUBLISHED,
     ),
     Mutant(

@@ -402,6 +402,13 @@ MUTANTS = [
         ("tests/runs/test_adapters.py::test_adapters_may_be_trained_in_one_phase_alone",),
     ),
     Mutant(
+        "averages-only-where-better",
+        "tl_jax/runs/recording.py",
+        'self._setup.config.average.choose == "averaged"',
+        "False",
+        ("tests/runs/test_objectives.py::test_averaged_weights_in_any_case",),
+    ),
+    Mutant(
         "advice-strategies-that-one-data-set-has",
         SENTENCES,
         "        if len(values) == len(specs)\n",

@@ -332,6 +332,28 @@ def test_averaged_weights_are_a_candidate(name, tmp_path):
     assert run.result["selection"].startswith(kind)
 
 
+@pytest.mark.parametrize(("choose", "averaged"), [("averaged", True), ("better", False)])
+def test_averaged_weights_in_any_case(choose, averaged, tmp_path):
+    """An average that has hardly left the start is worse than the live weights, and no less the result."""
+    config = config_of(
+        train__steps=30,
+        train__eval_every_steps=0,
+        optim__learning_rate=0.01,
+        average__name="wise_ft",
+        average__alpha=0.0,
+        average__choose=choose,
+        train__select_by="loss",
+        init__weights="",
+        phases=(("train.steps=1", "average.name="), ("train.steps=30",)),
+    )
+    run = tl_jax.finetune(config, tmp_path / "run")
+    line = metrics_of(run.workdir, "validation")[-1]
+    assert line["average_loss"] > line["loss"] and line["averaged"] == averaged
+    assert run.result["averaged"] is averaged
+    found = run.result["splits"]["validation"]["loss"]
+    assert found == pytest.approx(line["average_loss" if averaged else "loss"], rel=1e-5)
+
+
 def test_without_validation_the_average_is_the_result(tmp_path):
     """SWA over the last two updates, worked out from the checkpoints of a run that keeps every update."""
     fields = {"data__validation_fraction": 0.0, "model__stem": "", "freeze__strategy": "backbone"}

@@ -57,9 +57,14 @@ SETS = {
         "objective.distillation": 1.0,
         "objective.teacher_source": ("freeze.strategy=none",),
     },
-    "ema": {"average.name": "ema", "average.decay": 0.99},
-    "swa": {"average.name": "swa"},
-    "wise_ft": {"phases": (PROBE, (*ALL, "average.name=wise_ft", "average.alpha=0.5"))},
+    "ema": {"average.name": "ema", "average.decay": 0.99, "average.choose": "averaged"},
+    "swa": {"average.name": "swa", "average.choose": "averaged"},
+    "wise_ft": {
+        "phases": (
+            PROBE,
+            (*ALL, "average.name=wise_ft", "average.alpha=0.5", "average.choose=averaged"),
+        )
+    },
     "uniform_soup": {"soup.name": "uniform", "soup.members": MEMBERS},
     "greedy_soup": {"soup.name": "greedy", "soup.members": MEMBERS},
     "sam": {"optim.sam_rho": 0.05},

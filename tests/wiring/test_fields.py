@@ -283,6 +283,7 @@ FIELDS: dict[str, list[Case]] = {
     "average.alpha": [Case(0.3, "", KEPT | {"average.name": "wise_ft"})],
     "average.decay": [Case(0.9, STEP, {"average.name": "ema"})],
     "average.start": [Case(0.5, STEP, {"average.name": "swa"})],
+    "average.choose": [Case("averaged", "", {"average.name": "ema"})],
     "average.every_steps": [Case(3, STEP, {"average.name": "swa"})],
     "train.epochs": [Case(5.0, "step schedule plan", EPOCHS)],
     "train.steps": [Case(15, "step schedule plan")],

@@ -350,6 +350,13 @@ _FIELDS = (
     ),
     Field("average.alpha", 0.5, "of wise_ft: the weight of the live weights", within="[0, 1]"),
     integer("average.every_steps", 0, 0, LARGEST, "of swa: updates between samples; 0: an epoch"),
+    choice(
+        "average.choose",
+        "better",
+        ("better", "averaged"),
+        "what an evaluation on validation puts forward: the better of the live and the averaged weights, or the "
+        "averaged ones in any case",
+    ),
     # train
     Field("train.epochs", 0.0, "give exactly one of epochs and steps", within="[0, inf)"),
     integer("train.steps", 0, 0, LARGEST, "updates"),

@@ -21,7 +21,7 @@ from tl_jax.training.steps import RATE_SCALE
 # last time, `learning_rate`, `images_per_second`) or "validation".
 Callback = Callable[[int, str, Mapping[str, float]], object]
 
-# Of an evaluation: 1 where the averaged weights are better than the live ones, which then are the candidate.
+# Of an evaluation: 1 where the averaged weights are the candidate in place of the live ones.
 AVERAGED = "averaged"
 
 
@@ -108,7 +108,7 @@ class Recording:
         measured = {**measured, **self._of_average(state, measured)}
         step = int(state.step)
         self._record(step, "validation", measured)
-        # The better of live and averaged weights is the candidate of this step.
+        # The candidate of this step is what `average.choose` says.
         candidate = dict(measured)
         if measured.get(AVERAGED):
             candidate |= {name: measured[f"average_{name}"] for name in self._compared}
@@ -122,7 +122,7 @@ class Recording:
         return tuple(dict.fromkeys(("top1_accuracy", "loss", self._setup.selected_by)))
 
     def _of_average(self, state: TrainState, live: Mapping[str, float]) -> dict[str, float]:
-        """Returns the metrics of the averaged weights, and whether they are better than the live ones."""
+        """Returns the metrics of the averaged weights, and whether they are chosen in place of the live ones."""
         candidate = self._candidate(state)
         if candidate is None:
             return {}
@@ -131,9 +131,10 @@ class Recording:
             objectives.of_network(candidate["params"]), candidate["batch_stats"], split
         )
         name = self._setup.selected_by
-        better = metrics.is_better(name, measured[name], live[name])
+        in_any_case = self._setup.config.average.choose == "averaged"
+        chosen = in_any_case or metrics.is_better(name, measured[name], live[name])
         shown = {f"average_{name}": measured[name] for name in self._compared}
-        return {**shown, AVERAGED: float(better)}
+        return {**shown, AVERAGED: float(chosen)}
 
     def _record(self, step: int, split: str, measured: Mapping[str, float]) -> None:
         if self._writer is not None:

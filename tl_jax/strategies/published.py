@@ -265,7 +265,7 @@ def ema(config: ConfigDict) -> Assignments:
 
     Source: Tarvainen and Valpola 2017 (arXiv:1703.01780), whose decay is 0.99 at first and 0.999 in long runs.
     """
-    return ("average.name=ema", "average.decay=0.99")
+    return ("average.name=ema", "average.decay=0.99", "average.choose=averaged")
 
 
 @_strategy()
@@ -274,7 +274,7 @@ def swa(config: ConfigDict) -> Assignments:
 
     Source: Izmailov et al. 2018 (arXiv:1803.05407), section 3.2.
     """
-    return ("average.name=swa", "average.start=0.75")
+    return ("average.name=swa", "average.start=0.75", "average.choose=averaged")
 
 
 @_strategy()
@@ -284,7 +284,7 @@ def wise_ft(config: ConfigDict) -> Assignments:
     Source: Wortsman et al. 2022 (arXiv:2109.01903), section 3, alpha 0.5; its start is a zero-shot network.
     """
     probe, finetune = parts_of_run(config, (0.5, 0.5))
-    average = ("average.name=wise_ft", "average.alpha=0.5")
+    average = ("average.name=wise_ft", "average.alpha=0.5", "average.choose=averaged")
     return (f"phases={lp_ft_phases(probe, (*finetune, *average))}",)
 
 
