@@ -23,6 +23,12 @@ def help_text(main: Callable[[], object]) -> str:
         rows += [
             (f"--config.{field}", text) for field, text in _HELP_FIELDS.get(name, _FINETUNE_FIELDS)
         ]
+        if name in ("finetune", "cross_validate"):
+            rows.append(("--strategy=lp_ft", "a published way to adapt (docs/strategies.md)"))
+        if name in ("finetune", "pretrain"):
+            rows.append(
+                ("--protocol=vtab_1k", "a published experiment's terms (docs/protocols.md)")
+            )
         where = (
             "--config.FIELD=VALUE sets any field; --list_fields lists all. All flags: --helpfull."
         )

@@ -228,6 +228,14 @@ def test_classes_of_several_pairs(made_up):
     assert sorted(x for x, *_ in points) == [-100, -25, 0]
 
 
+def test_of_many_variants_the_differences_are_drawn(made_up, monkeypatch):
+    results = made_up()
+    assert len(figures.draw(results)) > 3
+    monkeypatch.setattr(figures, "MOST_VARIANTS", 1)
+    assert [figure.name for figure in figures.draw(results)] == ["differences"]
+    assert not figures.draw(dataclasses.replace(results, test=[]))
+
+
 def test_ticks_are_readable():
     numbers = {0.05: "0.05", 1000: "1,000", 20000: "20k", 1e6: "1M", 2.5e7: "25M"}
     assert [interval_plots._number(number) for number in numbers] == list(numbers.values())

@@ -1,5 +1,6 @@
 """What all commands share: --help, and the time of the whole command."""
 
+import pathlib
 import time
 
 import pytest
@@ -55,6 +56,14 @@ def test_help_says_what_a_newcomer_needs(command):
     if command not in (ablate, inspect_data, prepare_data, predict, extend_data):
         assert "--config=FILE" in text and "--workdir=DIR" in text and "--list_fields" in text
         assert text.count("--config.") >= 3
+
+
+def test_help_names_strategies_and_protocols_where_they_are():
+    for command in (finetune, pretrain, sweep):
+        text = help.help_text(command.main)
+        source = pathlib.Path(command.__file__).read_text()
+        for flag in ("strategy", "protocol"):
+            assert (f"--{flag}=" in text) == (f"define_{flag}_flag" in source)
 
 
 def test_the_fields_that_help_names_exist():

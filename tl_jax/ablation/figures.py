@@ -19,6 +19,8 @@ Summary = Sequence[Mapping[str, Any]]
 
 # Of more classes, those that change most are drawn: so many, and of many variants fewer.
 MOST_CLASSES, _MOST_OF_MANY, _MOST_MARKS = 20, 10, 80
+# More have no room for a mark or a line of each, and its name.
+MOST_VARIANTS = 12
 # Ratio of the largest to the smallest number from which on an axis is logarithmic.
 _RATIO_FOR_LOG = 8.0
 
@@ -96,7 +98,10 @@ class Results:
 
 
 def draw(results: Results) -> list[Figure]:
-    """Returns the figures for which there are data, in the order of the page."""
+    """Returns the figures for which there are data, in the order of the page; of many variants the differences."""
+    if len(results.spec.variants) > MOST_VARIANTS:
+        of_many = differences(results)
+        return [] if of_many is None else [of_many]
     makers: tuple[Callable[[Results], Figure | None], ...] = (
         differences,
         over_labels,
